@@ -1,0 +1,42 @@
+"""Draws and partitions: every random choice is a hash of (seed, key), so that no order or worker can change it."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import numpy.typing as npt
+
+
+def draw(seed: int, *key: bytes | str) -> int:
+    """A uniform uint64 that depends on nothing but the seed and the key's parts."""
+    digest = hashlib.blake2b(digest_size=8, key=seed.to_bytes(8, "little", signed=True))
+    for part in key:
+        data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return int.from_bytes(digest.digest(), "little")
+
+
+def uniform(seed: int, *key: bytes | str) -> float:
+    """A float in [0, 1) from `draw`."""
+    return (draw(seed, *key) >> 11) * 2.0**-53
+
+
+def owner_of(repo_name: str) -> str:
+    """The folded owner: what stands before the first "/", case-folded (forges compare owners without case)."""
+    return repo_name.split("/", 1)[0].casefold()
+
+
+def owner_bucket(repo_name: str, partitions: int) -> int:
+    """The partition of an owner's repositories."""
+    return int.from_bytes(hashlib.sha1(owner_of(repo_name).encode()).digest()[:8], "big") % partitions
+
+
+def content_buckets(content_ids: npt.NDArray[np.uint8], partitions: int) -> npt.NDArray[np.int64]:
+    """The partition of each content: the leading bits of its id, so that partitions are ranges of ids.
+
+    `content_ids`: uint8 of shape (n, 20). `partitions`: a power of two up to 65,536. Returns int64 of shape (n,).
+    """
+    head = content_ids[:, 0].astype(np.int64) << 8 | content_ids[:, 1]
+    return head >> (16 - partitions.bit_length() + 1)

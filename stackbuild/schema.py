@@ -1,0 +1,196 @@
+"""The Arrow schemas of every table that crosses a stage boundary: the one place where columns are named.
+
+The release carries The Stack v2's 26 columns under their published names and types (dataset card of the-stack-v2); what is
+ours stands beside them. Ids are binary(20) inside and hex on release: `blob_id` is the plain SHA-1 of the bytes (the object
+key), `content_id` the git SHA-1 (the SWHID). Dates are timestamp[ns]; one out of range is null.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+ID = pa.binary(20)
+TIMESTAMP = pa.timestamp("ns")
+
+# ---------------------------------------------------------------- occurrences: one row per (origin, revision, path), no bytes
+
+ORIGIN_FIELDS = [
+    pa.field("repo_name", pa.string(), nullable=False),
+    pa.field("repo_url", pa.string()),
+    pa.field("snapshot_id", pa.string()),
+    pa.field("revision_id", pa.string(), nullable=False),
+    pa.field("directory_id", pa.string()),
+    pa.field("branch_name", pa.string()),
+    pa.field("visit_date", TIMESTAMP),
+    pa.field("revision_date", TIMESTAMP),
+    pa.field("committer_date", TIMESTAMP),
+    pa.field("github_id", pa.int64()),
+    pa.field("star_events_count", pa.int64()),
+    pa.field("fork_events_count", pa.int64()),
+    pa.field("gha_license_id", pa.string()),
+    pa.field("gha_event_created_at", TIMESTAMP),
+    pa.field("gha_created_at", TIMESTAMP),
+    pa.field("gha_language", pa.string()),
+]
+
+OCCURRENCES = pa.schema(
+    [
+        pa.field("owner_bucket", pa.uint16(), nullable=False),  # hash of the folded owner, modulo the partitions
+        *ORIGIN_FIELDS,
+        pa.field("path", pa.string(), nullable=False),  # begins with "/", U+FFFD for bytes that are not UTF-8
+        pa.field("path_bytes", pa.binary(), nullable=False),  # as the source has it, without a leading "/"
+        pa.field("path_lossy", pa.bool_(), nullable=False),
+        pa.field("mode", pa.int32(), nullable=False),  # git's: 0o100644 or 0o100755
+        pa.field("extension", pa.string(), nullable=False),  # of the base name, without dot, lower case is not forced
+        pa.field("content_id", ID, nullable=False),
+        pa.field("blob_id", ID, nullable=False),
+        pa.field("length", pa.int64(), nullable=False),  # raw bytes
+    ]
+)
+
+# What is not a regular file stays provable: symlinks, gitlinks, and files whose bytes were not read.
+TREE = pa.schema(
+    [
+        pa.field("repo_name", pa.string(), nullable=False),
+        pa.field("revision_id", pa.string(), nullable=False),
+        pa.field("path_bytes", pa.binary(), nullable=False),
+        pa.field("mode", pa.int32(), nullable=False),
+        pa.field("target", ID),  # git id of the entry, where known
+    ]
+)
+
+CONTENTS = pa.schema(
+    [
+        pa.field("content_id", ID, nullable=False),
+        pa.field("blob_id", ID, nullable=False),
+        pa.field("length", pa.int64(), nullable=False),
+        pa.field("content", pa.large_binary(), nullable=False),
+    ]
+)
+
+# ---------------------------------------------------------------- what each stage adds
+
+EVIDENCE = pa.struct(
+    [
+        pa.field("path", pa.string()),  # of the licence file, as in `path`
+        pa.field("expression", pa.string()),  # SPDX expression as detected
+        pa.field("kind", pa.string()),  # license_file, header, manifest, host
+        pa.field("engine", pa.string()),  # name and version
+        pa.field("score", pa.float32()),  # 0 to 1
+    ]
+)
+
+LICENSE_FIELDS = [
+    pa.field("detected_licenses", pa.list_(pa.string())),
+    pa.field("license_type", pa.string()),  # permissive, no_license, non_permissive: v2's three values
+    pa.field("license_class", pa.string()),  # permissive, no_license, unknown, weak_copyleft, non_permissive
+    pa.field("license_evidence", pa.list_(EVIDENCE)),
+]
+
+SPANS = pa.list_(
+    pa.struct(
+        [
+            pa.field("start", pa.int64()),  # bytes of the UTF-8 text, half open
+            pa.field("end", pa.int64()),
+            pa.field("entity", pa.string()),
+            pa.field("rule", pa.string()),
+            pa.field("replacement", pa.string()),
+        ]
+    )
+)
+
+# ---------------------------------------------------------------- decisions: one row for each file that left
+
+DECISIONS = pa.schema(
+    [
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("rule", pa.string(), nullable=False),
+        pa.field("outcome", pa.string(), nullable=False),  # dropped, merged, quarantined
+        pa.field("value", pa.float64()),
+        pa.field("threshold", pa.float64()),
+        pa.field("detail", pa.string()),  # a verdict in words: the licence expression, the kept file
+        pa.field("kept_content_id", ID),  # the file that stays in its place, for copies
+        pa.field("repo_name", pa.string(), nullable=False),
+        pa.field("revision_id", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("path_bytes", pa.binary(), nullable=False),
+        pa.field("content_id", ID),
+        pa.field("length", pa.int64()),
+    ]
+)
+
+IDENTITY = ["repo_name", "revision_id", "path", "path_bytes", "content_id", "length"]
+TOTAL_ORDER = ["content_id", "repo_name", "revision_id", "path_bytes"]
+
+CLUSTERS = pa.schema(
+    [
+        pa.field("cluster_id", ID, nullable=False),  # the smallest content_id of the cluster
+        pa.field("cluster_size", pa.int64(), nullable=False),
+        pa.field("content_id", ID, nullable=False),
+        pa.field("kept", pa.bool_(), nullable=False),
+        pa.field("kept_content_id", ID),  # the kept twin of a removed file
+        pa.field("similarity", pa.float32()),  # exact Jaccard with the kept twin
+        pa.field("repo_name", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+    ]
+)
+
+# ---------------------------------------------------------------- the release
+
+V2_FIELDS = [
+    pa.field("blob_id", pa.string()),
+    pa.field("directory_id", pa.string()),
+    pa.field("path", pa.string()),
+    pa.field("content_id", pa.string()),
+    pa.field("detected_licenses", pa.list_(pa.string())),
+    pa.field("license_type", pa.string()),
+    pa.field("repo_name", pa.string()),
+    pa.field("snapshot_id", pa.string()),
+    pa.field("revision_id", pa.string()),
+    pa.field("branch_name", pa.string()),
+    pa.field("visit_date", TIMESTAMP),
+    pa.field("revision_date", TIMESTAMP),
+    pa.field("committer_date", TIMESTAMP),
+    pa.field("github_id", pa.int64()),
+    pa.field("star_events_count", pa.int64()),
+    pa.field("fork_events_count", pa.int64()),
+    pa.field("gha_license_id", pa.string()),
+    pa.field("gha_event_created_at", TIMESTAMP),
+    pa.field("gha_created_at", TIMESTAMP),
+    pa.field("gha_language", pa.string()),
+    pa.field("src_encoding", pa.string()),
+    pa.field("language", pa.string()),
+    pa.field("is_vendor", pa.bool_()),
+    pa.field("is_generated", pa.bool_()),
+    pa.field("length_bytes", pa.int64()),
+    pa.field("extension", pa.string()),
+]
+
+SIGNAL_FIELDS = [
+    pa.field("num_lines", pa.int64()),
+    pa.field("num_chars", pa.int64()),
+    pa.field("max_line_length", pa.int64()),  # characters
+    pa.field("alphabetic_chars", pa.int64()),
+    pa.field("alphanumeric_chars", pa.int64()),
+    pa.field("encoded_chars", pa.int64()),  # in the union of the Q7 spans
+    pa.field("longest_encoded_run", pa.int64()),
+    pa.field("autogenerated_phrase", pa.string()),  # of rule Q5, null if none
+]
+
+DATASET_FIELDS = [
+    *V2_FIELDS,
+    pa.field("repo_url", pa.string()),
+    pa.field("path_lossy", pa.bool_()),
+    pa.field("path_bytes", pa.binary()),
+    pa.field("length", pa.int64()),
+    pa.field("license_class", pa.string()),
+    pa.field("license_evidence", pa.list_(EVIDENCE)),
+    pa.field("lossless", pa.bool_()),
+    *SIGNAL_FIELDS,
+    pa.field("copies", pa.int64()),  # occurrences of these bytes that were still in when exact copies were merged
+    pa.field("cluster_id", pa.string()),
+    pa.field("cluster_size", pa.int64()),
+    pa.field("redactions", pa.int64()),
+    pa.field("content", pa.large_string()),
+]
+DATASET = pa.schema(DATASET_FIELDS)
