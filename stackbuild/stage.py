@@ -55,23 +55,29 @@ class Phase:
     """Work that a stage needs done over many files before its rows can be judged.
 
     `run(task)` does one task of it. `tasks` says how many there are: "partition" (task k reads partition k of the stage's
-    rows through `task.batches`), "one", an int, or a function of the outputs so far to a list of JSON parameters.
-    `reads` names the tables of earlier phases of this stage that it wants: all shards of each.
-    `columns` are the columns of the stage's rows that it wants (only for tasks = "partition").
+    rows through `task.batches`), "contents" (task k reads contents partition k through `task.contents`), "buckets" (as many
+    as there are partitions, each reading its bucket of the tables), "one", or a function of the outputs so far to a list
+    of JSON parameters, one for each task.
+    `reads` names the tables that it wants, all shards of each: of earlier phases of this stage, or of an earlier stage as
+    `stage.table`. `columns` are the columns of the stage's rows that it wants (only for tasks = "partition").
+    `removes`: the phase removes rows itself and keeps the ledger of its stage. `preload`: "module:function" to be called once
+    in the task server before its tasks are forked (a large index that the children share; never enry, which cannot fork).
     """
 
     name: str
     run: Callable[[Task], None]
-    tasks: Literal["partition", "one"] | int | Callable[[PhaseOutputs], Sequence[dict[str, Any]]] = "partition"
+    tasks: Literal["partition", "contents", "buckets", "one"] | Callable[[PhaseOutputs], Sequence[dict[str, Any]]] = "partition"
     reads: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    removes: bool = False
+    preload: tuple[str, ...] = ()
 
 
 class PhaseOutputs:
-    """What a planning function may look at: the committed files of the earlier phases, by table name, in shard order."""
+    """What a planning function may look at: the committed files of the tables that its phase reads, in shard order."""
 
-    def __init__(self, files: Mapping[str, Sequence[str]]):
-        self.files = files
+    def __init__(self, files: Mapping[str, Sequence[str]], partitions: int, seed: int):
+        self.files, self.partitions, self.seed = files, partitions, seed
 
 
 class Stage(PipelineStep, Generic[O]):
@@ -81,7 +87,7 @@ class Stage(PipelineStep, Generic[O]):
     does not show. `space`: which rows it can judge. `reads`: columns that it needs (`text` is the decoded text so far,
     `content` the raw bytes). `adds`: columns that it writes. `private`: those of `adds` that never leave the build.
     `engines`: installed distributions whose version is part of the output's identity.
-    `preload`: "module:function" to be called once in the task server before tasks are forked (never for enry).
+    `rewrites_text`: it gives a new `text`. `private_decisions`: what it removed is told in counts only.
     """
 
     name: ClassVar[str]
@@ -92,8 +98,8 @@ class Stage(PipelineStep, Generic[O]):
     adds: ClassVar[tuple[pa.Field, ...]] = ()
     private: ClassVar[frozenset[str]] = frozenset()
     engines: ClassVar[tuple[str, ...]] = ()
-    preload: ClassVar[tuple[str, ...]] = ()
     rewrites_text: ClassVar[bool] = False
+    private_decisions: ClassVar[bool] = False
     options_model: ClassVar[type[Options]] = Options
 
     def __init__(self, options: O | None = None):

@@ -1,0 +1,139 @@
+"""Merge exact copies: one file for each content, told by its best occurrence.
+
+Rule: The Stack v2's exact deduplication (code of the release, order of `get_license_types.py`), with its defect mended: the
+licence is known for every copy before one is chosen, and every tie ends in the total order (content_id, repo_name,
+revision_id, path_bytes), so that the choice does not depend on the order of rows. Copies that lose are merged, not dropped:
+each is a decision that names the winner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field, field_validator
+
+from stackbuild.hashing import content_buckets
+from stackbuild.schema import ID, IDENTITY, LICENSE_FIELDS, OCCURRENCES
+from stackbuild.stage import Options, Phase, Stage
+from stackbuild.task import Task
+
+RANKED = ("license_rank", "star_events_count", "fork_events_count", "revision_date", "visit_date", "committer_date")
+LICENSE_RANK = {"permissive": 0, "no_license": 1, "unknown": 2, "weak_copyleft": 3, "non_permissive": 4}
+TIES = ("content_id", "repo_name", "revision_id", "path_bytes")
+
+
+class ExactDedupOptions(Options):
+    """Which of several copies stands for the content."""
+
+    winner: tuple[str, ...] = Field(
+        ("license_rank", "-star_events_count", "-fork_events_count", "-revision_date", "-visit_date"),
+        description="columns that rank copies, best first; a leading - means descending; nulls come last; "
+        "license_rank is permissive < no_license < unknown < weak_copyleft < non_permissive",
+    )
+
+    @field_validator("winner")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name.removeprefix("-") not in RANKED:
+                raise ValueError(f"{name!r} does not rank copies; choose among {', '.join(RANKED)}")
+        return value
+
+
+class ExactDedup(Stage[ExactDedupOptions]):
+    """One file per content_id; the copies that lose are merged into it."""
+
+    name = "exact_dedup"
+    space = ("occurrence",)
+    options_model = ExactDedupOptions
+    makes_files = True
+
+    def phases(self) -> Sequence[Phase]:
+        columns = tuple(OCCURRENCES.names) + tuple(f.name for f in LICENSE_FIELDS if "license_rank" in self.options.winner)
+        return (
+            Phase("runs", self.runs, "partition", columns=columns),
+            Phase("files", self.files, "contents", reads=("runs",), removes=True),
+        )
+
+    def needs(self) -> tuple[str, ...]:
+        return tuple(f.name for f in LICENSE_FIELDS) if "license_rank" in self.options.winner else ()
+
+    def files_schema(self, extra: Sequence[pa.Field]) -> pa.Schema:
+        """The schema of the files table: the winner's occurrence with what stages added to it, and the number of copies."""
+        del extra
+        licenses = LICENSE_FIELDS if self.needs() else []
+        return pa.schema([*OCCURRENCES, *licenses, pa.field("copies", pa.int64())])
+
+    def runs(self, task: Task) -> None:
+        """Sort a partition's occurrences by contents partition and id."""
+        columns = [*OCCURRENCES.names, *self.needs()]
+        schema = pa.schema([pa.field("bucket", pa.uint16()), *(f for f in self.files_schema(()) if f.name != "copies")])
+        batches = list(task.batches(columns))
+        with task.writer("runs", schema, group_by="bucket") as writer:
+            if batches:
+                table = pa.Table.from_batches(batches)
+                ids = np.frombuffer(table["content_id"].combine_chunks().buffers()[1], np.uint8).reshape(-1, 20)
+                table = table.append_column("bucket", pa.array(content_buckets(ids, task.partitions).astype(np.uint16)))
+                writer.write(table.take(pc.sort_indices(table, [("bucket", "ascending"), *((n, "ascending") for n in TIES)])))
+
+    def files(self, task: Task) -> None:
+        """Choose the winner of each content in a partition, and record the copies that lose."""
+        schema = self.files_schema(())
+        batches = list(task.read("runs", [f.name for f in schema if f.name != "copies"], task.rank, "bucket"))
+        with task.writer("files", schema) as writer:
+            if not batches:
+                return
+            table = pa.Table.from_batches(batches)
+            ordered = table.take(winners_first(table, self.options.winner))
+            first, position = group_starts(ordered["content_id"].combine_chunks())
+            sizes = np.asarray(ordered["length"]).astype(np.int64)
+            winners = ordered.take(pa.array(np.flatnonzero(first)))
+            copies = np.diff(np.append(np.flatnonzero(first), len(first)))
+            writer.write(winners.append_column("copies", pa.array(copies, pa.int64())))
+            lost = np.flatnonzero(~first)
+            kept = winners.take(pa.array(position[lost]))
+            task.decisions.enter(len(first), int(sizes.sum()))
+            task.decisions.stay(len(winners), int(sizes[first].sum()))
+            task.decisions.add(
+                {
+                    **{name: ordered[name].take(pa.array(lost)) for name in IDENTITY},
+                    "rule": "exact_copy",
+                    "kept_content_id": kept["content_id"],
+                    "detail": pc.binary_join_element_wise(kept["repo_name"], kept["revision_id"], kept["path"], " "),
+                },
+                "merged",
+                sizes[lost],
+            )
+
+
+def winners_first(table: pa.Table, order: Sequence[str]) -> pa.Array:
+    """Indices that sort occurrences by content_id, best copy first, nulls last, ties by the total order."""
+    keys: list[tuple[str, str]] = [("content_id", "ascending")]
+    for name in order:
+        column = name.removeprefix("-")
+        if column == "license_rank":
+            table = table.append_column(column, license_rank(table["license_class"]))
+        keys.append((column, "descending" if name.startswith("-") else "ascending"))
+    return pc.sort_indices(table, [*keys, *((name, "ascending") for name in TIES[1:])], null_placement="at_end")
+
+
+def license_rank(classes: pa.ChunkedArray) -> pa.Array:
+    """int8 rank of each license class; null for an unknown name."""
+    index = pc.index_in(classes, value_set=pa.array(list(LICENSE_RANK)))
+    return index.cast(pa.int8())
+
+
+def group_starts(ids: pa.Array) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+    """(is the row the first of its id, which group it is in) for sorted binary(20) ids."""
+    if isinstance(ids, pa.ChunkedArray):
+        ids = pa.concat_arrays(ids.chunks)
+    raw = np.frombuffer(ids.buffers()[1], np.uint8, 20 * len(ids), 20 * ids.offset).reshape(-1, 20)
+    first = np.ones(len(ids), bool)
+    first[1:] = (raw[1:] != raw[:-1]).any(axis=1)
+    return first, np.cumsum(first) - 1
+
+
+__all__ = ["ID", "ExactDedup", "ExactDedupOptions"]

@@ -1,0 +1,294 @@
+"""From sources to occurrences and contents: the three jobs that every build begins with.
+
+`ingest` (a task for each unit) hashes what a source yields and writes occurrences, one narrow row per (origin, revision,
+path), grouped by owner, and the bytes, grouped by the leading bits of their content_id. `contents` (a task for each
+partition) gathers the bytes of a range of ids, each once, sorted. `occurrences` gathers the rows of its owners, sorted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stackbuild import registry, schema
+from stackbuild.errors import InputError
+from stackbuild.hashing import content_buckets, owner_bucket
+from stackbuild.plan import Build
+from stackbuild.rows import id_array
+from stackbuild.shards import Attempt, ShardManifest, conform, read_batches
+from stackbuild.sources.unit import Entry, File, Limits, Link, Origin, Unread
+from stackbuild.decisions import Decisions
+from stackbuild.swhid import content_id as git_blob_id
+
+FLUSH_BYTES = 64 << 20
+FLUSH_FILES = 100_000
+BUCKET = "bucket"
+
+INGESTED_CONTENTS = pa.schema([pa.field(BUCKET, pa.uint16(), nullable=False), *schema.CONTENTS])
+
+
+# ---------------------------------------------------------------- ingest: one unit
+
+
+def run_ingest(build: Build, rank: int) -> ShardManifest:
+    """Read a unit; one that is torn yields nothing but its name and the reason."""
+    unit = build.plan.units[rank]
+    key = build.key(build.jobs[0], rank, {})
+    source = registry.source(unit.kind)
+    options = source.options_model.model_validate(build.source_table(unit))
+    attempt = Attempt(build.out, "00-ingest", rank)
+    try:
+        try:
+            writer = UnitWriter(attempt, build.plan.partitions)
+            if getattr(source, "columnar", False):
+                for batch in source.read_batches(unit, options, build.limits):  # type: ignore[attr-defined]
+                    writer.columns(batch)
+            else:
+                writer.entries(source.read(unit, options, build.limits), build.limits)
+            writer.finish()
+        except InputError as error:
+            attempt.discard()
+            attempt = Attempt(build.out, "00-ingest", rank)
+            writer = UnitWriter(attempt, build.plan.partitions)
+            writer.finish()
+            writer.stats["refused"] = str(error)
+        return attempt.commit(key, writer.decisions.ledger, writer.stats)
+    except BaseException:
+        attempt.discard()
+        raise
+
+
+class UnitWriter:
+    """Turns what a source yields into the three tables of a unit, in runs of bounded memory."""
+
+    def __init__(self, attempt: Attempt, partitions: int):
+        self.partitions = partitions
+        self.attempt = attempt
+        self.decisions = Decisions(attempt, "ingest", partitions)
+        self.stats: dict[str, Any] = {"links": 0, "repos": 0}
+        self._rows: list[tuple[Any, ...]] = []
+        self._data: list[bytes] = []
+        self._links: list[tuple[str, str, bytes, int, bytes | None]] = []
+        self._unread: list[tuple[Origin, Unread]] = []
+        self._bytes = 0
+        self._origin_rows: list[dict[str, Any]] = []
+
+    # ---- entries, one by one
+
+    def entries(self, stream: Iterator[Origin | Entry], limits: Limits) -> None:
+        """Take a source's stream."""
+        origin: Origin | None = None
+        for item in stream:
+            if isinstance(item, Origin):
+                origin = item
+                self._origin_rows.append(vars(item))
+                self.stats["repos"] += 1
+            elif origin is None:
+                raise InputError("A source yielded a file before it said where it is from.")
+            elif isinstance(item, File):
+                content_id = item.content_id or git_blob_id(item.data)
+                blob_id = hashlib.sha1(item.data).digest()
+                self._rows.append((len(self._origin_rows) - 1, item.path, item.mode, content_id, blob_id, len(item.data)))
+                self._data.append(item.data)
+                self._bytes += len(item.data)
+                if self._bytes >= FLUSH_BYTES or len(self._rows) >= FLUSH_FILES:
+                    self._flush()
+            elif isinstance(item, Link):
+                self._links.append((origin.repo_name, origin.revision_id, item.path, item.mode, item.target))
+            else:
+                self._unread.append((origin, item))
+
+    def _flush(self) -> None:
+        if self._rows:
+            numbers, paths, modes, content_ids, blob_ids, lengths = zip(*self._rows, strict=True)
+            origins = pa.Table.from_pylist(self._origin_rows, pa.schema(schema.ORIGIN_FIELDS)).take(pa.array(numbers, pa.int64()))
+            batch = pa.table(
+                {
+                    **{name: origins[name] for name in origins.schema.names},
+                    "path_bytes": pa.array(paths, pa.binary()),
+                    "mode": pa.array(modes, pa.int32()),
+                    "content_id": pa.array(content_ids, schema.ID),
+                    "blob_id": pa.array(blob_ids, schema.ID),
+                    "length": pa.array(lengths, pa.int64()),
+                    "content": pa.array(self._data, pa.large_binary()),
+                }
+            )
+            self._write(batch)
+        self._rows, self._data, self._bytes = [], [], 0
+        self._origin_rows = self._origin_rows[-1:]
+
+    # ---- batches of a columnar source
+
+    def columns(self, batch: pa.RecordBatch) -> None:
+        """Take a batch of origin columns, path_bytes, mode and content, and perhaps `rule`, `value`, `threshold` for what leaves."""
+        table = pa.Table.from_batches([batch])
+        if "rule" in batch.schema.names:
+            gone = pc.is_valid(table["rule"])
+            self._leave(table.filter(gone))
+            table = table.filter(pc.invert(gone))
+        if not table.num_rows:
+            return
+        content = table["content"].combine_chunks()
+        views = [value.as_buffer() for value in content]
+        content_ids = [git_blob_id(view) for view in views]
+        blob_ids = [hashlib.sha1(view).digest() for view in views]
+        self.stats["repos"] += table["repo_name"].combine_chunks().dictionary_encode().dictionary.__len__()
+        for name, array in (
+            ("content_id", pa.array(content_ids, schema.ID)),
+            ("blob_id", pa.array(blob_ids, schema.ID)),
+            ("length", pc.binary_length(content).cast(pa.int64())),
+        ):
+            table = table.append_column(name, array)
+        for name in [f.name for f in schema.ORIGIN_FIELDS if f.name not in table.schema.names]:
+            table = table.append_column(name, pa.nulls(table.num_rows, schema.OCCURRENCES.field(name).type))
+        self._write(table)
+
+    def _leave(self, table: pa.Table) -> None:
+        lengths = table["length"] if "length" in table.schema.names else pa.nulls(table.num_rows, pa.int64())
+        for row, length in zip(table.drop_columns(["content"]).to_pylist(), lengths.to_pylist(), strict=True):
+            origin = Origin(row["repo_name"], row["revision_id"])
+            self._unread.append(
+                (origin, Unread(row["path_bytes"], row.get("mode") or 0o100644, row["rule"], length, row.get("value"), row.get("threshold"), None, row.get("detail")))
+            )
+
+    # ---- tables
+
+    def _write(self, table: pa.Table) -> None:
+        paths, lossy = display_paths(table["path_bytes"].combine_chunks())
+        names = table["repo_name"].combine_chunks().dictionary_encode()
+        buckets = np.array([owner_bucket(name, self.partitions) for name in names.dictionary.to_pylist()], np.uint16)
+        owners = buckets[np.asarray(names.indices)]
+        occurrences = (
+            table.drop_columns(["content"])
+            .append_column("owner_bucket", pa.array(owners))
+            .append_column("path", paths)
+            .append_column("path_lossy", lossy)
+            .append_column("extension", extensions(paths))
+        )
+        order = pc.sort_indices(
+            occurrences, [("owner_bucket", "ascending"), ("repo_name", "ascending"), ("revision_id", "ascending"), ("path_bytes", "ascending")]
+        )
+        with self.attempt.writer("occurrences", schema.OCCURRENCES, group_by="owner_bucket") as writer:
+            writer.write(occurrences.take(order))
+        length = int(pc.sum(table["length"]).as_py())
+        self.decisions.enter(table.num_rows, length)
+        self.decisions.stay(table.num_rows, length)
+
+        ids = np.frombuffer(table["content_id"].combine_chunks().buffers()[1], np.uint8).reshape(-1, 20)[: table.num_rows]
+        keys, first = np.unique(id_array(table["content_id"]), return_index=True)
+        del keys
+        bucket = content_buckets(ids[first], self.partitions).astype(np.uint16)
+        contents = table.select(["content_id", "blob_id", "length", "content"]).take(pa.array(first))
+        with self.attempt.writer("contents", INGESTED_CONTENTS, group_by=BUCKET) as writer:
+            writer.write(contents.append_column(BUCKET, pa.array(bucket)))
+
+    def finish(self) -> None:
+        """Write what is left over: links, files that were not read."""
+        self._flush()
+        with self.attempt.writer("tree", schema.TREE) as writer:
+            rows = [dict(zip(schema.TREE.names, link, strict=True)) for link in self._links]
+            rows += [
+                {"repo_name": o.repo_name, "revision_id": o.revision_id, "path_bytes": u.path, "mode": u.mode, "target": u.content_id}
+                for o, u in self._unread
+            ]
+            writer.write(pa.Table.from_pylist(rows, schema.TREE))
+        self.stats["links"] = len(self._links)
+        if self._unread:
+            paths, _ = display_paths(pa.array([u.path for _, u in self._unread], pa.binary()))
+            lengths = [u.length or 0 for _, u in self._unread]
+            self.decisions.enter(len(lengths), sum(lengths))
+            self.decisions.add(
+                {
+                    "rule": pa.array([u.rule for _, u in self._unread]),
+                    "value": pa.array([u.value for _, u in self._unread], pa.float64()),
+                    "threshold": pa.array([u.threshold for _, u in self._unread], pa.float64()),
+                    "detail": pa.array([u.detail for _, u in self._unread], pa.string()),
+                    "repo_name": pa.array([o.repo_name for o, _ in self._unread]),
+                    "revision_id": pa.array([o.revision_id for o, _ in self._unread]),
+                    "path": paths,
+                    "path_bytes": pa.array([u.path for _, u in self._unread], pa.binary()),
+                    "content_id": pa.array([u.content_id for _, u in self._unread], schema.ID),
+                    "length": pa.array([u.length for _, u in self._unread], pa.int64()),
+                },
+                "dropped",
+                np.array(lengths, np.int64),
+            )
+        self.decisions.close()
+
+
+def display_paths(path_bytes: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """(`path`: "/" and the name with U+FFFD for bytes that are not UTF-8, `path_lossy`)."""
+    try:
+        text = path_bytes.cast(pa.string())
+        lossy = pa.array(np.zeros(len(text), bool))
+    except pa.ArrowInvalid:
+        raw = path_bytes.to_pylist()
+        decoded = [value.decode("utf-8", "replace") for value in raw]
+        lossy = pa.array([name.encode() != value for name, value in zip(decoded, raw, strict=True)], pa.bool_())
+        text = pa.array(decoded, pa.string())
+    return pc.binary_join_element_wise("/", text, ""), lossy
+
+
+def extensions(paths: pa.Array) -> pa.Array:
+    """The extension of each base name without its dot, "" if it has none; a leading dot does not begin one."""
+    found = pc.extract_regex(paths, r"[^/]\.(?P<extension>[^./]+)$")
+    return pc.fill_null(pc.struct_field(found, "extension"), "")
+
+
+# ---------------------------------------------------------------- contents and occurrences: one partition
+
+
+def run_contents(build: Build, rank: int) -> ShardManifest:
+    """Gather the bytes of a range of ids: sorted by content_id, each once."""
+    outputs = build.bucket_outputs("contents", rank)
+    attempt = Attempt(build.out, "00-contents", rank)
+    try:
+        columns = schema.CONTENTS.names
+        batches = [conform(b, schema.CONTENTS) for b in read_batches(build.out, outputs, columns, rank, BUCKET)]
+        with attempt.writer("contents", schema.CONTENTS) as writer:
+            if batches:
+                table = pa.Table.from_batches(batches)
+                ids = id_array(table["content_id"])
+                order = np.argsort(ids, kind="stable")
+                first = np.ones(len(order), bool)
+                first[1:] = ids[order][1:] != ids[order][:-1]
+                for part in sorted_slices(table, order[first]):
+                    writer.write(part)
+        decisions = Decisions(attempt, "contents", build.plan.partitions)
+        return attempt.commit(build.key(build.jobs[1], rank, {}), decisions.ledger, {})
+    except BaseException:
+        attempt.discard()
+        raise
+
+
+def sorted_slices(table: pa.Table, order: np.ndarray[Any, Any], rows: int = 4_096) -> Iterator[pa.Table]:
+    """The rows in an order, some thousand at a time, so that a second copy of the bytes never stands whole in memory."""
+    for start in range(0, len(order), rows):
+        yield table.take(pa.array(order[start : start + rows]))
+
+
+def run_occurrences(build: Build, rank: int) -> ShardManifest:
+    """Gather the occurrences of an owner bucket, in the total order of their identity; the same row twice is an error."""
+    outputs = build.bucket_outputs("occurrences", rank)
+    attempt = Attempt(build.out, "00-occurrences", rank)
+    try:
+        batches = [conform(b, schema.OCCURRENCES) for b in read_batches(build.out, outputs, None, rank, "owner_bucket")]
+        decisions = Decisions(attempt, "occurrences", build.plan.partitions)
+        table = pa.Table.from_batches(batches, schema.OCCURRENCES)
+        order = pc.sort_indices(
+            table, [("repo_name", "ascending"), ("revision_id", "ascending"), ("path_bytes", "ascending"), ("content_id", "ascending")]
+        )
+        with attempt.writer("occurrences", schema.OCCURRENCES) as writer:
+            writer.write(table.take(order))
+        size = int(pc.sum(table["length"]).as_py() or 0)
+        decisions.enter(table.num_rows, size)
+        decisions.stay(table.num_rows, size)
+        return attempt.commit(build.key(build.jobs[2], rank, {}), decisions.ledger, {})
+    except BaseException:
+        attempt.discard()
+        raise

@@ -1,0 +1,416 @@
+"""A recipe becomes a frozen graph of jobs.
+
+The graph is a pure function of the plan: the resolved recipe and the units that its sources resolved to. A job has tasks;
+a task has a key, which is a digest of everything that its output depends on; a shard is complete when a valid manifest of
+exactly that key is there. The keys of a job can be told once the jobs before it are complete, so that unchanged output
+further up is found again whatever made it anew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from stackbuild import registry, schema
+from stackbuild.errors import InputError, RecipeError
+from stackbuild.identity import engine_version, module_digest, stage_identity
+from stackbuild.rows import Rows, Tagged
+from stackbuild.shards import (
+    manifest_path,
+    Ledger,
+    Output,
+    ShardManifest,
+    canonical_json,
+    digest,
+    find_manifest,
+    load_manifest,
+    write_atomically,
+)
+from stackbuild.sources.unit import Limits, Unit
+from stackbuild.stage import Phase, PhaseOutputs, Stage
+
+PLAN_VERSION = 1
+FILES_TABLE = "files"  # of the stage that turns occurrences into files
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a build is going to do, as it is written to OUT/plans/ and read by every worker."""
+
+    recipe: dict[str, Any]
+    units: list[Unit]
+    skipped: list[dict[str, str]]
+
+    @property
+    def partitions(self) -> int:
+        return int(self.recipe["partitions"])
+
+    @property
+    def seed(self) -> int:
+        return int(self.recipe["seed"])
+
+    @cached_property
+    def digest(self) -> str:
+        """Names the plan; local paths do not count."""
+        return digest({"version": PLAN_VERSION, "recipe": self.recipe, "units": [[u.kind, u.key] for u in self.units]})
+
+    def save(self, out: Path) -> Path:
+        path = out / "plans" / f"{self.digest[:24]}.json"
+        body = {"version": PLAN_VERSION, "recipe": self.recipe, "units": [asdict(u) for u in self.units], "skipped": self.skipped}
+        write_atomically(path, canonical_json(body))
+        return path
+
+    @classmethod
+    def load(cls, path: Path) -> Plan:
+        body = json.loads(path.read_bytes())
+        if body["version"] != PLAN_VERSION:
+            raise InputError(f"{path} is a plan of version {body['version']}; this stackbuild reads {PLAN_VERSION}.")
+        return cls(body["recipe"], [Unit(**unit) for unit in body["units"]], body["skipped"])
+
+
+@dataclass(frozen=True)
+class Node:
+    """A stage's place in the build: its instance name, its number, the stage itself, and the rows that it judges."""
+
+    number: int
+    instance: str
+    stage: Stage[Any]
+    space: str
+
+    @property
+    def slug(self) -> str:
+        return f"{self.number:02d}-{self.instance.replace(':', '_')}"
+
+    def phase_job(self, phase: Phase) -> str:
+        return f"{self.slug}.{phase.name}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """Tasks of one kind. `kind`: ingest, contents, occurrences, phase or rows. `name`: its folder below OUT/stages
+    (rows: one folder for each of `nodes`, named by its slug)."""
+
+    name: str
+    kind: str
+    nodes: tuple[Node, ...] = ()
+    phase: Phase | None = None
+
+    @property
+    def shard_jobs(self) -> list[str]:
+        """The folders in which this job commits shards."""
+        return [node.slug for node in self.nodes] if self.kind == "rows" else [self.name]
+
+
+INGEST, CONTENTS, OCCURRENCES = Job("00-ingest", "ingest"), Job("00-contents", "contents"), Job("00-occurrences", "occurrences")
+
+
+# ---------------------------------------------------------------- the graph
+
+
+def nodes_of(recipe: dict[str, Any]) -> list[Node]:
+    """The stages of a recipe in order, then the finishers that its outputs ask for, each with its validated options."""
+    instances = [*recipe["stages"], "layout"]
+    if "tokens" in recipe.get("outputs", ()):
+        instances.append("tokens")
+    nodes: list[Node] = []
+    space = "occurrence"
+    for number, instance in enumerate(instances, 1):
+        kind = registry.stage_class(instance)
+        options = kind.options_model.model_validate(options_of(recipe, instance))
+        nodes.append(Node(number, instance, kind(options), space))
+        if is_transition(kind):
+            space = "file"
+    return nodes
+
+
+def options_of(recipe: dict[str, Any], instance: str) -> dict[str, Any]:
+    """The recipe's table for a stage instance: its own under [stage."x"], else the one of its stage's name."""
+    own = recipe.get("stage", {}).get(instance)
+    return dict(own if own is not None else recipe.get(registry.base_name(instance), {}))
+
+
+def is_transition(stage: Stage[Any] | type[Stage[Any]]) -> bool:
+    """Whether a stage turns occurrences into files."""
+    return bool(getattr(stage, "makes_files", False))
+
+
+def check(nodes: Sequence[Node]) -> None:
+    """Refuse a graph before its first row is read: wrong space, no or two merges of copies, a column that nobody adds."""
+    problems = []
+    merges = [node.instance for node in nodes if is_transition(node.stage)]
+    if len(merges) != 1:
+        problems.append(f"stages: exactly one stage must merge exact copies (exact_dedup); there are {len(merges)}.")
+    occurrence = set(schema.OCCURRENCES.names)
+    columns = set(occurrence)
+    for node in nodes:
+        for name in node.stage.needs():
+            if name not in columns:
+                later = [n.instance for n in nodes if any(f.name == name for f in n.stage.adds) or (name == "text" and n.stage.rewrites_text)]
+                hint = f"it is added by {', '.join(later)}: put it before" if later else "no stage of the recipe adds it"
+                problems.append(f"stages: {node.instance} reads the column {name!r}, and {hint}.")
+        if node.space not in node.stage.space:
+            problems.append(f"stages: {node.instance} judges {' or '.join(node.stage.space)}s, but at its place there are {node.space}s.")
+        columns |= {field.name for field in node.stage.adds}
+        if node.stage.rewrites_text:
+            columns.add("text")
+        if is_transition(node.stage):
+            columns.add("content")
+    if problems:
+        raise RecipeError("The recipe cannot run:\n" + "\n".join(f"  {problem}" for problem in problems))
+
+
+def jobs_of(nodes: Sequence[Node]) -> list[Job]:
+    """The jobs in an order in which they can run; consecutive row stages share one."""
+    jobs = [INGEST, CONTENTS, OCCURRENCES]
+    open_nodes: list[Node] = []
+
+    def close() -> None:
+        if open_nodes:
+            jobs.append(Job("+".join(node.slug for node in open_nodes), "rows", tuple(open_nodes)))
+            open_nodes.clear()
+
+    for node in nodes:
+        phases = node.stage.phases()
+        if phases:
+            close()
+            jobs.extend(Job(node.phase_job(phase), "phase", (node,), phase) for phase in phases)
+        if judges_rows(node.stage):
+            if open_nodes and open_nodes[-1].space != node.space:
+                close()
+            open_nodes.append(node)
+    close()
+    return jobs
+
+
+def judges_rows(stage: Stage[Any]) -> bool:
+    """Whether a stage has a row part; the merge of copies and the finishers are made of phases only."""
+    return type(stage).tags is not Stage.tags or type(stage).verdicts is not Stage.verdicts
+
+
+# ---------------------------------------------------------------- a build in progress
+
+
+class Build:
+    """A plan in an output folder: what is complete, and what each task reads. Used by the driver and by every worker."""
+
+    def __init__(self, out: Path, plan: Plan):
+        self.out, self.plan = out, plan
+        self.nodes = nodes_of(plan.recipe)
+        check(self.nodes)
+        self.jobs = jobs_of(self.nodes)
+        self.limits = Limits(**plan.recipe.get("limits", {}))
+        self._shards: dict[str, list[ShardManifest]] = {}
+        self._identities: dict[str, dict[str, Any]] = {}
+
+    # ---- what is there
+
+    def shards(self, job: str) -> list[ShardManifest]:
+        """The shard manifests that a complete job's stage manifest lists, in rank order."""
+        if job not in self._shards:
+            self._shards[job] = load_stage_manifest(self.out, job)
+        return self._shards[job]
+
+    def outputs(self, job: str, table: str) -> list[Output]:
+        """All files of a table of a complete job, in shard order."""
+        return [output for shard in self.shards(job) for output in shard.table(table)]
+
+    def complete(self, job: Job, shards: dict[str, list[ShardManifest]]) -> None:
+        """Write the stage manifests of a job all of whose shards are there, and remember them."""
+        for name, manifests in shards.items():
+            save_stage_manifest(self.out, name, manifests)
+            self._shards[name] = manifests
+
+    def ledger(self, job: str) -> Ledger:
+        total = Ledger()
+        for shard in self.shards(job):
+            total.add(shard.ledger)
+        return total
+
+    # ---- rows of a partition
+
+    def before(self, node: Node) -> list[Node]:
+        """The stages that have judged the rows which this one sees."""
+        return [other for other in self.nodes if other.number < node.number and other.space == node.space and judges_rows(other.stage)]
+
+    def base(self, space: str, partition: int) -> tuple[list[Output], pa.Schema]:
+        """The base table of a partition and its schema."""
+        if space == "occurrence":
+            return self.shards(OCCURRENCES.name)[partition].table("occurrences"), schema.OCCURRENCES
+        merge = next(node for node in self.nodes if is_transition(node.stage))
+        phase = merge.stage.phases()[-1]
+        shard = self.shards(merge.phase_job(phase))[partition]
+        return shard.table(FILES_TABLE), merge.stage.files_schema(self.extra_columns(merge))  # type: ignore[attr-defined]
+
+    def extra_columns(self, merge: Node) -> list[pa.Field]:
+        """Columns that stages over occurrences added: the winner's go with the file."""
+        return [field for node in self.before(merge) for field in node.stage.adds if field.name not in node.stage.private]
+
+    def contents(self, partition: int) -> list[Output]:
+        return self.shards(CONTENTS.name)[partition].table("contents")
+
+    def rows(self, node: Node, partition: int, judged: Sequence[tuple[Node, ShardManifest]] | None = None) -> Rows:
+        """The rows that a stage sees; `judged` may give tag shards that no stage manifest lists yet."""
+        known = {other.number: shard for other, shard in judged or ()}
+        tagged = []
+        for other in self.before(node):
+            shard = known.get(other.number) or self.shards(other.slug)[partition]
+            tagged.append(Tagged(other.stage, shard.table("tags")[0]))
+        base, base_schema = self.base(node.space, partition)
+        return Rows(self.out, base, base_schema, self.contents(partition) if node.space == "file" else [], tagged)
+
+    # ---- tables of phases
+
+    def tables_for(self, node: Node, names: Sequence[str], before: str | None = None) -> dict[str, list[Output]]:
+        """Committed files by table name: of this stage's phases, or of an earlier stage's, as `stage.table`."""
+        return {name: self._table(node, name, before) for name in names}
+
+    def _table(self, node: Node, name: str, before: str | None) -> list[Output]:
+        stage_name, _, table = name.rpartition(".")
+        owner = node if not stage_name else next(n for n in reversed(self.nodes[: node.number]) if n.instance == stage_name)
+        for phase in owner.stage.phases():
+            if owner is node and phase.name == before:
+                break
+            job = owner.phase_job(phase)
+            found = self.outputs(job, table)
+            if found:
+                return found
+        return []
+
+    def phase_tables(self, node: Node) -> list[str]:
+        """Every table that the phases of a stage wrote."""
+        names: dict[str, None] = {}
+        for phase in node.stage.phases():
+            for shard in self.shards(node.phase_job(phase)):
+                names.update({output.table: None for output in shard.outputs if output.table != "decisions"})
+        return list(names)
+
+    # ---- tasks and their keys
+
+    def task_params(self, job: Job) -> list[dict[str, Any]]:
+        """The parameters of a job's tasks, in rank order."""
+        if job.kind == "ingest":
+            return [{} for _ in self.plan.units]
+        if job.phase is not None and callable(job.phase.tasks):
+            tables = self.tables_for(job.nodes[0], job.phase.reads, job.phase.name)
+            files = {name: [str(self.out / o.file) for o in outputs] for name, outputs in tables.items()}
+            return list(job.phase.tasks(PhaseOutputs(files, self.plan.partitions, self.plan.seed)))
+        if job.phase is not None and job.phase.tasks == "one":
+            return [{}]
+        return [{} for _ in range(self.plan.partitions)]
+
+    def key(self, job: Job, rank: int, params: dict[str, Any]) -> str:
+        """The key of a task of an ingest, contents, occurrences or phase job; `rows_key` is for rows."""
+        plan = self.plan
+        if job.kind == "ingest":
+            unit = plan.units[rank]
+            options = self.source_table(unit)
+            return digest({"ingest": self._source_identity(unit.kind), "unit": unit.key, "limits": asdict(self.limits),
+                           "partitions": plan.partitions, "options": _reading_options(options)})  # fmt: skip
+        if job.kind in ("contents", "occurrences"):
+            outputs = self.bucket_outputs(job.kind, rank)
+            return digest({"job": job.kind, "identity": self._engine_identity(), "rank": rank, "partitions": plan.partitions,
+                           "inputs": [o.identity() for o in outputs]})  # fmt: skip
+        node, phase = job.nodes[0], job.phase
+        assert phase is not None
+        body: dict[str, Any] = {
+            "stage": self._stage_identity(node),
+            "phase": phase.name,
+            "params": params,
+            "rank": rank,
+            "partitions": plan.partitions,
+            "seed": plan.seed,
+            "reads": {n: [o.identity() for o in files] for n, files in self.tables_for(node, phase.reads, phase.name).items()},
+        }
+        if phase.tasks == "partition":
+            body["rows"] = self._rows_identity(node, rank, [], "content" in phase.columns or "text" in phase.columns)
+        elif phase.tasks == "contents":
+            body["contents"] = [o.identity() for o in self.contents(rank)]
+        return digest(body)
+
+    def rows_key(self, node: Node, partition: int, judged: Sequence[tuple[Node, ShardManifest]]) -> str:
+        """The key of a row stage's shard, given the shards of the stages that share its job and come before it."""
+        needs = node.stage.needs()
+        reads = {name: [o.identity() for o in files] for name, files in self.tables_for(node, self.phase_tables(node)).items()}
+        return digest(
+            {
+                "stage": self._stage_identity(node),
+                "rank": partition,
+                "partitions": self.plan.partitions,
+                "seed": self.plan.seed,
+                "rows": self._rows_identity(node, partition, judged, "content" in needs or "text" in needs or node.stage.rewrites_text),
+                "reads": reads,
+            }
+        )
+
+    def _rows_identity(self, node: Node, partition: int, judged: Sequence[tuple[Node, ShardManifest]], content: bool) -> Any:
+        rows = self.rows(node, partition, judged)
+        return {
+            "base": [o.identity() for o in rows.base],
+            "contents": [o.identity() for o in rows.contents] if content else None,
+            "tags": [tag.output.identity() for tag in rows.tagged],
+        }
+
+    def bucket_outputs(self, table: str, bucket: int) -> list[Output]:
+        """Ingested files of a table that hold rows of a bucket."""
+        return [o for o in self.outputs(INGEST.name, table) if str(bucket) in o.groups]
+
+    def source_table(self, unit: Unit) -> dict[str, Any]:
+        """The recipe's `[[source]]` table that a unit came from."""
+        return dict(self.plan.recipe["source"][unit.where["source"]])
+
+    def _stage_identity(self, node: Node) -> dict[str, Any]:
+        if node.slug not in self._identities:
+            self._identities[node.slug] = stage_identity(node.stage)
+        return self._identities[node.slug]
+
+    def _source_identity(self, kind: str) -> Any:
+        return [kind, module_digest(registry.SOURCES[kind].split(":")[0]), module_digest("stackbuild.ingest"), engine_version("pyarrow")]
+
+    def _engine_identity(self) -> Any:
+        return [module_digest("stackbuild.ingest"), engine_version("pyarrow")]
+
+    def found(self, job: Job, rank: int, params: dict[str, Any]) -> list[ShardManifest] | None:
+        """The complete shards of a task (one, or one for each stage of a rows job), or None if any is missing."""
+        if job.kind != "rows":
+            shard = find_manifest(self.out, job.name, rank, self.key(job, rank, params))
+            return [shard] if shard else None
+        judged: list[tuple[Node, ShardManifest]] = []
+        for node in job.nodes:
+            shard = find_manifest(self.out, node.slug, rank, self.rows_key(node, rank, judged))
+            if shard is None:
+                return None
+            judged.append((node, shard))
+        return [shard for _, shard in judged]
+
+
+def _reading_options(options: dict[str, Any]) -> dict[str, Any]:
+    """A source's options without what only says where to look."""
+    return {k: v for k, v in options.items() if k not in ("paths", "list", "urls", "packages", "versions")}
+
+
+def save_stage_manifest(out: Path, job: str, shards: Sequence[ShardManifest]) -> None:
+    """List exactly the shard manifests that make a job complete."""
+    body = {"job": job, "shards": [{"rank": s.rank, "key": s.key, "attempt": s.attempt} for s in shards]}
+    path = out / "stages" / job / "manifest.json"
+    data = canonical_json(body)
+    if not path.exists() or path.read_bytes() != data:
+        write_atomically(path, data)
+
+
+def load_stage_manifest(out: Path, job: str) -> list[ShardManifest]:
+    """The shard manifests of a complete job; InputError if it is not complete."""
+    path = out / "stages" / job / "manifest.json"
+    if not path.exists():
+        raise InputError(f"{path} is not there: {job} is not complete; run the same build again.")
+    try:
+        listed = json.loads(path.read_bytes())["shards"]
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{path} is not a whole stage manifest ({error}); remove it and build again.") from error
+    return [load_manifest(manifest_path(out, job, entry["rank"], entry["key"])) for entry in listed]
+

@@ -1,0 +1,163 @@
+"""The rows of a partition, with whatever columns are asked for.
+
+A partition's base table is written once (occurrences, or one row per content). Each stage adds a tag file with one row for
+each row of the base, in the same order, null where the row had left before, and a column `keep`. So a column is found by
+slicing, never by a join; the bytes are met by walking two tables that are both sorted by content_id; and `text` is made
+from the bytes by the stages that rewrite it, in their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stackbuild.errors import RecipeError
+from stackbuild.shards import Output, read_batches, read_table
+from stackbuild.stage import Stage, with_columns
+
+KEEP = "keep"
+SIZE = "size_after"  # bytes of the text after a stage that rewrites it
+VIRTUAL = ("content", "text")
+SLICE_ROWS = 65_536
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """A stage that has judged these rows, and its tag file for this partition."""
+
+    stage: Stage  # type: ignore[type-arg]
+    output: Output
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Rows `start` to `stop` of the base: which of them are still in (row numbers), their columns and their sizes."""
+
+    start: int
+    stop: int
+    rows: npt.NDArray[np.int64]
+    batch: pa.RecordBatch
+    sizes: npt.NDArray[np.int64]
+
+
+def tag_schema(stage: Stage) -> pa.Schema:  # type: ignore[type-arg]
+    """The schema of a stage's tag file."""
+    size = [pa.field(SIZE, pa.int64())] if stage.rewrites_text else []
+    return pa.schema([pa.field(KEEP, pa.bool_()), *stage.adds, *size])
+
+
+class Rows:
+    """One partition of occurrences or files, as the stages in `tagged` have left it.
+
+    `base`: the partition's base table. `schema`: its schema. `contents`: the contents partition of the same range of ids.
+    """
+
+    def __init__(self, out: Path, base: Sequence[Output], schema: pa.Schema, contents: Sequence[Output], tagged: Sequence[Tagged]):
+        self.out, self.base, self.schema, self.contents, self.tagged = out, base, schema, contents, tagged
+
+    def available(self) -> list[str]:
+        """Names of the columns that `slices` can give."""
+        text = any(tag.stage.rewrites_text for tag in self.tagged)
+        return [
+            *self.schema.names,
+            *(["content"] if self.contents else []),
+            *(["text"] if text else []),
+            *(field.name for tag in self.tagged for field in tag.stage.adds),
+        ]
+
+    def slices(self, columns: Sequence[str]) -> Iterator[Slice]:
+        """Yield the partition in order; slices in which no row is left are yielded too, with empty batches."""
+        wanted = list(dict.fromkeys(columns))
+        rewriters = [tag for tag in self.tagged if tag.stage.rewrites_text] if "text" in wanted else []
+        needed = dict.fromkeys([*wanted, "length", *(c for tag in rewriters for c in tag.stage.needs()),
+                                *(field.name for tag in rewriters for field in tag.stage.adds)])  # fmt: skip
+        needed.pop("text", None)
+        with_content = needed.pop("content", "no") is None
+        if with_content:
+            needed["content_id"] = None
+        table, keep, sizes = self._metadata(list(needed))
+        for start, stop, content in self._content_slices(table) if with_content else _even_slices(len(keep)):
+            rows = np.flatnonzero(keep[start:stop])
+            batch = _one_batch(table.slice(start, stop - start).take(pa.array(rows)))
+            if content is not None:
+                batch = with_columns(batch, {"content": content if len(rows) == stop - start else content.take(pa.array(rows))})
+            for tag in rewriters:
+                batch = with_columns(batch, {"text": tag.stage.text(batch)})
+            yield Slice(start, stop, rows, batch.select(wanted), sizes[start:stop][rows])
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The rows still in, as batches."""
+        for piece in self.slices(columns):
+            if piece.batch.num_rows:
+                yield piece.batch
+
+    def _metadata(self, columns: list[str]) -> tuple[pa.Table, npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+        """The named columns of base and tags for all rows, who is still in, and the size of each file so far."""
+        source: dict[str, Tagged | None] = {name: None for name in self.schema.names}
+        for tag in self.tagged:
+            source.update({field.name: tag for field in tag.stage.adds})
+        if missing := [name for name in columns if name not in source]:
+            raise RecipeError(f"No stage before this one gives the column {missing[0]!r}; there are {', '.join(self.available())}.")
+        table = read_table(self.out, self.base, self.schema, [name for name in columns if source[name] is None])
+        keep = np.ones(table.num_rows, bool)
+        sizes = np.asarray(table["length"]).astype(np.int64)
+        for tag in self.tagged:
+            schema = tag_schema(tag.stage)
+            names = [name for name in columns if source[name] is tag]
+            extra = [SIZE] if tag.stage.rewrites_text else []
+            tags = read_table(self.out, [tag.output], schema, [KEEP, *names, *extra])
+            keep &= np.asarray(pc.fill_null(tags[KEEP], False))
+            if extra:
+                after = np.asarray(pc.fill_null(tags[SIZE], -1))
+                sizes = np.where(after >= 0, after, sizes)
+            for name in names:
+                table = table.append_column(name, tags[name])
+        return table.combine_chunks(), keep, sizes
+
+    def _content_slices(self, table: pa.Table) -> Iterator[tuple[int, int, pa.Array]]:
+        """Cut the rows along the contents' row groups: both are sorted by content_id."""
+        ids = id_array(table["content_id"])
+        position = 0
+        for batch in read_batches(self.out, self.contents, ["content_id", "content"]):
+            if position >= len(ids):
+                break
+            have = id_array(batch.column(0))
+            stop = int(np.searchsorted(ids, have[-1], side="right"))
+            if stop > position:
+                where = np.searchsorted(have, ids[position:stop])
+                if not np.array_equal(have[np.minimum(where, len(have) - 1)], ids[position:stop]):
+                    raise RecipeError("A file's bytes are not among the contents of its partition.")
+                content = batch.column(1)
+                yield position, stop, content if len(where) == len(have) else content.take(pa.array(where))
+            position = stop
+        if position < len(ids):
+            raise RecipeError(f"{len(ids) - position} files have no bytes among the contents of their partition.")
+
+
+def id_array(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bytes_]:
+    """Ids as a numpy array of fixed-width bytes, which numpy sorts and searches; trailing NULs are kept by a 21st byte."""
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if not len(array):
+        return np.empty(0, "S21")
+    raw = np.frombuffer(array.buffers()[1], np.uint8, count=20 * len(array), offset=20 * array.offset)
+    padded = np.ones((len(array), 21), np.uint8)
+    padded[:, :20] = raw.reshape(-1, 20)
+    return padded.view("S21").reshape(-1)
+
+
+def _even_slices(rows: int) -> Iterator[tuple[int, int, None]]:
+    for start in range(0, rows, SLICE_ROWS):
+        yield start, min(start + SLICE_ROWS, rows), None
+
+
+def _one_batch(table: pa.Table) -> pa.RecordBatch:
+    batches = table.combine_chunks().to_batches()
+    if batches:
+        return batches[0]
+    return pa.RecordBatch.from_arrays([pa.array([], field.type) for field in table.schema], schema=table.schema)

@@ -1,0 +1,557 @@
+"""Parquet shards written atomically, with a checksum and a completion marker.
+
+Each attempt writes under a name of its own. On a clean end its files are flushed and hashed, and a manifest that lists them
+is committed by an exclusive link: the first attempt wins, a later one withdraws, and an exception or a kill leaves nothing
+that anyone reads. Readers take their files from manifests alone, never from a glob.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from stackbuild.errors import InputError
+
+MANIFEST_VERSION = 1
+ROW_GROUP_ROWS = 65_536
+ROW_GROUP_BYTES = 16 << 20  # of the heavy column; a batch in memory is about this large
+HEAVY = ("content", "text")
+NO_DICTIONARY = {"content", "text", "content_id", "blob_id", "path_bytes", "path", "signature", "hashes"}
+
+
+# ---------------------------------------------------------------- canonical JSON and digests
+
+
+def canonical_json(value: Any) -> bytes:
+    """JSON with sorted keys and no spaces: equal values, equal bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (hex) of the canonical JSON of a value."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fsync_directory(path: str | os.PathLike[str]) -> None:
+    """Make the names in a directory durable."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace a file by rename, flushed: a reader sees the old bytes or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_directory(path.parent)
+
+
+# ---------------------------------------------------------------- writing
+
+
+class HashingFile:
+    """A binary file opened for writing that knows the SHA-256 of what went through it."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._file = open(path, "wb")  # noqa: SIM115  closed by close()
+        self._hash = hashlib.sha256()
+        self.bytes = 0
+        self.closed = False
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        self._hash.update(view)
+        self._file.write(view)
+        self.bytes += len(view)
+        return len(view)
+
+    def tell(self) -> int:
+        return self.bytes
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def readable(self) -> bool:
+        return False
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self.closed = True
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+
+def group_ends(weights: npt.NDArray[np.int64] | None, rows: int, max_rows: int, max_bytes: int) -> list[int]:
+    """Where full row groups end: a group is closed before the row that would take it over either limit.
+
+    `weights`: bytes of each row, int64 (rows,), or None for a limit on rows alone. A row over the limit stands alone. The
+    cut depends on the rows from the last cut on and on nothing else; the tail that may still grow is not listed.
+    """
+    ends: list[int] = []
+    start = 0
+    if weights is None:
+        return list(range(max_rows, rows + 1, max_rows))
+    total = np.cumsum(weights)
+    while start < rows:
+        before = int(total[start - 1]) if start else 0
+        stop = int(np.searchsorted(total, before + max_bytes, side="right"))
+        stop = min(max(stop, start + 1), start + max_rows)
+        if stop >= rows and not (stop == start + max_rows and stop == rows):
+            break
+        ends.append(stop)
+        start = stop
+    return ends
+
+
+class TableWriter:
+    """A Parquet file whose row groups follow from its rows alone, however they arrive.
+
+    `group_by` names an integer column, in which rows arrive in ascending order, whose every value gets row groups of its
+    own, so that a reader of one value decodes nothing else; the values seen are kept in `groups`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        schema: pa.Schema,
+        *,
+        group_by: str | None = None,
+        row_group_rows: int = ROW_GROUP_ROWS,
+        row_group_bytes: int = ROW_GROUP_BYTES,
+        compression_level: int = 1,
+        release: bool = False,
+    ):
+        self.schema = schema
+        self.rows = 0
+        self.groups: dict[int, int] = {}
+        self._group_by = group_by
+        self._max_rows, self._max_bytes = row_group_rows, row_group_bytes
+        self._heavy = next((name for name in HEAVY if name in schema.names), None)
+        self._pending: list[pa.RecordBatch] = []
+        self._pending_rows = self._pending_bytes = 0
+        self._file = HashingFile(path)
+        release_options: dict[str, Any] = {"use_content_defined_chunking": True, "write_page_index": True} if release else {}
+        self._writer = pq.ParquetWriter(
+            pa.PythonFile(self._file, mode="w"),
+            schema,
+            compression="zstd",
+            compression_level=compression_level,
+            use_dictionary=[f.name for f in schema if f.name not in NO_DICTIONARY and not pa.types.is_nested(f.type)],
+            write_statistics=[f.name for f in schema if f.name not in HEAVY],
+            write_page_checksum=True,
+            **release_options,
+        )
+
+    def write(self, data: pa.RecordBatch | pa.Table) -> None:
+        """Append rows; columns are taken by name and must fit the schema."""
+        batches = data.to_batches() if isinstance(data, pa.Table) else [data]
+        for batch in batches:
+            if batch.num_rows:
+                self._append(conform(batch, self.schema))
+
+    def _append(self, batch: pa.RecordBatch) -> None:
+        if self._group_by:
+            values = np.asarray(batch.column(batch.schema.get_field_index(self._group_by)))
+            cuts = [0, *(np.flatnonzero(np.diff(values)) + 1).tolist(), batch.num_rows]
+            for start, stop in zip(cuts, cuts[1:], strict=False):
+                value = int(values[start])
+                if value not in self.groups:
+                    self._drain(final=True)
+                    self.groups[value] = 0
+                self.groups[value] += stop - start
+                self._queue(batch.slice(start, stop - start))
+        else:
+            self._queue(batch)
+
+    def _queue(self, batch: pa.RecordBatch) -> None:
+        self._pending.append(batch)
+        self._pending_rows += batch.num_rows
+        self._pending_bytes += int(self._weights(batch).sum()) if self._heavy else 0
+        if self._pending_rows >= self._max_rows or self._pending_bytes > self._max_bytes:
+            self._drain(final=False)
+
+    def _weights(self, data: pa.RecordBatch | pa.Table) -> npt.NDArray[np.int64]:
+        lengths = pc.fill_null(pc.binary_length(data.column(self._heavy)), 0)
+        return np.asarray(lengths).astype(np.int64)
+
+    def _drain(self, final: bool) -> None:
+        if not self._pending_rows:
+            return
+        table = pa.Table.from_batches(self._pending, self.schema)
+        weights = self._weights(table) if self._heavy else None
+        ends = group_ends(weights, table.num_rows, self._max_rows, self._max_bytes)
+        if final and (not ends or ends[-1] < table.num_rows):
+            ends.append(table.num_rows)
+        start = 0
+        for stop in ends:
+            self._writer.write_table(table.slice(start, stop - start), row_group_size=stop - start)
+            start = stop
+        rest = table.slice(start)
+        self.rows += start
+        self._pending = rest.to_batches()
+        self._pending_rows = rest.num_rows
+        self._pending_bytes = int(self._weights(rest).sum()) if self._heavy and rest.num_rows else 0
+
+    def close(self) -> None:
+        """Write what is pending and make the file durable."""
+        self._drain(final=True)
+        self._writer.close()
+        self._file.close()
+
+    def abort(self) -> None:
+        """Let go of the file; it is left for whoever removes the attempt."""
+        self._pending = []
+        self._pending_rows = 0
+        with_suppressed(self._writer.close)
+        with_suppressed(self._file.close)
+
+    @property
+    def sha256(self) -> str:
+        return self._file.sha256
+
+    @property
+    def bytes(self) -> int:
+        return self._file.bytes
+
+    def __enter__(self) -> TableWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+
+def with_suppressed(action: Any) -> None:
+    """Run a clean-up that must not hide the error that led to it."""
+    try:
+        action()
+    except Exception:
+        return
+
+
+def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The batch with the schema's columns in its order, cast where the type differs; a missing column is null."""
+    arrays = []
+    for column in schema:
+        index = batch.schema.get_field_index(column.name)
+        if index < 0:
+            arrays.append(pa.nulls(batch.num_rows, column.type))
+            continue
+        array = batch.column(index)
+        arrays.append(array if array.type == column.type else array.cast(column.type))
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+# ---------------------------------------------------------------- the ledger of a shard
+
+
+@dataclass
+class Ledger:
+    """Counts that must add up: rows_in + expanded = rows_out + merged + dropped + quarantined, and so the bytes."""
+
+    rows_in: int = 0
+    expanded: int = 0
+    rows_out: int = 0
+    merged: int = 0
+    dropped: int = 0
+    quarantined: int = 0
+    bytes_in: int = 0
+    bytes_delta: int = 0  # by transforms, and by expansion
+    bytes_out: int = 0
+    bytes_merged: int = 0
+    bytes_dropped: int = 0
+    bytes_quarantined: int = 0
+    rules: dict[str, dict[str, int]] = field(default_factory=dict)  # rule -> {rows, bytes}
+
+    def leave(self, outcome: str, rule: str, rows: int, bytes_: int) -> None:
+        """Count files that left by a rule; outcome is dropped, merged or quarantined."""
+        setattr(self, outcome, getattr(self, outcome) + rows)
+        setattr(self, f"bytes_{outcome}", getattr(self, f"bytes_{outcome}") + bytes_)
+        entry = self.rules.setdefault(rule, {"rows": 0, "bytes": 0})
+        entry["rows"] += rows
+        entry["bytes"] += bytes_
+
+    def check(self, where: str) -> None:
+        """Raise InputError if the sums do not add up."""
+        rows = self.rows_in + self.expanded - self.rows_out - self.merged - self.dropped - self.quarantined
+        size = self.bytes_in + self.bytes_delta - self.bytes_out - self.bytes_merged - self.bytes_dropped - self.bytes_quarantined
+        if rows or size:
+            raise InputError(f"The ledger of {where} does not add up: {rows} rows and {size} bytes are unaccounted for.")
+
+    def add(self, other: Ledger) -> None:
+        """Add another shard's counts."""
+        for name, value in vars(other).items():
+            if name == "rules":
+                for rule, counts in value.items():
+                    entry = self.rules.setdefault(rule, {"rows": 0, "bytes": 0})
+                    entry["rows"] += counts["rows"]
+                    entry["bytes"] += counts["bytes"]
+            else:
+                setattr(self, name, getattr(self, name) + value)
+
+
+# ---------------------------------------------------------------- attempts and manifests
+
+
+@dataclass(frozen=True)
+class Output:
+    """A committed file: table name, path relative to the output folder, rows (-1 if not a table), bytes, SHA-256 and groups."""
+
+    table: str
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
+    groups: dict[str, int] = field(default_factory=dict)
+
+    def identity(self) -> list[Any]:
+        """What another shard's key takes of this file: its name has an attempt in it and does not count."""
+        return [self.table, self.rows, self.sha256]
+
+
+@dataclass(frozen=True)
+class ShardManifest:
+    """What a shard's one winning attempt left: see the module's text."""
+
+    job: str
+    rank: int
+    key: str
+    attempt: str
+    outputs: tuple[Output, ...]
+    ledger: Ledger
+    stats: dict[str, Any]
+
+    def table(self, name: str) -> list[Output]:
+        return [output for output in self.outputs if output.table == name]
+
+
+class Attempt:
+    """One try at a shard: a folder of its own, committed as a whole or not at all."""
+
+    def __init__(self, out: Path, job: str, rank: int):
+        self.out, self.job, self.rank = out, job, rank
+        self.name = secrets.token_hex(6)
+        self.folder = out / "stages" / job / "data" / f"{rank:05d}-{self.name}"
+        self.folder.mkdir(parents=True)
+        self._writers: list[tuple[str, Path, TableWriter]] = []
+        self._files: list[tuple[str, Path]] = []
+
+    def writer(self, table: str, schema: pa.Schema, **options: Any) -> TableWriter:
+        """A Parquet file of the named table; several of one name keep their order."""
+        path = self.folder / f"{table}-{len(self._writers):03d}.parquet"
+        writer = TableWriter(path, schema, **options)
+        self._writers.append((table, path, writer))
+        return writer
+
+    def file(self, table: str, suffix: str) -> Path:
+        """A path for a file that is not a table; it is hashed at commit."""
+        path = self.folder / f"{table}-{len(self._files):03d}{suffix}"
+        self._files.append((table, path))
+        return path
+
+    def commit(self, key: str, ledger: Ledger, stats: dict[str, Any]) -> ShardManifest:
+        """Seal the files and publish the manifest; if another attempt was first, withdraw and return that one's."""
+        ledger.check(f"{self.job}, shard {self.rank}")
+        outputs = []
+        for table, path, writer in self._writers:
+            writer.close()
+            groups = {str(k): v for k, v in writer.groups.items()}
+            outputs.append(Output(table, self._relative(path), writer.rows, writer.bytes, writer.sha256, groups))
+        for table, path in self._files:
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+            outputs.append(Output(table, self._relative(path), -1, path.stat().st_size, file_sha256(path)))
+        fsync_directory(self.folder)
+        manifest = ShardManifest(self.job, self.rank, key, self.name, tuple(outputs), ledger, stats)
+        if publish_manifest(self.out, manifest):
+            return manifest
+        self.discard()
+        winner = find_manifest(self.out, self.job, self.rank, key)
+        if winner is None:
+            raise InputError(f"The manifest of {self.job}, shard {self.rank} vanished while it was committed.")
+        return winner
+
+    def _relative(self, path: Path) -> str:
+        return str(path.relative_to(self.out))
+
+    def discard(self) -> None:
+        """Remove what this attempt wrote."""
+        for _, _, writer in self._writers:
+            writer.abort()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def manifest_path(out: Path, job: str, rank: int, key: str) -> Path:
+    return out / "stages" / job / "manifests" / f"{rank:05d}-{key[:24]}.json"
+
+
+def publish_manifest(out: Path, manifest: ShardManifest) -> bool:
+    """Link the manifest under its shard and key; False if another attempt was first."""
+    body = {
+        "version": MANIFEST_VERSION,
+        "job": manifest.job,
+        "rank": manifest.rank,
+        "key": manifest.key,
+        "attempt": manifest.attempt,
+        "outputs": [vars(output) for output in manifest.outputs],
+        "ledger": vars(manifest.ledger),
+        "stats": manifest.stats,
+    }
+    body["digest"] = digest(body)
+    target = manifest_path(out, manifest.job, manifest.rank, manifest.key)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{manifest.attempt}")
+    with open(temporary, "wb") as file:
+        file.write(canonical_json(body))
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(temporary, target)
+        return True
+    except FileExistsError:
+        # On NFS the link may have been made although the client saw an error: our inode under the name means we won.
+        return os.stat(temporary).st_ino == os.stat(target).st_ino
+    finally:
+        temporary.unlink(missing_ok=True)
+        fsync_directory(target.parent)
+
+
+def load_manifest(path: Path) -> ShardManifest:
+    """Read a shard manifest; InputError if it is torn or was changed by hand."""
+    try:
+        body = json.loads(path.read_bytes())
+        stated = body.pop("digest")
+        if body["version"] != MANIFEST_VERSION:
+            raise InputError(f"{path} is of manifest version {body['version']}; this stackbuild reads {MANIFEST_VERSION}.")
+        if digest(body) != stated:
+            raise InputError(f"{path} does not hash to the digest that it states ({stated}); remove it and build again.")
+        return ShardManifest(
+            body["job"],
+            body["rank"],
+            body["key"],
+            body["attempt"],
+            tuple(Output(**output) for output in body["outputs"]),
+            Ledger(**body["ledger"]),
+            body["stats"],
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is not a whole shard manifest ({error}); remove it and build again.") from error
+
+
+def find_manifest(out: Path, job: str, rank: int, key: str) -> ShardManifest | None:
+    """The committed manifest of a shard for exactly this key, its files present at their size; else None."""
+    path = manifest_path(out, job, rank, key)
+    if not path.exists():
+        return None
+    manifest = load_manifest(path)
+    if manifest.key != key or manifest.job != job or manifest.rank != rank:
+        raise InputError(f"{path} belongs to {manifest.job}, shard {manifest.rank}, key {manifest.key}; expected key {key}.")
+    for output in manifest.outputs:
+        target = out / output.file
+        if not target.exists() or target.stat().st_size != output.bytes:
+            raise InputError(
+                f"{target} is missing or cut short: the manifest says {output.bytes} bytes with SHA-256 {output.sha256}. "
+                f"Remove {path} and build again to make it anew."
+            )
+    return manifest
+
+
+# ---------------------------------------------------------------- reading
+
+
+def open_parquet(out: Path, output: Output) -> pq.ParquetFile:
+    """Open a committed table; InputError names the file and its hash if it is torn."""
+    path = out / output.file
+    try:
+        return pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise corrupt(path, output, error) from error
+
+
+def corrupt(path: Path, output: Output, error: BaseException) -> InputError:
+    """The error for a table that does not read."""
+    return InputError(f"{path} cannot be read ({error}); it should hash to SHA-256 {output.sha256}.")
+
+
+def read_batches(
+    out: Path, outputs: Iterable[Output], columns: Sequence[str] | None = None, group: int | None = None, group_by: str = ""
+) -> Iterator[pa.RecordBatch]:
+    """Yield the batches of tables, a row group each; with `group`, only the row groups of that value of `group_by`."""
+    for output in outputs:
+        if group is not None and str(group) not in output.groups:
+            continue
+        with open_parquet(out, output) as file:
+            wanted = range(file.num_row_groups) if group is None else row_groups_of(file, group_by, group)
+            for index in wanted:
+                try:
+                    table = file.read_row_group(index, columns=list(columns) if columns is not None else None, use_threads=False)
+                except (pa.ArrowInvalid, OSError) as error:
+                    raise corrupt(out / output.file, output, error) from error
+                yield from table.combine_chunks().to_batches()
+
+
+def row_groups_of(file: pq.ParquetFile, column: str, value: int) -> list[int]:
+    """The row groups whose statistics say that they hold this value of the column alone."""
+    names = [file.schema.column(leaf).path for leaf in range(len(file.schema))]
+    index = names.index(column)
+    found = []
+    for group in range(file.num_row_groups):
+        statistics = file.metadata.row_group(group).column(index).statistics
+        if statistics is not None and statistics.min == value:
+            found.append(group)
+    return found
+
+
+def read_table(
+    out: Path, outputs: Sequence[Output], schema: pa.Schema, columns: Sequence[str] | None = None, group: int | None = None, group_by: str = ""
+) -> pa.Table:
+    """All rows of tables, in memory; an empty table of the schema if there are none."""
+    if columns is not None:
+        schema = pa.schema([schema.field(name) for name in columns])
+    batches = [conform(batch, schema) for batch in read_batches(out, outputs, columns, group, group_by)]
+    return pa.Table.from_batches(batches, schema)

@@ -1,0 +1,99 @@
+"""What a phase's `run` and a stage's `load` are given: their rows, the tables of earlier phases, and a place to write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from stackbuild.decisions import Decisions
+from stackbuild.shards import Attempt, Output, TableWriter, read_batches
+
+OpenRows = Callable[[Sequence[str]], Iterator[pa.RecordBatch]]
+OpenContents = Callable[[pa.Array | None], Iterator[pa.RecordBatch]]
+
+
+class Task:
+    """One task of one phase. It reads what its plan lists and writes under its own attempt."""
+
+    def __init__(
+        self,
+        *,
+        out: Path,
+        job: str,
+        rank: int,
+        params: Mapping[str, Any],
+        options: Any,
+        seed: int,
+        partitions: int,
+        tables: Mapping[str, Sequence[Output]],
+        attempt: Attempt | None = None,
+        decisions: Decisions | None = None,
+        rows: OpenRows | None = None,
+        contents: OpenContents | None = None,
+    ):
+        self.out, self.job, self.rank, self.params, self.options = out, job, rank, params, options
+        self.seed, self.partitions = seed, partitions
+        self.stats: dict[str, Any] = {}
+        self._decisions = decisions
+        self._tables, self._attempt, self._rows, self._contents = tables, attempt, rows, contents
+
+    # ---- reading
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The rows still in of partition `rank`, with these columns (`text` and `content` among them, if asked for)."""
+        if self._rows is None:
+            raise TypeError(f"{self.job} is not a task over a partition of rows")
+        return self._rows(columns)
+
+    def contents(self, ids: pa.Array | None) -> Iterator[pa.RecordBatch]:
+        """Batches of (content_id, blob_id, length, content) of contents partition `rank`, in id order; `ids`: only these."""
+        if self._contents is None:
+            raise TypeError(f"{self.job} is not a task over a partition of contents")
+        return self._contents(ids)
+
+    def outputs(self, table: str) -> Sequence[Output]:
+        """The committed files of an earlier phase's table, in shard order."""
+        if table not in self._tables:
+            raise TypeError(f"{self.job} did not name the table {table} in what it reads")
+        return self._tables[table]
+
+    def table(self, table: str) -> list[str]:
+        """The same as paths."""
+        return [str(self.out / output.file) for output in self.outputs(table)]
+
+    def read(self, table: str, columns: Sequence[str] | None = None, group: int | None = None, group_by: str = "") -> Iterator[pa.RecordBatch]:
+        """Batches of a table, a row group each; with `group`, only those written for that value of `group_by`."""
+        return read_batches(self.out, self.outputs(table), columns, group, group_by)
+
+    # ---- writing
+
+    def writer(self, table: str, schema: pa.Schema, group_by: str | None = None, **options: Any) -> TableWriter:
+        """Open the table of this phase; rows arrive ascending in `group_by`, which gets row groups of its own per value."""
+        return self.attempt.writer(table, schema, group_by=group_by, **options)
+
+    def file(self, table: str, suffix: str) -> Path:
+        """A path to write a file that is not a table to (a tokenizer, a .bin)."""
+        return self.attempt.file(table, suffix)
+
+    @property
+    def decisions(self) -> Decisions:
+        """The ledger and the decisions of a phase that removes rows itself (`Phase.removes`)."""
+        if self._decisions is None:
+            raise TypeError(f"{self.job} removes nothing")
+        return self._decisions
+
+    @property
+    def attempt(self) -> Attempt:
+        if self._attempt is None:
+            raise TypeError(f"{self.job} reads only")
+        return self._attempt
+
+    @property
+    def scratch(self) -> Path:
+        """A folder for spill, removed with the attempt's end."""
+        folder = self.attempt.folder / "scratch"
+        folder.mkdir(exist_ok=True)
+        return folder
