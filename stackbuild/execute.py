@@ -46,7 +46,7 @@ def run_phase(build: Build, job: Job, rank: int, params: dict[str, Any]) -> Shar
     key = build.key(job, rank, params)
     attempt = Attempt(build.out, job.name, rank)
     decisions = Decisions(attempt, node.instance, build.plan.partitions)
-    rows = build.rows(node, rank).batches if phase.tasks == "partition" else None
+    rows = build.rows(node, rank) if phase.tasks == "partition" else None
     contents = (lambda ids: contents_of(build, rank, ids)) if phase.tasks == "contents" else None
     try:
         task = Task(
@@ -60,8 +60,9 @@ def run_phase(build: Build, job: Job, rank: int, params: dict[str, Any]) -> Shar
             tables=build.tables_for(node, phase.reads, phase.name),
             attempt=attempt,
             decisions=decisions,
-            rows=rows,
+            rows=rows.batches if rows else None,
             contents=contents,
+            available=rows.available() if rows else (),
         )
         phase.run(task)
         decisions.close()

@@ -36,6 +36,7 @@ from stackbuild.sources.unit import Limits, Unit
 from stackbuild.stage import Phase, PhaseOutputs, Stage
 
 PLAN_VERSION = 1
+ALL_DECISIONS, ALL_PRIVATE_DECISIONS = "*.decisions", "*.private_decisions"  # as a phase may name them in what it reads
 FILES_TABLE = "files"  # of the stage that turns occurrences into files
 
 
@@ -271,6 +272,8 @@ class Build:
         return {name: self._table(node, name, before) for name in names}
 
     def _table(self, node: Node, name: str, before: str | None) -> list[Output]:
+        if name in (ALL_DECISIONS, ALL_PRIVATE_DECISIONS):
+            return self._decisions(node, private=name == ALL_PRIVATE_DECISIONS)
         stage_name, _, table = name.rpartition(".")
         owner = node if not stage_name else next(n for n in reversed(self.nodes[: node.number]) if n.instance == stage_name)
         for phase in owner.stage.phases():
@@ -281,6 +284,15 @@ class Build:
             if found:
                 return found
         return []
+
+    def _decisions(self, before: Node, private: bool) -> list[Output]:
+        """The decisions of all stages before one: those that may be shown, or those that may not."""
+        jobs = [] if private else [INGEST.name]
+        for node in self.nodes[: before.number - 1]:
+            if node.stage.private_decisions == private:
+                jobs += [node.phase_job(phase) for phase in node.stage.phases() if phase.removes]
+                jobs += [node.slug] if judges_rows(node.stage) else []
+        return [output for job in jobs for output in self.outputs(job, "decisions")]
 
     def phase_tables(self, node: Node) -> list[str]:
         """Every table that the phases of a stage wrote."""

@@ -33,9 +33,11 @@ class Task:
         decisions: Decisions | None = None,
         rows: OpenRows | None = None,
         contents: OpenContents | None = None,
+        available: Sequence[str] = (),
     ):
         self.out, self.job, self.rank, self.params, self.options = out, job, rank, params, options
         self.seed, self.partitions = seed, partitions
+        self.available = list(available)  # columns that `batches` can give
         self.stats: dict[str, Any] = {}
         self._decisions = decisions
         self._tables, self._attempt, self._rows, self._contents = tables, attempt, rows, contents

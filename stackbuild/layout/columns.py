@@ -1,0 +1,117 @@
+"""From inner columns to released ones: hex ids, and the row of a repository."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stackbuild.schema import DATASET, TIMESTAMP
+from stackbuild.stage import with_columns
+
+UNKNOWN_LANGUAGE = "Unknown"
+HEX = ("blob_id", "content_id", "cluster_id")
+
+FILE_STRUCT = pa.struct(
+    [
+        pa.field("blob_id", pa.string()),
+        pa.field("path", pa.string()),
+        pa.field("content_id", pa.string()),
+        pa.field("language", pa.string()),
+        pa.field("length_bytes", pa.int64()),
+        pa.field("detected_licenses", pa.list_(pa.string())),
+        pa.field("license_type", pa.string()),
+        pa.field("src_encoding", pa.string()),
+        pa.field("is_vendor", pa.bool_()),
+        pa.field("is_generated", pa.bool_()),
+        pa.field("alphanum_fraction", pa.float32()),
+        pa.field("alpha_fraction", pa.float32()),
+        pa.field("num_lines", pa.int32()),
+        pa.field("avg_line_length", pa.float32()),
+        pa.field("max_line_length", pa.int32()),
+    ]
+)
+
+# The Stack v2's train-ids layout: one row for each repository (dataset card of the-stack-v2-train-full-ids).
+REPOS = pa.schema(
+    [
+        pa.field("repo_name", pa.string()),
+        pa.field("repo_url", pa.string()),
+        pa.field("snapshot_id", pa.string()),
+        pa.field("revision_id", pa.string()),
+        pa.field("directory_id", pa.string()),
+        pa.field("branch_name", pa.string()),
+        pa.field("visit_date", TIMESTAMP),
+        pa.field("revision_date", TIMESTAMP),
+        pa.field("committer_date", TIMESTAMP),
+        pa.field("github_id", pa.int64()),
+        pa.field("star_events_count", pa.int64()),
+        pa.field("fork_events_count", pa.int64()),
+        pa.field("gha_license_id", pa.string()),
+        pa.field("gha_created_at", TIMESTAMP),
+        pa.field("gha_language", pa.string()),
+        pa.field("files", pa.list_(FILE_STRUCT)),
+        pa.field("num_files", pa.int64()),
+    ]
+)
+
+
+def hex_ids(ids: pa.Array) -> pa.Array:
+    """binary(20) to 40 lower-case hex digits; null stays null."""
+    rows = len(ids)
+    if not rows:
+        return pa.array([], pa.string())
+    if isinstance(ids, pa.ChunkedArray):
+        ids = pa.concat_arrays(ids.chunks)
+    raw = ids.buffers()[1].to_pybytes()[20 * ids.offset : 20 * (ids.offset + rows)]
+    offsets = pa.py_buffer(np.arange(0, 40 * rows + 40, 40, np.int32))
+    text = pa.StringArray.from_buffers(rows, offsets, pa.py_buffer(raw.hex().encode()))
+    return pc.if_else(pc.is_valid(ids), text, pa.scalar(None, pa.string())) if ids.null_count else text
+
+
+def released(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The columns of schema.DATASET of a batch of files; what no stage of the recipe measured is null."""
+    changed = {name: hex_ids(batch.column(name)) for name in HEX if name in batch.schema.names}
+    batch = with_columns(batch, changed)
+    if "text" in batch.schema.names:
+        batch = with_columns(batch, {"content": batch.column("text")})
+    arrays = []
+    for field in DATASET:
+        index = batch.schema.get_field_index(field.name)
+        arrays.append(pa.nulls(batch.num_rows, field.type) if index < 0 else batch.column(index).cast(field.type))
+    return pa.RecordBatch.from_arrays(arrays, schema=DATASET)
+
+
+def pointers(rows: pa.RecordBatch) -> pa.StructArray:
+    """The `files` struct of The Stack v2's train-ids for each released row."""
+    chars = rows.column("num_chars").cast(pa.float64())
+    lines = pc.max_element_wise(rows.column("num_lines"), 1).cast(pa.float64())
+
+    def fraction(name: str) -> pa.Array:
+        return pc.if_else(pc.greater(chars, 0.0), pc.divide(rows.column(name).cast(pa.float64()), pc.max_element_wise(chars, 1.0)), 0.0)
+
+    values = {
+        "alphanum_fraction": fraction("alphanumeric_chars"),
+        "alpha_fraction": fraction("alphabetic_chars"),
+        "avg_line_length": pc.divide(chars, lines),
+    }
+    arrays = [values.get(f.name, rows.column(f.name) if f.name in rows.schema.names else None) for f in FILE_STRUCT]
+    return pa.StructArray.from_arrays([a.cast(f.type) for a, f in zip(arrays, FILE_STRUCT, strict=True)], fields=list(FILE_STRUCT))
+
+
+def repositories(table: pa.Table) -> pa.Table:
+    """One row for each (repo_name, revision_id) of pointer rows sorted by them: origin columns, and its files."""
+    names, revisions = table["repo_name"].combine_chunks(), table["revision_id"].combine_chunks()
+    new = np.ones(len(table), bool)
+    if len(table) > 1:
+        same = pc.and_(pc.equal(names[1:], names[:-1]), pc.equal(revisions[1:], revisions[:-1]))
+        new[1:] = ~np.asarray(same)
+    starts = np.flatnonzero(new)
+    offsets = np.append(starts, len(table)).astype(np.int32)
+    files = pa.ListArray.from_arrays(pa.array(offsets), table["file"].combine_chunks())
+    heads = table.take(pa.array(starts))
+    columns = [
+        files if f.name == "files" else pa.array(np.diff(offsets), pa.int64()) if f.name == "num_files" else heads[f.name].combine_chunks()
+        for f in REPOS
+    ]
+    return pa.Table.from_arrays([c if isinstance(c, pa.Array) else pa.concat_arrays(c.chunks) for c in columns], schema=REPOS)

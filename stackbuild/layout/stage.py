@@ -1,0 +1,165 @@
+"""Lay out the release: the text is written once, by language, sorted by owner.
+
+Each partition is written as one sorted run; the files of the release are planned from the counts of all runs, one task for
+each, so that there is never a file per task and language. Beside them: repositories, decisions, clusters, each sorted.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from stackbuild.hashing import content_buckets, owner_bucket, owner_of
+from stackbuild.layout.columns import FILE_STRUCT, REPOS, UNKNOWN_LANGUAGE, pointers, released, repositories
+from stackbuild.layout.options import LayoutOptions, cut_by_owner
+from stackbuild.schema import CLUSTERS, DATASET, DECISIONS
+from stackbuild.stage import Phase, PhaseOutputs, Stage
+from stackbuild.task import Task
+
+RUN = pa.schema([pa.field("language_key", pa.uint32()), pa.field("owner", pa.string()), *DATASET])
+COUNTS = pa.schema(
+    [pa.field("language", pa.string()), pa.field("owner", pa.string()), pa.field("files", pa.int64()), pa.field("bytes", pa.int64())]
+)
+POINTERS = pa.schema(
+    [pa.field("owner_bucket", pa.uint16()), *(f for f in REPOS if f.name not in ("files", "num_files")), pa.field("path_bytes", pa.binary()),
+     pa.field("file", FILE_STRUCT)]  # fmt: skip
+)
+DATASET_ORDER = ("owner", "repo_name", "revision_id", "path_bytes", "content_id")
+
+
+class Layout(Stage[LayoutOptions]):
+    """Write dataset, repositories, decisions and clusters as they are released."""
+
+    name = "layout"
+    options_model = LayoutOptions
+    reads = ("text", "language")
+
+    def phases(self) -> Sequence[Phase]:
+        return (
+            Phase("runs", self.runs, "partition", columns=("text",)),
+            Phase("files", self.files, self.plan_files, reads=("counts", "runs")),
+            Phase("repos", self.repos, "buckets", reads=("pointers",)),
+            Phase("decisions", self.decisions, "buckets", reads=("*.decisions", "*.private_decisions")),
+            Phase("clusters", self.clusters, "buckets", reads=("near_dedup.clusters",)),
+        )
+
+    # ---- sorted runs
+
+    def runs(self, task: Task) -> None:
+        """One sorted run of the partition, the owners' counts, and pointers to each file by owner."""
+        wanted = [n for n in (*DATASET.names, "text") if n in task.available and n != "content"]
+        tables = []
+        files = size = 0
+        for batch in task.batches(wanted):
+            rows = released(batch)
+            files += rows.num_rows
+            size += int(pc.sum(pc.binary_length(rows.column("content"))).as_py())
+            language = pc.fill_null(rows.column("language"), UNKNOWN_LANGUAGE)
+            owner, bucket = owners(rows.column("repo_name"), task.partitions)
+            tables.append(
+                pa.Table.from_batches([rows])
+                .append_column("language_key", keys(language))
+                .append_column("owner", owner)
+                .append_column("owner_bucket", bucket)
+                .append_column("file", pointers(rows))
+            )
+        task.stats.update(files=files, bytes=size)
+        with task.writer("runs", RUN, group_by="language_key") as run, task.writer("counts", COUNTS) as counts:
+            with task.writer("pointers", POINTERS, group_by="owner_bucket") as pointer:
+                if not tables:
+                    return
+                table = pa.concat_tables(tables)
+                order = pc.sort_indices(table, [("language", "ascending"), *((n, "ascending") for n in DATASET_ORDER)])
+                for start in range(0, len(order), 4_096):
+                    run.write(table.take(order[start : start + 4_096]))
+                narrow = table.drop_columns(["content"])
+                by_owner = [("owner_bucket", "ascending"), ("repo_name", "ascending"), ("revision_id", "ascending"), ("path_bytes", "ascending")]
+                pointer.write(narrow.take(pc.sort_indices(narrow, by_owner)))
+                sized = pa.table({"language": table["language"], "owner": table["owner"], "bytes": pc.binary_length(table["content"])})
+                total = sized.group_by(["language", "owner"]).aggregate([("bytes", "count"), ("bytes", "sum")])
+                total = total.select(["language", "owner", "bytes_count", "bytes_sum"]).rename_columns(COUNTS.names)
+                counts.write(total.sort_by([("language", "ascending"), ("owner", "ascending")]))
+
+    # ---- planned files
+
+    def plan_files(self, outputs: PhaseOutputs) -> list[dict[str, Any]]:
+        """The files of the release: language, range of owners, number."""
+        sizes: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+        for path in outputs.files["counts"]:
+            for row in pq.read_table(path).to_pylist():
+                sizes[row["language"] or UNKNOWN_LANGUAGE][row["owner"]] += row["bytes"]
+        planned = []
+        for language in sorted(sizes):
+            cuts = list(cut_by_owner(sorted(sizes[language].items()), self.options.file_bytes, outputs.seed, language))
+            for number, (first, last) in enumerate(cuts):
+                planned.append({"language": language, "first": first, "last": last, "number": number, "of": len(cuts)})
+        return planned
+
+    def files(self, task: Task) -> None:
+        """Gather one file of the release from all runs, in order."""
+        language, first, last = task.params["language"], task.params["first"], task.params["last"]
+        key = zlib.crc32(language.encode())
+        batches = []
+        for batch in task.read("runs", None, key, "language_key"):
+            owner = batch.column("owner")
+            mask = pc.and_(pc.greater_equal(owner, first), pc.less_equal(owner, last))
+            mask = pc.and_(mask, pc.equal(pc.fill_null(batch.column("language"), UNKNOWN_LANGUAGE), language))
+            batches.append(batch if pc.all(mask).as_py() else batch.filter(mask))
+        table = pa.Table.from_batches(batches, RUN)
+        order = pc.sort_indices(table, [(name, "ascending") for name in DATASET_ORDER])
+        writer = task.writer("dataset", DATASET, release=True, compression_level=3, row_group_bytes=self.options.row_group_bytes)
+        with writer:
+            for start in range(0, len(order), 4_096):
+                writer.write(table.take(order[start : start + 4_096]).select(DATASET.names))
+        task.stats.update(task.params, files=table.num_rows, bytes=int(pc.sum(pc.binary_length(table["content"])).as_py() or 0))
+
+    # ---- what lies beside the dataset
+
+    def repos(self, task: Task) -> None:
+        """One row for each repository of an owner bucket."""
+        table = pa.Table.from_batches(list(task.read("pointers", None, task.rank, "owner_bucket")), POINTERS)
+        table = table.take(pc.sort_indices(table, [(n, "ascending") for n in ("repo_name", "revision_id", "path_bytes")]))
+        with task.writer("repos", REPOS, release=True, compression_level=3) as writer:
+            if table.num_rows:
+                writer.write(repositories(table))
+
+    def decisions(self, task: Task) -> None:
+        """All decisions on the files of an owner bucket, those that may be shown and those that may not."""
+        for source, name in (("*.decisions", "decisions"), ("*.private_decisions", "private_decisions")):
+            batches = list(task.read(source, DECISIONS.names, task.rank, "owner_bucket"))
+            table = pa.Table.from_batches(batches, DECISIONS)
+            order = [(n, "ascending") for n in ("repo_name", "revision_id", "path_bytes", "content_id", "stage", "rule")]
+            with task.writer(name, DECISIONS, release=True, compression_level=3) as writer:
+                writer.write(table.take(pc.sort_indices(table, order)))
+
+    def clusters(self, task: Task) -> None:
+        """The clusters of near-duplicates whose id falls into a range."""
+        found = []
+        for batch in task.read("near_dedup.clusters", CLUSTERS.names):
+            ids = np.frombuffer(batch.column(0).buffers()[1], np.uint8).reshape(-1, 20)[batch.column(0).offset :][: batch.num_rows]
+            found.append(batch.filter(pa.array(content_buckets(ids, task.partitions) == task.rank)))
+        table = pa.Table.from_batches(found, CLUSTERS)
+        with task.writer("clusters", CLUSTERS, release=True, compression_level=3) as writer:
+            writer.write(table.take(pc.sort_indices(table, [(n, "ascending") for n in ("cluster_id", "content_id", "repo_name", "path")])))
+
+
+def owners(names: pa.Array, partitions: int) -> tuple[pa.Array, pa.Array]:
+    """(folded owner, owner bucket) of each repository name."""
+    encoded = names.dictionary_encode()
+    distinct = encoded.dictionary.to_pylist()
+    folded = pa.array([owner_of(name) for name in distinct], pa.string()).take(encoded.indices)
+    buckets = pa.array([owner_bucket(name, partitions) for name in distinct], pa.uint16()).take(encoded.indices)
+    return folded, buckets
+
+
+def keys(languages: pa.Array) -> pa.Array:
+    """A number for each language name, by which runs are grouped."""
+    encoded = languages.dictionary_encode()
+    return pa.array([zlib.crc32(name.encode()) for name in encoded.dictionary.to_pylist()], pa.uint32()).take(encoded.indices)
