@@ -275,7 +275,10 @@ class Build:
         if name in (ALL_DECISIONS, ALL_PRIVATE_DECISIONS):
             return self._decisions(node, private=name == ALL_PRIVATE_DECISIONS)
         stage_name, _, table = name.rpartition(".")
-        owner = node if not stage_name else next(n for n in reversed(self.nodes[: node.number]) if n.instance == stage_name)
+        others = [n for n in reversed(self.nodes[: node.number]) if n.stage.name == stage_name] if stage_name else [node]
+        if not others:
+            return []  # a product of a stage that this recipe does without
+        owner = others[0]
         for phase in owner.stage.phases():
             if owner is node and phase.name == before:
                 break

@@ -52,7 +52,9 @@ class ExactDedup(Stage[ExactDedupOptions]):
     makes_files = True
 
     def phases(self) -> Sequence[Phase]:
-        columns = tuple(OCCURRENCES.names) + tuple(f.name for f in LICENSE_FIELDS if "license_rank" in self.options.winner)
+        columns = tuple(OCCURRENCES.names) + tuple(
+            f.name for f in LICENSE_FIELDS if "license_rank" in self.options.winner
+        )
         return (
             Phase("runs", self.runs, "partition", columns=columns),
             Phase("files", self.files, "contents", reads=("runs",), removes=True),
@@ -77,7 +79,9 @@ class ExactDedup(Stage[ExactDedupOptions]):
                 table = pa.Table.from_batches(batches)
                 ids = np.frombuffer(table["content_id"].combine_chunks().buffers()[1], np.uint8).reshape(-1, 20)
                 table = table.append_column("bucket", pa.array(content_buckets(ids, task.partitions).astype(np.uint16)))
-                writer.write(table.take(pc.sort_indices(table, [("bucket", "ascending"), *((n, "ascending") for n in TIES)])))
+                writer.write(
+                    table.take(pc.sort_indices(table, [("bucket", "ascending"), *((n, "ascending") for n in TIES)]))
+                )
 
     def files(self, task: Task) -> None:
         """Choose the winner of each content in a partition, and record the copies that lose."""
@@ -111,13 +115,13 @@ class ExactDedup(Stage[ExactDedupOptions]):
 
 def winners_first(table: pa.Table, order: Sequence[str]) -> pa.Array:
     """Indices that sort occurrences by content_id, best copy first, nulls last, ties by the total order."""
-    keys: list[tuple[str, str]] = [("content_id", "ascending")]
+    keys: list[tuple[str, str, str]] = [("content_id", "ascending", "at_end")]
     for name in order:
         column = name.removeprefix("-")
         if column == "license_rank":
             table = table.append_column(column, license_rank(table["license_class"]))
-        keys.append((column, "descending" if name.startswith("-") else "ascending"))
-    return pc.sort_indices(table, [*keys, *((name, "ascending") for name in TIES[1:])], null_placement="at_end")
+        keys.append((column, "descending" if name.startswith("-") else "ascending", "at_end"))
+    return pc.sort_indices(table, [*keys, *((name, "ascending", "at_end") for name in TIES[1:])])
 
 
 def license_rank(classes: pa.ChunkedArray) -> pa.Array:

@@ -1,0 +1,74 @@
+"""Put what the jobs wrote where people look: OUT/dataset, OUT/repos, OUT/decisions and so on.
+
+Files are linked, not copied, into a folder that is built beside the old one and put in its place by rename; so a folder is
+the old release or the new one, and what no manifest names is not in it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from stackbuild.plan import Build, Node
+from stackbuild.shards import Output, write_atomically
+
+
+def publish(build: Build) -> None:
+    """Publish every product of a complete build."""
+    layout = next(node for node in build.nodes if node.instance == "layout")
+    place(build.out, "dataset", dataset_files(build, layout))
+    wanted = set(build.plan.recipe.get("outputs", ()))
+    if "repos" in wanted:
+        place(build.out, "repos", numbered(build.outputs(f"{layout.slug}.repos", "repos"), "train"))
+    place(build.out, "decisions", numbered(build.outputs(f"{layout.slug}.decisions", "decisions"), "part"))
+    place(build.out, "private", numbered(build.outputs(f"{layout.slug}.decisions", "private_decisions"), "decisions"))
+    if any(node.stage.name == "near_dedup" for node in build.nodes):
+        place(build.out, "clusters", numbered(build.outputs(f"{layout.slug}.clusters", "clusters"), "part"))
+
+
+def dataset_files(build: Build, layout: Node) -> dict[str, Output]:
+    """Release path of each dataset file: data/<language>/train-00000-of-000NN.parquet."""
+    files: dict[str, Output] = {}
+    for shard in build.shards(f"{layout.slug}.files"):
+        stats = shard.stats
+        name = f"data/{folder_name(stats['language'])}/train-{stats['number']:05d}-of-{stats['of']:05d}.parquet"
+        files[name] = shard.table("dataset")[0]
+    return files
+
+
+def folder_name(language: str) -> str:
+    """A language's folder: its name, with what a path cannot hold replaced."""
+    return language.replace("/", "_").replace("\0", "_").lstrip(".") or "_"
+
+
+def numbered(outputs: list[Output], stem: str) -> dict[str, Output]:
+    return {f"{stem}-{number:05d}-of-{len(outputs):05d}.parquet": output for number, output in enumerate(outputs)}
+
+
+def place(out: Path, name: str, files: Mapping[str, Output], texts: Mapping[str, bytes] | None = None) -> None:
+    """Make OUT/name hold exactly these files; nothing happens if it does already."""
+    target = out / name
+    if target.exists() and holds(out, target, files) and not texts:
+        return
+    fresh = out / f".{name}.{secrets.token_hex(4)}"
+    for path, output in files.items():
+        link = fresh / path
+        link.parent.mkdir(parents=True, exist_ok=True)
+        os.link(out / output.file, link)
+    fresh.mkdir(exist_ok=True)
+    for path, data in (texts or {}).items():
+        write_atomically(fresh / path, data)
+    old = out / f".{name}.old-{secrets.token_hex(4)}"
+    if target.exists():
+        os.rename(target, old)
+    os.rename(fresh, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def holds(out: Path, target: Path, files: Mapping[str, Output]) -> bool:
+    """Whether a folder's Parquet files are just these, by inode."""
+    there = {str(path.relative_to(target)): path.stat().st_ino for path in target.rglob("*.parquet")}
+    return there == {name: (out / output.file).stat().st_ino for name, output in files.items()}
