@@ -1,8 +1,9 @@
 """Git and Software Heritage identifiers: computed, parsed, printed. Nothing but hashlib.
 
 An id is the hash of `<type> <decimal length>NUL` and the payload (SWHID specification 1.2, ISO/IEC 18670). From git,
-the raw bytes of an object are hashed as they are: a commit or tree parsed and printed again loses odd modes and zones. `content_id` is git's SHA-1 of a blob, `blob_id` the plain SHA-1 of its bytes: both are 20 bytes and
-they are never mixed up. Ids are bytes here (20, or 32 with sha256) and hexadecimal only in text.
+the raw bytes are hashed as they are: a commit or tree parsed and printed again loses odd modes, zones and headers.
+`content_id` is git's SHA-1 of a blob, `blob_id` the plain SHA-1 of its bytes: never mix them up. Ids are bytes here
+(20, or 32 with sha256) and hexadecimal only in text.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ GITLINK_MODE: Final = 0o160000
 FORMAT_MASK: Final = 0o170000
 
 _ALGORITHMS: Final[dict[str, Callable[..., _Hash]]] = {"sha1": hashlib.sha1, "sha256": hashlib.sha256}
-
 TreeEntry = tuple[bytes, int, bytes]  # name, mode, id
 
 
@@ -231,13 +231,11 @@ def tree_ids(entries: Iterable[tuple[bytes, int, bytes]]) -> dict[bytes, bytes]:
 
 def lies_in(root: bytes, path: bytes, mode: int, target: bytes, proof: Iterable[bytes]) -> bool:
     """True if `proof` (raw trees from the root downwards) shows that (path, mode, target) lies in the tree `root`."""
-    parts = path.split(b"/")
-    trees = list(proof)
+    parts, trees, wanted = path.split(b"/"), list(proof), (TREE_MODE, root)
     if len(trees) != len(parts):
         return False
-    wanted = root
-    for depth, (part, raw) in enumerate(zip(parts, trees, strict=True)):
-        if object_id("tree", raw) != wanted:
+    for part, raw in zip(parts, trees, strict=True):
+        if wanted[0] & FORMAT_MASK != TREE_MODE or object_id("tree", raw) != wanted[1]:
             return False
         try:
             found = [(m, t) for name, m, t in parse_tree(raw) if name == part]
@@ -245,12 +243,8 @@ def lies_in(root: bytes, path: bytes, mode: int, target: bytes, proof: Iterable[
             return False
         if len(found) != 1:
             return False
-        if depth == len(parts) - 1:
-            return found[0] == (mode, target)
-        if found[0][0] & FORMAT_MASK != TREE_MODE:
-            return False
-        wanted = found[0][1]
-    return False
+        wanted = found[0]
+    return wanted == (mode, target)
 
 
 # ---------------------------------------------------------------- SWHIDs as text
