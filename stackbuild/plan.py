@@ -88,8 +88,8 @@ class Node:
     def slug(self) -> str:
         return f"{self.number:02d}-{self.instance.replace(':', '_')}"
 
-    def phase_job(self, phase: Phase) -> str:
-        return f"{self.slug}.{phase.name}"
+    def phase_job(self, phase: Phase | str) -> str:
+        return f"{self.slug}.{phase if isinstance(phase, str) else phase.name}"
 
 
 @dataclass(frozen=True)

@@ -22,17 +22,32 @@ def publish(build: Build) -> None:
     place(build.out, "dataset", dataset_files(build, layout))
     wanted = set(build.plan.recipe.get("outputs", ()))
     if "repos" in wanted:
-        place(build.out, "repos", numbered(build.outputs(f"{layout.slug}.repos", "repos"), "train"))
-    place(build.out, "decisions", numbered(build.outputs(f"{layout.slug}.decisions", "decisions"), "part"))
-    place(build.out, "private", numbered(build.outputs(f"{layout.slug}.decisions", "private_decisions"), "decisions"))
+        place(build.out, "repos", numbered(build.outputs(layout.phase_job("repos"), "repos"), "train"))
+    place(build.out, "decisions", numbered(build.outputs(layout.phase_job("decisions"), "decisions"), "part"))
+    place(build.out, "private", numbered(build.outputs(layout.phase_job("decisions"), "private_decisions"), "decisions"))
     if any(node.stage.name == "near_dedup" for node in build.nodes):
-        place(build.out, "clusters", numbered(build.outputs(f"{layout.slug}.clusters", "clusters"), "part"))
+        place(build.out, "clusters", numbered(build.outputs(layout.phase_job("clusters"), "clusters"), "part"))
+    if "tokens" in wanted:
+        place(build.out, "tokens", token_files(build))
+
+
+def token_files(build: Build) -> dict[str, Output]:
+    """Release path of each file of the tokenized corpus."""
+    node = next(node for node in build.nodes if node.instance == "tokens")
+    files = {
+        "tokenizer.json": build.outputs(node.phase_job("tokenizer"), "tokenizer")[0],
+        "manifest.json": build.outputs(node.phase_job("manifest"), "manifest")[0],
+    }
+    for shard in build.shards(node.phase_job("shards")):
+        for table, suffix in (("bin", "bin"), ("idx", "idx"), ("documents", "documents.parquet")):
+            files[f"{shard.stats['prefix']}.{suffix}"] = shard.table(table)[0]
+    return files
 
 
 def dataset_files(build: Build, layout: Node) -> dict[str, Output]:
     """Release path of each dataset file: data/<language>/train-00000-of-000NN.parquet."""
     files: dict[str, Output] = {}
-    for shard in build.shards(f"{layout.slug}.files"):
+    for shard in build.shards(layout.phase_job("files")):
         stats = shard.stats
         name = f"data/{folder_name(stats['language'])}/train-{stats['number']:05d}-of-{stats['of']:05d}.parquet"
         files[name] = shard.table("dataset")[0]
@@ -69,6 +84,6 @@ def place(out: Path, name: str, files: Mapping[str, Output], texts: Mapping[str,
 
 
 def holds(out: Path, target: Path, files: Mapping[str, Output]) -> bool:
-    """Whether a folder's Parquet files are just these, by inode."""
-    there = {str(path.relative_to(target)): path.stat().st_ino for path in target.rglob("*.parquet")}
+    """Whether a folder's files are just these, by inode."""
+    there = {str(path.relative_to(target)): path.stat().st_ino for path in target.rglob("*") if path.is_file()}
     return there == {name: (out / output.file).stat().st_ino for name, output in files.items()}

@@ -394,6 +394,10 @@ class Attempt:
         self._files.append((table, path))
         return path
 
+    def adopt(self, table: str, path: Path) -> None:
+        """Take a file that something else wrote into the attempt's folder."""
+        self._files.append((table, path))
+
     def commit(self, key: str, ledger: Ledger, stats: dict[str, Any]) -> ShardManifest:
         """Seal the files and publish the manifest; if another attempt was first, withdraw and return that one's."""
         ledger.check(f"{self.job}, shard {self.rank}")

@@ -81,6 +81,15 @@ class Task:
         return self.attempt.file(table, suffix)
 
     @property
+    def folder(self) -> Path:
+        """The attempt's folder, for files whose names are given by another writer; register them with `adopt`."""
+        return self.attempt.folder
+
+    def adopt(self, table: str, path: Path) -> None:
+        """Make a file that was written below `folder` part of what is committed."""
+        self.attempt.adopt(table, path)
+
+    @property
     def decisions(self) -> Decisions:
         """The ledger and the decisions of a phase that removes rows itself (`Phase.removes`)."""
         if self._decisions is None:

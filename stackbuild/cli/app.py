@@ -1,0 +1,175 @@
+"""All commands, each named and described; their modules are imported when they are called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+app = typer.Typer(
+    name="stackbuild",
+    help="Build code datasets in the way of The Stack, with an account of every file that leaves.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+manifest_app = typer.Typer(help="Write or verify the SWHID manifest of a build.", no_args_is_help=True)
+app.add_typer(manifest_app, name="manifest")
+
+Folder = Annotated[Path, typer.Argument(metavar="OUT", help="The output folder of a build.")]
+Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of one that stackbuild brings.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+Set = Annotated[Optional[list[str]], typer.Option("--set", metavar="A.B=C", help="Set a value of the recipe; may be given again.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+
+
+@app.callback()
+def _main(debug: Debug = False) -> None:
+    """Build code datasets in the way of The Stack, with an account of every file that leaves."""
+
+
+@app.command()
+def init(folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to write recipe.toml.")] = Path(".")) -> None:
+    """Write a commented recipe to begin with."""
+    from stackbuild.cli.init import run
+
+    run(folder)
+
+
+@app.command()
+def plan(
+    recipe: Recipe,
+    output: Annotated[Optional[Path], typer.Option("--output", "-o", help="The output folder, to show what is complete.")] = None,
+    resolved: Annotated[bool, typer.Option("--resolved", help="Show each value of the recipe and where it came from.")] = False,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of recipes.")] = False,
+    sets: Set = None,
+    json_: Json = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Ask no server.")] = False,
+) -> None:
+    """Show the jobs of a build, what is complete, and what it will take."""
+    from stackbuild.cli.plan import run
+
+    run(recipe, output, resolved, schema, sets or [], json_, offline)
+
+
+@app.command()
+def build(
+    recipe: Recipe,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The output folder; run again to resume.")],
+    workers: Annotated[int, typer.Option("--workers", "-j", min=1, help="Tasks at once.", envvar="STACKBUILD_WORKERS")] = 0,
+    executor: Annotated[str, typer.Option("--executor", help="local (slurm and ray come later).")] = "local",
+    sample: Annotated[Optional[str], typer.Option("--sample", metavar="1/1000", help="Take this share of the repositories, by hash.")] = None,
+    tokenizer: Annotated[Optional[Path], typer.Option("--tokenizer", help="Use this tokenizer.json instead of training one.")] = None,
+    sets: Set = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Ask no server; use what was downloaded.")] = False,
+    update: Annotated[bool, typer.Option("--update", help="Resolve names and versions anew.")] = False,
+    json_: Json = False,
+) -> None:
+    """Build a dataset from a recipe."""
+    from stackbuild.cli.build import run
+
+    run(recipe, output, workers, executor, sample, tokenizer, sets or [], offline, update, json_)
+
+
+@app.command()
+def status(out: Folder, watch: Annotated[bool, typer.Option("--watch", help="Keep looking.")] = False, json_: Json = False) -> None:
+    """Show the jobs of a build: done, running, failed, and what to do next."""
+    from stackbuild.cli.status import run
+
+    run(out, watch, json_)
+
+
+@app.command()
+def logs(out: Folder, failed: Annotated[bool, typer.Option("--failed", help="Only of tasks that failed.")] = False) -> None:
+    """Print the logs of tasks."""
+    from stackbuild.cli.logs import run
+
+    run(out, failed)
+
+
+@app.command()
+def verify(out: Folder, json_: Json = False) -> None:
+    """Hash every committed file again and check the ledger."""
+    from stackbuild.cli.verify import run
+
+    run(out, json_)
+
+
+@app.command()
+def gc(out: Folder, dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell.")] = False) -> None:
+    """Remove what no current manifest names: orphans of killed attempts, shards of earlier plans."""
+    from stackbuild.cli.gc import run
+
+    run(out, dry_run)
+
+
+@app.command()
+def clean(out: Folder, dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell.")] = False) -> None:
+    """Remove the intermediate stages of a finished build; the products stay."""
+    from stackbuild.cli.clean import run
+
+    run(out, dry_run)
+
+
+@app.command()
+def diff(
+    first: Annotated[Path, typer.Argument(metavar="OUT_A")], second: Annotated[Path, typer.Argument(metavar="OUT_B")], json_: Json = False
+) -> None:
+    """Show which files a second build gained and lost, and by which rule."""
+    from stackbuild.cli.diff import run
+
+    run(first, second, json_)
+
+
+@app.command()
+def check(
+    out: Folder,
+    queries: Annotated[list[str], typer.Argument(metavar="QUERY...", help="owner, owner/repo, SWHID, file, folder, or - for a list.")],
+    why: Annotated[bool, typer.Option("--why", help="Say by which rule each file left.")] = False,
+    json_: Json = False,
+) -> None:
+    """Tell whether something is in the dataset, and why not. Exit code 1: found nothing."""
+    from stackbuild.cli.check import run
+
+    run(out, queries, why, json_)
+
+
+@app.command()
+def report(out: Folder, json_: Json = False) -> None:
+    """Write the report again and print the funnel."""
+    from stackbuild.cli.report import run
+
+    run(out, json_)
+
+
+@manifest_app.command("write")
+def manifest_write(out: Folder) -> None:
+    """Write OUT/manifest: a SWHID for every file of the dataset, and what proves it."""
+    from stackbuild.cli.manifest import write
+
+    write(out)
+
+
+@manifest_app.command("verify")
+def manifest_verify(
+    out: Folder, level: Annotated[int, typer.Option("--level", min=0, max=2, help="0 syntax, 1 bytes, 2 path in tree.")] = 2, json_: Json = False
+) -> None:
+    """Check the manifest against the bytes that the build holds."""
+    from stackbuild.cli.manifest import verify
+
+    verify(out, level, json_)
+
+
+@app.command("inspect")
+def inspect_(
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="tokens")],
+    out: Folder,
+    document: Annotated[int, typer.Option("--document", help="Number of the document.")] = 0,
+) -> None:
+    """Look at one document of the tokenized corpus, with its sentinels and files."""
+    from stackbuild.cli.inspect import run
+
+    run(what, out, document)

@@ -1,0 +1,178 @@
+"""`stackbuild build`: the main job, with progress on a terminal and one line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from stackbuild.errors import UsageError
+
+LINE_SECONDS = 5.0
+
+
+def run(
+    recipe: str,
+    output: Path,
+    workers: int,
+    executor: str,
+    sample: str | None,
+    tokenizer: Path | None,
+    sets: list[str],
+    offline: bool,
+    update: bool,
+    as_json: bool,
+) -> None:
+    """Build, then show the funnel, the report's path and what to try next."""
+    if executor != "local":
+        raise UsageError(f"There is no executor {executor!r} in this version; use --executor local.")
+    if tokenizer is not None:
+        sets = [*sets, f"tokens.tokenizer={json.dumps(str(tokenizer.resolve()))}"]
+    from stackbuild import build as building
+    from stackbuild.recipe import load
+
+    loaded = load(recipe, sets)
+    console = Console(stderr=True)
+    signal.signal(signal.SIGTERM, _interrupt)
+    started = time.monotonic()
+    with shown(console) as progress:
+        result = building.run(
+            building.Request(
+                recipe=loaded.resolved(),
+                folder=loaded.folder,
+                out=output.resolve(),
+                workers=workers or min(os.cpu_count() or 1, 16),
+                offline=offline,
+                update=update,
+                sample=share(sample),
+                progress=progress,
+                resolving=progress.resolving,
+            )
+        )
+    from stackbuild.report.funnel import funnel_of, funnel_table
+
+    funnel = funnel_of(result.build)
+    if as_json:
+        print(json.dumps({"out": str(output), "funnel": funnel, "skipped": result.skipped, "ran": {r.job: r.ran for r in result.reports}}))
+        return
+    Console().print(funnel_table(funnel))
+    for skip in result.skipped[:20]:
+        console.print(f"not read: {skip['what']}: {skip['reason']}", style="yellow", markup=False, highlight=False)
+    if len(result.skipped) > 20:
+        console.print(f"not read: {len(result.skipped) - 20} more; see {output}/report/index.html", style="yellow")
+    ran, tasks = sum(r.ran for r in result.reports), sum(r.tasks for r in result.reports)
+    cpu = sum(r.cpu for r in result.reports)
+    console.print(f"{ran} of {tasks} tasks ran, {cpu:.1f} CPU-seconds, {time.monotonic() - started:.1f} s; the rest was complete.")
+    for line in next_steps(output, result):
+        print(line)
+
+
+def next_steps(output: Path, result: Any) -> list[str]:
+    """What a user may want to type now."""
+    example = next((u.repo_name for u in result.build.plan.units if u.repo_name), "owner/repo")
+    lines = [f"report:  {output}/report/index.html", f"dataset: {output}/dataset"]
+    if (output / "tokens").exists():
+        lines.append(f"tokens:  {output}/tokens")
+    return [
+        *lines,
+        "",
+        "next:",
+        f"  stackbuild check {output} {example} --why",
+        f"  stackbuild status {output}",
+        f"  stackbuild verify {output}",
+        f"  stackbuild manifest verify {output}",
+        f"  python -c \"import datasets; print(datasets.load_dataset('{output}/dataset', 'Python')['train'][0]['path'])\"",
+    ]
+
+
+def share(text: str | None) -> float | None:
+    """1/1000 or 0.001 as a number in (0, 1]."""
+    if text is None:
+        return None
+    try:
+        value = float(Fraction(text))
+    except (ValueError, ZeroDivisionError) as error:
+        raise UsageError(f"--sample {text}: give a share such as 1/1000 or 0.001.") from error
+    if not 0 < value <= 1:
+        raise UsageError(f"--sample {text}: the share must be above 0 and at most 1.")
+    return value
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+class Bars:
+    """A bar for the job at work and one for all jobs."""
+
+    def __init__(self, bars: Progress):
+        self.bars = bars
+        self.current: TaskID | None = None
+
+    def job(self, name: str, tasks: int, cached: int) -> None:
+        if self.current is not None:
+            self.bars.update(self.current, visible=False)
+        self.current = self.bars.add_task(short(name), total=tasks, completed=cached)
+
+    def task(self, name: str) -> None:
+        if self.current is not None:
+            self.bars.advance(self.current)
+
+    def resolving(self, what: str, done: int, of: int) -> None:
+        if self.current is None:
+            self.current = self.bars.add_task("sources", total=of)
+        self.bars.update(self.current, completed=done, total=of, description=f"sources: {what}"[:48])
+
+
+class Lines:
+    """One line every few seconds, for logs."""
+
+    def __init__(self, console: Console):
+        self.console, self.last, self.done, self.tasks = console, 0.0, 0, 0
+
+    def job(self, name: str, tasks: int, cached: int) -> None:
+        self.done, self.tasks = cached, tasks
+        if cached < tasks:
+            self._say(f"{short(name)}: {cached} of {tasks} tasks complete", force=True)
+
+    def task(self, name: str) -> None:
+        self.done += 1
+        self._say(f"{short(name)}: {self.done} of {self.tasks}")
+
+    def resolving(self, what: str, done: int, of: int) -> None:
+        self._say(f"sources: {what} ({done} of {of})")
+
+    def _say(self, line: str, force: bool = False) -> None:
+        now = time.monotonic()
+        if force or now - self.last >= LINE_SECONDS:
+            self.last = now
+            self.console.print(line, highlight=False, markup=False)
+
+
+def short(job: str) -> str:
+    """A job's name without stage numbers; a chain of row stages by its first and last."""
+    parts = [part.split("-", 1)[-1] for part in job.split("+")]
+    return parts[0] if len(parts) == 1 else f"{parts[0]} … {parts[-1]}"
+
+
+@contextmanager
+def shown(console: Console) -> Iterator[Any]:
+    """Bars on a terminal, lines elsewhere."""
+    if not console.is_terminal:
+        yield Lines(console)
+        return
+    columns = (TextColumn("{task.description:<48}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bars:
+        yield Bars(bars)
+
+
