@@ -1,0 +1,1 @@
+"""Tokenizer, indexed dataset and document table."""
