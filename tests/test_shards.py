@@ -1,0 +1,139 @@
+"""Shards: bytes that follow from the rows alone, one winning attempt, nothing half-written ever read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stackbuild.errors import InputError
+from stackbuild.shards import (
+    Attempt,
+    Ledger,
+    TableWriter,
+    file_sha256,
+    find_manifest,
+    group_ends,
+    load_manifest,
+    manifest_path,
+    read_batches,
+)
+
+TEXT = pa.schema([pa.field("bucket", pa.uint16()), pa.field("content", pa.large_binary())])
+
+
+def table(rows: list[tuple[int, int]]) -> pa.Table:
+    return pa.table({"bucket": pa.array([b for b, _ in rows], pa.uint16()), "content": pa.array([b"x" * n for _, n in rows], pa.large_binary())})
+
+
+def written(path: Path, pieces: list[pa.Table], **options: object) -> TableWriter:
+    with TableWriter(path, TEXT, **options) as writer:  # type: ignore[arg-type]
+        for piece in pieces:
+            writer.write(piece)
+    return writer
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    sizes=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 40)), min_size=1, max_size=60),
+    cuts=st.lists(st.integers(0, 60), max_size=6),
+)
+def test_bytes_do_not_depend_on_how_rows_arrive(tmp_path_factory: pytest.TempPathFactory, sizes: list[tuple[int, int]], cuts: list[int]) -> None:
+    folder = tmp_path_factory.mktemp("w")
+    rows = table(sorted(sizes))
+    options = {"group_by": "bucket", "row_group_rows": 7, "row_group_bytes": 100}
+    whole = written(folder / "a", [rows], **options)
+    edges = [0, *sorted(min(c, len(rows)) for c in cuts), len(rows)]
+    pieces = [rows.slice(a, b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = written(folder / "b", pieces, **options)
+    assert whole.sha256 == parts.sha256 == file_sha256(folder / "a")
+    assert whole.rows == len(rows)
+    assert whole.groups == parts.groups
+    assert pq.read_table(folder / "b").equals(rows)
+
+
+def test_row_groups_stay_under_both_limits_and_a_large_row_stands_alone() -> None:
+    import numpy as np
+
+    assert group_ends(np.array([5, 5, 5, 20, 1, 1]), 6, 100, 10) == [2, 3, 4]
+    assert group_ends(None, 10, 4, 0) == [4, 8]
+
+
+def test_a_reader_of_one_group_gets_its_rows_only(out: Path) -> None:
+    attempt = Attempt(out, "job", 0)
+    with attempt.writer("t", TEXT, group_by="bucket") as writer:
+        writer.write(table([(0, 1), (0, 2), (2, 3), (2, 4), (3, 5)]))
+    manifest = attempt.commit("k" * 64, Ledger(), {})
+    [output] = manifest.table("t")
+    assert output.groups == {"0": 2, "2": 2, "3": 1}
+    batches = list(read_batches(out, [output], None, 2, "bucket"))
+    assert [len(value) for batch in batches for value in batch["content"].to_pylist()] == [3, 4]
+    assert list(read_batches(out, [output], None, 1, "bucket")) == []
+
+
+def test_the_first_attempt_wins_and_the_second_withdraws(out: Path) -> None:
+    first, second = Attempt(out, "job", 3), Attempt(out, "job", 3)
+    for attempt, size in ((first, 1), (second, 2)):
+        with attempt.writer("t", TEXT) as writer:
+            writer.write(table([(0, size)]))
+    won = first.commit("k" * 64, Ledger(), {})
+    lost = second.commit("k" * 64, Ledger(), {})
+    assert lost.attempt == won.attempt == first.name
+    assert not second.folder.exists()
+    assert find_manifest(out, "job", 3, "k" * 64) == won
+
+
+def test_another_key_is_another_shard(out: Path) -> None:
+    attempt = Attempt(out, "job", 0)
+    attempt.commit("a" * 64, Ledger(), {})
+    assert find_manifest(out, "job", 0, "b" * 64) is None
+
+
+def test_a_ledger_that_does_not_add_up_is_not_committed(out: Path) -> None:
+    attempt = Attempt(out, "job", 0)
+    with pytest.raises(InputError, match="1 rows and 10 bytes are unaccounted for"):
+        attempt.commit("k" * 64, Ledger(rows_in=2, rows_out=1, bytes_in=20, bytes_out=10), {})
+    assert find_manifest(out, "job", 0, "k" * 64) is None
+
+
+def committed(out: Path) -> tuple[Path, Path]:
+    attempt = Attempt(out, "job", 0)
+    with attempt.writer("t", TEXT) as writer:
+        writer.write(table([(0, 1_000), (1, 2_000)]))
+    manifest = attempt.commit("k" * 64, Ledger(), {})
+    return out / manifest.outputs[0].file, manifest_path(out, "job", 0, "k" * 64)
+
+
+def test_a_cut_file_is_named_with_its_hash(out: Path) -> None:
+    data, _ = committed(out)
+    expected = file_sha256(data)
+    os.truncate(data, 10)
+    with pytest.raises(InputError, match=f"{data.name}.*{expected}") as caught:
+        find_manifest(out, "job", 0, "k" * 64)
+    assert caught.value.exit_code == 4
+
+
+def test_a_flipped_byte_in_a_page_is_found_when_it_is_read(out: Path) -> None:
+    data, path = committed(out)
+    manifest = load_manifest(path)
+    raw = bytearray(data.read_bytes())
+    offset = pq.ParquetFile(data).metadata.row_group(0).column(1).data_page_offset + 60
+    raw[offset] ^= 0xFF
+    data.write_bytes(raw)
+    with pytest.raises(InputError, match=manifest.outputs[0].sha256):
+        list(read_batches(out, manifest.outputs))
+
+
+def test_a_manifest_changed_by_hand_is_refused(out: Path) -> None:
+    _, path = committed(out)
+    path.write_bytes(path.read_bytes().replace(b'"rows":2', b'"rows":3'))
+    with pytest.raises(InputError, match="does not hash to the digest"):
+        load_manifest(path)
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(InputError, match="not a whole shard manifest"):
+        load_manifest(path)
