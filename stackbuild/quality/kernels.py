@@ -388,13 +388,12 @@ def visible(data: U8, offsets: I64, wanted: npt.NDArray[np.bool_], classes: Clas
 
 
 def buffers_of(text: Any) -> tuple[U8, I64]:
-    """The bytes and the offsets (int64, n + 1) of a large_string or large_binary array, without a copy; a null is
-    empty or unread.
-    """
+    """The bytes and the offsets (int64, n + 1) of a large_string array, without a copy; a null is empty or unread."""
     _, offsets, data = text.buffers()
+    none = offsets is None or data is None or not len(text)
     where = (
-        np.frombuffer(offsets, np.int64, len(text) + 1, text.offset * 8)
-        if offsets
-        else np.zeros(len(text) + 1, np.int64)
+        np.zeros(len(text) + 1, np.int64) if none else np.frombuffer(offsets, np.int64, len(text) + 1, text.offset * 8)
     )
-    return (np.frombuffer(data, np.uint8) if data else np.zeros(0, np.uint8)), where
+    bytes_ = np.zeros(0, np.uint8) if none else np.frombuffer(data, np.uint8)
+    where.flags.writeable = bytes_.flags.writeable = False  # always, so that the kernels are compiled once
+    return bytes_, where
