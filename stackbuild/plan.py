@@ -117,8 +117,7 @@ INGEST, CONTENTS, OCCURRENCES = Job("00-ingest", "ingest"), Job("00-contents", "
 def nodes_of(recipe: dict[str, Any]) -> list[Node]:
     """The stages of a recipe in order, then the finishers that its outputs ask for, each with its validated options."""
     instances = [*recipe["stages"], "layout"]
-    if "tokens" in recipe.get("outputs", ()):
-        instances.append("tokens")
+    instances += [name for name in ("index", "tokens") if name in recipe.get("outputs", ())]
     nodes: list[Node] = []
     space = "occurrence"
     for number, instance in enumerate(instances, 1):

@@ -27,6 +27,10 @@ def publish(build: Build) -> None:
     place(build.out, "private", numbered(build.outputs(layout.phase_job("decisions"), "private_decisions"), "decisions"))
     if any(node.stage.name == "near_dedup" for node in build.nodes):
         place(build.out, "clusters", numbered(build.outputs(layout.phase_job("clusters"), "clusters"), "part"))
+    if "index" in wanted:
+        index = next(node for node in build.nodes if node.instance == "index")
+        names = numbered(build.outputs(index.phase_job("names"), "names"), "names")
+        place(build.out, "index", {**names, **numbered(build.outputs(layout.phase_job("runs"), "contents"), "contents")})
     if "tokens" in wanted:
         place(build.out, "tokens", token_files(build))
 
@@ -44,13 +48,13 @@ def token_files(build: Build) -> dict[str, Output]:
     return files
 
 
-def dataset_files(build: Build, layout: Node) -> dict[str, Output]:
-    """Release path of each dataset file: data/<language>/train-00000-of-000NN.parquet."""
+def dataset_files(build: Build, layout: Node, table: str = "dataset") -> dict[str, Output]:
+    """Release path of each dataset file: data/<language>/train-00000-of-000NN.parquet; the manifest's rows lie alike."""
     files: dict[str, Output] = {}
     for shard in build.shards(layout.phase_job("files")):
         stats = shard.stats
         name = f"data/{folder_name(stats['language'])}/train-{stats['number']:05d}-of-{stats['of']:05d}.parquet"
-        files[name] = shard.table("dataset")[0]
+        files[name] = shard.table(table)[0]
     return files
 
 

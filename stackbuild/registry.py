@@ -30,10 +30,11 @@ STAGES = {
     "near_dedup": "stackbuild.dedup.stage:NearDedup",
     "pii": "stackbuild.pii.stage:Pii",
     "layout": "stackbuild.layout.stage:Layout",
+    "index": "stackbuild.index.stage:Index",
     "tokens": "stackbuild.tokens.stage:Tokens",
 }
 # Made by the build itself after the recipe's stages; a recipe gives them options, not a place.
-FINISHERS = ("layout", "tokens")
+FINISHERS = ("layout", "index", "tokens")
 
 SOURCES = {
     "git": "stackbuild.sources.git:SOURCE",

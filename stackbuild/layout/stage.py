@@ -18,12 +18,13 @@ import pyarrow.parquet as pq
 
 from stackbuild.hashing import content_buckets, owner_bucket, owner_of
 from stackbuild.layout.columns import FILE_STRUCT, REPOS, UNKNOWN_LANGUAGE, pointers, released, repositories
+from stackbuild.layout.manifest_rows import MANIFEST, manifest_rows
 from stackbuild.layout.options import LayoutOptions, cut_by_owner
 from stackbuild.schema import CLUSTERS, DATASET, DECISIONS
 from stackbuild.stage import Phase, PhaseOutputs, Stage
 from stackbuild.task import Task
 
-RUN = pa.schema([pa.field("language_key", pa.uint32()), pa.field("owner", pa.string()), *DATASET])
+RUN = pa.schema([pa.field("language_key", pa.uint32()), pa.field("owner", pa.string()), pa.field("mode", pa.int32()), *DATASET])
 COUNTS = pa.schema(
     [pa.field("language", pa.string()), pa.field("owner", pa.string()), pa.field("files", pa.int64()), pa.field("bytes", pa.int64())]
 )
@@ -31,6 +32,8 @@ POINTERS = pa.schema(
     [pa.field("owner_bucket", pa.uint16()), *(f for f in REPOS if f.name not in ("files", "num_files")), pa.field("path_bytes", pa.binary()),
      pa.field("file", FILE_STRUCT)]  # fmt: skip
 )
+# For look-ups by content: a partition's rows, sorted by content_id.
+CONTENT_INDEX = pa.schema([DATASET.field(n) for n in ("content_id", "blob_id", "repo_name", "revision_id", "path", "language", "license_type")])
 DATASET_ORDER = ("owner", "repo_name", "revision_id", "path_bytes", "content_id")
 
 
@@ -54,7 +57,7 @@ class Layout(Stage[LayoutOptions]):
 
     def runs(self, task: Task) -> None:
         """One sorted run of the partition, the owners' counts, and pointers to each file by owner."""
-        wanted = [n for n in (*DATASET.names, "text") if n in task.available and n != "content"]
+        wanted = [n for n in (*DATASET.names, "text", "mode") if n in task.available and n != "content"]
         tables = []
         files = size = 0
         for batch in task.batches(wanted):
@@ -68,11 +71,13 @@ class Layout(Stage[LayoutOptions]):
                 .append_column("language_key", keys(language))
                 .append_column("owner", owner)
                 .append_column("owner_bucket", bucket)
+                .append_column("mode", batch.column("mode"))
                 .append_column("file", pointers(rows))
             )
         task.stats.update(files=files, bytes=size)
         with task.writer("runs", RUN, group_by="language_key") as run, task.writer("counts", COUNTS) as counts:
-            with task.writer("pointers", POINTERS, group_by="owner_bucket") as pointer:
+            pointing = task.writer("pointers", POINTERS, group_by="owner_bucket")
+            with pointing as pointer, task.writer("contents", CONTENT_INDEX, release=True, compression_level=3) as ids:
                 if not tables:
                     return
                 table = pa.concat_tables(tables)
@@ -81,6 +86,7 @@ class Layout(Stage[LayoutOptions]):
                     run.write(table.take(order[start : start + 4_096]))
                 narrow = table.drop_columns(["content"])
                 by_owner = [("owner_bucket", "ascending"), ("repo_name", "ascending"), ("revision_id", "ascending"), ("path_bytes", "ascending")]
+                ids.write(narrow.take(pc.sort_indices(narrow, [("content_id", "ascending")])))
                 pointer.write(narrow.take(pc.sort_indices(narrow, by_owner)))
                 sized = pa.table({"language": table["language"], "owner": table["owner"], "bytes": pc.binary_length(table["content"])})
                 total = sized.group_by(["language", "owner"]).aggregate([("bytes", "count"), ("bytes", "sum")])
@@ -118,6 +124,9 @@ class Layout(Stage[LayoutOptions]):
         with writer:
             for start in range(0, len(order), 4_096):
                 writer.write(table.take(order[start : start + 4_096]).select(DATASET.names))
+        with task.writer("manifest", MANIFEST, release=True, compression_level=3) as rows:
+            for start in range(0, len(order), 4_096):
+                rows.write(manifest_rows(table.take(order[start : start + 4_096]), start))
         task.stats.update(task.params, files=table.num_rows, bytes=int(pc.sum(pc.binary_length(table["content"])).as_py() or 0))
 
     # ---- what lies beside the dataset
