@@ -101,8 +101,8 @@ def test_q7_longest_encoded_run() -> None:
 
 def test_q7_encoded_fraction() -> None:
     code = "\n" + "b-" * 39
-    assert left("A" * 79 + code + "-;") is None  # 80 of 160: the line feed after a run is in its class
-    assert left("A" * 79 + code + "-") == ("Q7-encoded", 80 / 159)
+    assert left("A" * 78 + code + "-;-") is None  # 80 of 160: the line feed after the run and the "b" are of its class
+    assert left("A" * 78 + code + "-;") == ("Q7-encoded", 80 / 159)
 
 
 @pytest.mark.parametrize("language", ["JSON", "YAML", "Web Ontology Language", "Graphviz (DOT)", "Text"])
