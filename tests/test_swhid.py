@@ -60,7 +60,8 @@ def test_commits_and_tags_hash_as_their_raw_bytes(repository: Path) -> None:
 
 def test_a_snapshot_is_the_hash_of_its_sorted_branches_with_alias_and_dangling() -> None:
     one = b"\x01" * 20
-    payload = b"alias HEAD\015:refs/heads/maindangling refs/heads/gone\00:revision refs/heads/main\020:" + one
+    rows = [[b"alias HEAD", b"15:refs/heads/main"], [b"dangling refs/heads/gone", b"0:"]]
+    payload = b"".join(bytes(1).join(row) for row in [*rows, [b"revision refs/heads/main", b"20:" + one]])
     expected = hashlib.sha1(b"snapshot %d\0" % len(payload) + payload).digest()
     branches = {b"refs/heads/main": ("revision", one), b"refs/heads/gone": None, b"HEAD": ("alias", b"refs/heads/main")}
     assert swhid.snapshot_id(branches) == expected
@@ -107,9 +108,10 @@ def test_trees_have_gits_ids_whatever_the_names(files: dict[bytes, bytes]) -> No
     index.unlink(missing_ok=True)
     env = ENV | {"GIT_DIR": str(folder), "GIT_INDEX_FILE": str(index)}
     lines = b"".join(b"100644 %s\t%s\0" % (swhid.content_id(d).hex().encode(), p) for p, d in files.items())
-    run = {"env": env, "check": True, "capture_output": True}
-    subprocess.run(["git", "update-index", "-z", "--index-info"], input=lines, **run)  # type: ignore[call-overload]
-    oracle = subprocess.run(["git", "write-tree", "--missing-ok"], **run).stdout.strip()  # type: ignore[call-overload]
+    subprocess.run(["git", "update-index", "-z", "--index-info"], input=lines, env=env, check=True)
+    oracle = subprocess.run(
+        ["git", "write-tree", "--missing-ok"], env=env, check=True, capture_output=True
+    ).stdout.strip()
     builder = TreeBuilder()
     for path, data in files.items():
         builder.add(path, 0o100644, swhid.content_id(data))

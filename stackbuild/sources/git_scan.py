@@ -72,7 +72,10 @@ def nanoseconds(date: datetime) -> int | None:
 
 
 def canonical_url(url: str) -> str | None:
-    """The canonical https URL of a repository; None for a local path, a `file:` URL, or what is no URL at all."""
+    """The canonical https URL of a repository; None for what others cannot reach: a path, `file:`, a dotless host.
+
+    A dotless host is a name of this network or of an ssh configuration.
+    """
     url = url.strip()
     if "\\" in url or any(unicodedata.category(char)[0] in "CZ" for char in url):
         return None
@@ -86,7 +89,9 @@ def canonical_url(url: str) -> str | None:
         host = parts.hostname
     except ValueError:
         return None
-    if parts.scheme.lower() not in ("http", "https", "ssh", "git", "git+ssh", "git+https") or not host:
+    if parts.scheme.lower() not in ("http", "https", "ssh", "git", "git+ssh", "git+https"):
+        return None
+    if not host or not ("." in host or ":" in host):
         return None
     names = [name for name in parts.path.split("/") if name]
     if names and names[-1].endswith(".git") and names[-1] != ".git":
