@@ -74,7 +74,9 @@ class Tokens(Stage[TokensOptions]):
     def shards(self, task: Task) -> None:
         """Encode the repositories of one bucket."""
         prefix = task.folder / shard_name(SOURCE, task.rank, self.options.shards)
-        shard = encode_bucket(task.table("runs"), task.params["bucket"], task.table("tokenizer")[0], self.options, task.seed, prefix)
+        shard = encode_bucket(
+            task.table("runs"), task.params["bucket"], task.table("tokenizer")[0], self.options, task.seed, prefix
+        )
         for suffix in ("bin", "idx"):
             task.adopt(suffix, Path(f"{prefix}.{suffix}"))
         task.adopt("documents", Path(f"{prefix}.documents.parquet"))
