@@ -38,10 +38,11 @@ def _phase(name: str) -> Callable[[Task], None]:
 
 
 def groups_to_solve(outputs: PhaseOutputs) -> Sequence[dict[str, Any]]:
-    """One task for each group of components."""
+    """One task for each group of components; one that writes an empty table if no file has a candidate."""
     import pyarrow.parquet as pq
 
-    return [{"group": group} for path in outputs.files["groups"] for group in pq.read_table(path)["group"].to_pylist()]
+    groups = [group for path in outputs.files["groups"] for group in pq.read_table(path)["group"].to_pylist()]
+    return [{"group": group} for group in groups or [0]]
 
 
 class NearDedup(Stage[NearDedupOptions]):

@@ -1,0 +1,130 @@
+"""Signatures: the family has the error of theory, is datasketch's, and is the same on every machine."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from datasketch import MinHash
+
+from stackbuild.dedup.options import Shingling
+from stackbuild.dedup.shingles import shingle_sets
+from stackbuild.dedup.signatures import band_keys, permutation_constants, sign_sets, sign_texts, splitmix64
+from stackbuild.dedup.verify import jaccard_pairs
+
+K = 252
+
+
+def pairs_of_sets(rng: np.random.Generator, pairs: int, low: float, high: float, union: int):
+    """Sets 2i and 2i + 1 of a known similarity: (hashes, offsets, Jaccard of each pair)."""
+    sets, true = [], []
+    for _ in range(pairs):
+        values = np.unique(rng.integers(0, 1 << 64, union, dtype=np.uint64))
+        rng.shuffle(values)
+        common = int(rng.uniform(low, high) * union)
+        half = common + (union - common) // 2
+        sets += [np.sort(values[:half]), np.sort(np.concatenate((values[:common], values[half:])))]
+        true.append(common / union)
+    return np.concatenate(sets), np.concatenate(([0], np.cumsum([len(s) for s in sets]))), np.array(true)
+
+
+def estimates(signatures: np.ndarray) -> np.ndarray:
+    return (signatures[0::2] == signatures[1::2]).mean(1)
+
+
+def error_ratio(signatures: np.ndarray, true: np.ndarray) -> float:
+    """RMSE over what theory says for independent permutations, sqrt(J (1 - J) / k)."""
+    rmse = np.sqrt(np.mean((estimates(signatures) - true) ** 2))
+    return float(rmse / np.sqrt(np.mean(true * (1 - true) / signatures.shape[1])))
+
+
+def test_splitmix64_gives_the_published_draws():
+    # Reference implementation by Vigna, seed 1234567.
+    assert splitmix64(1234567, 5).tolist() == [6457827717110365317, 3203168211198807973, 9817491932198370423,
+                                               4593380528125082431, 16408922859458223821]  # fmt: skip
+
+
+def test_constants_follow_from_the_seed():
+    a, b = permutation_constants(42, K)
+    assert (a.dtype, a.shape, b.dtype, b.shape) == (np.uint32, (K,), np.uint32, (K,))
+    assert (a % 2 == 1).all()
+    draws = splitmix64(42, 4) >> np.uint64(32)
+    assert [a[0], b[0], a[1], b[1]] == [draws[0] | np.uint64(1), draws[1], draws[2] | np.uint64(1), draws[3]]
+    assert not np.array_equal(a, permutation_constants(43, K)[0])
+
+
+@pytest.mark.parametrize("union", [60, 400])
+def test_the_error_is_that_of_theory(union):
+    hashes, offsets, true = pairs_of_sets(np.random.default_rng(union), 1500, 0.4, 0.9, union)
+    ratio = error_ratio(sign_sets(hashes, offsets, *permutation_constants(42, K)), true)
+    assert 0.9 < ratio < 1.12
+
+
+def test_a_bad_family_fails_the_test_above():
+    hashes, offsets, true = pairs_of_sets(np.random.default_rng(1), 1500, 0.4, 0.9, 400)
+    a, b = permutation_constants(42, K)
+    assert error_ratio(sign_sets(hashes, offsets, np.ones_like(a), b), true) > 1.2  # one permutation, shifted
+    assert error_ratio(sign_sets(hashes, offsets, a[:1].repeat(K), b), true) > 1.2
+    assert (
+        error_ratio(sign_sets(hashes, offsets, a[:1].repeat(K), b[:1].repeat(K)), true) > 5
+    )  # one permutation, k times
+
+
+def test_signatures_are_datasketch_minhashes():
+    hashes, offsets, true = pairs_of_sets(np.random.default_rng(2), 40, 0.5, 0.9, 200)
+    a, b = permutation_constants(42, K)
+    ours = sign_sets(hashes, offsets, a, b)
+    loaded = [MinHash(hashvalues=row, permutations=(a, b), scheme="affine32") for row in ours]
+    for i, pair in enumerate(zip(loaded[0::2], loaded[1::2], strict=True)):
+        assert pair[0].jaccard(pair[1]) == pytest.approx(estimates(ours)[i])
+        peer = MinHash(num_perm=K, permutations=(a, b), scheme="affine32", hashfunc=int)
+        peer.update_batch([int(h) & 0xFFFFFFFF for h in hashes[offsets[2 * i] : offsets[2 * i + 1]]])
+        assert np.array_equal(peer.hashvalues, ours[2 * i])
+
+
+def test_an_independent_datasketch_estimates_the_same():
+    hashes, offsets, true = pairs_of_sets(np.random.default_rng(3), 200, 0.5, 0.9, 150)
+    ours = sign_sets(hashes, offsets, *permutation_constants(42, K))
+    peers = []
+    for i in range(len(offsets) - 1):
+        peer = MinHash(num_perm=K, seed=7)
+        peer.update_batch([h.tobytes() for h in hashes[offsets[i] : offsets[i + 1]]])
+        peers.append(peer.hashvalues)
+    both = np.sqrt(np.mean((estimates(ours) - estimates(np.array(peers))) ** 2))
+    assert both < 1.25 * np.sqrt(2 * np.mean(true * (1 - true) / K))
+    assert abs(np.mean(estimates(ours) - true)) < 0.006
+
+
+def test_texts_and_sets_sign_alike():
+    texts = pa.array([" ".join(f"w{i % 37}" for i in range(n)) for n in (0, 1, 4, 5, 12, 13, 40, 1100, 5000)])
+    a, b = permutation_constants(1, K)
+    for shingling in (Shingling(), Shingling(1, False), Shingling(9)):
+        signatures, counts = sign_texts(texts, shingling, a, b)
+        assert np.array_equal(signatures, sign_sets(*shingle_sets(texts, shingling), a, b))
+        assert counts.tolist() == [max(n - shingling.ngram + 1, 0) for n in (0, 1, 4, 5, 12, 13, 40, 1100, 5000)]
+
+
+def test_headers_do_not_count_unless_asked():
+    texts = pa.array(["# Copyright A\n" + "x y z " * 9, "// Licence B\n" + "x y z " * 9])
+    a, b = permutation_constants(1, K)
+    blind, _ = sign_texts(texts, Shingling(), a, b)
+    seeing, _ = sign_texts(texts, Shingling(header_blind=False), a, b)
+    assert np.array_equal(blind[0], blind[1])
+    assert not np.array_equal(seeing[0], seeing[1])
+
+
+def test_a_key_tells_scope_band_and_every_slot():
+    signature = np.arange(12, dtype=np.uint32)[None].repeat(4, 0)
+    signature[1, 5] += 1
+    scopes = np.array([0, 0, 1, 0], np.uint64)
+    keys = band_keys(signature, scopes, 4, 3)
+    assert (keys[0] == keys[3]).all()
+    assert (keys[0] == keys[1]).tolist() == [True, False, True, True]
+    assert not (keys[0] == keys[2]).any()
+    assert len(set(band_keys(np.zeros((1, 12), np.uint32), scopes[:1], 4, 3)[0].tolist())) == 4
+
+
+def test_exact_jaccard_of_made_pairs():
+    hashes, offsets, true = pairs_of_sets(np.random.default_rng(4), 50, 0.3, 0.9, 100)
+    left = np.arange(0, 100, 2)
+    assert jaccard_pairs(hashes, offsets, hashes, offsets, left, left + 1, 0.0) == pytest.approx(true)
