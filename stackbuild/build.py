@@ -16,6 +16,8 @@ from stackbuild.identity import engine_version
 from stackbuild.launch import JobReport, Launch, Progress, Silent, only_one
 from stackbuild.plan import Build, Plan
 from stackbuild.publish import publish
+from stackbuild.report.figures import report_of
+from stackbuild.report.page import as_json, page
 from stackbuild.shards import canonical_json, digest, write_atomically
 from stackbuild.sources.unit import ResolveContext, Skipped, Unit
 
@@ -62,8 +64,18 @@ def run(request: Request) -> Result:
         except OSError as error:
             raise disk_error(error, out) from error
         publish(build)
+        skipped = [*plan.skipped, *refused(build)]
+        report(build, skipped)
         write_atomically(out / "build.json", json.dumps(description(plan, complete=True), indent=1, sort_keys=True).encode())
-    return Result(build, reports, [*plan.skipped, *refused(build)])
+    return Result(build, reports, skipped)
+
+
+def report(build: Build, skipped: list[dict[str, str]]) -> dict[str, Any]:
+    """Write OUT/report and return its figures."""
+    figures = report_of(build, skipped, description(build.plan, complete=True))
+    write_atomically(build.out / "report" / "report.json", as_json(figures))
+    write_atomically(build.out / "report" / "index.html", page(figures).encode())
+    return figures
 
 
 def disk_error(error: OSError, out: Path) -> StackbuildError:

@@ -1,0 +1,23 @@
+"""`stackbuild report`: write the report again and print the funnel."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rich.console import Console
+
+from stackbuild.build import refused, report
+from stackbuild.report.funnel import funnel_table
+from stackbuild.status import opened
+
+
+def run(out: Path, as_json: bool) -> None:
+    """From what the build left; no stage runs."""
+    build = opened(out)
+    figures = report(build, [*build.plan.skipped, *refused(build)])
+    if as_json:
+        print(json.dumps(figures))
+        return
+    Console().print(funnel_table(figures["funnel"]))
+    print(f"{out}/report/index.html")

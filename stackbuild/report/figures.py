@@ -1,0 +1,117 @@
+"""The numbers of a report, each from manifests or released tables; sums that must reconcile are checked where they are made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from stackbuild.report.funnel import funnel_of
+
+if TYPE_CHECKING:
+    from stackbuild.plan import Build
+
+EXAMPLES = 5  # files shown for each rule
+
+
+def report_of(build: Build, skipped: list[dict[str, str]], description: dict[str, Any]) -> dict[str, Any]:
+    """Everything that the report shows, as JSON: funnel, languages, licences, duplicates, tokens, tools."""
+    funnel = funnel_of(build)
+    languages = languages_of(build)
+    recipe = description["recipe"]
+    return {
+        "name": recipe["name"],
+        "recipe_digest": description["recipe_digest"],
+        "plan": description["plan"],
+        "seed": description["seed"],
+        "stages": recipe["stages"],
+        "deviations": recipe.get("deviations", {}),
+        "units": description["units"],
+        "not_read": skipped,
+        "funnel": funnel,
+        "languages": languages,
+        "files": sum(row["files"] for row in languages),
+        "bytes": sum(row["bytes"] for row in languages),
+        **released_counts(build.out),
+        "examples": examples(build.out, funnel),
+        "tokens": tokens_of(build),
+        "engines": description["engines"],
+        "stackbuild": description["stackbuild"],
+    }
+
+
+def languages_of(build: Build) -> list[dict[str, Any]]:
+    """Files and bytes of text of each language, by falling bytes."""
+    layout = next(node for node in build.nodes if node.instance == "layout")
+    totals: dict[str, dict[str, int]] = {}
+    for shard in build.shards(layout.phase_job("files")):
+        row = totals.setdefault(shard.stats["language"], {"files": 0, "bytes": 0})
+        row["files"] += shard.stats["files"]
+        row["bytes"] += shard.stats["bytes"]
+    return [{"language": name, **totals[name]} for name in sorted(totals, key=lambda n: (-totals[n]["bytes"], n))]
+
+
+def released_counts(out: Path) -> dict[str, Any]:
+    """Licences, repositories, near-duplicate clusters and redactions, counted from the narrow columns of the release."""
+    licenses: dict[tuple[str, str], list[int]] = {}
+    spdx: dict[str, int] = {}
+    repos: set[str] = set()
+    redactions = 0
+    columns = ["repo_name", "license_type", "license_class", "length_bytes", "detected_licenses", "redactions"]
+    for path in sorted((out / "dataset" / "data").rglob("*.parquet")):
+        for batch in pq.ParquetFile(path).iter_batches(65_536, columns=columns):
+            table = pa.Table.from_batches([batch])
+            repos.update(pc.unique(table["repo_name"]).to_pylist())
+            redactions += pc.sum(table["redactions"]).as_py() or 0
+            grouped = table.group_by(["license_type", "license_class"]).aggregate([("repo_name", "count"), ("length_bytes", "sum")])
+            for row in grouped.to_pylist():
+                entry = licenses.setdefault((row["license_type"] or "–", row["license_class"] or "–"), [0, 0])
+                entry[0] += row["repo_name_count"]
+                entry[1] += row["length_bytes_sum"] or 0
+            values = pc.value_counts(pc.list_flatten(table["detected_licenses"].combine_chunks()))
+            for value in values.to_pylist():
+                spdx[value["values"]] = spdx.get(value["values"], 0) + value["counts"]
+    clusters = files_in_clusters = 0
+    for path in sorted((out / "clusters").glob("*.parquet")) if (out / "clusters").exists() else []:
+        table = pq.read_table(path, columns=["cluster_id", "kept"])
+        clusters += len(pc.unique(table["cluster_id"]))
+        files_in_clusters += table.num_rows
+    return {
+        "repositories": len(repos),
+        "licenses": [
+            {"license_type": kind, "license_class": name, "files": files, "bytes": size}
+            for (kind, name), (files, size) in sorted(licenses.items(), key=lambda item: -item[1][0])
+        ],
+        "detected": [{"license": name, "files": count} for name, count in sorted(spdx.items(), key=lambda item: (-item[1], item[0]))],
+        "clusters": {"clusters": clusters, "files": files_in_clusters},
+        "redactions": redactions,
+    }
+
+
+def examples(out: Path, funnel: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The first files of each rule, in the order of the decisions; rules whose decisions are private have none."""
+    wanted = {(stage["stage"], rule) for stage in funnel for rule in stage["rules"]}
+    found: dict[str, list[dict[str, Any]]] = {}
+    columns = ["stage", "rule", "repo_name", "path", "value", "threshold", "detail"]
+    for path in sorted((out / "decisions").glob("*.parquet")):
+        table = pq.read_table(path, columns=columns)
+        for stage, rule in sorted(wanted):
+            name = f"{stage}: {rule}"
+            have = found.setdefault(name, [])
+            if len(have) < EXAMPLES:
+                hits = table.filter(pc.and_(pc.equal(table["stage"], stage), pc.equal(table["rule"], rule)))
+                have += hits.slice(0, EXAMPLES - len(have)).to_pylist()
+    return {name: rows for name, rows in sorted(found.items()) if rows}
+
+
+def tokens_of(build: Build) -> dict[str, Any] | None:
+    """Tokens, documents and bytes of the tokenized corpus, None if the recipe asks for none."""
+    node = next((node for node in build.nodes if node.instance == "tokens"), None)
+    if node is None:
+        return None
+    shards = [shard.stats for shard in build.shards(node.phase_job("shards"))]
+    total = {name: sum(shard[name] for shard in shards) for name in ("documents", "files", "tokens", "bytes")}
+    return {**total, "shards": len(shards), "vocab_size": node.stage.options.vocab_size}
