@@ -26,13 +26,16 @@ if TYPE_CHECKING:
     from stackbuild.task import Task
 
 
-def _phase(name: str) -> Callable[[Task], None]:
-    """A function of `phases`, which imports numba, by name."""
+PRELOAD = ("stackbuild.dedup.phases:preload",)
+
+
+def _phase(module: str, function: str) -> Callable[[Task], None]:
+    """A function of `phases` or `clusters`, which import numba and so are imported where they run."""
 
     def run(task: Task) -> None:
-        from stackbuild.dedup import phases
+        from stackbuild.dedup import clusters, phases
 
-        getattr(phases, name)(task)
+        getattr({"phases": phases, "clusters": clusters}[module], function)(task)
 
     return run
 
@@ -86,18 +89,18 @@ class NearDedup(Stage[NearDedupOptions]):
         language = ("language",) if self.options.scope == "language" else ()
         members = tuple(dict.fromkeys(("content_id", "text", "repo_name", "path", *self.options.survivor_columns)))
         return (
-            Phase("signatures", _phase("sign"), columns=("content_id", "text", *language)),
-            Phase("candidates", _phase("list_candidates"), tasks="buckets", reads=("bands",)),
-            Phase("components", _phase("find_components"), tasks="one", reads=("pairs",)),
-            Phase("sets", _phase("make_sets"), reads=("members",), columns=members),
-            Phase("solve", _phase("solve_group"), tasks=groups_to_solve, reads=("groups", "edges", "sets")),
+            Phase("signatures", _phase("phases", "sign"), columns=("content_id", "text", *language), preload=PRELOAD),
+            Phase("candidates", _phase("phases", "list_candidates"), tasks="buckets", reads=("bands",)),
+            Phase("components", _phase("phases", "find_components"), tasks="one", reads=("pairs",)),
+            Phase("sets", _phase("phases", "make_sets"), reads=("members",), columns=members, preload=PRELOAD),
+            Phase("solve", _phase("clusters", "solve_group"), tasks=groups_to_solve, reads=("groups", "edges", "sets")),
         )
 
     # ---- rows
 
     def load(self, task: Task) -> None:
         """Keep the clusters of this partition's files: some 200 bytes for each file of a cluster."""
-        from stackbuild.dedup.phases import CLUSTERS, id_values
+        from stackbuild.dedup.clusters import CLUSTERS, id_values
 
         columns = ["partition", "content_id", "cluster_id", "cluster_size", "kept_content_id", "similarity", "detail"]
         batches = list(task.read("clusters", columns, group=task.rank, group_by="partition"))
@@ -119,7 +122,7 @@ class NearDedup(Stage[NearDedupOptions]):
         """Look up this batch's files among the clusters: a function from a column's name to its values, null for
         other files.
         """
-        from stackbuild.dedup.phases import id_values
+        from stackbuild.dedup.clusters import id_values
 
         if self._clusters is None:
             raise TypeError("near_dedup judges rows after its phases; on a table in memory call near_duplicates()")
@@ -142,8 +145,8 @@ class NearDedup(Stage[NearDedupOptions]):
         yield from super().run(data, rank, world_size)
 
     def _solve_in_memory(self, files: pa.Table) -> None:
+        from stackbuild.dedup.clusters import id_values
         from stackbuild.dedup.near_duplicates import near_duplicates
-        from stackbuild.dedup.phases import id_values
 
         found = near_duplicates(files, "text", "content_id", self.options)
         rows = pc.index_in(found["kept_id"], value_set=files["content_id"].combine_chunks())

@@ -159,8 +159,8 @@ def solve(places: Numbers, left: Numbers, right: Numbers, similarity_of: Similar
 
     After each choice kept files that share a removed neighbour are compared too: a near-duplicate that no bucket met,
     or that the star and chain of a large bucket passed by, is found by way of the file that resembles both. It ends
-    when no new pair is left to compare. `similarity_of(left, right)`: exact Jaccard of pairs, 0.0 where below the
-    threshold.
+    when that finds nothing more, or after ROUNDS. `similarity_of(left, right)`: exact Jaccard of pairs, 0.0 where
+    below the threshold.
     """
     left, right = distinct_pairs(left, right)
     similarity = similarity_of(left, right)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 from hypothesis import given, settings
@@ -38,7 +38,7 @@ def test_a_large_bucket_gives_star_and_chain(rows):
     expected = set()
     for files in buckets(rows):
         every = set(combinations(files, 2))
-        sparse = {(files[0], f) for f in files[1:]} | set(zip(files, files[1:], strict=False))
+        sparse = {(files[0], f) for f in files[1:]} | set(pairwise(files))
         expected |= every if len(files) <= 3 else sparse
     assert listed(rows, 3) == expected
 

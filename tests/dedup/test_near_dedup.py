@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from stackbuild.dedup import phases
+from stackbuild.dedup import clusters, phases
 from stackbuild.dedup.near_duplicates import near_duplicates
 from stackbuild.dedup.options import NearDedupOptions
 from stackbuild.dedup.stage import NearDedup
@@ -58,7 +58,7 @@ def test_the_result_does_not_depend_on_partitions(corpus, near_dedup, tmp_path, 
     assert 0 < pc.sum(one["kept"]).as_py() < len(one)
     for name, small in {"RUN_ROWS": 5000, "BUCKET_ROWS": 700, "EDGES_AT_ONCE": 50, "GROUP_FILES": 9, "RUN_HASHES": 900,
                         "SETS_AT_ONCE": 6000, "SET_ROWS": 2}.items():  # fmt: skip
-        monkeypatch.setattr(phases, name, small)
+        monkeypatch.setattr(clusters if name == "SETS_AT_ONCE" else phases, name, small)
     for partitions in (1, 2, 16):
         assert same(one, near_dedup(corpus, options, partitions, tmp_path / f"small{partitions}", batch_rows=13))
 
@@ -144,7 +144,8 @@ def test_without_a_check_a_component_keeps_one(files):
 
 def test_a_bucket_of_a_hundred_thousand_copies(files):
     copies = 100_000
-    table = files([WORDS] * copies + [WORDS + " and one word more"])
+    words = " ".join(f"w{i}" for i in range(25))
+    table = files([words] * copies + [words + " and one word more"])
     found = near_duplicates(table)
     assert found["kept"].to_pylist().count(True) == 1
     assert found["cluster_size"][0].as_py() == copies + 1

@@ -3,6 +3,7 @@ r"""Shingles: words are runs of `\w` in lower case, and every form of bytes is r
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -43,7 +44,7 @@ def scalar_shingles(text: str, n: int) -> list[int]:
 
 def sets(texts: pa.Array, shingling: Shingling = PLAIN) -> list[list[int]]:
     hashes, offsets = shingle_sets(texts, shingling)
-    return [hashes[a:b].tolist() for a, b in zip(offsets, offsets[1:], strict=False)]
+    return [hashes[a:b].tolist() for a, b in pairwise(offsets)]
 
 
 def test_word_characters_are_those_of_python():

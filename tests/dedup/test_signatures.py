@@ -71,7 +71,7 @@ def test_a_bad_family_fails_the_test_above():
 
 
 def test_signatures_are_datasketch_minhashes():
-    hashes, offsets, true = pairs_of_sets(np.random.default_rng(2), 40, 0.5, 0.9, 200)
+    hashes, offsets, _ = pairs_of_sets(np.random.default_rng(2), 40, 0.5, 0.9, 200)
     a, b = permutation_constants(42, K)
     ours = sign_sets(hashes, offsets, a, b)
     loaded = [MinHash(hashvalues=row, permutations=(a, b), scheme="affine32") for row in ours]

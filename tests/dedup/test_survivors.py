@@ -24,7 +24,8 @@ GRAPHS = st.integers(1, 14).flatmap(
 
 
 def arrays(edges):
-    return tuple(np.array([e[i] for e in edges], np.int64) for i in (0, 1)) + (np.array(list(edges.values()), float),)
+    left, right = (np.array([e[i] for e in edges], np.int64) for i in (0, 1))
+    return left, right, np.array(list(edges.values()), float)
 
 
 @settings(max_examples=300, deadline=None)
