@@ -15,7 +15,7 @@ from stackbuild.hashing import uniform
 from stackbuild.identity import engine_version
 from stackbuild.launch import JobReport, Launch, Progress, Silent, only_one
 from stackbuild.plan import Build, Plan
-from stackbuild.publish import publish
+from stackbuild.publish import publish, publish_manifest_folder
 from stackbuild.report.figures import report_of
 from stackbuild.report.page import as_json, page
 from stackbuild.shards import canonical_json, digest, write_atomically
@@ -64,6 +64,7 @@ def run(request: Request) -> Result:
         except OSError as error:
             raise disk_error(error, out) from error
         publish(build)
+        publish_manifest_folder(build, description(plan, complete=True))
         skipped = [*plan.skipped, *refused(build)]
         report(build, skipped)
         write_atomically(out / "build.json", json.dumps(description(plan, complete=True), indent=1, sort_keys=True).encode())

@@ -11,9 +11,13 @@ import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from stackbuild.plan import Build, Node
+from stackbuild.release.manifest import header
 from stackbuild.shards import Output, write_atomically
+
+WRITTEN = ("README.md", "header.json")  # written into a published folder, not linked
 
 
 def publish(build: Build) -> None:
@@ -33,6 +37,13 @@ def publish(build: Build) -> None:
         place(build.out, "index", {**names, **numbered(build.outputs(layout.phase_job("runs"), "contents"), "contents")})
     if "tokens" in wanted:
         place(build.out, "tokens", token_files(build))
+
+
+def publish_manifest_folder(build: Build, description: Mapping[str, Any]) -> None:
+    """Publish OUT/manifest: the rows of every dataset file, and the header."""
+    layout = next(node for node in build.nodes if node.instance == "layout")
+    place(build.out, "manifest", dataset_files(build, layout, "manifest"))
+    write_atomically(build.out / "manifest" / "header.json", header(build.out / "manifest", build.out / "dataset", description))
 
 
 def token_files(build: Build) -> dict[str, Output]:
@@ -67,19 +78,17 @@ def numbered(outputs: list[Output], stem: str) -> dict[str, Output]:
     return {f"{stem}-{number:05d}-of-{len(outputs):05d}.parquet": output for number, output in enumerate(outputs)}
 
 
-def place(out: Path, name: str, files: Mapping[str, Output], texts: Mapping[str, bytes] | None = None) -> None:
+def place(out: Path, name: str, files: Mapping[str, Output]) -> None:
     """Make OUT/name hold exactly these files; nothing happens if it does already."""
     target = out / name
-    if target.exists() and holds(out, target, files) and not texts:
+    if target.exists() and holds(out, target, files):
         return
     fresh = out / f".{name}.{secrets.token_hex(4)}"
+    fresh.mkdir()
     for path, output in files.items():
         link = fresh / path
         link.parent.mkdir(parents=True, exist_ok=True)
         os.link(out / output.file, link)
-    fresh.mkdir(exist_ok=True)
-    for path, data in (texts or {}).items():
-        write_atomically(fresh / path, data)
     old = out / f".{name}.old-{secrets.token_hex(4)}"
     if target.exists():
         os.rename(target, old)
@@ -89,5 +98,5 @@ def place(out: Path, name: str, files: Mapping[str, Output], texts: Mapping[str,
 
 def holds(out: Path, target: Path, files: Mapping[str, Output]) -> bool:
     """Whether a folder's files are just these, by inode."""
-    there = {str(path.relative_to(target)): path.stat().st_ino for path in target.rglob("*") if path.is_file()}
+    there = {str(p.relative_to(target)): p.stat().st_ino for p in target.rglob("*") if p.is_file() and p.name not in WRITTEN}
     return there == {name: (out / output.file).stat().st_ino for name, output in files.items()}

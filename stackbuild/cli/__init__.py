@@ -28,3 +28,8 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
+    except Exception as error:
+        if debug:
+            raise
+        sys.stderr.write(f"stackbuild: an error of stackbuild itself: {type(error).__name__}: {error}. Run with --debug for the traceback.\n")
+        sys.exit(70)

@@ -162,7 +162,7 @@ class Lines:
 def short(job: str) -> str:
     """A job's name without stage numbers; a chain of row stages by its first and last."""
     parts = [part.split("-", 1)[-1] for part in job.split("+")]
-    return parts[0] if len(parts) == 1 else f"{parts[0]} … {parts[-1]}"
+    return parts[0] if len(parts) == 1 else f"{parts[0]}…{parts[-1]}"
 
 
 @contextmanager

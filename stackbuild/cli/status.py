@@ -38,9 +38,9 @@ def run(out: Path, watch: bool, as_json: bool) -> None:
 def view(out: Path, status: BuildStatus) -> Group:
     """A table of jobs, the failures, and what to do next."""
     table = Table(title=f"{out}: {status.state}", title_justify="left")
-    table.add_column("job")
-    for name in ("tasks", "complete before", "ran", "failed", "CPU s", "peak MB", "wall s"):
-        table.add_column(name, justify="right")
+    table.add_column("job", no_wrap=True)
+    for name in ("tasks", "cached", "ran", "failed", "CPU s", "MB", "wall s"):
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("state")
     for job in status.jobs:
         wall = job.wall or (time.time() - job.started if job.state == "running" else 0.0)
