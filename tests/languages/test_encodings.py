@@ -194,3 +194,26 @@ def test_every_answer_of_the_detector_is_a_codec_here() -> None:
     for answer in answers.split():
         name = encodings._NAMES.get(answer, answer.upper())
         assert "a".encode(name).decode(name) == "a"
+
+
+@pytest.mark.parametrize(
+    "data, answer, says",
+    [
+        (b"caf\xe9 \x85", "ISO-8859-2", "C1 control"),
+        (b"\xe9" + b"\x01" * 2 + b"x" * 100, "windows-1252", "many control"),
+        (b"fee\x95\x82\x91b\xfbeh", "Shift_JIS", "does not encode back"),
+        (b"caf\xe9 \x81", "windows-1252", "does not decode"),
+        (b"caf\xe9", "no-such-charset", "does not decode"),
+    ],
+)
+def test_a_detector_is_not_taken_at_its_word(
+    monkeypatch: pytest.MonkeyPatch, data: bytes, answer: str, says: str
+) -> None:
+    monkeypatch.setattr("chardetng_py.detect", lambda *_, **__: answer)
+    reading = encodings.read(data)
+    assert reading.reason == UNCERTAIN and reading.text is None
+    assert reading.finding is not None and says in reading.finding
+
+
+def test_one_control_in_a_hundred_characters_is_still_text() -> None:
+    assert encodings.read(b"\xe9\x1a" + b"x" * 98).text == "é\x1a" + "x" * 98
