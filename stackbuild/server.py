@@ -94,6 +94,10 @@ class Server:
                 module, _, function = hook.partition(":")
                 getattr(importlib.import_module(module), function)()
                 self._preloaded.add(hook)
+        for node in self.job.nodes:
+            if node.instance not in self._preloaded:
+                node.stage.warm()
+                self._preloaded.add(node.instance)
         if "enry" in sys.modules:
             raise StackbuildError("enry was imported in the task server; it must be imported in the children only.")
         import stackbuild.execute  # noqa: F401  so that children share it

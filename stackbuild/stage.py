@@ -120,6 +120,9 @@ class Stage(PipelineStep, Generic[O]):
         """What else, beside the options, determines the output: digests of data files that the options name."""
         return {}
 
+    def warm(self) -> None:
+        """Compile kernels and load tables once in the task server, so that its children share them (never enry)."""
+
     # ---- work on rows
 
     def load(self, task: Task) -> None:
