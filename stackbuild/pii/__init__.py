@@ -1,0 +1,1 @@
+"""Find what identifies or authenticates a person, and take it out: e-mail addresses, IP addresses, keys."""

@@ -1,0 +1,116 @@
+"""IP addresses: what the gate found is parsed, and goes only if it is global, no resolver, and no version.
+
+From SantaCoder's rule (Ben Allal et al. 2023; starcoder1 2.2) and its defect D1: the words about an address are looked for
+in at most `context_bytes` before and after it, cut at the file's ends. Four single digits need a word for hosts near
+them; four numbers below 20 such a word or quotes; and a word for versions that stands nearer before it than one for hosts keeps it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final
+
+from stackbuild.pii.gate import IPV4, IPV6
+from stackbuild.pii.rules import Ip
+from stackbuild.pii.spans import I64, Span, Texts
+
+ENTITY: Final = "IP_ADDRESS"
+SMALL: Final = 20
+VERSION_BYTES: Final = 40  # a word for versions is looked for so far before an address
+_WORDS = re.compile(rb"[A-Z]?[a-z]+[46]?|[A-Z]+[46]?(?![a-z])")
+_QUOTES = b"\"'`"
+
+
+class AddressFinder:
+    """Finds IPv4 and IPv6 addresses."""
+
+    def __init__(self, facts: Ip):
+        self.facts = facts
+
+    def find(self, texts: Texts, hits: I64) -> Iterator[Span]:
+        """Spans of addresses; `hits` as `gate.hits` gives them."""
+        for code, start, end in hits[(hits[:, 0] == IPV4) | (hits[:, 0] == IPV6)].tolist():
+            file = texts.file_of(start)
+            low, high = int(texts.offsets[file]), int(texts.offsets[file + 1])
+            reach = self.facts.context_bytes
+            before, after = texts.read(max(low, start - reach), start), texts.read(end, min(high, end + reach))
+            value = texts.read(start, end)
+            if code == IPV4:
+                if self.is_ipv4(value, before, after):
+                    yield Span(start, end, ENTITY, "ipv4")
+            else:
+                trimmed = value.rstrip(b".")
+                if trimmed.endswith(b":") and not trimmed.endswith(b"::"):
+                    trimmed = trimmed[:-1]
+                if self.is_ipv6(trimmed):
+                    yield Span(start, start + len(trimmed), ENTITY, "ipv6")
+
+    def is_ipv4(self, value: bytes, before: bytes, after: bytes) -> bool:
+        """Whether four numbers are a host that may be somebody's; `before`, `after`: the bytes about them."""
+        try:
+            address = IPv4Address(value.decode())
+        except ValueError:
+            return False
+        octets = address.packed
+        if not self.is_global(address) or octets[2:] == b"\0\0" or beside_version(before, after):
+            return False
+        host, version = self.words_before(before)
+        path = before[-1:] == b"/" and before[-2:-1] not in (b"/", b'"', b"'", b" ", b"")
+        if version > host or (path and host < 0):
+            return False
+        near = host >= 0 or self.has_host_word(after)
+        if max(octets) < 10:
+            return near
+        quoted = before[-1:] in _QUOTES and before[-1:] != b"" and after[:1] != b"" and after[0] in b"\"'`:/"
+        return max(octets) >= SMALL or near or quoted
+
+    def is_ipv6(self, value: bytes) -> bool:
+        """Whether a run is an IPv6 address that may be somebody's."""
+        try:
+            address = IPv6Address(value.decode())
+        except ValueError:
+            return False
+        if any(address in network for network in self.facts.embedding_v6):
+            inner = IPv4Address(address.packed[12:])
+            return self.is_global(inner) and str(inner) not in self.facts.resolvers
+        return self.is_global(address)
+
+    def is_global(self, address: IPv4Address | IPv6Address) -> bool:
+        """Global by IANA's registries (as data, so that every version of Python answers alike), and no public resolver."""
+        if address.version == 6 and not any(address in network for network in self.facts.global_v6):
+            return False
+        return str(address) not in self.facts.resolvers and not any(address in network for network in self.facts.special)
+
+    def words_before(self, before: bytes) -> tuple[int, int]:
+        """Where the last word for hosts and the last for versions begin before an address, -1 if there is none.
+
+        Words are parts of names too (serverAddress, ASSEMBLY_VERSION); a version's is sought on the same line only.
+        """
+        line = max(before.rfind(b"\n") + 1, len(before) - VERSION_BYTES)
+        host = version = -1
+        for match in _WORDS.finditer(before):
+            word = match.group().lower()
+            if word in self.facts.host_words:
+                host = match.start()
+            elif word in self.facts.version_words and match.start() >= line:
+                version = match.start()
+        return host, version
+
+    def has_host_word(self, after: bytes) -> bool:
+        return any(match.group().lower() in self.facts.host_words for match in _WORDS.finditer(after))
+
+
+def beside_version(before: bytes, after: bytes) -> bool:
+    """A name or number is tied to it: lib-1.2.3.4, 1.2.3.4-beta, 1.2.3.4+build, >=1.2.3.4, ^1.2.3.4, ~1.2.3.4."""
+    if before[-1:] in (b"^", b"~") or before[-2:] in (b">=", b"<=", b"==", b"~=", b"!="):
+        return True
+    if before[-1:] == b"-" and before[-2:-1].isalpha():
+        return True
+    return after[:1] in (b"-", b"+") and after[1:2].isalpha()
+
+
+def canonical(value: str) -> str:
+    """The one way to write an address, so that all of its spellings get one replacement."""
+    return str(IPv6Address(value)) if ":" in value else str(IPv4Address(value))
