@@ -400,9 +400,9 @@ def zeros(path: Path, inflated: int) -> Path:
                 member.write(block)
         return path
     opened = {
-        ".gz": lambda: gzip.open(path, "wb", compresslevel=9),
-        ".xz": lambda: lzma.open(path, "wb", preset=1),
-        ".bz2": lambda: bz2.open(path, "wb"),
+        ".gz": lambda: gzip.open(path, "wb", compresslevel=9),  # noqa: SIM115
+        ".xz": lambda: lzma.open(path, "wb", preset=1),  # noqa: SIM115
+        ".bz2": lambda: bz2.open(path, "wb"),  # noqa: SIM115
         ".zst": lambda: pa.CompressedOutputStream(str(path), "zstd"),
     }[path.suffix]
     with opened() as out:
