@@ -1,0 +1,220 @@
+"""The main job from end to end: the ledger, the same bytes, resuming, re-use, and what goes wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from stackbuild import build as building
+from stackbuild.errors import InputError, RecipeError
+from stackbuild.launch import check_ledger
+from tests.worlds import STAGES, recipe, world
+
+PUBLISHED = ("dataset", "repos", "decisions", "private", "clusters", "manifest", "index", "tokens", "report")
+
+
+def run(body: dict[str, Any], out: Path, workers: int = 2) -> building.Result:
+    return building.run(building.Request(body, Path("/"), out, workers))
+
+
+def released(out: Path) -> dict[str, str]:
+    """SHA-256 of every published file."""
+    return {
+        str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for name in PUBLISHED
+        for path in sorted((out / name).rglob("*"))
+        if path.is_file()
+    }
+
+
+def ran(result: building.Result) -> dict[str, int]:
+    return {report.job: report.ran for report in result.reports if report.ran}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def built(root: Path, tmp_path_factory: pytest.TempPathFactory) -> building.Result:
+    return run(recipe(root), tmp_path_factory.mktemp("built"))
+
+
+def test_the_ledger_adds_up_and_each_file_that_left_is_a_decision(built: building.Result) -> None:
+    out = built.build.out
+    ledgers = dict(check_ledger(built.build))
+    left = sum(ledger.merged + ledger.dropped + ledger.quarantined for ledger in ledgers.values())
+    decisions = [row for name in ("decisions", "private") for path in (out / name).glob("*.parquet") for row in pq.read_table(path).to_pylist()]
+    assert len(decisions) == left > 0
+    files = sum(pq.read_metadata(path).num_rows for path in (out / "dataset").rglob("*.parquet"))
+    assert ledgers["ingest"].rows_in == files + left
+    assert {row["stage"] for row in decisions} >= {"exact_dedup", "license_filter", "decode", "filters", "near_dedup"}
+    for row in decisions:
+        assert row["repo_name"] and row["rule"] and row["path_bytes"]
+
+
+def test_a_second_run_does_no_stage_work(built: building.Result, root: Path) -> None:
+    before = released(built.build.out)
+    assert ran(run(recipe(root), built.build.out)) == {}
+    assert released(built.build.out) == before
+
+
+def test_the_same_bytes_with_one_worker_and_in_another_folder(built: building.Result, root: Path, tmp_path: Path) -> None:
+    run(recipe(root), tmp_path / "deeper" / "out", workers=1)
+    assert released(tmp_path / "deeper" / "out") == released(built.build.out)
+
+
+def test_nothing_released_knows_this_machine(built: building.Result, root: Path) -> None:
+    out = built.build.out
+    for name in PUBLISHED:
+        for path in (out / name).rglob("*"):
+            if path.is_file():
+                data = path.read_bytes() if path.suffix != ".parquet" else str(pq.read_table(path).to_pydict()).encode()
+                assert str(root).encode() not in data, path
+                assert str(out).encode() not in data, path
+
+
+def test_after_kill_minus_nine_at_random_moments_the_bytes_are_the_same(built: building.Result, root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    script = (
+        "import json, sys; from pathlib import Path; from stackbuild import build as b\n"
+        "if __name__ == '__main__': b.run(b.Request(json.loads(sys.argv[1]), Path('/'), Path(sys.argv[2]), 2))"
+    )
+    draw = random.Random(3)
+    for _ in range(4):
+        process = subprocess.Popen([sys.executable, "-c", script, json.dumps(recipe(root)), str(out)], start_new_session=True)
+        time.sleep(draw.uniform(0.8, 4.0))
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    result = run(recipe(root), out)
+    check_ledger(result.build)
+    assert released(out) == released(built.build.out)
+
+
+def test_a_killed_task_is_seen_and_tried_again(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stackbuild import launch
+
+    killed: list[int] = []
+    wait = launch.TaskServer.wait
+
+    def wait_and_kill(self: launch.TaskServer) -> dict[str, Any]:
+        if not killed:
+            deadline = time.monotonic() + 20
+            while not killed and time.monotonic() < deadline:
+                children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+                if children:
+                    killed.append(int(children[0]))
+                    os.kill(killed[0], signal.SIGKILL)
+        return wait(self)
+
+    monkeypatch.setattr(launch.TaskServer, "wait", wait_and_kill)
+    result = run(recipe(root), tmp_path / "out")
+    assert killed
+    assert result.reports[0].ran == result.reports[0].tasks
+
+
+def test_a_changed_threshold_runs_again_only_from_there(built: building.Result, root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(built.build.out, out)
+    changed = ran(run(recipe(root, near_dedup={"threshold": 0.9}), out))
+    assert changed
+    jobs = [name for name in changed if not name.startswith(("09-", "10-", "11-", "12-", "13-", "14-"))]
+    assert jobs == [], changed
+
+
+def test_one_new_repository_does_not_read_the_others_again(built: building.Result, root: Path, tmp_path: Path) -> None:
+    more = tmp_path / "more"
+    shutil.copytree(root, more)
+    out = tmp_path / "out"
+    run(recipe(more), out)
+    new = more / "zz_new"
+    new.mkdir()
+    (new / "a.py").write_text("def fresh(x):\n    return x + 41\n" * 3)
+    changed = ran(run(recipe(more), out))
+    assert changed["00-ingest"] == 1
+
+
+def test_leftovers_of_another_recipe_are_never_read(built: building.Result, root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(recipe(root, filters={"rules": "the-stack-v2"}, license_filter={"keep": ["permissive", "no_license", "unknown", "non_permissive"]}), out)
+    run(recipe(root), out)
+    assert released(out) == released(built.build.out)
+
+
+def test_a_stage_that_reads_what_nobody_adds_is_refused_before_the_first_row(root: Path, tmp_path: Path) -> None:
+    stages = [name for name in STAGES if name != "languages"]
+    with pytest.raises(RecipeError, match="reads the column 'language'") as caught:
+        run(recipe(root, stages=stages), tmp_path / "out")
+    assert caught.value.exit_code == 3
+    assert not (tmp_path / "out" / "stages").exists()
+
+
+def test_two_origins_of_one_name_are_refused(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "b" / "repo0").mkdir(parents=True)
+    (tmp_path / "b" / "repo0" / "x.py").write_text("x = 1\n")
+    body = recipe(root)
+    body["source"][0]["paths"].append(str(tmp_path / "b" / "repo0"))
+    with pytest.raises(RecipeError, match="Two origins have the name local/repo0"):
+        run(body, tmp_path / "out")
+
+
+def test_a_corrupt_shard_is_named_with_its_hash(built: building.Result, root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(built.build.out, out)
+    [victim, *_] = sorted((out / "stages" / "00-contents" / "data").rglob("contents-*.parquet"), key=lambda p: -p.stat().st_size)
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    victim.write_bytes(data)
+    with pytest.raises(InputError, match="hash to SHA-256") as caught:
+        run(recipe(root, near_dedup={"threshold": 0.8}), out)
+    assert caught.value.exit_code == 4
+    assert victim.name in str(caught.value)
+
+
+def test_a_missing_folder_is_skipped_by_name_and_the_run_goes_on(root: Path, tmp_path: Path) -> None:
+    body = recipe(root)
+    body["source"][0]["paths"] = [body["source"][0]["paths"][0], str(tmp_path / "not-there")]
+    result = run(body, tmp_path / "out")
+    assert any("not-there" in skip["what"] for skip in result.skipped)
+
+
+def test_nothing_to_read_is_an_input_error(tmp_path: Path) -> None:
+    (tmp_path / "w").mkdir()
+    with pytest.raises(InputError):
+        run(recipe(tmp_path / "w", source=[{"kind": "directory", "paths": [str(tmp_path / "nowhere")]}]), tmp_path / "out")
+
+
+def test_opt_out_removes_a_repository_and_its_decisions_stay_private(root: Path, tmp_path: Path) -> None:
+    listed = tmp_path / "opt-out.txt"
+    listed.write_text("local/repo1\n")
+    out = tmp_path / "out"
+    run(recipe(root, opt_out={"list": str(listed)}), out)
+    names = {name for path in (out / "dataset").rglob("*.parquet") for name in pq.read_table(path, columns=["repo_name"])["repo_name"].to_pylist()}
+    assert "local/repo1" not in names
+    shown = {row for path in (out / "decisions").glob("*.parquet") for row in pq.read_table(path)["repo_name"].to_pylist()}
+    assert "local/repo1" not in shown
+    private = [row for path in (out / "private").glob("*.parquet") for row in pq.read_table(path).to_pylist()]
+    assert {row["repo_name"] for row in private} == {"local/repo1"}
+
+
+def test_a_datatrove_block_stands_in_a_recipe(root: Path, tmp_path: Path) -> None:
+    stages = [*STAGES[:-1], "datatrove:C4ParagraphFilter"]
+    out = tmp_path / "out"
+    result = run(recipe(root, stages=stages), out)
+    ledger = dict(check_ledger(result.build))["datatrove:C4ParagraphFilter"]
+    assert ledger.dropped == ledger.rows_in > 0
+    rules = {row["rule"] for path in (out / "decisions").glob("*.parquet") for row in pq.read_table(path).to_pylist() if row["stage"].startswith("datatrove")}
+    assert rules == {"C4ParagraphFilter:< 3 paragraphs"}
