@@ -337,7 +337,7 @@ def test_redirects_stay_on_the_web(index: Index, tmp_path: Path) -> None:
     assert len(units(tmp_path, "alpha")[0]) == 1
     for target in ("file:///etc/passwd", "ftp://127.0.0.1/x"):
         index.faults["/files/alpha-1.0.tar.gz"] = [target]
-        with pytest.raises(InputError, match="not allowed|not safe"):
+        with pytest.raises(InputError, match=r"not allowed|not safe"):
             units(tmp_path / "new", "alpha")
 
 
