@@ -1,6 +1,6 @@
 """Tokens per CPU-second: our shards against `tokenizers` in a loop and datatrove's DocumentTokenizer.
 
-    python benchmarks/tokens.py DATASET.parquet... [--tokenizer tokenizer.json] [--vocab-size 49152] [--json]
+    python benchmarks/tokens.py DATASET.parquet... [--tokenizer tokenizer.json] [--repeat 3] [--json]
 
 DATASET are files of schema.DATASET (a build's dataset/data/*/*.parquet). Without a tokenizer one is trained on them
 first. All encode the same files with the same tokenizer in one thread, each in a process of its own, in turn; ours
@@ -107,6 +107,7 @@ def main() -> None:
     parser.add_argument("files", nargs="+")
     parser.add_argument("--tokenizer")
     parser.add_argument("--vocab-size", type=int, default=49_152)
+    parser.add_argument("--repeat", type=int, default=3, help="rounds; the fastest of each way counts")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -128,11 +129,13 @@ def main() -> None:
             tokenizer = str(Path(folder, "tokenizer.json"))
             train(Path(folder, "sample"), options, tokenizer)
         env = os.environ | {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
-        figures = {}
-        for way in WAYS:
+        figures: dict[str, dict[str, Any]] = {}
+        for way in [*WAYS] * arguments.repeat:
             command = [sys.executable, __file__, "--way", way, "--tokenizer", tokenizer, *arguments.files]
             told = subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE, text=True).stdout
-            figures[way] = json.loads(told.splitlines()[-1])
+            found = json.loads(told.splitlines()[-1])
+            if way not in figures or found["seconds"] < figures[way]["seconds"]:
+                figures[way] = found
     rates = {way: found["tokens"] / found["seconds"] / 1e6 for way, found in figures.items()}
     peers = {way: rate for way, rate in rates.items() if way != "ours"}
     ratio = rates["ours"] / max(peers.values())
