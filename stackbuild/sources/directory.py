@@ -28,6 +28,7 @@ from stackbuild.sources.unit import (
     Origin,
     ResolveContext,
     Skipped,
+    Source,
     SourceOptions,
     Unit,
     Unread,
@@ -77,7 +78,7 @@ class DirectorySource:
     """The source of kind "directory"; see the module."""
 
     kind = "directory"
-    options_model = DirectoryOptions
+    options_model: type[SourceOptions] = DirectoryOptions
 
     def units(self, options: DirectoryOptions, context: ResolveContext) -> tuple[list[Unit], list[Skipped]]:
         """One unit for each folder that holds a file, sorted by key; InputError if there is none at all."""
@@ -225,4 +226,4 @@ def _why(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-SOURCE = DirectorySource()
+SOURCE: Source = DirectorySource()

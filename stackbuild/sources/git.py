@@ -32,7 +32,7 @@ from stackbuild.sources.git_scan import (
     without_credentials,
 )
 from stackbuild.sources.git_tree import expected_bytes, read_entries, sha1_directory
-from stackbuild.sources.unit import Entry, Limits, Origin, ResolveContext, Skipped, SourceOptions, Unit
+from stackbuild.sources.unit import Entry, Limits, Origin, ResolveContext, Skipped, Source, SourceOptions, Unit
 
 
 class GitOptions(SourceOptions):
@@ -75,7 +75,7 @@ class GitSource:
     """The source of kind "git"; see the module."""
 
     kind = "git"
-    options_model = GitOptions
+    options_model: type[SourceOptions] = GitOptions
 
     def units(self, options: GitOptions, context: ResolveContext) -> tuple[list[Unit], list[Skipped]]:
         """One unit for each repository that has a commit, sorted by key; InputError if there is none at all."""
@@ -204,4 +204,4 @@ def resolve(candidate: Candidate) -> Unit:
         return Unit("git", key, {"path": candidate.folder}, expected_bytes(store, tree, Limits()), name)
 
 
-SOURCE = GitSource()
+SOURCE: Source = GitSource()

@@ -61,7 +61,7 @@ def read_references(git_folder: Path) -> References:
         digest, space, name = line.rstrip(b"\r").partition(b" ")
         if space and _ID.fullmatch(digest) and name.startswith(b"refs/"):
             ids[name] = bytes.fromhex(digest.decode())
-    folders = [(git_folder / "refs", b"refs/")]
+    folders = [] if (git_folder / "refs").is_symlink() else [(git_folder / "refs", b"refs/")]
     while folders:
         folder, prefix = folders.pop()
         with contextlib.suppress(OSError), os.scandir(folder) as entries:

@@ -51,7 +51,7 @@ LFS_POINTER = re.compile(  # git-lfs specification: version first, extensions, o
 def walk(store: ObjectStore, root: bytes, limits: Limits) -> Iterator[tuple[bytes, int, bytes] | Unread]:
     """All leaves of a tree as (path, mode, id) in git's order, and an Unread for each entry that is not entered.
 
-    An Unread with a tree's mode stands for all that lies below it: a stranger's tree of a few kilobytes can name more
+    An Unread with a tree's mode stands for all that lies below it (its `content_id` is the tree's id): a stranger's tree of a few kilobytes can name more
     paths than there are atoms, so nothing below a cap is even counted. InputError if the root itself cannot be read.
     """
     leaves = trees = held = 0
@@ -76,7 +76,7 @@ def walk(store: ObjectStore, root: bytes, limits: Limits) -> Iterator[tuple[byte
         for name, mode, target in rest:
             path = prefix + name
             is_tree = mode & FORMAT_MASK == TREE_MODE
-            known = target if len(target) == 20 and not is_tree else None
+            known = target if len(target) == 20 else None
             if is_tree:
                 trees += 1
             else:
@@ -95,7 +95,7 @@ def walk(store: ObjectStore, root: bytes, limits: Limits) -> Iterator[tuple[byte
                 names.add(name)
                 yield path, mode, target
             elif len(stack) > limits.depth:
-                yield Unread(path, mode, "too_deep", None, len(stack), limits.depth)
+                yield Unread(path, mode, "too_deep", None, len(stack), limits.depth, known)
             else:
                 names.add(name)
                 pending = (path + b"/", target)
@@ -114,18 +114,18 @@ def cut(path: bytes, limits: Limits) -> bytes:
 
 def _tree(store: ObjectStore, target: bytes, prefix: bytes, room: int) -> tuple[int, list[TreeEntry]] | Unread:
     """Size and entries of a tree, or why it cannot be entered; `room` bytes at most."""
-    path = prefix[:-1]
+    path, known = prefix[:-1], target if len(target) == 20 else None
     try:
         _, size = store.header(target)
         if size > room:
-            return Unread(path, TREE_MODE, "too_large", None, size, room, detail="the folder's own list")
+            return Unread(path, TREE_MODE, "too_large", None, size, room, known, "the folder's own list")
         return size, parse_tree(verified(store, target, "tree"), len(target))
-    except MissingObject as error:
-        return Unread(path, TREE_MODE, "missing_object", detail=f"tree {error}")
+    except MissingObject:
+        return Unread(path, TREE_MODE, "missing_object", content_id=known, detail="a folder")
     except HashMismatch as error:
-        return Unread(path, TREE_MODE, "hash_mismatch", detail=str(error))
+        return Unread(path, TREE_MODE, "hash_mismatch", content_id=known, detail=str(error))
     except (CorruptObject, MalformedTree) as error:
-        return Unread(path, TREE_MODE, "corrupt_object", detail=str(error))
+        return Unread(path, TREE_MODE, "corrupt_object", content_id=known, detail=str(error))
 
 
 def read_entries(store: ObjectStore, root: bytes, limits: Limits) -> Iterator[Entry]:

@@ -513,7 +513,10 @@ def test_a_linked_work_tree_and_a_git_file_that_leads_outside_are_skipped(repo: 
     (tmp_path / "trap" / ".git").write_text(f"gitdir: {tmp_path}/../elsewhere\n")
     found, skipped = units(tmp_path, paths=(str(tmp_path),))
     assert [unit.repo_name for unit in found] == ["local/project"]
-    assert sorted(skip.what for skip in skipped) == [str(tmp_path / "linked"), str(tmp_path / "trap")]
+    assert sorted((skip.what, skip.reason.split()[0]) for skip in skipped) == [
+        (str(tmp_path / "linked"), "a"),
+        (str(tmp_path / "trap"), "its"),
+    ]
 
 
 # ---------------------------------------------------------------- what is there and not read
@@ -526,7 +529,8 @@ def test_a_missing_blob_and_a_missing_folder_are_told(repo: Repository) -> None:
     _, entries = read(plan(repo))
     assert files(entries) == {b"d/g": b"here"}
     assert rules(entries) == {b"d/f": "missing_object", b"gone": "missing_object"}
-    assert [e.content_id for e in entries if e.path == b"d/f" and isinstance(e, Unread)] == [b"\x02" * 20]
+    known = {e.path: (e.mode, e.content_id) for e in entries if isinstance(e, Unread)}
+    assert known == {b"d/f": (0o100644, b"\x02" * 20), b"gone": (0o040000, b"\x03" * 20)}
 
 
 def test_a_partial_clone_is_read_without_asking_its_remote(repo: Repository, tmp_path: Path) -> None:
@@ -592,6 +596,16 @@ def test_a_blob_that_claims_too_much_is_never_inflated(repo: Repository) -> None
         if step == "loose":
             assert resident_growth(repo) < 30 * 1024 * 1024  # libgit2's own memory is not traced
             repo.git("repack", "-adq")
+    assert resident_growth(repo) < 30 * 1024 * 1024
+
+
+def test_a_loose_object_that_is_longer_than_its_header_says_is_not_taken(repo: Repository) -> None:
+    liar = swhid.content_id(b"ten bytes!")
+    path = repo.inner / "objects" / liar.hex()[:2] / liar.hex()[2:]
+    path.parent.mkdir()
+    path.write_bytes(zlib.compress(b"blob 10\0" + bytes(60 * 1024 * 1024), 9))
+    repo.commit_tree(repo.raw_tree((b"100644", b"f", liar)))
+    assert set(rules(read(plan(repo))[1])) == {b"f"}
     assert resident_growth(repo) < 30 * 1024 * 1024
 
 
@@ -716,6 +730,11 @@ def test_symlinked_and_special_refs_are_not_read(repo: Repository, tmp_path: Pat
     os.symlink(tmp_path / "secret", repo.inner / "refs" / "heads" / "out")
     os.mkfifo(repo.inner / "refs" / "heads" / "fifo")
     os.symlink("/dev/zero", repo.inner / "packed-refs")
+    elsewhere = Repository(tmp_path / "elsewhere")
+    elsewhere.commit({b"a": b"1"})
+    os.rename(elsewhere.inner / "refs", tmp_path / "their_refs")
+    os.symlink(tmp_path / "their_refs", elsewhere.inner / "refs")
+    assert read_references(elsewhere.inner).ids == {}
     assert set(read_references(repo.inner).ids) == {b"refs/heads/main"}
     assert plan(repo).key["commit"] == commit
 
@@ -810,10 +829,10 @@ def test_a_sha256_repository_is_read_without_its_configuration(tmp_path: Path) -
     big = made.git("rev-parse", "HEAD:big").decode().strip()
     (made.inner / "objects" / big[:2] / big[2:]).unlink()
     config = made.inner / "config"
-    config.write_text(
+    config.write_text(  # git itself would stop at the last line, or run the first
         config.read_text() + "\tpartialclone = origin\n"
         f'[remote "origin"]\n\turl = ext::sh -c "touch {tmp_path}/ran"\n\tpromisor = true\n'
-        "[protocol]\n\tallow = always\n"
+        "[protocol]\n\tallow = always\n[torn\n"
     )
     origin, entries = read(plan(made))
     assert files(entries) == {b"a": b"1"} and rules(entries) == {b"big": "missing_object"}
