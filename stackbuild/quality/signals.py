@@ -71,7 +71,6 @@ class Signals(Stage[Options]):
     reads = ("text", "language")
     adds = (*SIGNAL_FIELDS, LINE_CHARS, VISIBLE_TEXT_CHARS)
     private: ClassVar[frozenset[str]] = frozenset({LINE_CHARS.name, VISIBLE_TEXT_CHARS.name})
-    engines = ("numba",)
     preload = ("stackbuild.quality.signals:prepare",)
 
     def key(self) -> Mapping[str, Any]:
