@@ -15,6 +15,8 @@ from stackbuild.dedup.verify import jaccard_pairs
 from stackbuild.errors import InputError
 from stackbuild.hashing import draw
 
+SIGN_ROWS = 65_536  # files whose signatures are in memory at a time (64 MB)
+
 
 def scope_hashes(languages: pa.Array | None, rows: int) -> Hashes:
     """The scope of each file as uint64 (rows,): a hash of its language (none is a language too), or 0 for all."""
@@ -58,25 +60,25 @@ def near_duplicates(
     that should leave. Survivor columns and `language` that the table does not have count as null. Ids are unique, of
     a type that Arrow sorts.
 
-    Memory: signatures (1 KB a file) and the shingle sets of the files with a candidate (8 bytes a shingle).
+    Memory: a sorted copy of the texts, 336 bytes of band keys a file and the shingle sets of the files with a
+    candidate (8 bytes a shingle).
     """
     options = options or NearDedupOptions()
     rows, ids = table.num_rows, table[id_column].combine_chunks()
     order = pc.sort_indices(ids)
     _refuse_repeats(ids.take(order), id_column)
     files = table.take(order)
-    texts = files[text_column]
+    texts = files[text_column].cast(pa.large_string()).combine_chunks()
     languages = files["language"] if options.scope == "language" and "language" in table.column_names else None
     scopes = scope_hashes(languages, rows)
     bands, per_band = options.layout
     a, b = permutation_constants(seed, options.permutations)
-    keys, numbers, start = [np.zeros((0, bands), np.uint64)], [np.zeros(0, np.int64)], 0
-    for chunk in texts.chunks:
-        signatures, counts = sign_texts(chunk, options.shingling, a, b)
+    keys, numbers = [np.zeros((0, bands), np.uint64)], [np.zeros(0, np.int64)]
+    for start in range(0, rows, SIGN_ROWS):
+        signatures, counts = sign_texts(texts.slice(start, SIGN_ROWS), options.shingling, a, b)
         signed = np.flatnonzero(counts)
         keys.append(band_keys(signatures[signed], scopes[start + signed], bands, per_band))
         numbers.append(start + signed)
-        start += len(chunk)
     pairs = list(candidate_pairs(np.concatenate(keys).reshape(-1), np.repeat(np.concatenate(numbers), bands)))
     left = np.concatenate([np.zeros(0, np.int64), *(p[0] for p in pairs)])
     right = np.concatenate([np.zeros(0, np.int64), *(p[1] for p in pairs)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -21,6 +21,9 @@ SURVIVOR_COLUMNS = {  # what a survivor may be chosen by, and the column that it
 }
 
 
+Bands = Annotated[int, Field(ge=1)]
+
+
 @dataclass(frozen=True)
 class Shingling:
     """How a text becomes a set."""
@@ -35,8 +38,8 @@ class NearDedupOptions(Options):
     shingles: Literal["words"] = Field("words", description="clean word n-grams in lower case")
     ngram: int = Field(5, ge=1, le=64, description="words in a shingle; a file of fewer words is left alone")
     permutations: int = Field(252, ge=1, le=4096, description="slots of a MinHash signature")
-    bands: int | None = Field(
-        42, ge=1, description="LSH bands of permutations / bands rows each; null: found from the threshold"
+    bands: Bands | Literal["search"] | None = Field(
+        42, description="LSH bands of permutations / bands rows each; search (or null): found from the threshold"
     )
     threshold: float = Field(0.7, gt=0, le=1, description="Jaccard similarity from which two files are near-duplicates")
     verify: bool = Field(
@@ -66,12 +69,12 @@ class NearDedupOptions(Options):
 
     @model_validator(mode="after")
     def _whole_bands(self) -> Self:
-        if self.bands is not None and self.permutations % self.bands:
+        if isinstance(self.bands, int) and self.permutations % self.bands:
             near = nearest_permutations(self.permutations, self.bands)
             raise RecipeError(
                 f"near_dedup: {self.permutations} permutations do not divide into {self.bands} bands. "
                 f"Write permutations = {near} ({self.bands} bands of {near // self.bands} rows), "
-                "or bands = null to have them found."
+                'or bands = "search" to have them found.'
             )
         return self
 
@@ -81,10 +84,10 @@ class NearDedupOptions(Options):
 
     @property
     def layout(self) -> tuple[int, int]:
-        """(bands, rows per band); with bands = null the published search, which may leave the last permutations
+        """(bands, rows per band); with bands = search the published search, which may leave the last permutations
         unused.
         """
-        if self.bands is None:
+        if not isinstance(self.bands, int):
             return optimal_bands(self.threshold, self.permutations)
         return self.bands, self.permutations // self.bands
 

@@ -69,6 +69,7 @@ def test_permutations_that_do_not_divide_are_refused_with_the_nearest():
 def test_layouts():
     assert NearDedupOptions().layout == (42, 6)
     assert NearDedupOptions(permutations=256, bands=None).layout == (25, 10)
+    assert NearDedupOptions(permutations=256, bands="search").layout == (25, 10)
 
 
 @pytest.mark.parametrize("survivor", [("stars",), ("-star_events_count", "star_events_count"), ("--license_rank",)])
@@ -77,7 +78,18 @@ def test_survivor_columns_are_known_and_named_once(survivor):
         NearDedupOptions(survivor=survivor)
 
 
-@pytest.mark.parametrize("wrong", [{"threshold": 0}, {"threshold": 1.1}, {"ngram": 0}, {"scope": "repo"}, {"band": 3}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"threshold": 0},
+        {"threshold": 1.1},
+        {"ngram": 0},
+        {"scope": "repo"},
+        {"bands": 0},
+        {"bands": "many"},
+        {"band": 3},
+    ],
+)
 def test_other_wrong_options_are_refused(wrong):
     with pytest.raises(ValidationError):
         NearDedupOptions(**wrong)

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pytest
 
 from stackbuild.dedup import clusters, phases
+from stackbuild.dedup import near_duplicates as in_memory
 from stackbuild.dedup.near_duplicates import near_duplicates
 from stackbuild.dedup.options import NearDedupOptions
 from stackbuild.dedup.stage import NearDedup
@@ -63,7 +64,8 @@ def test_the_result_does_not_depend_on_partitions(corpus, near_dedup, tmp_path, 
         assert same(one, near_dedup(corpus, options, partitions, tmp_path / f"small{partitions}", batch_rows=13))
 
 
-def test_a_table_in_memory_gives_the_same_in_any_order_of_rows(corpus, near_dedup, tmp_path):
+def test_a_table_in_memory_gives_the_same_in_any_order_of_rows(corpus, near_dedup, tmp_path, monkeypatch):
+    monkeypatch.setattr(in_memory, "SIGN_ROWS", 50)
     staged = as_memory(near_dedup(corpus, NearDedupOptions(), 4, tmp_path))
     shuffled = corpus.take(pa.array(np.random.default_rng(0).permutation(len(corpus))))
     found = near_duplicates(shuffled)

@@ -88,6 +88,12 @@ def test_twins_are_found_by_way_of_a_common_neighbour():
     assert found.kept_by.tolist() == [-1, 0, 0, 0, 0]
 
 
+def test_twins_are_sought_until_no_more_are_found():
+    # 3 joins 0 and 1, 4 joins 1 and 2: 2 meets 0 only once 1 has left.
+    found = solve(np.arange(5), np.array([0, 1, 1, 2]), np.array([3, 3, 4, 4]), lambda a, b: np.full(len(a), 0.9), 0.7)
+    assert found.kept_by.tolist()[:3] == [-1, 0, 0]
+
+
 def test_pairs_below_the_threshold_join_nothing():
     found = solve(np.arange(3), np.array([0, 1]), np.array([1, 2]), lambda a, b: np.array([0.69, 0.7])[: len(a)], 0.7)
     assert (found.kept_by.tolist(), found.cluster.tolist()) == ([-1, -1, 1], [0, 1, 1])
