@@ -51,8 +51,9 @@ LFS_POINTER = re.compile(  # git-lfs specification: version first, extensions, o
 def walk(store: ObjectStore, root: bytes, limits: Limits) -> Iterator[tuple[bytes, int, bytes] | Unread]:
     """All leaves of a tree as (path, mode, id) in git's order, and an Unread for each entry that is not entered.
 
-    An Unread with a tree's mode stands for all that lies below it (its `content_id` is the tree's id): a stranger's tree of a few kilobytes can name more
-    paths than there are atoms, so nothing below a cap is even counted. InputError if the root itself cannot be read.
+    An Unread with a tree's mode stands for all that lies below it, its `content_id` is the tree's id: a stranger's tree
+    of a few kilobytes can name more paths than there are atoms, so nothing below a cap is even counted. InputError if
+    the root itself cannot be read.
     """
     leaves = trees = held = 0
     stack: list[tuple[bytes, int, Iterator[TreeEntry], set[bytes]]] = []
