@@ -114,8 +114,11 @@ def unit_name(unit: Unit) -> str:
 # ---------------------------------------------------------------- from recipe to plan
 
 
-def resolve(request: Request) -> Plan:
-    """Resolve every source once. An unfinished build goes on with what it resolved; a finished one looks again."""
+def resolve(request: Request, keep: bool = True) -> Plan:
+    """Resolve every source once. An unfinished build goes on with what it resolved; a finished one looks again.
+
+    `keep`: write down what was resolved, so that the next run of an unfinished build reads the same.
+    """
     recipe = dict(request.recipe)
     if request.sample is not None:
         recipe["sample"] = request.sample
@@ -142,7 +145,8 @@ def resolve(request: Request) -> Plan:
     if not units:
         reasons = "; ".join(f"{s['what']}: {s['reason']}" for s in skipped[:5])
         raise InputError(f"There is nothing to read{': ' + reasons if reasons else ''}.")
-    write_atomically(frozen_path, canonical_json(kept))
+    if keep:
+        write_atomically(frozen_path, canonical_json(kept))
     return Plan(recipe, units, skipped)
 
 

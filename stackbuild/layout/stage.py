@@ -21,6 +21,7 @@ from stackbuild.layout.columns import FILE_STRUCT, REPOS, UNKNOWN_LANGUAGE, poin
 from stackbuild.layout.manifest_rows import MANIFEST, manifest_rows
 from stackbuild.layout.options import LayoutOptions, cut_by_owner
 from stackbuild.schema import CLUSTERS, DATASET, DECISIONS
+from stackbuild.shards import conform
 from stackbuild.stage import Phase, PhaseOutputs, Stage
 from stackbuild.task import Task
 
@@ -153,7 +154,7 @@ class Layout(Stage[LayoutOptions]):
         found = []
         for batch in task.read("near_dedup.clusters", CLUSTERS.names):
             ids = np.frombuffer(batch.column(0).buffers()[1], np.uint8).reshape(-1, 20)[batch.column(0).offset :][: batch.num_rows]
-            found.append(batch.filter(pa.array(content_buckets(ids, task.partitions) == task.rank)))
+            found.append(conform(batch, CLUSTERS).filter(pa.array(content_buckets(ids, task.partitions) == task.rank)))
         table = pa.Table.from_batches(found, CLUSTERS)
         with task.writer("clusters", CLUSTERS, release=True, compression_level=3) as writer:
             writer.write(table.take(pc.sort_indices(table, [(n, "ascending") for n in ("cluster_id", "content_id", "repo_name", "path")])))

@@ -1,0 +1,99 @@
+"""`stackbuild plan`: the jobs of a build before it runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from stackbuild.cli.build import short
+from stackbuild.errors import InputError
+
+
+def run(recipe: str, output: Path | None, resolved: bool, schema: bool, sets: list[str], as_json: bool, offline: bool) -> None:
+    """Show the resolved values, the schema, or the jobs."""
+    from stackbuild.recipe import json_schema, load, resolved_lines
+
+    if schema:
+        print(json.dumps(json_schema(), indent=1))
+        return
+    loaded = load(recipe, sets)
+    if resolved:
+        if as_json:
+            print(json.dumps({"values": loaded.resolved(), "origins": {d: o for d, _, o in resolved_lines(loaded)}}))
+            return
+        for dotted, value, origin in resolved_lines(loaded):
+            print(f"{dotted} = {json.dumps(value)}    # {origin}")
+        return
+    from stackbuild import build as building
+
+    out = (output or Path("out")).resolve()
+    request = building.Request(loaded.resolved(), loaded.folder, out, workers=1, offline=offline)
+    plan = building.resolve(request, keep=False)
+    jobs = jobs_of(building.Build(out, plan))
+    size = sum(unit.bytes for unit in plan.units)
+    if as_json:
+        print(json.dumps({"plan": plan.digest, "units": len(plan.units), "bytes": size, "jobs": jobs, "skipped": plan.skipped, "estimate": estimate(size)}))
+        return
+    table = Table(title=f"{loaded.values['name']}: {len(plan.units):,} units, {size / 1e6:,.1f} MB", title_justify="left")
+    table.add_column("job")
+    table.add_column("tasks", justify="right")
+    table.add_column("complete", justify="right")
+    for job in jobs:
+        table.add_row(short(job["job"]), str(job["tasks"] if job["tasks"] is not None else "from its input"), str(job["complete"]))
+    Console().print(table)
+    for name, text in loaded.values["deviations"].items():
+        print(f"deviation: {name}: {text}")
+    for skip in plan.skipped:
+        print(f"not read: {skip['what']}: {skip['reason']}")
+    guess = estimate(size)
+    print(f"estimate: {guess['cpu_hours']:.2f} CPU-hours, {guess['disk_bytes'] / 1e6:,.0f} MB of disk")
+    if "near_dedup" in loaded.values:
+        show_curve(loaded.values["near_dedup"])
+
+
+def jobs_of(build: Any) -> list[dict[str, Any]]:
+    """Each job with its tasks and how many are complete; None where that follows from what comes before."""
+    found = []
+    for job in build.jobs:
+        try:
+            params = build.task_params(job)
+            complete = sum(build.found(job, rank, p) is not None for rank, p in enumerate(params))
+            found.append({"job": job.name, "tasks": len(params), "complete": complete})
+        except InputError:
+            planned = job.phase is not None and callable(job.phase.tasks)
+            found.append({"job": job.name, "tasks": None if planned else fixed(build, job), "complete": 0})
+    return found
+
+
+def fixed(build: Any, job: Any) -> int:
+    """Tasks of a job whose number does not follow from its input."""
+    if job.kind == "ingest":
+        return len(build.plan.units)
+    return 1 if job.phase is not None and job.phase.tasks == "one" else int(build.plan.partitions)
+
+
+# Measured on the benchmark corpus with the default recipe (benchmarks/pipeline.py): text through all stages, and folders.
+BYTES_PER_CPU_SECOND = 8e6
+DISK_PER_BYTE = 1.2
+
+
+def estimate(size: int) -> dict[str, float]:
+    """CPU-hours and bytes of disk that so much text takes."""
+    return {"cpu_hours": size / BYTES_PER_CPU_SECOND / 3600, "disk_bytes": size * DISK_PER_BYTE}
+
+
+def show_curve(options: dict[str, Any]) -> None:
+    """The S-curve of the near-duplicate bands, with the areas of false positives and negatives."""
+    from stackbuild.dedup.bands import error_areas, optimal_bands, s_curve
+
+    threshold, permutations = options["threshold"], options["permutations"]
+    bands = options["bands"] or optimal_bands(threshold, permutations)[0]
+    rows = permutations // bands
+    above, below = error_areas(threshold, bands, rows)
+    print(f"near-duplicates: {bands} bands of {rows}; expected false positives {above:.4f}, false negatives {below:.4f} (areas; candidates are checked)")
+    for point in s_curve(threshold, bands, rows, 10):
+        print("  " + "  ".join(f"{name} {value:.4f}" if isinstance(value, float) else name for name, value in point.items() if value is not False))
