@@ -247,8 +247,6 @@ def lies_in(root: bytes, path: bytes, mode: int, target: bytes, proof: Iterable[
     return wanted == (mode, target)
 
 
-# ---------------------------------------------------------------- SWHIDs as text
-
 TYPES: Final = ("cnt", "dir", "rev", "rel", "snp")
 QUALIFIERS: Final = ("origin", "visit", "anchor", "path", "lines", "bytes")  # in canonical order
 _CORE = re.compile(r"swh:1:(cnt|dir|rev|rel|snp):([0-9a-f]{40})", re.ASCII)
