@@ -1,8 +1,10 @@
 """IP addresses: what the gate found is parsed, and goes only if it is global, no resolver, and no version.
 
-From SantaCoder's rule (Ben Allal et al. 2023; starcoder1 2.2) and its defect D1: the words about an address are looked for
-in at most `context_bytes` before and after it, cut at the file's ends. Four single digits need a word for hosts near
-them; four numbers below 20 such a word or quotes; and a word for versions that stands nearer before it than one for hosts keeps it.
+From SantaCoder's rule (Ben Allal et al. 2023; starcoder1 2.2) and its defect D1: the words about an address are
+looked for in at most `context_bytes` before and after it, cut at the file's ends. Four numbers below 64 need a word
+for hosts near them or a "://" or "@" before them: one address in 256 has such, nearly every version and section
+number, and quotes tell nothing in a list of versions. Among plain decimals it is path data of a drawing. And a word
+for versions that stands nearer before it than one for hosts keeps it.
 """
 
 from __future__ import annotations
@@ -17,10 +19,11 @@ from stackbuild.pii.rules import Ip
 from stackbuild.pii.spans import I64, Span, Texts
 
 ENTITY: Final = "IP_ADDRESS"
-SMALL: Final = 20
+SMALL: Final = 64
 VERSION_BYTES: Final = 40  # a word for versions is looked for so far before an address
 _WORDS = re.compile(rb"[A-Z]?[a-z]+[46]?|[A-Z]+[46]?(?![a-z])")
-_QUOTES = b"\"'`"
+_DECIMAL_BEFORE = re.compile(rb"(?:^|[^0-9.])([0-9.]*[0-9])[ ,]{1,2}-?$")
+_DECIMAL_AFTER = re.compile(rb"(?:[ ,]{1,2}-?|-)([0-9.]*[0-9])")
 
 
 class AddressFinder:
@@ -60,11 +63,8 @@ class AddressFinder:
         path = before[-1:] == b"/" and before[-2:-1] not in (b"/", b'"', b"'", b" ", b"")
         if version > host or (path and host < 0):
             return False
-        near = host >= 0 or self.has_host_word(after)
-        if max(octets) < 10:
-            return near
-        quoted = before[-1:] in _QUOTES and before[-1:] != b"" and after[:1] != b"" and after[0] in b"\"'`:/"
-        return max(octets) >= SMALL or near or quoted
+        near = host >= 0 or before.endswith((b"://", b"@")) or self.has_host_word(after)
+        return near or (max(octets) >= SMALL and not among_decimals(before, after))
 
     def is_ipv6(self, value: bytes) -> bool:
         """Whether a run is an IPv6 address that may be somebody's."""
@@ -78,10 +78,12 @@ class AddressFinder:
         return self.is_global(address)
 
     def is_global(self, address: IPv4Address | IPv6Address) -> bool:
-        """Global by IANA's registries (as data, so that every version of Python answers alike), and no public resolver."""
+        """Global by IANA's registries (as data: every version of Python answers alike), and no public resolver."""
         if address.version == 6 and not any(address in network for network in self.facts.global_v6):
             return False
-        return str(address) not in self.facts.resolvers and not any(address in network for network in self.facts.special)
+        return str(address) not in self.facts.resolvers and not any(
+            address in network for network in self.facts.special
+        )
 
     def words_before(self, before: bytes) -> tuple[int, int]:
         """Where the last word for hosts and the last for versions begin before an address, -1 if there is none.
@@ -109,6 +111,12 @@ def beside_version(before: bytes, after: bytes) -> bool:
     if before[-1:] == b"-" and before[-2:-1].isalpha():
         return True
     return after[:1] in (b"-", b"+") and after[1:2].isalpha()
+
+
+def among_decimals(before: bytes, after: bytes) -> bool:
+    """A decimal number stands directly before or after it, as in the path of an SVG (".58 1.23.82.72 1.21.87")."""
+    neighbours = (_DECIMAL_BEFORE.search(before[-24:]), _DECIMAL_AFTER.match(after))
+    return any(match is not None and match[1].count(b".") in (1, 2) for match in neighbours)
 
 
 def canonical(value: str) -> str:

@@ -44,6 +44,8 @@ class EmailFinder:
                 at = begin(window, at)
                 while to > at and window[to - 1] in b"-.":
                     to -= 1
+                if window[to - 1 : to + 3] in (b"E<gt", b"E<lt"):  # Perl's documentation: E<lt>joe@here.orgE<gt>
+                    to -= 1
                 if self.is_address(window, at, to):
                     yield Span(start + at, start + to, ENTITY, RULE)
 
@@ -73,7 +75,7 @@ class EmailFinder:
 
 
 def begin(window: bytes, at: int) -> int:
-    """Where an address begins that an expression found at `at`: after an escape (\\n, \\u003c, %3C) and leading punctuation."""
+    """Where an address begins that was found at `at`: after an escape (\\n, \\u003c, %3C) and leading punctuation."""
     before = window[at - 1 : at] if at else b""
     if before == b"\\":
         slashes = len(window[max(0, at - 64) : at]) - len(window[max(0, at - 64) : at].rstrip(b"\\"))

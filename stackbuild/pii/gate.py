@@ -1,10 +1,10 @@
-"""One pass over a batch of texts that says where a rule may apply, so that expressions see a few bytes around those places.
+"""One pass over a batch of texts that says where a rule may apply: expressions then see only the bytes around there.
 
-Every rule has something that each of its matches holds: a literal (a key's prefix, the name before a secret) or a shape (a
-dot between digits, an "@" between letters). The pass walks Arrow's buffer once through an Aho-Corasick automaton over all
-literals, without regard to case, and tests the shapes beside it. A hit is tested on the spot as far as it costs a bounded number of
-steps: the literal's case, the byte before it, and whether enough bytes of the rule's alphabet follow. What remains is
-rare: on source code about one hit in 5,000 bytes.
+Every rule has something that each of its matches holds: a literal (a key's prefix, the name before a secret) or a
+shape (a dot between digits, an "@" between letters). The pass walks Arrow's buffer once through an Aho-Corasick
+automaton over all literals, without regard to case, and tests the shapes beside it. A hit is tested on the spot as
+far as it costs a bounded number of steps: the literal's case, the byte before it, whether enough bytes of the rule's
+alphabet follow. What remains is rare in source code.
 
 A gate never decides: all that it drops could not match (tests compare it with the rules over whole files).
 """
@@ -34,7 +34,7 @@ WORD, DIGIT, HEX, LOCAL, DOMAIN, URL = (np.uint8(1 << bit) for bit in range(6))
 
 @dataclass(frozen=True)
 class Anchor:
-    """A literal of a rule: at least `run` bytes of `alphabet` (bool, 256) begin within `within` bytes after it, on its line.
+    """A literal of a rule: `run` bytes of `alphabet` (bool, 256) begin within `within` bytes after it, on its line.
 
     `bounded`: no byte of [A-Za-z0-9_] stands before it.
     """
@@ -49,13 +49,18 @@ class Anchor:
 
 
 class Automaton(NamedTuple):
-    """The literals of all rules as arrays. States x classes -> state; the anchors that end in state s are
-    `out[out_at[s]:out_at[s + 1]]`; of anchor a, `literals[literal_at[a]:literal_at[a + 1]]` and `gates[a]` =
-    (rule, ignore_case, bounded, run, within, alphabet), the last a row of `alphabets`.
+    """The literals of all rules as arrays.
+
+    A state is the offset of its row in `delta`, so that the next one is delta[state + classes[byte]]; those in which
+    literals end come last, from `first_out`: their anchors are out[out_at[s]:out_at[s + 1]], s counting rows. Anchor
+    a is literals[literal_at[a]:literal_at[a + 1]] with gates[a] = (rule, ignore_case, bounded, run, within,
+    alphabet), the last a row of `alphabets`.
     """
 
     classes: U8
-    delta: npt.NDArray[np.int32]
+    delta: npt.NDArray[np.uint32]
+    width: int
+    first_out: int
     out_at: I64
     out: I64
     literals: U8
@@ -97,6 +102,11 @@ def automaton(anchors: Sequence[Anchor]) -> Automaton:
             queue.append(target)
         for symbol, target in trie[state].items():
             delta[state, symbol] = target
+    order = sorted(range(len(trie)), key=lambda state: (bool(ends[state]), state))
+    place = np.empty(len(trie), np.int64)
+    place[order] = np.arange(len(trie))
+    rows, ends = place[delta][order], [ends[state] for state in order]
+    width = len(used) + 1
     alphabets = [np.zeros(256, np.bool_)]
     gates = []
     for anchor in anchors:
@@ -107,7 +117,9 @@ def automaton(anchors: Sequence[Anchor]) -> Automaton:
         gates.append((anchor.rule, anchor.ignore_case, anchor.bounded, anchor.run if row else 0, anchor.within, row))
     return Automaton(
         classes,
-        delta,
+        (rows * width).astype(np.uint32).reshape(-1),
+        width,
+        next((number for number, end in enumerate(ends) if end), len(ends)) * width,
         np.concatenate([[0], np.cumsum([len(e) for e in ends])]).astype(np.int64),
         np.array([number for e in ends for number in e], np.int64),
         np.frombuffer(b"".join(anchor.literal for anchor in anchors), np.uint8),
@@ -138,60 +150,100 @@ _FLAGS = byte_flags()
 def hits(texts: Texts, built: Automaton) -> I64:
     """All places where a rule may apply: int64 (k, 3) of rule, start, end, ascending by start within each rule.
 
-    For a literal start to end is the literal; for IPV4 and IPV6 the whole run that may be an address; for EMAIL the "@";
-    for DOTTED the first dot; for USERINFO the "://".
+    For a literal start to end is the literal; for IPV4 and IPV6 the whole run that may be an address; for EMAIL the
+    "@"; for DOTTED the first dot; for USERINFO the "://".
     """
     found: I64 = _scan(texts.data, texts.offsets, _FLAGS, *built)
     return found[np.lexsort((found[:, 1], found[:, 0]))]
 
 
 @nb.njit(cache=True, nogil=True)
-def _scan(data: Any, offsets: Any, flags: Any, classes: Any, delta: Any, out_at: Any, out: Any, literals: Any, literal_at: Any, gates: Any, alphabets: Any) -> Any:
+def _scan(  # noqa: PLR0917 (numba takes arrays, not objects)
+    data: Any,
+    offsets: Any,
+    flags: Any,
+    classes: Any,
+    delta: Any,
+    width: int,
+    first_out: int,
+    out_at: Any,
+    out: Any,
+    literals: Any,
+    literal_at: Any,
+    gates: Any,
+    alphabets: Any,
+) -> Any:
     found = np.empty((1024, 3), np.int64)
     k = 0
+    shape = np.zeros(256, np.uint8)
+    shape[64], shape[46], shape[58] = 1, 1, 1
+    accepting = np.uint32(first_out)
     for text in range(len(offsets) - 1):
         low, high = offsets[text], offsets[text + 1]
-        state = 0
+        state = np.uint32(0)
         for at in range(low, high):
             byte = data[at]
-            state = delta[state, classes[byte]]
-            room = out_at[state + 1] - out_at[state] + 2
+            state = delta[state + classes[byte]]
+            if state < accepting and not shape[byte]:
+                continue
+            row = state // width
+            room = out_at[row + 1] - out_at[row] + 2
             if k + room > len(found):
                 bigger = np.empty((2 * len(found) + room, 3), np.int64)
                 bigger[:k] = found[:k]
                 found = bigger
-            for o in range(out_at[state], out_at[state + 1]):
+            for o in range(out_at[row], out_at[row + 1]):
                 anchor = out[o]
                 if _follows(data, low, high, at, flags, anchor, literals, literal_at, gates, alphabets):
-                    found[k, 0], found[k, 1], found[k, 2] = gates[anchor, 0], at + 1 - (literal_at[anchor + 1] - literal_at[anchor]), at + 1
+                    found[k, 0], found[k, 1], found[k, 2] = (
+                        gates[anchor, 0],
+                        at + 1 - (literal_at[anchor + 1] - literal_at[anchor]),
+                        at + 1,
+                    )
                     k += 1
-            if byte == 64:  # @
-                if _email(data, low, high, at, flags):
-                    found[k, 0], found[k, 1], found[k, 2] = EMAIL, at, at + 1
-                    k += 1
-            elif byte == 46:  # .
-                start, end = _ipv4(data, low, high, at, flags)
-                if end:
-                    found[k, 0], found[k, 1], found[k, 2] = IPV4, start, end
-                    k += 1
-                elif _dotted(data, low, high, at, flags):
-                    found[k, 0], found[k, 1], found[k, 2] = DOTTED, at, at + 1
-                    k += 1
-            elif byte == 58 and at + 1 < high:  # :
-                if data[at + 1] == 47:
-                    if at + 2 < high and data[at + 2] == 47 and _userinfo(data, at + 3, high):
-                        found[k, 0], found[k, 1], found[k, 2] = USERINFO, at, at + 3
-                        k += 1
-                else:
-                    start, end = _ipv6(data, low, high, at, flags)
-                    if end:
-                        found[k, 0], found[k, 1], found[k, 2] = IPV6, start, end
-                        k += 1
+            code, start, end = _shape(data, low, high, at, flags)
+            if code:
+                found[k, 0], found[k, 1], found[k, 2] = code, start, end
+                k += 1
     return found[:k].copy()
 
 
 @nb.njit(cache=True, nogil=True)
-def _follows(data: Any, low: int, high: int, last: int, flags: Any, anchor: int, literals: Any, literal_at: Any, gates: Any, alphabets: Any) -> bool:
+def _shape(data: Any, low: int, high: int, at: int, flags: Any) -> tuple[int, int, int]:
+    """The shape that the byte at `at` is the mark of, with its start and end; 0 for none."""
+    byte = data[at]
+    if byte == 64:  # @
+        if _email(data, low, high, at, flags):
+            return EMAIL, at, at + 1
+    elif byte == 46:  # .
+        start, end = _ipv4(data, low, high, at, flags)
+        if end:
+            return IPV4, start, end
+        if _dotted(data, low, high, at, flags):
+            return DOTTED, at, at + 1
+    elif byte == 58 and at + 1 < high:  # :
+        if data[at + 1] != 47:
+            start, end = _ipv6(data, low, high, at, flags)
+            if end:
+                return IPV6, start, end
+        elif at + 2 < high and data[at + 2] == 47 and _userinfo(data, at + 3, high):
+            return USERINFO, at, at + 3
+    return 0, 0, 0
+
+
+@nb.njit(cache=True, nogil=True)
+def _follows(  # noqa: PLR0917
+    data: Any,
+    low: int,
+    high: int,
+    last: int,
+    flags: Any,
+    anchor: int,
+    literals: Any,
+    literal_at: Any,
+    gates: Any,
+    alphabets: Any,
+) -> bool:
     """The literal that ends at `last` has its case, its boundary and the run that its rule wants after it."""
     size = literal_at[anchor + 1] - literal_at[anchor]
     start = last + 1 - size
@@ -258,11 +310,13 @@ def _ipv4(data: Any, low: int, high: int, dot: int, flags: Any) -> tuple[int, in
 
 @nb.njit(cache=True, nogil=True)
 def _ipv6(data: Any, low: int, high: int, colon: int, flags: Any) -> tuple[int, int]:
-    """Start and end of a run of hexadecimal digits, colons and dots, of which this is the first colon, that may be an address."""
+    """Start and end of a run that may be an address and of which this is the first colon, (0, 0) if it is not."""
     start = colon
     while start > low and colon - start < 5 and flags[data[start - 1]] & HEX:
         start -= 1
-    if colon - start > 4 or (start > low and (flags[data[start - 1]] & WORD or data[start - 1] == 58 or data[start - 1] == 46)):
+    if colon - start > 4 or (
+        start > low and (flags[data[start - 1]] & WORD or data[start - 1] == 58 or data[start - 1] == 46)
+    ):
         return 0, 0
     colons, digits, pairs = 0, 0, 0
     at = start
@@ -289,11 +343,8 @@ def _dotted(data: Any, low: int, high: int, dot: int, flags: Any) -> bool:
     """Six bytes of base64url between this dot and the next, and 24 before it."""
     if dot - low < 24 or dot + 8 >= high or data[dot + 7] != 46:
         return False
-    for i in range(1, 7):
-        if not flags[data[dot + i]] & URL:
-            return False
-    for i in range(1, 25):
-        if not flags[data[dot - i]] & URL:
+    for i in range(-24, 7):  # noqa: SIM110  numba has no all() over a generator
+        if i and not flags[data[dot + i]] & URL:
             return False
     return True
 
@@ -308,6 +359,6 @@ def _userinfo(data: Any, start: int, high: int) -> bool:
             return colon
         if byte == 58:
             colon = True
-        elif byte <= 32 or byte == 47 or byte == 34 or byte == 39 or byte == 60 or byte == 62:
+        elif byte <= 32 or byte in (34, 39, 47, 60, 62):
             return False
     return False

@@ -1,9 +1,10 @@
 """What takes the place of what was found.
 
-`placeholder`: `<EMAIL>`, `<KEY>`, and for an IP address one of five private addresses of its family (StarCoder2, Lozhkov
-et al. 2024, section 3.2, whose redaction has no token for IPs). `pseudonym`: one of ten addresses at a reserved domain, one of ten keys of 32
-bytes, as SantaCoder did. The choice is a hash of the seed and the value, where the originals drew it anew
-(starcoder1 D6): the same value has the same replacement, in a file and in every run. No rule finds a replacement again.
+`placeholder`: `<EMAIL>`, `<KEY>`, and for an IP address one of five private addresses of its family (StarCoder2,
+Lozhkov et al. 2024, section 3.2, whose redaction has no token for IPs). `pseudonym`: one of ten addresses at a
+reserved domain, one of ten keys of 32 bytes, as SantaCoder did. The choice is a hash of the seed and the value, where
+the originals drew it anew (starcoder1 D6): a value has one replacement, in a file and in every run. No rule finds a
+replacement again.
 """
 
 from __future__ import annotations
@@ -26,9 +27,16 @@ def _letters(kind: str, number: int, alphabet: str, length: int) -> str:
     return "".join(alphabet[byte % len(alphabet)] for byte in digest)
 
 
-PSEUDONYM_EMAILS: Final = tuple(_letters("email", k, "abcdefghijklmnopqrstuvwxyz", 5) + "@example.com" for k in range(POOL))
+PSEUDONYM_EMAILS: Final = tuple(
+    _letters("email", k, "abcdefghijklmnopqrstuvwxyz", 5) + "@example.com" for k in range(POOL)
+)
 PSEUDONYM_KEYS: Final = tuple(_letters("key", k, "abcdefghijklmnopqrstuvwxyz0123456789", 32) for k in range(POOL))
-KNOWN: Final = tuple(text.encode() for text in (*PSEUDONYM_KEYS, "<KEY>", "<EMAIL>"))
+
+
+def known_values(ip: Ip) -> tuple[bytes, ...]:
+    """Everything that redaction puts in, which no rule may take for a secret."""
+    values = ("<EMAIL>", "<KEY>", *PSEUDONYM_EMAILS, *PSEUDONYM_KEYS, *ip.synthetic_v4, *ip.synthetic_v6)
+    return tuple(value.encode() for value in values)
 
 
 class Replacer:

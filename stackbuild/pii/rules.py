@@ -1,7 +1,7 @@
 """The rules as data: `rules.toml` read, checked and compiled for RE2.
 
 RE2 matches in time linear in its input whatever the pattern, so no text can make a rule slow. Patterns see bytes
-(Latin-1): positions are bytes of the UTF-8 text, and `\\b` and `\\w` are ASCII. `lint` refuses what would be quietly wrong.
+(Latin-1): positions are bytes of the UTF-8 text, `\\b` and `\\w` are ASCII. `lint` refuses what would be quietly wrong.
 """
 
 from __future__ import annotations
@@ -26,7 +26,17 @@ RULES_FILE: Final = Path(__file__).with_name("rules.toml")
 FORMAT: Final = 1
 SHAPES: Final = {"dotted": DOTTED, "userinfo": USERINFO}
 CHECKS: Final = frozenset(
-    {"crc32-base62", "has-digit", "not-hex", "discord-id", "not-weak-password", "random", "name", "not-uuid", "not-digest"}
+    {
+        "crc32-base62",
+        "has-digit",
+        "not-hex",
+        "discord-id",
+        "not-weak-password",
+        "random",
+        "name",
+        "not-uuid",
+        "not-digest",
+    }
 )
 WORD: Final = "A-Za-z0-9_"
 
@@ -37,9 +47,9 @@ Network = IPv4Network | IPv6Network
 class Rule:
     """A rule for secrets.
 
-    `pattern`: RE2 over bytes; the group `secret` (secret1, secret2) is the value, `name` what it is assigned to. A match lies within `before` bytes
-    before and `reach` bytes after the place that the gate gives. `edge`: bytes that may not stand beside the value.
-    `shape`: "pem" for private keys, which are no regular language worth having.
+    `pattern`: RE2 over bytes; the group `secret` (secret1, secret2) is the value, `name` what it is assigned to. A
+    match lies within `before` bytes before and `reach` bytes after the place that the gate gives. `edge`: bytes that
+    may not stand beside the value. `shape`: "pem" for private keys, which are no regular language worth having.
     """
 
     id: str
@@ -48,7 +58,8 @@ class Rule:
     name_group: int
     before: int
     reach: int
-    edge: frozenset[int]
+    edge_before: frozenset[int]
+    edge_after: frozenset[int]
     prefixes: tuple[bytes, ...]
     entropy: float
     repeats: bool
@@ -62,6 +73,7 @@ class Secrets:
 
     placeholders: Any
     repeat: int
+    weak_parts: Any
     weak_passwords: frozenset[bytes]
     digest_words: Any
     digest_lengths: frozenset[int]
@@ -127,7 +139,9 @@ def load(path: Path = RULES_FILE) -> RuleBook:
             _ip(data["ip"]),
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"The rules file {path.name} cannot be used: {error}. Mend that entry, or take the file as installed.") from error
+        raise InputError(
+            f"The rules file {path.name} cannot be used: {error}. Mend that entry, or take the file as installed."
+        ) from error
 
 
 def compiled(pattern: str) -> Any:
@@ -193,30 +207,31 @@ def _token(entry: dict[str, Any], alphabets: dict[str, str]) -> Rule:
     pattern = compiled(f"(?:{prefixes})[{alphabet}]{{{low},{high}}}")
     edge = members(WORD) | members(alphabet)
     longest = max(len(prefix) for prefix in entry["prefixes"])
-    return _rule(entry, pattern, (0,), 0, longest + high + 2, edge, tuple(p.encode() for p in entry["prefixes"]))
+    return _rule(
+        entry, pattern, (0,), 0, longest + high + 2, (edge, edge), tuple(p.encode() for p in entry["prefixes"])
+    )
 
 
 def _pattern(entry: dict[str, Any]) -> Rule:
     if entry.get("shape") == "pem":
-        return _rule(entry, None, (), 0, 0, np.zeros(256, np.bool_), ())
+        return _rule(entry, None, (), 0, 0, (members(""), members("")), ())
     pattern = compiled(entry["pattern"])
     index = {name.decode(): number for name, number in pattern.groupindex.items()}
     groups = tuple(index[name] for name in sorted(index) if name.startswith("secret"))
     if not groups:
         raise ValueError(f"{entry['id']}: the pattern has no group `secret`")
-    edge = members(WORD) | (members("+/=-") if groups == (index["secret"],) and "shape" not in entry else members(WORD))
-    if entry.get("shape") == "userinfo" or len(groups) > 1:
-        edge = np.zeros(256, np.bool_)  # quotes, or a colon and an "@", are its edges
-    return _rule(entry, pattern, groups, index.get("name", 0), entry["reach"], edge, ())
+    own_edges = entry.get("shape") == "userinfo" or len(groups) > 1  # a colon and an "@", or quotes
+    edges = tuple(members("" if own_edges else entry.get(side, WORD)) for side in ("edge_before", "edge_after"))
+    return _rule(entry, pattern, groups, index.get("name", 0), entry["reach"], edges, ())
 
 
-def _rule(
+def _rule(  # noqa: PLR0917
     entry: dict[str, Any],
     pattern: Any,
     groups: tuple[int, ...],
     name_group: int,
     reach: int,
-    edge: npt.NDArray[np.bool_],
+    edges: tuple[npt.NDArray[np.bool_], ...],
     prefixes: tuple[bytes, ...],
 ) -> Rule:
     if not entry["source"]:
@@ -228,7 +243,8 @@ def _rule(
         name_group=name_group,
         before=entry.get("before", 2 if prefixes else reach),
         reach=reach,
-        edge=frozenset(np.flatnonzero(edge).tolist()),
+        edge_before=frozenset(np.flatnonzero(edges[0]).tolist()),
+        edge_after=frozenset(np.flatnonzero(edges[1]).tolist()),
         prefixes=prefixes,
         entropy=float(entry.get("entropy", 0)),
         repeats=entry.get("repeats", False),
@@ -239,6 +255,8 @@ def _rule(
 
 def members(alphabet: str) -> npt.NDArray[np.bool_]:
     """Which bytes an alphabet holds, written as between brackets (bool, 256)."""
+    if not alphabet:
+        return np.zeros(256, np.bool_)
     wanted = re.compile(f"[{alphabet}]")
     return np.array([wanted.fullmatch(chr(byte)) is not None for byte in range(256)])
 
@@ -252,6 +270,7 @@ def _secrets(data: dict[str, Any]) -> Secrets:
     return Secrets(
         any_of(data["placeholders"]),
         data["repeat"],
+        any_of(data["weak_parts"]),
         frozenset(word.encode() for word in data["weak_passwords"]),
         any_of(data["digest_words"]),
         frozenset(data["digest_lengths"]),

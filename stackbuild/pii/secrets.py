@@ -1,8 +1,9 @@
 """Keys and other secrets: the rules of `rules.toml`, and the tests that keep what is no secret.
 
-Precision comes before recall: a value falls if it is a placeholder, too regular, a digest behind a digest's name, or, for
-the rule that only knows a name, if it reads like words. Each occurrence is judged by the line before it alone, so that a
-file full of digests hides no key (starcoder1 D2, D4). A value that is kept is then taken out wherever it stands in the file.
+Precision comes before recall: a value falls if it is a placeholder, too regular, a digest behind a digest's name, or,
+for the rule that only knows a name, if it reads like words. Each occurrence is judged by the line before it alone, so
+that a file full of digests hides no key (starcoder1 D2, D4). A value that is a secret is taken out wherever it stands
+in its file.
 """
 
 from __future__ import annotations
@@ -31,9 +32,13 @@ PEM_BYTES: Final = 64 * 1024
 PEM_BODY: Final = 64  # bytes of base64 that make a key of what stands between two PEM lines
 
 _PEM_LABEL = re.compile(rb"-----BEGIN (?:[A-Z0-9]{1,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----")
-_BASE64_RUN = re.compile(rb"[A-Za-z0-9+/]{16,}={0,2}|(?<=[\s\"'\\n])[A-Za-z0-9+/=]{2,}")
+_PEM_BLANK = re.compile(
+    rb"\\[nrt]|(?:Proc-Type|DEK-Info|Comment|Version|Charset|Hash): ?[^\r\n\\]*"
+)  # escapes, headers
+_BASE64_RUN = re.compile(rb"[A-Za-z0-9+/]{16,}={0,2}|(?<=[\s\"'])[A-Za-z0-9+/=]{2,}")
 _HEX = re.compile(rb"[0-9a-f]+|[0-9A-F]+")
 _UUID = re.compile(rb"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_VARIABLE = re.compile(rb"[A-Z]+(?:_[A-Z]+)+")
 _LETTERS = re.compile(rb"[A-Za-z]{2,}")
 
 
@@ -74,7 +79,7 @@ class SecretFinder:
             "not-uuid": lambda value, name, line: not _UUID.fullmatch(value),
             "not-digest": lambda value, name, line: not self.is_digest(value, line),
             "discord-id": lambda value, name, line: is_snowflake(value.partition(b".")[0]),
-            "not-weak-password": lambda value, name, line: value.lower() not in self.facts.weak_passwords,
+            "not-weak-password": lambda value, name, line: self.is_password(value),
             "random": lambda value, name, line: self.looks_random(value),
             "name": lambda value, name, line: not self.facts.public_names.search(name.lower()),
         }
@@ -98,7 +103,9 @@ class SecretFinder:
                     continue  # longer than any match of this rule
                 group = next(g for g in rule.groups if match.start(g) >= 0)
                 at, to = match.span(group)
-                if (at and window[at - 1] in rule.edge) or (to < len(window) and window[to] in rule.edge):
+                if at == match.start() and at and window[at - 1] in rule.edge_before:
+                    continue
+                if to < len(window) and window[to] in rule.edge_after:
                     continue
                 name = match.group(rule.name_group) if rule.name_group else b""
                 before = texts.read(max(low, start + at - LINE_BYTES), start + at)
@@ -123,7 +130,20 @@ class SecretFinder:
 
     def is_digest(self, value: bytes, line: bytes) -> bool:
         """A hexadecimal value of a digest's length behind a word for digests on its line."""
-        return len(value) in self.facts.digest_lengths and bool(_HEX.fullmatch(value)) and bool(self.facts.digest_words.search(line.lower()))
+        return (
+            len(value) in self.facts.digest_lengths
+            and bool(_HEX.fullmatch(value))
+            and bool(self.facts.digest_words.search(line.lower()))
+        )
+
+    def is_password(self, value: bytes) -> bool:
+        """Neither a well-known password, nor a name of one or of a variable."""
+        lower = value.lower()
+        return (
+            lower not in self.facts.weak_passwords
+            and not self.facts.weak_parts.search(lower)
+            and not _VARIABLE.fullmatch(value)
+        )
 
     def looks_random(self, value: bytes) -> bool:
         """At least two digits and a letter, and not made of words.
@@ -141,14 +161,17 @@ class SecretFinder:
 
         The search from a BEGIN ends at the next five dashes, so all searches together read a file once.
         """
+        file, whole, low = -1, b"", 0
         for _, start, _ in hits.tolist():
-            high = int(texts.offsets[texts.file_of(start) + 1])
-            label = _PEM_LABEL.match(texts.view[start : min(high, start + 80)])
+            if (holder := texts.file_of(start)) != file:
+                file, low = holder, int(texts.offsets[holder])
+                whole = texts.read(low, int(texts.offsets[holder + 1]))
+            label = _PEM_LABEL.match(whole, start - low, start - low + 80)
             if not label:
                 continue
-            block = texts.read(start + label.end(), min(high, start + PEM_BYTES))
-            stop = block.find(b"-----")
-            body = block if stop < 0 else block[:stop]
+            stop = whole.find(b"-----", label.end(), label.end() + PEM_BYTES)
+            body = whole[label.end() : stop if stop >= 0 else label.end() + PEM_BYTES]
+            body = _PEM_BLANK.sub(lambda match: b" " * len(match.group()), body)
             runs = [run.span() for run in _BASE64_RUN.finditer(body)]
             long = [run for run in runs if run[1] - run[0] >= 16]
             if sum(to - at for at, to in long) < PEM_BODY:
@@ -157,7 +180,7 @@ class SecretFinder:
             last = max(to for at, to in runs) if stop >= 0 else long[-1][1]
             value = body[first:last]
             if not self.facts.placeholders.search(value.lower()[:PEM_BODY]) and entropy(value) >= 3.5:
-                yield Span(start + label.end() + first, start + label.end() + last, KEY, rule.id)
+                yield Span(low + label.end() + first, low + label.end() + last, KEY, rule.id)
 
 
 def windows(texts: Texts, hits: I64, before: int, reach: int) -> Iterator[tuple[int, int, int, int]]:
@@ -215,7 +238,9 @@ def repeated(texts: Texts, spans: Sequence[Span]) -> Iterator[Span]:
             start = last + 1 - size
             if (low + start, low + last + 1) in known:
                 continue
-            if not (start and _is_alnum(whole[start - 1])) and not (last + 1 < len(whole) and _is_alnum(whole[last + 1])):
+            if not (start and _is_alnum(whole[start - 1])) and not (
+                last + 1 < len(whole) and _is_alnum(whole[last + 1])
+            ):
                 yield Span(low + start, low + last + 1, span.entity, span.rule)
 
 

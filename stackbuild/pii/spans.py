@@ -47,9 +47,11 @@ class Texts:
         """The texts of a large_string array, without a copy; a null is an empty text."""
         _, offsets, data = column.buffers()
         n = len(column)
-        where = np.frombuffer(offsets, np.int64, n + 1, column.offset * 8) if offsets and n else np.zeros(n + 1, np.int64)
+        where = (
+            np.frombuffer(offsets, np.int64, n + 1, column.offset * 8) if offsets and n else np.zeros(n + 1, np.int64)
+        )
         array = np.frombuffer(data, np.uint8) if data else np.zeros(0, np.uint8)
-        return cls(array, where, memoryview(array))
+        return cls(array, where, array.data)
 
     def file_of(self, position: int) -> int:
         """The number of the text that holds the byte at `position`."""
@@ -63,8 +65,8 @@ class Texts:
 def merged(spans: Iterable[Span]) -> list[Span]:
     """Spans in order, of which no two overlap: what overlaps becomes one span over all of it, named by its longest.
 
-    A tie goes to the first, then to the rule's name. Spans that only touch stay apart. So no byte that any rule found is
-    left in the text, and the longest rule says what stands there instead.
+    A tie goes to the first, then to the rule's name. Spans that only touch stay apart. So no byte that any rule found
+    is left in the text, and the longest rule says what stands there instead.
     """
     out: list[Span] = []
     best: Span | None = None  # the longest of the spans that out[-1] is made of
@@ -91,7 +93,11 @@ def column_of(spans: Sequence[Span], replacements: Sequence[str], texts: Texts) 
         pa.array([span.rule for span in spans], pa.string()),
         pa.array(list(replacements), pa.string()),
     ]
-    counts = np.bincount(files, minlength=len(texts.offsets) - 1) if len(spans) else np.zeros(len(texts.offsets) - 1, np.int64)
+    counts = (
+        np.bincount(files, minlength=len(texts.offsets) - 1)
+        if len(spans)
+        else np.zeros(len(texts.offsets) - 1, np.int64)
+    )
     ends = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
     values = pa.StructArray.from_arrays(fields, fields=list(SPANS.value_type))
     return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), values, type=SPANS)
@@ -105,8 +111,8 @@ def counts_of(column: pa.Array) -> pa.Array:
 def redacted(text: pa.LargeStringArray, column: pa.Array) -> pa.LargeStringArray:
     """The texts with the spans of `column` replaced; the very same array if there are none.
 
-    Spans of a file are ascending and do not overlap (ValueError otherwise, or if one leaves its text). The new buffer is
-    one join over the pieces between spans, so a batch costs one copy of its bytes.
+    Spans of a file are ascending and do not overlap (ValueError otherwise, or if one leaves its text). The new buffer
+    is one join over the pieces between spans, so a batch costs one copy of its bytes.
     """
     values = column.flatten()
     if not len(values):
@@ -118,10 +124,6 @@ def redacted(text: pa.LargeStringArray, column: pa.Array) -> pa.LargeStringArray
     if (starts < first).any() or (ends > last).any() or (starts > ends).any() or (starts[1:] < ends[:-1]).any():
         raise ValueError("spans of a text overlap, are out of order, or reach beyond it")
     new = [word.encode() for word in values.field("replacement").to_pylist()]
-    return _rebuilt(text, texts, starts, ends, files, new)
-
-
-def _rebuilt(text: pa.Array, texts: Texts, starts: I64, ends: I64, files: I64, new: list[bytes]) -> pa.LargeStringArray:
     pieces: list[Any] = []
     at = int(texts.offsets[0])
     for start, end, word in zip(starts.tolist(), ends.tolist(), new, strict=True):

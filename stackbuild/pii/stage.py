@@ -18,7 +18,7 @@ from pydantic import Field
 from stackbuild.pii import gate, rules, secrets
 from stackbuild.pii.addresses import AddressFinder
 from stackbuild.pii.emails import EmailFinder
-from stackbuild.pii.replacements import KNOWN, Mode, Replacer
+from stackbuild.pii.replacements import Mode, Replacer, known_values
 from stackbuild.pii.secrets import SecretFinder
 from stackbuild.pii.spans import I64, Carried, Span, Texts, column_of, counts_of, merged, redacted
 from stackbuild.schema import SPANS
@@ -40,12 +40,15 @@ class Finder(Protocol):
 FINDERS: Mapping[str, Callable[[rules.RuleBook], Finder]] = {
     "EMAIL": lambda book: EmailFinder(book.email),
     "IP_ADDRESS": lambda book: AddressFinder(book.ip),
-    "KEY": lambda book: SecretFinder(book, KNOWN),
+    "KEY": lambda book: SecretFinder(book, known_values(book.ip)),
 }
 
 
 class PiiOptions(Options):
-    mode: Mode = Field("placeholder", description="<EMAIL> and <KEY>, or made-up values in their places; IP addresses always get private ones")
+    mode: Mode = Field(
+        "placeholder",
+        description="<EMAIL> and <KEY>, or made-up values in their places; IP addresses always get private ones",
+    )
     entities: tuple[Literal["EMAIL", "IP_ADDRESS", "KEY"], ...] = Field(
         ("EMAIL", "IP_ADDRESS", "KEY"), min_length=1, description="what is looked for"
     )
@@ -70,8 +73,9 @@ class Detection:
 def settled(text: pa.LargeStringArray, detect: Callable[[Texts], list[Span]], replacer: Replacer) -> pa.Array:
     """The column `pii_spans` for n texts: after their replacement `detect` finds nothing.
 
-    Replacing one finding can lay another bare (a word inside an address said "version" of what follows it). Such rows are
-    searched again; a row that has not settled after ROUNDS, which takes intent, becomes one span of the rule UNSETTLED.
+    Replacing one finding can lay another bare (a word inside an address said "version" of what follows it). Such rows
+    are searched again; a row that has not settled after ROUNDS, which takes intent, becomes one span of the rule
+    UNSETTLED.
     """
     texts = Texts.of(text)
     spans = detect(texts)
@@ -85,7 +89,7 @@ def settled(text: pa.LargeStringArray, detect: Callable[[Texts], list[Span]], re
         more = detect(Texts.of(new_text))
         if not more:
             return column
-        part, unsettled = _carried(part_text, part, new_text, more, replacer, last=turn == ROUNDS - 1)
+        part, unsettled = _carried(part_text, part, new_text, more, replacer=replacer, last=turn == ROUNDS - 1)
         chosen = np.arange(len(column))
         chosen[rows] = len(column) + np.arange(len(rows))
         column = pa.concat_arrays([column, part]).take(pa.array(chosen))
@@ -94,7 +98,7 @@ def settled(text: pa.LargeStringArray, detect: Callable[[Texts], list[Span]], re
 
 
 def _carried(
-    text: pa.Array, column: pa.Array, new_text: pa.Array, more: list[Span], replacer: Replacer, last: bool
+    text: pa.Array, column: pa.Array, new_text: pa.Array, more: list[Span], *, replacer: Replacer, last: bool
 ) -> tuple[pa.Array, I64]:
     """The spans of some rows together with those found in their redacted texts, and which rows got new ones."""
     old, new = Texts.of(text), Texts.of(new_text)
@@ -109,7 +113,9 @@ def _carried(
         if file in found and last:
             here = [Span(base, int(old.offsets[file + 1]), "KEY", UNSETTLED)]
         elif file in found:
-            way = Carried([s["start"] for s in known], [s["end"] for s in known], [len(s["replacement"].encode()) for s in known])
+            way = Carried(
+                [s["start"] for s in known], [s["end"] for s in known], [len(s["replacement"].encode()) for s in known]
+            )
             for span in found[file]:
                 start, end = way.back(span.start - fresh, span.end - fresh)
                 here.append(Span(base + start, base + end, span.entity, span.rule))

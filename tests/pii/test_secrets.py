@@ -1,0 +1,239 @@
+"""Secrets: every rule of rules.toml finds its own kind, and what is no secret stays."""
+
+from __future__ import annotations
+
+import random
+from base64 import urlsafe_b64encode
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stackbuild.pii import gate, rules
+from stackbuild.pii.replacements import known_values
+from stackbuild.pii.secrets import SecretFinder, crc_is_right, entropy, has_run, is_snowflake
+from stackbuild.pii.spans import Span, Texts
+from stackbuild.pii.stage import Detection
+
+BOOK = rules.load()
+FINDER = SecretFinder(BOOK, known_values(BOOK.ip))
+DETECTION = Detection(BOOK, ["KEY"])
+ALNUM = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+URL = ALNUM + "_-"
+BASE64 = ALNUM + "+/"
+HEX = "0123456789abcdef"
+UPPER = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+
+
+def drawn(alphabet: str, length: int, seed: int = 1) -> str:
+    """Bytes drawn at random, always the same: no test holds a key of anyone."""
+    return "".join(random.Random(f"{alphabet}{length}{seed}").choices(alphabet, k=length))
+
+
+def spans(text: str) -> list[tuple[str, str]]:
+    """(rule, value) of all that is found in one text."""
+    data = text.encode()
+    found = DETECTION.spans(Texts.of(pa.array([text], pa.large_string())))
+    return [(span.rule, data[span.start : span.end].decode()) for span in found]
+
+
+def uuid(seed: int = 1) -> str:
+    return "-".join(drawn(HEX, n, seed) for n in (8, 4, 4, 4, 12))
+
+
+PEM_BODY = "\n".join(drawn(BASE64, 64, k) for k in range(6)) + "\nabcd=="
+
+# (rule, text before, value, text after)
+GOLDEN = [
+    ("aws-access-key-id", "id=", "AKIA" + drawn("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", 16), "\n"),
+    ("aws-secret-access-key", "aws_secret_access_key = ", drawn(BASE64, 40), "\n"),
+    ("aws-secret-access-key", '"SecretAccessKey": "', drawn(BASE64, 40), '"'),
+    ("google-api-key", "?key=", "AIza" + drawn(URL[:-1], 35), "&x"),
+    ("google-oauth-secret", "'", "GOCSPX-" + drawn(ALNUM, 28), "'"),
+    ("azure-storage-key", "AccountName=a;AccountKey=", drawn(BASE64, 86) + "==", ";"),
+    ("digitalocean-token", "", "dop_v1_" + drawn(HEX, 64), ""),
+    ("heroku-api-key", "", "HRKU-AA" + drawn(ALNUM, 58), "\r\n"),
+    ("heroku-api-key-uuid", "HEROKU_API_KEY=", uuid(), "\n"),
+    ("github-token", "git clone https://", "ghp_" + drawn(ALNUM, 36), "@github.com/x"),
+    ("github-token", "", "ghs_" + drawn(ALNUM, 36), ""),
+    ("github-refresh-token", "", "ghr_" + drawn(ALNUM, 76), " "),
+    ("github-fine-grained-token", "", "github_pat_" + drawn(ALNUM, 22) + "_" + drawn(ALNUM, 59), "."),
+    ("gitlab-token", ": ", "glpat-" + drawn(ALNUM, 20), "\n"),
+    ("npm-token", "_authToken=", "npm_" + drawn(ALNUM, 36), "\n"),
+    ("pypi-token", "password = ", "pypi-AgEIcHlwaS5vcmc" + drawn(URL, 150), "\n"),
+    ("slack-token", "(", "xoxb-" + drawn("0123456789", 12) + "-" + drawn(ALNUM, 24), ")"),
+    (
+        "slack-webhook",
+        "https://hooks.slack.com/services/",
+        "T" + drawn(UPPER, 8) + "/B" + drawn(UPPER, 8) + "/" + drawn(ALNUM, 24),
+        '"',
+    ),
+    ("stripe-key", "'", "sk_live_" + drawn(ALNUM, 24), "'"),
+    ("stripe-key", "'", "rk_live_" + drawn(ALNUM, 99), "'"),
+    ("stripe-webhook-secret", "", "whsec_" + drawn(ALNUM, 32), ""),
+    ("sendgrid-key", "SG.", drawn(URL[:-1], 22) + "." + drawn(URL[:-1], 43), "\n"),
+    ("twilio-key", '"', "SK" + drawn(HEX, 32), '"'),
+    ("mailchimp-key", "=", drawn(HEX, 32) + "-us12", "\n"),
+    (
+        "discord-bot-token",
+        "run('",
+        urlsafe_b64encode(b"123498761234987612").decode() + "." + drawn(ALNUM, 6) + "." + drawn(ALNUM, 27),
+        "')",
+    ),
+    ("telegram-bot-token", "bot", "", ""),  # replaced below: letters before the number are no edge
+    ("openai-key", "", "sk-proj-" + drawn(ALNUM, 60), ""),
+    ("openai-legacy-key", "Bearer ", "sk-" + drawn(ALNUM, 48), "\n"),
+    ("anthropic-key", "", "sk-ant-api03-" + drawn(ALNUM, 93) + "AA", " "),
+    ("huggingface-token", "", "hf_" + drawn(ALNUM[:52], 34), ""),
+    ("jwt", "Bearer ", "eyJ" + drawn(ALNUM, 33) + ".eyJ" + drawn(ALNUM, 120) + "." + drawn(URL[:-1], 43), "\n"),
+    ("private-key", "-----BEGIN RSA PRIVATE KEY-----\n", PEM_BODY, "\n-----END RSA PRIVATE KEY-----\n"),
+    (
+        "private-key",
+        '"-----BEGIN PRIVATE KEY-----\\n',
+        PEM_BODY.replace("\n", "\\n"),
+        '\\n-----END PRIVATE KEY-----\\n"',
+    ),
+    ("url-credentials", "postgres://app:", "Zk3" + drawn(ALNUM, 9), "@db.internal:5432/x"),
+    ("assigned-secret", 'client_secret = "', drawn(ALNUM, 32), '"'),
+    ("assigned-secret", '"apiKey": \'', drawn(HEX, 32), "'"),
+    ("assigned-secret", "TOKEN := `", drawn(BASE64, 40, 3), "`"),
+]
+GOLDEN = [row for row in GOLDEN if row[2]] + [
+    ("telegram-bot-token", "token ", drawn("123456789", 9) + ":AA" + drawn(URL[:-1], 33), "\n")
+]
+
+
+@pytest.mark.parametrize(("rule", "before", "value", "after"), GOLDEN)
+def test_a_rule_finds_its_kind(rule: str, before: str, value: str, after: str) -> None:
+    assert (rule, value) in spans(f"x\n{before}{value}{after}") or spans(f"x\n{before}{value}{after}")[0][1] == value
+
+
+@pytest.mark.parametrize(("rule", "before", "value", "after"), GOLDEN)
+def test_a_key_may_stand_at_the_start_and_at_the_end(rule: str, before: str, value: str, after: str) -> None:
+    """D2: a key at byte 0 must not fail."""
+    assert [found for _, found in spans(before + value + after)] == [value]
+
+
+def test_every_rule_has_a_golden_vector() -> None:
+    assert {rule.id for rule in BOOK.rules} == {row[0] for row in GOLDEN}
+
+
+@pytest.mark.parametrize(
+    ("rule", "before", "value", "after"), [row for row in GOLDEN if row[0] in {r.id for r in BOOK.rules if r.prefixes}]
+)
+def test_a_token_that_is_longer_is_another_thing(rule: str, before: str, value: str, after: str) -> None:
+    found = spans(f"{before}{value}{drawn(ALNUM, 1200)}{after}")
+    assert not found or found[0][0] != rule
+
+
+def test_github_checksum() -> None:
+    """A published sample token: its last six bytes are the CRC-32 of the 30 before them, in base62."""
+    assert crc_is_right(b"zQWBuTSOoRi4A9spHcVY5ncnsDkxkJ" + b"0mLq17")
+    assert not crc_is_right(b"zQWBuTSOoRi4A9spHcVY5ncnsDkxkJ" + b"0mLq18")
+
+
+def test_a_right_checksum_outweighs_a_word_in_the_token() -> None:
+    import zlib
+
+    from stackbuild.pii.secrets import BASE62
+
+    body = "example" + drawn(ALNUM, 23)
+    crc, digits = zlib.crc32(body.encode()), ""
+    while crc:
+        crc, digit = divmod(crc, 62)
+        digits = BASE62[digit] + digits
+    assert spans(f"ghp_{body}{digits.rjust(6, '0')}") and not spans(f"ghp_{body}AAAAAA")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "AKIAIOSFODNN7EXAMPLE",
+        "ghp_" + "x" * 36,
+        "ghp_" + "0" * 36,
+        "sk_live_your_key_goes_here_0000",
+        "password = 'correct-horse-battery-staple'",
+        'api_key = "INSERT_YOUR_API_KEY_HERE"',
+        'token = "${{ secrets.GITHUB_TOKEN }}"',
+        'secret: "{{ lookup_the_secret_of_0123 }}"',
+        'token_url = "https://auth.internal/oauth2/token/v2"',
+        'PublicKeyToken="' + drawn(HEX, 32) + '"',
+        'tokenizer_file = "' + drawn(HEX, 40) + '"',
+        'sha_token = "sha1 of it:' + '"',
+        'secretName: "myServiceAccountCredentialsV2x1"',
+        'key = "' + drawn(ALNUM, 32) + '"',
+        "https://user:password@host.io/",
+        "https://user:${PASSWORD}@host.io/",
+        "https://token:MY_GITHUB_SECRET@host.io/",
+        "postgres://postgres:postgres@db/x",
+        "task-sk-risk desk-" + drawn(ALNUM, 48),
+        "-----BEGIN RSA PRIVATE KEY-----\n...\n-----END RSA PRIVATE KEY-----",
+        "-----BEGIN PUBLIC KEY-----\n" + PEM_BODY + "\n-----END PUBLIC KEY-----",
+        "-----BEGIN CERTIFICATE-----\n" + PEM_BODY + "\n-----END CERTIFICATE-----",
+        "commit " + drawn(HEX, 40),
+        drawn(HEX, 32) + "-usage",
+        'client_secret = "' + uuid() + '"',
+        "MzQ1" + drawn(ALNUM, 20) + ".abcdef." + drawn(ALNUM, 27),
+    ],
+)
+def test_what_is_no_secret_stays(text: str) -> None:
+    assert spans(text) == []
+
+
+def test_a_digest_behind_its_word_stays_and_judges_no_other() -> None:
+    """D2, D4: each occurrence by its own line; a hundred digests hide no key."""
+    digest, secret = drawn(HEX, 40, 1), drawn(HEX, 40, 2)
+    text = f'sha1 secret = "{digest}"\n' * 100 + f'secret = "{secret}"\n'
+    assert spans(text) == [("assigned-secret", secret)]
+
+
+def test_a_private_key_beside_a_hundred_digests() -> None:
+    """D4."""
+    text = "".join(f"sha256 hash {drawn(HEX, 64, k)}\n" for k in range(100))
+    text += f"-----BEGIN EC PRIVATE KEY-----\r\n{PEM_BODY}\r\n-----END EC PRIVATE KEY-----\r\n"
+    assert spans(text) == [("private-key", PEM_BODY)]
+
+
+def test_a_secret_is_a_secret_wherever_it_stands() -> None:
+    """D2: two occurrences. The first, in a comment, is known only by the second."""
+    secret = drawn(ALNUM, 32)
+    text = f'# {secret}\nsecret = "{secret}"\nx{secret}\n'
+    assert spans(text) == [("assigned-secret", secret)] * 2
+
+
+def test_an_encrypted_private_key_keeps_its_headers() -> None:
+    head = f"-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,{drawn(HEX, 32)}\n\n"
+    assert spans(f"{head}{PEM_BODY}\n-----END RSA PRIVATE KEY-----") == [("private-key", PEM_BODY)]
+
+
+def test_a_torn_private_key_goes_too() -> None:
+    assert spans(f"-----BEGIN PRIVATE KEY-----\n{PEM_BODY}")[0][0] == "private-key"
+
+
+def test_measures() -> None:
+    assert entropy(b"aaaa") == 0 and entropy(b"ab") == 1 and entropy(b"") == 0
+    assert has_run(b"xaaab", 3) and not has_run(b"xaabaa", 3) and not has_run(b"", 1)
+    assert is_snowflake(urlsafe_b64encode(b"1" * 18)) and not is_snowflake(b"MMMMMMMMMMMMMMMMMMMMMMMM")
+
+
+FRAGMENTS = st.sampled_from([row[1] + row[2] + row[3] for row in GOLDEN] + [row[2][:-1] for row in GOLDEN])
+FILLER = st.text(st.sampled_from("ab.:/@-_ =\"'\n\r\té漢\x00sk"), max_size=40)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.one_of(FRAGMENTS, FILLER), max_size=8))
+def test_the_gate_loses_nothing(parts: list[str]) -> None:
+    """What the windows about the gate's hits give is what each rule gives over the whole text."""
+    text = "".join(parts) or "x"
+    texts = Texts.of(pa.array([text], pa.large_string()))
+    hits = gate.hits(texts, DETECTION.automaton)
+    gated = {span for span in FINDER.find(texts, hits) if span.rule != "private-key"}
+    whole: set[Span] = set()
+    for number, rule in enumerate(BOOK.rules):
+        if rule.shape != "pem":
+            everywhere = replace(rule, before=len(texts.data), reach=len(texts.data))
+            whole |= set(FINDER._matches(texts, np.array([[number, 0, 0]]), everywhere))
+    assert gated == whole
