@@ -12,7 +12,7 @@ from typing import Any
 from stackbuild import __version__, registry
 from stackbuild.errors import InputError, RecipeError, StackbuildError
 from stackbuild.hashing import uniform
-from stackbuild.identity import engine_version
+from stackbuild.identity import engine_version, without_places
 from stackbuild.launch import JobReport, Launch, Progress, Silent, only_one
 from stackbuild.plan import Build, Plan
 from stackbuild.publish import publish, publish_manifest_folder
@@ -88,14 +88,19 @@ def description(plan: Plan, complete: bool) -> dict[str, Any]:
     """build.json: the resolved recipe, its digest, the versions of every tool; nothing of this machine or this hour."""
     return {
         "stackbuild": __version__,
-        "recipe": plan.recipe,
-        "recipe_digest": digest(plan.recipe),
+        "recipe": without_places(plan.recipe),
+        "recipe_digest": recipe_digest(plan.recipe),
         "plan": plan.digest,
         "seed": plan.seed,
         "complete": complete,
         "units": len(plan.units),
         "engines": {name: engine_version(name) for name in ENGINES},
     }
+
+
+def recipe_digest(recipe: dict[str, Any]) -> str:
+    """Names a resolved recipe wherever its files lie."""
+    return digest(without_places(recipe))
 
 
 def refused(build: Build) -> list[dict[str, str]]:
@@ -124,7 +129,7 @@ def resolve(request: Request, keep: bool = True) -> Plan:
         recipe["sample"] = request.sample
     frozen_path = request.out / "plans" / "sources.json"
     frozen = json.loads(frozen_path.read_bytes()) if frozen_path.exists() and not request.update else {}
-    unfinished = not previous_complete(request.out, digest(recipe))
+    unfinished = not previous_complete(request.out, recipe_digest(recipe))
     units: list[Unit] = []
     skipped: list[dict[str, str]] = []
     kept: dict[str, Any] = {}
@@ -150,13 +155,13 @@ def resolve(request: Request, keep: bool = True) -> Plan:
     return Plan(recipe, units, skipped)
 
 
-def previous_complete(out: Path, recipe_digest: str) -> bool:
+def previous_complete(out: Path, recipe: str) -> bool:
     """Whether the folder holds a finished build of this recipe."""
     path = out / "build.json"
     if not path.exists():
         return False
     body = json.loads(path.read_bytes())
-    return bool(body["complete"] and body["recipe_digest"] == recipe_digest)
+    return bool(body["complete"] and body["recipe_digest"] == recipe)
 
 
 def resolve_source(table: dict[str, Any], request: Request) -> tuple[list[Unit], list[Skipped]]:

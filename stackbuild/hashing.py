@@ -24,8 +24,12 @@ def uniform(seed: int, *key: bytes | str) -> float:
 
 
 def owner_of(repo_name: str) -> str:
-    """The folded owner: what stands before the first "/", case-folded (forges compare owners without case)."""
-    return repo_name.split("/", 1)[0].casefold()
+    """The folded owner (forges compare owners without case): what stands before the first "/", or host/owner if that is a host.
+
+    Owners of github.com stand alone and cannot hold a dot; those of other forges follow their host.
+    """
+    parts = repo_name.casefold().split("/", 2)
+    return "/".join(parts[:2]) if len(parts) == 3 and "." in parts[0] else parts[0]
 
 
 def owner_bucket(repo_name: str, partitions: int) -> int:

@@ -17,6 +17,7 @@ from stackbuild.stage import Stage
 PACKAGE = "stackbuild"
 # How tables are laid out in a file is part of every shard's identity.
 WRITER_ENGINES = ("pyarrow",)
+PLACES = ("paths", "urls")  # options of sources that only say where to look
 
 
 def stage_identity(stage: Stage) -> dict[str, Any]:  # type: ignore[type-arg]
@@ -26,9 +27,23 @@ def stage_identity(stage: Stage) -> dict[str, Any]:  # type: ignore[type-arg]
         "version": stage.version,
         "code": module_digest(type(stage).__module__),
         "engines": {name: engine_version(name) for name in (*WRITER_ENGINES, *stage.engines)},
-        "options": stage.options.model_dump(mode="json"),
+        "options": without_places(stage.options.model_dump(mode="json")),
         "data": dict(stage.key()),
     }
+
+
+def without_places(value: Any) -> Any:
+    """A recipe's value without what is true of one machine only: of a path, the name of the file stays.
+
+    What lies at a path counts through `Stage.key` and through the units of a source.
+    """
+    if isinstance(value, dict):
+        return {k: without_places(v) for k, v in value.items() if k not in PLACES}
+    if isinstance(value, list | tuple):
+        return [without_places(item) for item in value]
+    if isinstance(value, str) and value.startswith(("/", "~", "./", "../")):
+        return value.rstrip("/").rsplit("/", 1)[-1]
+    return value
 
 
 @cache

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from stackbuild import registry, schema
 from stackbuild.errors import InputError, RecipeError
-from stackbuild.identity import engine_version, module_digest, stage_identity
+from stackbuild.identity import engine_version, module_digest, stage_identity, without_places
 from stackbuild.rows import Rows, Tagged
 from stackbuild.shards import (
     manifest_path,
@@ -59,7 +59,7 @@ class Plan:
     @cached_property
     def digest(self) -> str:
         """Names the plan; local paths do not count."""
-        return digest({"version": PLAN_VERSION, "recipe": self.recipe, "units": [[u.kind, u.key] for u in self.units]})
+        return digest({"version": PLAN_VERSION, "recipe": without_places(self.recipe), "units": [[u.kind, u.key] for u in self.units]})
 
     def save(self, out: Path) -> Path:
         path = out / "plans" / f"{self.digest[:24]}.json"
@@ -405,7 +405,7 @@ class Build:
 
 def _reading_options(options: dict[str, Any]) -> dict[str, Any]:
     """A source's options without what only says where to look."""
-    return {k: v for k, v in options.items() if k not in ("paths", "list", "urls", "packages", "versions")}
+    return {k: v for k, v in without_places(options).items() if k not in ("list", "packages", "versions")}
 
 
 def save_stage_manifest(out: Path, job: str, shards: Sequence[ShardManifest]) -> None:

@@ -25,6 +25,7 @@ from stackbuild.shards import digest
 OUTPUTS = ("dataset", "repos", "tokens", "index")
 FINISHERS = ("layout", "tokens")
 SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+FILES = ("list", "tokenizer", "rules", "policy", "permissive")  # options of stages that may name a file
 DEPTH = 16  # of `extends`
 
 
@@ -119,8 +120,30 @@ def load(path: str | Path, overrides: Iterable[str] = (), lookup: Lookup | None 
     layer = read(found, ())
     for override in overrides:
         layer = apply_override(layer, override)
-    values = validate(layer.values, lookup, str(path))
+    values = located(validate(layer.values, lookup, str(path)), found.parent.resolve())
     return Recipe(values, layer.origins, found.parent.resolve())
+
+
+def located(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Stage options that name a file beside the recipe, as absolute paths; sources locate their own."""
+
+    def locate(table: Any) -> Any:
+        if not isinstance(table, dict):
+            return table
+        return {
+            key: str(folder / Path(value).expanduser()) if isinstance(value, str) and key in FILES and is_file(folder, value) else locate(value)
+            for key, value in table.items()
+        }
+
+    return {key: value if key == "source" else locate(value) for key, value in values.items()}
+
+
+def is_file(folder: Path, name: str) -> bool:
+    """Whether a value is the name of a file that is there, seen from the recipe's folder."""
+    try:
+        return (folder / Path(name).expanduser()).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _registry() -> Lookup:

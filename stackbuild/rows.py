@@ -89,7 +89,9 @@ class Rows:
                 batch = with_columns(batch, {"content": content if len(rows) == stop - start else content.take(pa.array(rows))})
             for tag in rewriters:
                 batch = with_columns(batch, {"text": tag.stage.text(batch)})
-            yield Slice(start, stop, rows, batch.select(wanted), sizes[start:stop][rows])
+            # Without the base's not-null marks: a stage need not know which column has one.
+            plain = pa.RecordBatch.from_arrays([batch.column(name) for name in wanted], names=wanted)
+            yield Slice(start, stop, rows, plain, sizes[start:stop][rows])
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """The rows still in, as batches."""

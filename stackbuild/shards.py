@@ -37,8 +37,8 @@ NO_DICTIONARY = {"content", "text", "content_id", "blob_id", "path_bytes", "path
 
 
 def canonical_json(value: Any) -> bytes:
-    """JSON with sorted keys and no spaces: equal values, equal bytes."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    """JSON with sorted keys, no spaces and nothing but ASCII (names may hold lone surrogates): equal values, equal bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
 def digest(value: Any) -> str:

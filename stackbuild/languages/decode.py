@@ -108,9 +108,11 @@ class Decode(Stage[DecodeOptions]):
     )
     private: ClassVar[frozenset[str]] = frozenset({"no_text", "finding", "nul_bytes"})
     engines = ("chardetng_py",)
-    preload = ("stackbuild.languages.decode:prepare",)
     rewrites_text = True
     options_model = DecodeOptions
+
+    def warm(self) -> None:
+        prepare()
 
     def tags(self, files: pa.RecordBatch) -> Mapping[str, pa.Array]:
         """Find each file's encoding; one that is too long is not looked at."""

@@ -5,15 +5,13 @@ The definitions are in `stackbuild.quality.kernels`. What is measured is what th
 Q7) as the union and the longest of its spans, the first phrase of rule Q5 in the first five lines, and of HTML what a
 reader sees (rule Q9).
 
-All are integers; a fraction is derived by whoever needs it. Beside `schema.SIGNAL_FIELDS` there are two that only the
-filters read: `line_chars`, characters outside line ends, which the mean line length divides, and `visible_text_chars`,
-null unless HTML.
+All are integers; a fraction is derived by whoever needs it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -34,12 +32,9 @@ PHRASES = (
 _PHRASE_BYTES = np.frombuffer("".join(PHRASES).encode(), np.uint8)
 _PHRASE_ENDS = np.cumsum([len(phrase) for phrase in PHRASES]).astype(np.int64)
 
-LINE_CHARS = pa.field("line_chars", pa.int64())
-VISIBLE_TEXT_CHARS = pa.field("visible_text_chars", pa.int64())
-
 
 def measure(text: pa.LargeStringArray) -> dict[str, pa.Array]:
-    """The columns of SIGNAL_FIELDS and LINE_CHARS for n texts; a null text counts as an empty one."""
+    """The columns of SIGNAL_FIELDS but `visible_text_chars` for n texts; a null text counts as an empty one."""
     data, offsets = kernels.buffers_of(text)
     counts = kernels.measure(data, offsets, kernels.character_classes(), _PHRASE_BYTES, _PHRASE_ENDS)
     columns = {name: pa.array(counts[:, k]) for k, name in enumerate(kernels.COLUMNS) if name != "phrase"}
@@ -49,7 +44,7 @@ def measure(text: pa.LargeStringArray) -> dict[str, pa.Array]:
 
 
 def visible_text(text: pa.LargeStringArray, language: pa.Array) -> pa.Array:
-    """VISIBLE_TEXT_CHARS for n texts: null where the language is not HTML."""
+    """`visible_text_chars` of n texts: null where the language is not HTML."""
     html = np.asarray(pc.fill_null(pc.equal(language, "HTML"), False))
     if not html.any():
         return pa.nulls(len(text), pa.int64())
@@ -69,17 +64,18 @@ class Signals(Stage[Options]):
 
     name = "signals"
     reads = ("text", "language")
-    adds = (*SIGNAL_FIELDS, LINE_CHARS, VISIBLE_TEXT_CHARS)
-    private: ClassVar[frozenset[str]] = frozenset({LINE_CHARS.name, VISIBLE_TEXT_CHARS.name})
-    preload = ("stackbuild.quality.signals:prepare",)
+    adds = tuple(SIGNAL_FIELDS)
 
     def key(self) -> Mapping[str, Any]:
         """The Unicode version decides what is alphabetic."""
         return {"unicode": kernels.UNICODE_VERSION}
 
+    def warm(self) -> None:
+        prepare()
+
     def tags(self, files: pa.RecordBatch) -> Mapping[str, pa.Array]:
         """Measure a batch."""
         text = files["text"].cast(pa.large_string())
         columns = measure(text)
-        columns[VISIBLE_TEXT_CHARS.name] = visible_text(text, files["language"])
+        columns["visible_text_chars"] = visible_text(text, files["language"])
         return {field.name: columns[field.name] for field in self.adds}
