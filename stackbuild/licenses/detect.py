@@ -7,14 +7,15 @@ The engine of classifiers A.4, on the normal form of a text, each form once:
    how permissive the file is, the less permissive answer stands;
 3. for a file named as a licence for which neither has an answer: ScanCode's approximate matches, of its first 64 KB.
 
-Everything is bounded by size, never by the clock: a time limit would make the answer depend on who else uses the machine.
-ScanCode's index takes 1.4 GB and seconds to load: `warm` loads it once in the task server, whose children share it.
+Everything is bounded by size, never by the clock: a time limit would make the answer depend on who else uses the
+machine. ScanCode's index takes 1.4 GB and seconds to load: `warm` loads it once in the task server, whose children
+share it.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from hashlib import blake2b
@@ -26,13 +27,18 @@ from stackbuild.licenses.lists import SEVERITY, load_list, scancode_licenses
 from stackbuild.licenses.text import decode, holder_lines, normal_form
 
 COVER_PERCENT = 75.0
-# ScanCode's work grows faster than a text that matches everywhere, so long ones are matched in windows. The overlap holds
-# the longest common licence (GPL-3.0, 35 KB) whole.
+# ScanCode's work grows faster than a text that matches everywhere, so long ones are matched in windows. The overlap
+# holds the longest common licence (GPL-3.0, 35 KB) whole.
 WINDOW_CHARS = 64 << 10
 OVERLAP_CHARS = 36 << 10
 APPROXIMATE_CHARS = 64 << 10  # 9 CPU-seconds at worst: words of licences in random order
 CACHED_FORMS = 1 << 20
 AUTOMATON_STATES = 200_000  # of licenseclassifier's automaton, which grows as it meets texts: about 400 MB
+
+COMMON_KEYS = (
+    "mit apache-2.0 bsd-new bsd-simplified isc gpl-2.0 gpl-3.0 lgpl-2.1 lgpl-3.0 agpl-3.0 mpl-2.0 epl-2.0 unlicense "
+    "cc0-1.0 bsl-1.0 zlib wtfpl-2.0 artistic-2.0"
+)
 
 UNKNOWN_REFERENCE = "LicenseRef-scancode-unknown-license-reference"
 UNKNOWN = "LicenseRef-scancode-unknown"
@@ -42,7 +48,8 @@ ENGINES = ("licenseclassifier", "scancode-toolkit-mini")
 
 @dataclass(frozen=True)
 class Detection:
-    """What one text states. `keys`: SPDX keys of all licences in `expressions`, sorted. No expressions: nothing recognised.
+    """What one text states. `keys`: SPDX keys of all licences in `expressions`, sorted. No expressions: nothing
+    recognised.
 
     `engine`: its name, version and, for ScanCode, how it matched. `score`: 0 to 1, of the weakest match that counts.
     """
@@ -60,10 +67,14 @@ class Detector:
         self._answers: dict[bytes, Detection] = {}
 
     def detect(self, content: bytes, license_named: bool) -> Detection:
-        """What a file's bytes state. `license_named`: its name is of a licence proper, so that approximate matches are worth it."""
+        """What a file's bytes state. `license_named`: its name is of a licence proper, so that approximate matches are
+        worth it.
+        """
         text = decode(content)
         form = normal_form(text, own_lines()) if text is not None else ""
-        key = blake2b(form.encode("utf-8", "surrogatepass"), digest_size=16, person=b"license" if license_named else b"other").digest()
+        key = blake2b(
+            form.encode("utf-8", "surrogatepass"), digest_size=16, person=b"license" if license_named else b"other"
+        ).digest()
         answer = self._answers.get(key)
         if answer is None:
             answer = detect_form(form, license_named)
@@ -76,13 +87,13 @@ def detect_form(form: str, license_named: bool) -> Detection:
     """What a normal form states: a function of the form alone."""
     if not form:
         return Detection((), (), engine_name("scancode", "exact"), 0.0)
-    exact = Answer(engine_name("scancode", "exact"), scancode(form, approximate=False))
+    exact = scancode(form, approximate=False)
     if license_named:
         whole = Answer(engine_name("licenseclassifier"), classify(form))
         if whole.found:
             return combined(whole, exact).detection()
         if not exact.real:
-            near = Answer(engine_name("scancode", "approximate"), scancode(form[:APPROXIMATE_CHARS], approximate=True))
+            near = scancode(form[:APPROXIMATE_CHARS], approximate=True)
             if near.real:
                 return near.detection()
     return exact.detection()
@@ -94,6 +105,7 @@ class Answer:
 
     engine: str
     found: dict[str, float]
+    verbatim: bool = False  # one rule matched every word of the text
 
     @property
     def real(self) -> dict[str, float]:
@@ -112,11 +124,15 @@ class Answer:
 
 
 def combined(whole: Answer, exact: Answer) -> Answer:
-    """Of two answers the less permissive; of two alike, the one for the whole file, unless the other says the same in full."""
+    """Of two answers the less permissive; of two alike ScanCode's if it is verbatim or says the same, which it does in
+    full.
+    """
     if exact.severity() != whole.severity():
         return max(whole, exact, key=Answer.severity)
-    if {_plain(key) for found in exact.real for key in keys_of(found)} == {_plain(key) for found in whole.found for key in keys_of(found)}:
-        return Answer(exact.engine, exact.real)
+    if exact.verbatim or {_plain(key) for found in exact.real for key in keys_of(found)} == {
+        _plain(key) for found in whole.found for key in keys_of(found)
+    }:
+        return exact
     return whole
 
 
@@ -158,18 +174,23 @@ def classify(form: str) -> dict[str, float]:
 # ---------------------------------------------------------------- ScanCode
 
 
-def scancode(form: str, approximate: bool) -> dict[str, float]:
+def scancode(form: str, approximate: bool) -> Answer:
     """SPDX expressions that ScanCode matches, each with its best score; without those that name no licence at all."""
     found: dict[str, float] = {}
+    verbatim = False
     for window in windows(form):
-        for match in _matches(window, approximate):
+        matches = _matches(window, approximate)
+        verbatim = (
+            len(matches) == 1 and len(window) == len(form) and len(matches[0].qspan) == len(matches[0].query.tokens)
+        )
+        for match in matches:
             rule = match.rule
-            if rule.is_license_clue or rule.is_license_intro:
+            if rule.is_license_clue:
                 continue
             expression = spdx_expression(rule.license_expression)
             if stands_for_a_license(expression):
                 found[expression] = max(found.get(expression, 0.0), min(match.score() / 100, 1.0))
-    return found
+    return Answer(engine_name("scancode", "approximate" if approximate else "exact"), found, verbatim and bool(found))
 
 
 def windows(form: str) -> Iterator[str]:
@@ -182,7 +203,7 @@ def windows(form: str) -> Iterator[str]:
         start += WINDOW_CHARS - OVERLAP_CHARS
 
 
-def _matches(text: str, approximate: bool) -> Iterable[Any]:
+def _matches(text: str, approximate: bool) -> list[Any]:
     """ScanCode's matches. Its parser of SPDX lines may raise anything: then they are read as prose."""
     index = _index()
     for attempt in (text, text.replace("spdx", " ")):
@@ -190,7 +211,7 @@ def _matches(text: str, approximate: bool) -> Iterable[Any]:
             return list(index.match(query_string=attempt, approximate=approximate)) if attempt.strip() else []
         except MemoryError:
             raise
-        except Exception:  # noqa: S112  of a text that neither way can be read nothing is known
+        except Exception:
             continue
     return []
 
@@ -212,7 +233,9 @@ def _index() -> Any:
 
 @lru_cache(maxsize=65_536)
 def spdx_expression(expression: str) -> str:
-    """A ScanCode expression in SPDX keys; what cannot be parsed is an unknown licence (license-expression may raise anything)."""
+    """A ScanCode expression in SPDX keys; what cannot be parsed is an unknown licence (license-expression may raise
+    anything).
+    """
     from licensedcode.cache import build_spdx_license_expression, get_licensing
 
     try:
@@ -231,7 +254,9 @@ def stands_for_a_license(expression: str) -> bool:
     """
     licenses, neutral = scancode_licenses(), load_list("neutral")
     empty = licenses.unknown | licenses.exceptions
-    return expression == UNKNOWN_REFERENCE or any(key not in empty and key not in neutral for key in keys_of(expression))
+    return expression == UNKNOWN_REFERENCE or any(
+        key not in empty and key not in neutral for key in keys_of(expression)
+    )
 
 
 # ---------------------------------------------------------------- the task server
@@ -255,7 +280,6 @@ def _common_forms() -> Iterator[str]:
     from licensedcode.cache import get_licenses_db
 
     database = get_licenses_db()
-    for key in ("mit", "apache-2.0", "bsd-new", "bsd-simplified", "isc", "gpl-2.0", "gpl-3.0", "lgpl-2.1", "lgpl-3.0", "agpl-3.0",
-                "mpl-2.0", "epl-2.0", "unlicense", "cc0-1.0", "bsl-1.0", "zlib", "wtfpl-2.0", "artistic-2.0"):  # fmt: skip
+    for key in COMMON_KEYS.split():
         if key in database:
             yield normal_form(database[key].text or "", own_lines())

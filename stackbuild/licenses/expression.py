@@ -1,11 +1,11 @@
 """Which licence keys an SPDX expression obliges its reader to.
 
-The Stack v2 takes every licence of an expression ("all"), so that `MIT OR GPL-2.0-only` becomes non-permissive. Under the
-other reading ("choice") whoever has the choice takes the alternative whose worst licence is best. An exception counts as a
-key of its own, beside the licence that it is joined to by WITH.
+The Stack v2 takes every licence of an expression ("all"), so that `MIT OR GPL-2.0-only` becomes non-permissive. Under
+the other reading ("choice") whoever has the choice takes the alternative whose worst licence is best. An exception
+counts as a key of its own, beside the licence that it is joined to by WITH.
 
-The expressions come from ScanCode and, through it, from SPDX lines that strangers wrote. They are read in one pass with two
-stacks, in time linear in their length and without recursion.
+The expressions come from ScanCode and, through it, from SPDX lines that strangers wrote. They are read in one pass with
+two stacks, in time linear in their length and without recursion.
 """
 
 from __future__ import annotations
@@ -28,11 +28,14 @@ class ExpressionError(ValueError):
 
 def keys_of(expression: str) -> Keys:
     """All keys of an expression; of one that is not well formed, all words that are no operators."""
-    return frozenset(token for token in _TOKEN.findall(expression[:MAX_CHARS]) if token.upper() not in _BINDING and token not in "()")
+    return frozenset(
+        token for token in _TOKEN.findall(expression[:MAX_CHARS]) if token.upper() not in _BINDING and token not in "()"
+    )
 
 
 def read_expression(expression: str, reading: Reading, severity: Callable[[str], int]) -> Keys:
-    """The keys that count under a reading. `severity`: how bad a key is, smaller is better; of equal alternatives the first.
+    """The keys that count under a reading. `severity`: how bad a key is, smaller is better; of equal alternatives the
+    first.
 
     An expression that is not well formed counts with all its keys.
     """

@@ -14,7 +14,10 @@ from collections import defaultdict
 from importlib import metadata
 from pathlib import Path
 
-SCANCODE_ORIGIN = "licence data of scancode-toolkit (nexB Inc. and others), CC-BY-4.0: SPDX keys of all licences that are not deprecated, by category"
+SCANCODE_ORIGIN = (
+    "licence data of scancode-toolkit (nexB Inc. and others), CC-BY-4.0: "
+    "SPDX keys of all licences that are not deprecated, by category"
+)
 BLUE_OAK_ORIGIN = "Blue Oak Council, npm package @blueoak/list, CC0-1.0: all five ratings, Model to Lead"
 
 
@@ -48,7 +51,9 @@ def blue_oak_toml(index: str, version: str) -> str:
     lines = ['name = "blue-oak"', f'version = "{version}"', f'origin = "{BLUE_OAK_ORIGIN}"', "ids = ["]
     for rating in ratings:
         lines.append(f"  # {rating['name']}")
-        lines += [f"  {json.dumps(one['id'])}," for one in sorted(rating["licenses"], key=lambda found: str(found["id"]))]
+        lines += [
+            f"  {json.dumps(one['id'])}," for one in sorted(rating["licenses"], key=lambda found: str(found["id"]))
+        ]
     return "\n".join([*lines, "]"]) + "\n"
 
 

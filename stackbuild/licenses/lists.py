@@ -18,7 +18,8 @@ from stackbuild.errors import RecipeError
 
 LicenseClass = Literal["permissive", "no_license", "unknown", "weak_copyleft", "non_permissive"]
 
-# ScanCode's categories, as classes; the rest (Copyleft, Proprietary Free, Commercial, Free Restricted ...) is non-permissive.
+# ScanCode's categories, as classes; the rest (Copyleft, Proprietary Free, Commercial, Free Restricted ...) is
+# non-permissive.
 CATEGORY_CLASS: dict[str, LicenseClass] = {
     "Permissive": "permissive",
     "Public Domain": "permissive",
@@ -26,7 +27,13 @@ CATEGORY_CLASS: dict[str, LicenseClass] = {
     "Unstated License": "unknown",
 }
 # From what may be used most freely to what may be used least: of the classes of a set of keys the last one rules.
-SEVERITY: dict[LicenseClass, int] = {"permissive": 0, "no_license": 1, "weak_copyleft": 2, "unknown": 3, "non_permissive": 4}
+SEVERITY: dict[LicenseClass, int] = {
+    "permissive": 0,
+    "no_license": 1,
+    "weak_copyleft": 2,
+    "unknown": 3,
+    "non_permissive": 4,
+}
 
 
 class LicenseDataError(RecipeError):
@@ -64,8 +71,8 @@ def read_toml(path: Path) -> dict[str, Any]:
 class ScanCodeLicenses:
     """What ScanCode says of licences, by SPDX key.
 
-    `aliases`: other keys of a licence (deprecated SPDX ids among them) to its present one. `generic`: keys that stand for
-    no licence in particular; `exceptions`: those that mean nothing without a licence.
+    `aliases`: other keys of a licence (deprecated SPDX ids among them) to its present one. `generic`: keys that stand
+    for no licence in particular; `exceptions`: those that mean nothing without a licence.
     """
 
     version: str
@@ -127,7 +134,9 @@ def _named(name: str) -> LicenseList:
 
 def _list_path(name: str) -> Path:
     if name not in data_names("lists"):
-        raise LicenseDataError(f"There is no licence list {name!r}; there are {', '.join(data_names('lists'))}, or a path.toml.")
+        raise LicenseDataError(
+            f"There is no licence list {name!r}; there are {', '.join(data_names('lists'))}, or a path.toml."
+        )
     return data_path(f"lists/{name}.toml")
 
 
@@ -149,15 +158,21 @@ def _load(path: Path, parents: tuple[Path, ...]) -> LicenseList:
     scancode = scancode_licenses()
     for category in _strings(path, body, "categories"):
         if category not in scancode.categories:
-            raise LicenseDataError(f"{path}: ScanCode has no category {category!r}; it has {', '.join(sorted(scancode.categories))}.")
+            raise LicenseDataError(
+                f"{path}: ScanCode has no category {category!r}; it has {', '.join(sorted(scancode.categories))}."
+            )
         ids |= scancode.categories[category]
     for other in _strings(path, body, "also_in"):
         ids &= _load(_list_path(other), (*parents, path)).accepted
     for other in _strings(path, body, "without"):
         ids -= _load(_list_path(other), (*parents, path)).accepted
-    accepted = frozenset(ids | {scancode.canonical(plain) for plain in (key.removeprefix("deprecated_") for key in ids)})
+    accepted = frozenset(
+        ids | {scancode.canonical(plain) for plain in (key.removeprefix("deprecated_") for key in ids)}
+    )
     accepted |= {old for old, present in scancode.aliases.items() if present in accepted}
-    return LicenseList(body["name"], body["version"], body["origin"], bool(body.get("approximation", False)), frozenset(ids), accepted)
+    return LicenseList(
+        body["name"], body["version"], body["origin"], bool(body.get("approximation", False)), frozenset(ids), accepted
+    )
 
 
 def _strings(path: Path, body: dict[str, Any], key: str) -> list[str]:

@@ -1,13 +1,14 @@
 """Which files are read for a licence, told from their names alone.
 
-The rule is The Stack v2's (Lozhkov et al. 2024, section 2.1 and appendix A.3), which widens that of go-license-detector: the
-base name is an optional prefix that ends in "-", "_", "." or a space, one of the stems, and then nothing or one of those
-four signs and anything. It also takes ordinary source such as `about.js`, `al.py` or `mit.c`, whose comments then speak for
-a whole folder. So `stackbuild`, the default, asks for more: the extension is none, a number (GPL-3.0) or one of a text;
-where the stem is of a licence proper, it may also be any that is not of source or data (LICENSE.MIT, COPYING.LESSER).
+The rule is The Stack v2's (Lozhkov et al. 2024, section 2.1 and appendix A.3), which widens that of
+go-license-detector: the base name is an optional prefix that ends in "-", "_", "." or a space, one of the stems, and
+then nothing or one of those four signs and anything. It also takes ordinary source such as `about.js`, `al.py` or
+`mit.c`, whose comments then speak for a whole folder. So `stackbuild`, the default, asks for more: the extension is
+none, a number (GPL-3.0) or one of a text; where the stem is of a licence proper, it may also be any that is not of
+source or data (LICENSE.MIT, COPYING.LESSER).
 
-Matching runs in RE2, in time linear in the path. Two differences from a backtracking matcher: a line feed in a name is a
-character like any other, and the digits of a version are ASCII.
+Matching runs in RE2, in time linear in the path. Two differences from a backtracking matcher: a line feed in a name is
+a character like any other, and the digits of a version are ASCII.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import pyarrow.compute as pc
 
 Names = Literal["stackbuild", "the-stack-v2"]
 
-# Texts that state a licence. One that no engine recognises is still a licence (`unknown`), and is worth an approximate match.
+# Texts that state a licence. One that no engine recognises is still a licence (`unknown`), and is worth an approximate
+# match.
 LICENSE_STEMS = (
     "li[cs]en[cs]es?",
     "copy(?:left|right|ing)",
@@ -38,24 +40,26 @@ LICENSE_STEMS = (
 # Texts that may speak of one.
 OTHER_STEMS = ("legal", "disclaimer", r"al[-_ v]?(?:[0-9]\.?[0-9])?", "about", "notice", "readme", "guidelines")
 
-TEXT_EXTENSIONS = frozenset(
-    "txt text md markdown mdown mkd mkdn rst rest html htm xhtml rdoc adoc asciidoc asc org textile pod tex rtf wiki "
-    "mediawiki creole 1st me en de fr es it pt ru ja zh ko".split()
+TEXT_WORDS = (
+    "txt text md markdown mdown mkd mkdn rst rest html htm xhtml rdoc adoc asciidoc asc org textile pod tex rtf "
+    "wiki mediawiki creole 1st me en de fr es it pt ru ja zh ko"
 )
 # Extensions of source and data, in which a licence header is the file's own and not the folder's.
-SOURCE_EXTENSIONS = frozenset(
-    "ada adb ads agda applescript as asm asp aspx astro awk bas bash bat bazel bzl c cbl cc cfg clj cljs cls cmake cmd cob "
-    "coffee conf config cpp cr cs csh cshtml cson csproj css csv cts cu cuh cxx d dart dfm dockerfile dts e el elm ejs erb "
-    "erl ex exs f f90 f95 fbs feature fish for fs fsi fsx ftl g4 gd gemspec glsl gn gni go gql gradle graphql groovy h haml "
-    "handlebars hbs hcl hh hpp hrl hs htaccess hx hxx idl idr inc ini ipynb j2 jade java jbuilder jinja jinja2 jl js json "
-    "json5 jsonc jsonl jsp jsx kt kts l latte lean less lhs liquid lisp lock lua m m4 mak mako map mjs mk ml mli mm mts mustache "
-    "nim nix njk nsi nsh ntp pas patch php phtml pl plist pm pp prisma pro proj properties proto ps1 psm1 pug py pyi pyx qml r "
-    "raku rb re res resx rkt rs s sas sass scala scm scss sh sln sol sparql sql ss st sty sv svelte svg swift t tcl tf thrift "
-    "tmpl toml tpl ts tsv tsx twig v vala vb vbs vcxproj vhd vhdl vim vue wat wxs x xaml xhtml5 xib xlf xml xq xsd xsl xslt y "
-    "yaml yml zig zsh "
-    "a bin bmp class dll doc docx dylib eot exe gif gz ico icns jar jpeg jpg mp3 mp4 o ods odt otf pdf png ppt pptx psd pyc so "
-    "tar tgz tif tiff ttf wasm wav webp woff woff2 xls xlsx xz zip".split()
+SOURCE_WORDS = (
+    "ada adb ads agda applescript as asm asp aspx astro awk bas bash bat bazel bzl c cbl cc cfg clj cljs cls cmake "
+    "cmd cob coffee conf config cpp cr cs csh cshtml cson csproj css csv cts cu cuh cxx d dart dfm dockerfile dts e "
+    "el elm ejs erb erl ex exs f f90 f95 fbs feature fish for fs fsi fsx ftl g4 gd gemspec glsl gn gni go gql "
+    "gradle graphql groovy h haml handlebars hbs hcl hh hpp hrl hs htaccess hx hxx idl idr inc ini ipynb j2 jade "
+    "java jbuilder jinja jinja2 jl js json json5 jsonc jsonl jsp jsx kt kts l latte lean less lhs liquid lisp lock "
+    "lua m m4 mak mako map mjs mk ml mli mm mts mustache nim nix njk nsi nsh ntp pas patch php phtml pl plist pm pp "
+    "prisma pro proj properties proto ps1 psm1 pug py pyi pyx qml r raku rb re res resx rkt rs s sas sass scala scm "
+    "scss sh sln sol sparql sql ss st sty sv svelte svg swift t tcl tf thrift tmpl toml tpl ts tsv tsx twig v vala "
+    "vb vbs vcxproj vhd vhdl vim vue wat wxs x xaml xhtml5 xib xlf xml xq xsd xsl xslt y yaml yml zig zsh a bin bmp "
+    "class dll doc docx dylib eot exe gif gz ico icns jar jpeg jpg mp3 mp4 o ods odt otf pdf png ppt pptx psd pyc "
+    "so tar tgz tif tiff ttf wasm wav webp woff woff2 xls xlsx xz zip"
 )
+
+TEXT_EXTENSIONS, SOURCE_EXTENSIONS = frozenset(TEXT_WORDS.split()), frozenset(SOURCE_WORDS.split())
 
 
 def _pattern(stems: tuple[str, ...]) -> str:

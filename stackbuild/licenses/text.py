@@ -1,8 +1,8 @@
 """The text of a licence file as the engines are given it.
 
-Licence files differ in who holds the copyright, in layout, quotes and case, and hardly ever in the licence: on a tree of
-npm packages 4,579 of them are 189 texts. The normal form is both the key under which an answer is kept and all that the
-engines see, so that an answer never depends on which of two files was met first.
+Licence files differ in who holds the copyright, in layout, quotes and case, and hardly ever in the licence: on a tree
+of npm packages 4,579 of them are 189 texts. The normal form is both the key under which an answer is kept and all that
+the engines see, so that an answer never depends on which of two files was met first.
 """
 
 from __future__ import annotations
@@ -34,25 +34,30 @@ _UNIFIED = str.maketrans(
     }
 )
 _TAGS = (
-    "a abbr article b blockquote body br center code dd div dl dt em font footer h[1-6] head header hr html i img li link main meta nav "
-    "ol p pre section small span strong style sub sup table tbody td th thead title tr tt u ul !doctype"
+    "a abbr article b blockquote body br center code dd div dl dt em font footer h[1-6] head header hr html i img li "
+    "link main meta nav ol p pre section small span strong style sub sup table tbody td th thead title tr tt u ul "
+    "!doctype"
 ).replace(" ", "|")
 _TAG = re.compile(rf"</?(?:{_TAGS})(?:\s[^<>]{{0,2000}})?/?>", re.IGNORECASE)
 _OPENING = re.compile(r"(?://+!?|/\*+|\*+/?|#+!?|;+|--+|%+|<!--|-->|>|\||\.\.|dnl(?= )|rem(?= ))\s*")
 _CLOSING = re.compile(r"(?: [*#|]+| ?\*+/| ?-->)$")
 
 # A line that names a holder and says nothing else, so that two files which differ in it state the same licence.
-_HOLDER = re.compile(r"(?:portions )?(?:copyright|copr\.|©|\(c\))(?: ?\(c\)| ?©)?:? ?(?:(?:19|20)[0-9]{2}|[<\[{](?:year|yyyy))")
+_HOLDER = re.compile(
+    r"(?:portions )?(?:copyright|copr\.|©|\(c\))(?: ?\(c\)| ?©)?:? ?(?:(?:19|20)[0-9]{2}|[<\[{](?:year|yyyy))"
+)
 _SAYS_MORE = re.compile(
-    r"licen[cs]|permi|grant|gpl|\bmit\b|\bbsd|apache|mozilla|\b[mec]pl\b|commons|\bcc\b|cc0|public|domain|\bfree|copyleft|patent"
-    r"|propriet|confiden|distribut|modif|warrant|\bterms?\b|condition|\bus(?:e|ed|age)\b|notice|https?:|spdx|\babove|following|must|shall|may not"
+    r"licen[cs]|permi|grant|gpl|\bmit\b|\bbsd|apache|mozilla|\b[mec]pl\b|commons|\bcc\b|cc0|public|domain|\bfree|copyleft"
+    r"|patent|propriet|confiden|distribut|modif|warrant|\bterms?\b|condition|\bus(?:e|ed|age)\b|notice|https?:|spdx|\babove"
+    r"|following|must|shall|may not"
 )
 _HOLDER_CHARS = 200
-_HEAD_LINES = 8  # further down such a line can be part of the licence (OLDAP, the appendix of the GPL), and then the whole is not matched without it
+# Further down such a line can be part of the licence (OLDAP), and the whole is not matched without it.
+_HEAD_LINES = 8
 
 
 def decode(content: bytes) -> str | None:
-    """The text of a file's first `MAX_BYTES`: by its byte order mark, else UTF-8, else Latin-1; None if it is binary."""
+    """The text of the first `MAX_BYTES`: by the byte order mark, else UTF-8, else Latin-1; None if it is binary."""
     cut = content[:MAX_BYTES]
     for mark, encoding in _BOMS:
         if cut.startswith(mark):
@@ -78,9 +83,11 @@ def _wide(cut: bytes) -> str | None:
 
 
 def normal_form(text: str, own_lines: frozenset[str] = frozenset()) -> str:
-    """Lower case, plain quotes and dashes, no comment signs, known HTML tags, blank lines, or lines at its head that only name a holder.
+    """Lower case, plain quotes and dashes, no comment signs, known HTML tags, blank lines, or lines at its head that
+    only name a holder.
 
-    The last stay where nothing else stands in the text, and where they are among `own_lines` (`holder_lines` of licences).
+    The last stay where nothing else stands in the text, and where they are among `own_lines` (`holder_lines` of
+    licences).
     """
     lines: list[str] = []
     holders: list[str] = []
@@ -93,7 +100,9 @@ def normal_form(text: str, own_lines: frozenset[str] = frozenset()) -> str:
 
 
 def holder_lines(text: str) -> Iterator[str]:
-    """The lines of a licence that name a holder and are its own: that of who wrote the licence, or one left to be filled in."""
+    """The lines of a licence that name a holder and are its own: that of who wrote the licence, or one left to be
+    filled in.
+    """
     return (line for line in _plain_lines(text) if _names_holder(line))
 
 
