@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,7 +16,8 @@ from stackbuild.hashing import uniform
 from stackbuild.identity import engine_version, without_places
 from stackbuild.launch import JobReport, Launch, Progress, Silent, only_one
 from stackbuild.plan import Build, Plan
-from stackbuild.publish import publish, publish_manifest_folder
+from stackbuild.publish import folder_name, publish, publish_manifest_folder
+from stackbuild.release.card import CardStats, dataset_card
 from stackbuild.report.figures import report_of
 from stackbuild.report.page import as_json, page
 from stackbuild.shards import canonical_json, digest, write_atomically
@@ -66,7 +68,7 @@ def run(request: Request) -> Result:
         publish(build)
         publish_manifest_folder(build, description(plan, complete=True))
         skipped = [*plan.skipped, *refused(build)]
-        report(build, skipped)
+        card(build, report(build, skipped))
         write_atomically(out / "build.json", json.dumps(description(plan, complete=True), indent=1, sort_keys=True).encode())
     return Result(build, reports, skipped)
 
@@ -77,6 +79,32 @@ def report(build: Build, skipped: list[dict[str, str]]) -> dict[str, Any]:
     write_atomically(build.out / "report" / "report.json", as_json(figures))
     write_atomically(build.out / "report" / "index.html", page(figures).encode())
     return figures
+
+
+def card(build: Build, figures: dict[str, Any]) -> None:
+    """Write the dataset's README.md from the figures of the report."""
+    recipe = build.plan.recipe
+    left = sum(stage["dropped"] for stage in figures["funnel"] if registry.base_name(stage["stage"]) == "opt_out")
+    licenses: dict[str, dict[str, Any]] = {}
+    for row in figures["licenses"]:
+        entry = licenses.setdefault(row["license_type"], {"license_type": row["license_type"], "files": 0, "bytes": 0})
+        entry["files"] += row["files"]
+        entry["bytes"] += row["bytes"]
+    stats: CardStats = {
+        "name": recipe["name"],
+        "seed": build.plan.seed,
+        "languages": [{**row, "folder": folder_name(row["language"])} for row in figures["languages"]],  # type: ignore[typeddict-item]
+        "licenses": list(licenses.values()),  # type: ignore[typeddict-item]
+        "funnel": figures["funnel"],
+        "opt_out": {"request": recipe.get("contact", "ask the maintainer of this dataset"), "files": left},
+        "description": recipe.get("description", ""),
+        "sources": dict(Counter(unit.kind for unit in build.plan.units)),
+        "settings": {node.instance: without_places(node.stage.options.model_dump(mode="json")) for node in build.nodes},
+        "versions": figures["engines"],
+        "deviations": figures["deviations"],
+        "recipe_digest": figures["recipe_digest"],
+    }
+    write_atomically(build.out / "dataset" / "README.md", dataset_card(stats).encode())
 
 
 def disk_error(error: OSError, out: Path) -> StackbuildError:

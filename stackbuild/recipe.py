@@ -63,6 +63,8 @@ class Envelope(BaseModel):
     partitions: int = Field(16, ge=1, le=65_536, description="a power of two; a partition's text should stay below some 256 MB")
     source: list[dict[str, Any]] = Field(min_length=1, description="where files come from")
     limits: LimitOptions = Field(default_factory=LimitOptions, description="caps on what strangers send")
+    contact: str = Field("ask the maintainer of this dataset", description="where people ask for the removal of their code, for the card")
+    description: str = Field("", description="a paragraph of Markdown for the card")
     deviations: dict[str, str] = Field(default_factory=dict, description="where this differs from a published recipe, in words")
     slurm: dict[str, Any] = Field(default_factory=dict, description="for a cluster")
 

@@ -48,10 +48,10 @@ class FunnelEntry(TypedDict):
 
 
 class OptOut(TypedDict):
-    """How to leave: `request` is where (URL or address), `applied` how many entries of the list met a file."""
+    """How to leave: `request` is where (URL or address), `files` how many files the list kept out."""
 
     request: str
-    applied: int
+    files: int
     list_version: NotRequired[str]
 
 
@@ -298,7 +298,7 @@ def opt_out(stats: OptOut) -> str:
     version = f" (list {escaped(stats['list_version'])})" if stats.get("list_version") else ""
     return (
         f"Whoever does not want their code here can have it removed: {escaped(stats['request'])}. In this release "
-        f"{stats['applied']:,} entries of the opt-out list{version} met files, which are left out. Older copies are "
+        f"{stats['files']:,} files are left out by the opt-out list{version}. Older copies are "
         "not reached by this: please move to the newest release when there is one."
     )
 
