@@ -48,7 +48,7 @@ def stats(**more: Any) -> CardStats:
             },
             {"stage": "pii", "rows_in": 0, "rows_out": 0, "bytes_in": 0, "bytes_out": 0, "rules": {}},
         ],
-        "opt_out": {"request": "https://example.org/opt-out", "applied": 3},
+        "opt_out": {"request": "https://example.org/opt-out", "files": 3},
     }
     return base | more  # type: ignore[return-value]
 
@@ -113,7 +113,7 @@ def test_the_account_is_told() -> None:
     assert "| permissive | 20 | 10 kB | MIT, Apache-2.0 |" in text
     assert text.index("| Unknown | 2 | 1.01 kB |") < text.index("| C | 2 | 1 kB |")  # the largest first
     assert "22 source files in 11 languages" in text
-    assert "https://example.org/opt-out" in text and "3 entries" in text
+    assert "https://example.org/opt-out" in text and "3 files are left out" in text
     assert "was searched for and replaced" in text and "not scanned for malware" in text
 
 
