@@ -222,8 +222,7 @@ class Launch:
             check_ledger(self.build)
             journal.write(event="end", plan=self.build.plan.digest, ran=sum(r.ran for r in self.reports), tasks=sum(r.tasks for r in self.reports))
         finally:
-            if self._server:
-                self._server.close()
+            self._close()
         return self.reports
 
     def run_job(self, job: Job, journal: Journal) -> JobReport:
@@ -271,7 +270,15 @@ class Launch:
             journal.write(event="task", job=job.name, rank=answer["ended"], status=answer["status"], cpu=round(answer["cpu"], 3), memory=answer["memory"])
 
         executor.on_end = ended
-        return executor.run()
+        failures = executor.run()
+        if job.phase is not None and job.phase.preload:
+            self._close()  # a large index was for this job only; a fresh server forks faster and holds less
+        return failures
+
+    def _close(self) -> None:
+        if self._server:
+            self._server.close()
+            self._server = None
 
 
 def partial_failure(job: Job, failures: list[Failure], tasks: int) -> StackbuildError:
