@@ -1,0 +1,125 @@
+"""One name for each origin, whatever way a list or a table writes it.
+
+The name is `host/owner/repo`, folded: scheme, credentials, port, `www.`, query, fragment, `.git` and slashes at the
+end go, the host is lower case and ASCII (IDNA), percent escapes are undone once. Forges compare owners and
+repositories without case, so we do too. Nothing is normalised in silence that could make one owner of two: full-width
+letters, invisible and control characters, encoded slashes and dots are refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+GITHUB: Final = "github.com"
+URL_BYTES: Final = 2_048
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_SCP = re.compile(r"(?:[^@/:\s]+@)?([A-Za-z0-9.-]+):(?!/)([^:\s]+)")
+_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+
+
+class Unreadable(ValueError):
+    """A text that names no origin; the message says why."""
+
+
+def check_characters(text: str) -> None:
+    """Unreadable for white space, control, format, private and unassigned characters, and for what NFKC would
+    change.""" for char in text: if unicodedata.category(char)[0] in "CZ": raise Unreadable(f"it holds the character
+    U+{ord(char):04X}, which is invisible or a space") if unicodedata.normalize("NFKC", text) != text: raise
+    Unreadable( "it holds letters that look like others (full-width, composed): write it as the forge shows it" )
+
+
+def is_url(text: str) -> bool:
+    """A scheme, an scp address (git@host:path), or a host with a path."""
+    first = text.split("/", 1)[0]
+    return bool(_SCHEME.match(text) or (_SCP.fullmatch(text) and "." in first.split(":")[0])) or (
+        "." in first and "/" in text
+    )
+
+
+def origin_of_url(text: str) -> tuple[str, list[str]]:
+    """The host and the path's parts of a URL, canonical; Unreadable if it is none."""
+    check_characters(text)
+    if len(text.encode()) > URL_BYTES:
+        raise Unreadable(f"it is longer than {URL_BYTES} bytes")
+    scp = None if _SCHEME.match(text) else _SCP.fullmatch(text)
+    if scp:
+        text = f"ssh://{scp[1]}/{scp[2]}"
+    elif not _SCHEME.match(text):
+        text = f"https://{text}"
+    try:
+        parts = urlsplit(text)
+        name = parts.hostname or ""
+    except ValueError as error:
+        raise Unreadable(f"it is no URL ({error})") from error
+    return host(name), path_of(parts.path)
+
+
+def host(name: str) -> str:
+    """A host in lower-case ASCII without `www.`."""
+    if ":" in name:  # an IPv6 address
+        return f"[{name.lower()}]"
+    try:
+        ascii_name = name.rstrip(".").lower().encode("idna").decode("ascii")
+    except UnicodeError as error:
+        raise Unreadable(f"{name!r} is no host") from error
+    if "." not in ascii_name or not all(_LABEL.fullmatch(label) for label in ascii_name.split(".")):
+        raise Unreadable(f"{name!r} is no host")
+    return ascii_name.removeprefix("www.")
+
+
+def path_of(path: str) -> list[str]:
+    """The parts of a path, folded, `.git` removed from the last."""
+    if _ESCAPE.search(path):
+        raise Unreadable("a % in it is not followed by two hexadecimal digits")
+    parts = []
+    for raw in filter(None, path.split("/")):
+        try:
+            part = unquote(raw, errors="strict")
+        except UnicodeDecodeError as error:
+            raise Unreadable("its percent escapes are not UTF-8") from error
+        check_characters(part)
+        if part in (".", "..") or "/" in part or "\\" in part or "%" in part:
+            raise Unreadable(f"{raw!r} is no part of a repository's name")
+        parts.append(part.casefold())
+    if parts and parts[-1].endswith(".git") and parts[-1] != ".git":
+        parts[-1] = parts[-1][: -len(".git")]
+    return parts
+
+
+def origins_of_row(repo_name: str | None, repo_url: str | None) -> frozenset[str]:
+    """Every canonical name of a row's repository: by its name and by its URL."""
+    names = set()
+    if repo_name:
+        folded = repo_name.casefold().strip("/").removesuffix(".git")
+        names.add(folded)
+        if folded.count("/") == 1 and "." not in folded.split("/")[0]:
+            names.add(f"{GITHUB}/{folded}")
+    if repo_url:
+        try:
+            name, parts = origin_of_url(repo_url)
+        except Unreadable:
+            names.add(repo_url.casefold())
+        else:
+            names.add("/".join([name, *parts]))
+    return frozenset(names)
+
+
+def prefixes(origin: str) -> list[str]:
+    """`host/owner` and every group below it, shortest first, without the origin itself."""
+    parts = origin.split("/")
+    return ["/".join(parts[:k]) for k in range(2, len(parts))]
+
+
+def origin_digests(repo_url: str) -> set[str]:
+    """The digests of the SWHIDs `swh:1:ori:` under which an archive may know a URL: SHA-1 of it as text, in its
+    common spellings.""" bare = re.sub(r"^[A-Za-z+]+://(?:[^@/]*@)?", "",
+    repo_url.strip()).rstrip("/").removesuffix(".git") spelled = {repo_url, repo_url.rstrip("/")} for scheme in
+    ("https", "http", "git", "ssh", "git+ssh"): spelled |= {f"{scheme}://{bare}{end}" for end in ("", ".git", "/")}
+    head, slash, tail = bare.partition("/") spelled |= {f"https://{head.lower()}{slash}{tail}{end}" for end in ("",
+    ".git", "/")} return {hashlib.sha1(text.encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest() for
+    text in spelled}
