@@ -27,18 +27,21 @@ class Unreadable(ValueError):
 
 
 def check_characters(text: str) -> None:
-    """Unreadable for white space, control, format, private and unassigned characters, and for what NFKC would
-    change.""" for char in text: if unicodedata.category(char)[0] in "CZ": raise Unreadable(f"it holds the character
-    U+{ord(char):04X}, which is invisible or a space") if unicodedata.normalize("NFKC", text) != text: raise
-    Unreadable( "it holds letters that look like others (full-width, composed): write it as the forge shows it" )
+    """Unreadable for white space, control, format, private and unassigned characters, and for what NFKC would change."""
+    for char in text:
+        if unicodedata.category(char)[0] in "CZ":
+            raise Unreadable(f"it holds the character U+{ord(char):04X}, which is invisible or a space")
+    if unicodedata.normalize("NFKC", text) != text:
+        raise Unreadable(
+            "it holds letters that look like others (full-width, composed): write it as the forge shows it"
+        )
 
 
 def is_url(text: str) -> bool:
     """A scheme, an scp address (git@host:path), or a host with a path."""
     first = text.split("/", 1)[0]
-    return bool(_SCHEME.match(text) or (_SCP.fullmatch(text) and "." in first.split(":")[0])) or (
-        "." in first and "/" in text
-    )
+    scp = _SCP.fullmatch(text) and "." in first.split(":")[0]
+    return bool(_SCHEME.match(text) or scp) or ("." in first and "/" in text)
 
 
 def origin_of_url(text: str) -> tuple[str, list[str]]:
@@ -116,10 +119,11 @@ def prefixes(origin: str) -> list[str]:
 
 
 def origin_digests(repo_url: str) -> set[str]:
-    """The digests of the SWHIDs `swh:1:ori:` under which an archive may know a URL: SHA-1 of it as text, in its
-    common spellings.""" bare = re.sub(r"^[A-Za-z+]+://(?:[^@/]*@)?", "",
-    repo_url.strip()).rstrip("/").removesuffix(".git") spelled = {repo_url, repo_url.rstrip("/")} for scheme in
-    ("https", "http", "git", "ssh", "git+ssh"): spelled |= {f"{scheme}://{bare}{end}" for end in ("", ".git", "/")}
-    head, slash, tail = bare.partition("/") spelled |= {f"https://{head.lower()}{slash}{tail}{end}" for end in ("",
-    ".git", "/")} return {hashlib.sha1(text.encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest() for
-    text in spelled}
+    """Digests of the SWHIDs `swh:1:ori:` of a URL: the SHA-1 of its text, in each of its common spellings."""
+    bare = re.sub(r"^[A-Za-z+]+://(?:[^@/]*@)?", "", repo_url.strip()).rstrip("/").removesuffix(".git")
+    spelled = {repo_url, repo_url.rstrip("/")}
+    for scheme in ("https", "http", "git", "ssh", "git+ssh"):
+        spelled |= {f"{scheme}://{bare}{end}" for end in ("", ".git", "/")}
+    head, slash, tail = bare.partition("/")
+    spelled |= {f"https://{head.lower()}{slash}{tail}{end}" for end in ("", ".git", "/")}
+    return {hashlib.sha1(text.encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest() for text in spelled}

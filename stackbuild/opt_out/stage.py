@@ -37,7 +37,7 @@ class OptOutOptions(Options):
     list: str | None = Field(None, exclude=True, description="the list file; without it nothing leaves")
     policy: Literal["occurrences", "contents"] = Field(
         "occurrences",
-        description="what an entry takes away: its own occurrences, or also every copy of their contents in other places",
+        description="what an entry takes away: its own occurrences, or every copy of their contents too",
     )
 
 

@@ -120,7 +120,8 @@ def test_formats_say_the_same(tmp_path: Path) -> None:
     lines = tmp_path / "a.txt"
     lines.write_text("\ufeff# format: 1\r\n# why\r\nJo/Repo\r\nbo\n\n")
     (tmp_path / "a.jsonl").write_text(
-        '{"format": 1}\n{"key": "jo/repo", "scope": "code", "date": "2026-01-02", "source": "form", "reason": "x"}\n{"key": "Bo"}\n'
+        '{"format": 1}\n{"key": "jo/repo", "scope": "code", "date": "2026-01-02", "source": "form", "reason": "x"}\n'
+        '{"key": "Bo"}\n'
     )
     (tmp_path / "a.toml").write_text(
         'format = 1\n[[entry]]\nkey = "jo/repo"\ndate = 2026-01-02\n[[entry]]\nkey = "bo"\n'
