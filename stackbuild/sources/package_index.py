@@ -12,7 +12,6 @@ import re
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from typing import Any, Final
 
@@ -21,11 +20,11 @@ from packaging.version import InvalidVersion, Version
 
 from stackbuild.errors import InputError
 from stackbuild.sources.package_fetch import Absent, Fetcher
+from stackbuild.sources.timestamps import nanoseconds
 
 FILENAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!~-]{0,254}", re.ASCII)
 HASHES: Final = {"md5": 32, "sha1": 40, "sha224": 56, "sha256": 64, "sha384": 96, "sha512": 128}  # hexadecimal digits
 SDIST_SUFFIXES: Final = (".tar.gz", ".zip", ".tar.bz2", ".tar.xz", ".tgz")  # in order of preference
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -204,15 +203,3 @@ def known_hashes(hashes: Any, filename: str, page: str) -> dict[str, str]:
             raise InputError(f"{page} announces no proper {name} for {filename}.")
         found[str(name).lower()] = value.lower()
     return found
-
-
-def nanoseconds(time: Any) -> int | None:
-    """Nanoseconds since 1970 of an ISO 8601 time (PEP 700), None if there is none."""
-    if not isinstance(time, str):
-        return None
-    try:
-        moment = datetime.fromisoformat(time)
-    except ValueError:
-        return None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return (moment - EPOCH) // timedelta(microseconds=1) * 1000

@@ -23,9 +23,10 @@ from pydantic import ValidationError
 
 from stackbuild.errors import InputError, TemporaryError
 from stackbuild.sources import package_fetch
-from stackbuild.sources.package_index import nanoseconds, parse_page, sdist_version
+from stackbuild.sources.package_index import parse_page, sdist_version
 from stackbuild.sources.package_settings import pip_settings
 from stackbuild.sources.pypi import SOURCE, Chosen, PypiOptions, choose, wishes
+from stackbuild.sources.timestamps import nanoseconds
 from stackbuild.sources.unit import File, Limits, Origin, ResolveContext, Unit
 
 JSON = "application/vnd.pypi.simple.v1+json"
