@@ -20,6 +20,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from stackbuild import registry
 from stackbuild.errors import StackbuildError
 
 PR_SET_PDEATHSIG = 1
@@ -94,6 +95,9 @@ class Server:
                 module, _, function = hook.partition(":")
                 getattr(importlib.import_module(module), function)()
                 self._preloaded.add(hook)
+        if self.job.kind == "ingest":
+            for kind in sorted({unit.kind for unit in self.build.plan.units}):
+                registry.source(kind)
         for node in self.job.nodes:
             if node.instance not in self._preloaded:
                 node.stage.warm()

@@ -59,7 +59,7 @@ def plan(
 def build(
     recipe: Recipe,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The output folder; run again to resume.")],
-    workers: Annotated[int, typer.Option("--workers", "-j", min=1, help="Tasks at once.", envvar="STACKBUILD_WORKERS")] = 0,
+    workers: Annotated[int, typer.Option("--workers", "-j", min=0, help="Tasks at once; 0: one for each core.", envvar="STACKBUILD_WORKERS")] = 0,
     executor: Annotated[str, typer.Option("--executor", help="local (slurm and ray come later).")] = "local",
     sample: Annotated[Optional[str], typer.Option("--sample", metavar="1/1000", help="Take this share of the repositories, by hash.")] = None,
     tokenizer: Annotated[Optional[Path], typer.Option("--tokenizer", help="Use this tokenizer.json instead of training one.")] = None,
