@@ -27,7 +27,7 @@ class Unreadable(ValueError):
 
 
 def check_characters(text: str) -> None:
-    """Unreadable for white space, control, format, private and unassigned characters, and for what NFKC would change."""
+    """Unreadable for white space, control, format, private and unassigned characters, and what NFKC would change."""
     for char in text:
         if unicodedata.category(char)[0] in "CZ":
             raise Unreadable(f"it holds the character U+{ord(char):04X}, which is invisible or a space")

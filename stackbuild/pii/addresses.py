@@ -1,10 +1,10 @@
 """IP addresses: what the gate found is parsed, and goes only if it is global, no resolver, and no version.
 
-From SantaCoder's rule (Ben Allal et al. 2023; starcoder1 2.2) and its defect D1: the words about an address are
-looked for in at most `context_bytes` before and after it, cut at the file's ends. Four numbers below 64 need a word
-for hosts near them or a "://" or "@" before them: one address in 256 has such, nearly every version and section
-number, and quotes tell nothing in a list of versions. Among plain decimals it is path data of a drawing. And a word
-for versions that stands nearer before it than one for hosts keeps it.
+From SantaCoder's rule (Ben Allal et al. 2023; starcoder1 2.2) and its defect D1: "dns" or "server" is looked for in
+`context_bytes` before and after an address, cut at the file's ends; other words close before it on its line. Four
+numbers below 64, or three below 20 and one more, need such a word or a "://" or "@" before them: one address in 250
+is so, and nearly every version and section number; quotes tell nothing in a list of versions. Among plain decimals it
+is path data of a drawing. And a word for versions that stands nearer before it than one for hosts keeps it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from stackbuild.pii.spans import I64, Span, Texts
 
 ENTITY: Final = "IP_ADDRESS"
 SMALL: Final = 64
-VERSION_BYTES: Final = 40  # a word for versions is looked for so far before an address
+SECTION: Final = 20
+CLOSE: Final = 40  # bytes before an address in which a word speaks of it
 _WORDS = re.compile(rb"[A-Z]?[a-z]+[46]?|[A-Z]+[46]?(?![a-z])")
 _DECIMAL_BEFORE = re.compile(rb"(?:^|[^0-9.])([0-9.]*[0-9])[ ,]{1,2}-?$")
 _DECIMAL_AFTER = re.compile(rb"(?:[ ,]{1,2}-?|-)([0-9.]*[0-9])")
@@ -63,8 +64,9 @@ class AddressFinder:
         path = before[-1:] == b"/" and before[-2:-1] not in (b"/", b'"', b"'", b" ", b"")
         if version > host or (path and host < 0):
             return False
-        near = host >= 0 or before.endswith((b"://", b"@")) or self.has_host_word(after)
-        return near or (max(octets) >= SMALL and not among_decimals(before, after))
+        near = host >= 0 or before.endswith((b"://", b"@")) or self.has_server_word(after)
+        large = max(octets) >= SMALL and max(octets[:3]) >= SECTION
+        return near or (large and not among_decimals(before, after))
 
     def is_ipv6(self, value: bytes) -> bool:
         """Whether a run is an IPv6 address that may be somebody's."""
@@ -88,20 +90,22 @@ class AddressFinder:
     def words_before(self, before: bytes) -> tuple[int, int]:
         """Where the last word for hosts and the last for versions begin before an address, -1 if there is none.
 
-        Words are parts of names too (serverAddress, ASSEMBLY_VERSION); a version's is sought on the same line only.
+        Words are parts of names too (serverAddress, ASSEMBLY_VERSION). A server is sought in all of `before`, the
+        others close by on the same line.
         """
-        line = max(before.rfind(b"\n") + 1, len(before) - VERSION_BYTES)
+        line = max(before.rfind(b"\n") + 1, len(before) - CLOSE)
         host = version = -1
         for match in _WORDS.finditer(before):
             word = match.group().lower()
-            if word in self.facts.host_words:
+            close = match.start() >= line and before[match.end() : match.end() + 1] != b"-"
+            if word in self.facts.server_words or (close and word in self.facts.host_words):
                 host = match.start()
             elif word in self.facts.version_words and match.start() >= line:
                 version = match.start()
         return host, version
 
-    def has_host_word(self, after: bytes) -> bool:
-        return any(match.group().lower() in self.facts.host_words for match in _WORDS.finditer(after))
+    def has_server_word(self, after: bytes) -> bool:
+        return any(match.group().lower() in self.facts.server_words for match in _WORDS.finditer(after))
 
 
 def beside_version(before: bytes, after: bytes) -> bool:

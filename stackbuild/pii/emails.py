@@ -65,7 +65,11 @@ class EmailFinder:
     def is_domain(self, domain: str) -> bool:
         """A name under a top-level domain that exists, which is not reserved and does not begin like a version."""
         labels = domain.split(".")
-        if labels[-1] not in self.facts.top_level_domains or _PACKAGE.match(domain):
+        if (
+            domain in self.facts.protocol_domains
+            or labels[-1] not in self.facts.top_level_domains
+            or _PACKAGE.match(domain)
+        ):
             return False
         if any(not 0 < len(label) <= 63 or label[0] == "-" or label[-1] == "-" for label in labels):
             return False

@@ -88,6 +88,7 @@ class Email:
     domain_bytes: int
     reserved_domains: tuple[str, ...]
     local_parts: frozenset[str]
+    protocol_domains: frozenset[str]
     code_suffixes: frozenset[str]
     top_level_domains: frozenset[str]
 
@@ -100,6 +101,7 @@ class Ip:
     embedding_v6: tuple[Network, ...]
     version_words: frozenset[bytes]
     host_words: frozenset[bytes]
+    server_words: frozenset[bytes]
     context_bytes: int
     synthetic_v4: tuple[str, ...]
     synthetic_v6: tuple[str, ...]
@@ -286,6 +288,7 @@ def _email(data: dict[str, Any]) -> Email:
         data["domain_bytes"],
         tuple(data["reserved_domains"]),
         frozenset(data["local_parts"]),
+        frozenset(data["protocol_domains"]),
         frozenset(data["code_suffixes"]),
         frozenset(data["top_level_domains"].split()),
     )
@@ -302,6 +305,7 @@ def _ip(data: dict[str, Any]) -> Ip:
         networks("embedding_v6"),
         frozenset(word.encode() for word in data["version_words"]),
         frozenset(word.encode() for word in data["host_words"]),
+        frozenset(word.encode() for word in data["server_words"]),
         data["context_bytes"],
         tuple(data["synthetic_v4"]),
         tuple(data["synthetic_v6"]),

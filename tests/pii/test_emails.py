@@ -52,6 +52,7 @@ def test_an_address_goes(text: str, address: str) -> None:
     "text",
     [
         "git@github.com:owner/repo.git",
+        "aes256-gcm@openssh.com",
         "ssh://git@host.org/x",
         "hg@bitbucket.org/x",
         "jo@host.org:path/repo.git",
