@@ -179,3 +179,9 @@ def test_any_line_is_read_or_refused(text: str) -> None:
     again = {"owner": key if "/" not in key else f"https://{key}", "repo": key, "origin": f"https://{key}"}
     if kind in again and not key.startswith("ori:"):
         assert canonical(again[kind])[1] == key
+
+
+def test_the_examples_can_be_used_as_they_are() -> None:
+    folder = Path(__file__).parents[2] / "opt_out"
+    assert len(load(folder / "example.txt").entries) == 5
+    assert len(load(folder / "example.jsonl").entries) == 2
