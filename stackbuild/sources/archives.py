@@ -220,7 +220,7 @@ def survey(stream: Iterator[Member], limits: Limits) -> Survey:
         if wrong:
             notes.unsafe[path] = Found(path, mode, number, None, member.size, wrong, detail=ascii(member.name[:200]))
         else:
-            notes.by_path.pop(path, None)  # the last of a name wins, and has the last one's place
+            # the last of a name wins; a hard link to its own name is the one before it
             notes.by_path[path] = _examine(number, member, path, mode, notes)
     found = list(notes.by_path.values())
     top = single_top_folder(entry.path for entry in found)

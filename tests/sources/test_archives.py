@@ -133,6 +133,7 @@ def test_of_two_members_of_one_name_the_last_wins_and_a_hard_link_keeps_the_firs
         (info("h", tarfile.LNKTYPE, link="./a"), b""),
         (info("./a"), b"new"),
         (info("h2", tarfile.LNKTYPE, link="a"), b""),
+        (info("a", tarfile.LNKTYPE, link="a"), b""),
     )
     assert files(read(write(tmp_path, data))[1]) == {b"h": b"old", b"a": b"new", b"h2": b"new"}
 
