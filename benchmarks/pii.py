@@ -3,7 +3,8 @@
     python benchmarks/pii.py [--input PARQUET ...] [--rounds N] [--json]
 
 Ours is the whole stage: gate, rules, replacement and the second search. The peers find only. "python re" is the idea of
-SantaCoder, expressions for e-mail and IP over each text; detect-secrets and presidio are measured if installed. is built from this Python's library and packages. Each run is a process of its own.
+SantaCoder, expressions for e-mail and IP over each text; detect-secrets and presidio are measured if installed. The
+input is built from this Python's library and packages. Each run is a process of its own.
 """
 
 from __future__ import annotations
