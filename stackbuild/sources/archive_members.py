@@ -280,8 +280,6 @@ def tar_members(file: BinaryIO, budget: Budget) -> Iterator[Member]:
                 target=info.linkname.encode("utf-8", "surrogateescape"),
                 read=partial(stream.exactly, size),
             )
-    except Torn:
-        raise
     except (tarfile.TarError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
         raise Torn(f"no tar header at byte {stream.tell()} of its contents ({error})") from error
     # tarfile takes a bad header after the first for the end of the archive: only zeros or the end of the stream are.
