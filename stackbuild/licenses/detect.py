@@ -1,11 +1,11 @@
 """Which licences the text of a licence file states.
 
-The engine of classifiers A.4, on the normal form of a text, each form once:
+On the normal form of a text, each form once:
 
-1. licenseclassifier, which answers for a whole file when licence texts cover 75 % of it;
-2. ScanCode's exact matches (hash, SPDX lines, Aho-Corasick), also where the first has answered: where they differ on
-   how permissive the file is, the less permissive answer stands;
-3. for a file named as a licence for which neither has an answer: ScanCode's approximate matches, of its first 64 KB.
+1. ScanCode's exact matches (hash, SPDX lines, Aho-Corasick). Where one rule matches every word of the text, that is all.
+2. For a file named as a licence: licenseclassifier, which answers for a whole file when licence texts cover 75 % of it.
+   Where the two differ on how permissive the file is, the less permissive answer stands; else the one for the whole file.
+3. If neither has an answer: ScanCode's approximate matches, of the first 64 KB.
 
 Everything is bounded by size, never by the clock: a time limit would make the answer depend on who else uses the
 machine. ScanCode's index takes 1.4 GB and seconds to load: `warm` loads it once in the task server, whose children
@@ -88,7 +88,7 @@ def detect_form(form: str, license_named: bool) -> Detection:
     if not form:
         return Detection((), (), engine_name("scancode", "exact"), 0.0)
     exact = scancode(form, approximate=False)
-    if license_named:
+    if license_named and not (exact.verbatim and exact.real):
         whole = Answer(engine_name("licenseclassifier"), classify(form))
         if whole.found:
             return combined(whole, exact).detection()
