@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from stackbuild import registry, schema
 from stackbuild.errors import InputError
-from stackbuild.hashing import content_buckets, owner_bucket
+from stackbuild.hashing import content_buckets, owner_bucket, uniform
 from stackbuild.plan import Build
 from stackbuild.rows import id_array
 from stackbuild.shards import Attempt, ShardManifest, conform, read_batches
@@ -44,7 +44,7 @@ def run_ingest(build: Build, rank: int) -> ShardManifest:
     attempt = Attempt(build.out, "00-ingest", rank)
     try:
         try:
-            writer = UnitWriter(attempt, build.plan.partitions)
+            writer = UnitWriter(attempt, build.plan.partitions, sample_of(build.plan.recipe) if unit.repo_name is None else None)
             if getattr(source, "columnar", False):
                 for batch in source.read_batches(unit, options, build.limits):  # type: ignore[attr-defined]
                     writer.columns(batch)
@@ -63,11 +63,26 @@ def run_ingest(build: Build, rank: int) -> ShardManifest:
         raise
 
 
+def sample_of(recipe: dict[str, Any]) -> tuple[int, float] | None:
+    """(seed, share) if the build takes a sample."""
+    return (int(recipe["seed"]), float(recipe["sample"])) if recipe.get("sample") is not None else None
+
+
+def sampled(table: pa.Table, sample: tuple[int, float] | None) -> pa.Table:
+    """The rows whose repository is drawn."""
+    if sample is None:
+        return table
+    names = table["repo_name"].combine_chunks().dictionary_encode()
+    drawn = [uniform(sample[0], "sample", name) < sample[1] for name in names.dictionary.to_pylist()]
+    return table.filter(pa.array(drawn, pa.bool_()).take(names.indices))
+
+
 class UnitWriter:
     """Turns what a source yields into the three tables of a unit, in runs of bounded memory."""
 
-    def __init__(self, attempt: Attempt, partitions: int):
+    def __init__(self, attempt: Attempt, partitions: int, sample: tuple[int, float] | None = None):
         self.partitions = partitions
+        self.sample = sample  # (seed, share of the repositories), for units that hold several
         self.attempt = attempt
         self.decisions = Decisions(attempt, "ingest", partitions)
         self.stats: dict[str, Any] = {"links": 0, "repos": 0}
@@ -126,13 +141,15 @@ class UnitWriter:
 
     def columns(self, batch: pa.RecordBatch) -> None:
         """Take a batch of origin columns, path_bytes, mode and content, and perhaps `rule`, `value`, `threshold` for what leaves."""
-        table = pa.Table.from_batches([batch])
+        table = sampled(pa.Table.from_batches([batch]), self.sample)
         if "rule" in batch.schema.names:
             gone = pc.is_valid(table["rule"])
             self._leave(table.filter(gone))
             table = table.filter(pc.invert(gone))
         if not table.num_rows:
             return
+        if "length" in table.schema.names:  # a source tells it for what it did not read; of what it read, the bytes tell
+            table = table.drop_columns(["length"])
         content = table["content"].combine_chunks()
         views = [value.as_buffer() for value in content]
         content_ids = [git_blob_id(view) for view in views]

@@ -243,7 +243,10 @@ class Launch:
             for spec in pending:
                 found = build.found(job, spec.rank, spec.params)
                 if found is None:
-                    raise PartialFailure(f"Task {spec.rank} of {job.name} ended well and left no manifest; run the same build again.")
+                    raise PartialFailure(
+                        f"Task {spec.rank} of {job.name} ended well and left no manifest of the expected key: "
+                        "stackbuild's own code or a data file of a stage changed while it ran. Run the same build again."
+                    )
                 complete[spec.rank] = found
         build.complete(job, {name: [complete[s.rank][i] for s in specs] for i, name in enumerate(job.shard_jobs)})
         report.wall = time.monotonic() - started

@@ -324,8 +324,9 @@ class Build:
         if job.kind == "ingest":
             unit = plan.units[rank]
             options = self.source_table(unit)
+            sampled = [plan.seed, plan.recipe.get("sample")] if unit.repo_name is None else None
             return digest({"ingest": self._source_identity(unit.kind), "unit": unit.key, "limits": asdict(self.limits),
-                           "partitions": plan.partitions, "options": _reading_options(options)})  # fmt: skip
+                           "partitions": plan.partitions, "sample": sampled, "options": _reading_options(options)})  # fmt: skip
         if job.kind in ("contents", "occurrences"):
             outputs = self.bucket_outputs(job.kind, rank)
             return digest({"job": job.kind, "identity": self._engine_identity(), "rank": rank, "partitions": plan.partitions,

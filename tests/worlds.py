@@ -70,6 +70,19 @@ def world(root: Path, repos: int = 5, files: int = 8, seed: int = 0) -> Path:
     return root
 
 
+LIGHT = [name for name in STAGES if name not in ("licenses", "license_filter")]  # without ScanCode's index
+
+
+def light(root: Path, **changes: Any) -> dict[str, Any]:
+    """The same without licences and tokens, for tests that are about something else."""
+    body = recipe(root, stages=LIGHT, outputs=["dataset", "index"], exact_dedup={"winner": ["-revision_date"]})
+    del body["license_filter"], body["tokens"]
+    body["near_dedup"] = {"survivor": ["-revision_date"]}
+    for name, value in changes.items():
+        body[name] = {**body[name], **value} if isinstance(value, dict) and name in body else value
+    return body
+
+
 def recipe(root: Path, **changes: Any) -> dict[str, Any]:
     """A resolved recipe over the folders of a world."""
     body: dict[str, Any] = {
