@@ -2,11 +2,11 @@
 
     python benchmarks/licenses.py [--texts DIR] [--sample 10] [--json]
 
-The input is every text of an SPDX licence that ScanCode ships, of which the peer gets one in `--sample`, and ours is measured
-on those too; with `--texts`, the licence-named files below a folder (their licences are not known, so no accuracy is given).
-Accuracy on SPDX texts is near to a self-test for both: their data derive from these texts. Each runs in a process of its
-own; loading is shown apart. A file counts as exact if its licence is found and no other (-only and -or-later are one text),
-as unsafe if what was found is more permissive than the licence.
+The input is every text of an SPDX licence that ScanCode ships, of which the peer gets one in `--sample`, and ours is
+measured on those too; with `--texts`, the licence-named files below a folder (their licences are not known, so no
+accuracy is given). Accuracy on SPDX texts is near to a self-test for both: their data derive from these texts. Each
+runs in a process of its own; loading is shown apart. A file counts as exact if its licence is found and no other (-only
+and -or-later are one text), as unsafe if what was found is more permissive than the licence.
 """
 
 from __future__ import annotations
@@ -30,8 +30,11 @@ def texts(folder: str | None, step: int) -> Sample:
     if folder is None:
         from licensedcode.cache import get_licenses_db
 
-        found = [(one.spdx_license_key, one.text.encode(), True) for one in get_licenses_db().values()
-                 if one.text and not one.is_exception and not one.spdx_license_key.startswith("LicenseRef")]  # fmt: skip
+        found = [
+            (one.spdx_license_key, one.text.encode(), True)
+            for one in get_licenses_db().values()
+            if one.text and not one.is_exception and not one.spdx_license_key.startswith("LicenseRef")
+        ]
         return sorted(found)[::step]
     import pyarrow as pa
 
@@ -107,26 +110,39 @@ def main() -> None:
     if chosen.engine:
         print(json.dumps(measure(chosen.engine, chosen.texts, chosen.sample)))
         return
-    rows = {"ours, all": apart("ours", chosen.texts, 1), "ours": apart("ours", chosen.texts, chosen.sample),
-            "scancode": apart("scancode", chosen.texts, chosen.sample)}  # fmt: skip
+    rows = {
+        "ours, all": apart("ours", chosen.texts, 1),
+        "ours": apart("ours", chosen.texts, chosen.sample),
+        "scancode": apart("scancode", chosen.texts, chosen.sample),
+    }
     versions = {name: metadata.version(name) for name in ("scancode-toolkit-mini", "licenseclassifier")}
     if chosen.json:
         ours, peer = rows["ours"]["ms"], rows["scancode"]["ms"]
-        print(json.dumps({"name": "licenses", "unit": "CPU-ms per file", "ours": ours, "peers": {"scancode": peer}, "ratio": peer / ours,
-                          "goal": GOAL_MS, "meets": rows["ours, all"]["ms"] <= GOAL_MS, "versions": versions,
-                          "input": chosen.texts and "a folder" or "SPDX texts of ScanCode", "detail": rows}))  # fmt: skip
+        print(
+            json.dumps(
+                {
+                    "name": "licenses",
+                    "unit": "CPU-ms per file",
+                    "ours": ours,
+                    "peers": {"scancode": peer},
+                    "ratio": peer / ours,
+                    "goal": GOAL_MS,
+                    "meets": rows["ours, all"]["ms"] <= GOAL_MS,
+                    "versions": versions,
+                    "input": "a folder" if chosen.texts else "SPDX texts of ScanCode",
+                    "detail": rows,
+                }
+            )
+        )
         return
     print(f"{'':12}" + "".join(f"{column:>10}" for column in rows["ours"]))
     for name, row in rows.items():
-        print(
-            f"{name:12}"
-            + "".join(
-                f"{'-' if value is None else format(value, '.3f' if isinstance(value, float) else 'd'):>10}"
-                for value in row.values()
-            )
-        )
+        cells = ["-" if one is None else f"{one:.3f}" if isinstance(one, float) else str(one) for one in row.values()]
+        print(f"{name:12}" + "".join(f"{cell:>10}" for cell in cells))
     print(
-        f"ratio {rows['scancode']['ms'] / rows['ours']['ms']:.1f}, {', '.join(f'{name} {version}' for name, version in versions.items())}"
+        f"ratio {rows['scancode']['ms'] / rows['ours']['ms']:.1f}",
+        *(" ".join(one) for one in versions.items()),
+        sep=", ",
     )
 
 

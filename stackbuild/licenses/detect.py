@@ -2,9 +2,9 @@
 
 On the normal form of a text, each form once:
 
-1. ScanCode's exact matches (hash, SPDX lines, Aho-Corasick). Where one rule matches every word of the text, that is all.
+1. ScanCode's exact matches (hash, SPDX lines, Aho-Corasick). If one rule matches every word of the text, that is all.
 2. For a file named as a licence: licenseclassifier, which answers for a whole file when licence texts cover 75 % of it.
-   Where the two differ on how permissive the file is, the less permissive answer stands; else the one for the whole file.
+   Where the two differ on how permissive the file is, the less permissive answer stands, else that for the whole file.
 3. If neither has an answer: ScanCode's approximate matches, of the first 64 KB.
 
 Everything is bounded by size, never by the clock: a time limit would make the answer depend on who else uses the

@@ -105,9 +105,11 @@ KEYS = [
 
 
 @given(
-    st.sampled_from([None, "MIT", "GPL-3.0", "LGPL-3.0", "NOASSERTION"]), st.frozensets(st.sampled_from(KEYS)), st.booleans(),
+    st.sampled_from([None, "MIT", "GPL-3.0", "LGPL-3.0", "NOASSERTION"]),
+    st.frozensets(st.sampled_from(KEYS)),
+    st.booleans(),
     st.sampled_from([V1, V2, OURS]),
-)  # fmt: skip
+)
 def test_representatives_decide_as_all_keys_do(
     github: str | None, keys: frozenset[str], unrecognised: bool, policy: object
 ) -> None:

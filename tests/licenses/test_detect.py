@@ -39,10 +39,21 @@ def detector() -> Detector:
 
 @pytest.mark.parametrize(
     ("scancode_key", "keys"),
-    [("apache-2.0", {"Apache-2.0"}), ("bsd-new", {"BSD-3-Clause"}), ("bsd-simplified", {"BSD-2-Clause"}), ("isc", {"ISC"}),
-     ("mpl-2.0", {"MPL-2.0"}), ("unlicense", {"Unlicense"}), ("cc0-1.0", {"CC0-1.0"}), ("epl-2.0", {"EPL-2.0"}), ("lgpl-2.1", {"LGPL-2.1-only"}),
-     ("gpl-3.0", {"GPL-3.0-only"}), ("agpl-3.0", {"AGPL-3.0-only"}), ("gpl-2.0", {"GPL-2.0-only"})],
-)  # fmt: skip
+    [
+        ("apache-2.0", {"Apache-2.0"}),
+        ("bsd-new", {"BSD-3-Clause"}),
+        ("bsd-simplified", {"BSD-2-Clause"}),
+        ("isc", {"ISC"}),
+        ("mpl-2.0", {"MPL-2.0"}),
+        ("unlicense", {"Unlicense"}),
+        ("cc0-1.0", {"CC0-1.0"}),
+        ("epl-2.0", {"EPL-2.0"}),
+        ("lgpl-2.1", {"LGPL-2.1-only"}),
+        ("gpl-3.0", {"GPL-3.0-only"}),
+        ("agpl-3.0", {"AGPL-3.0-only"}),
+        ("gpl-2.0", {"GPL-2.0-only"}),
+    ],
+)
 def test_whole_texts(detector: Detector, text_of: Any, scancode_key: str, keys: set[str]) -> None:
     found = detector.detect(text_of(scancode_key).encode(), True)
     assert (
@@ -103,11 +114,20 @@ def test_a_reference_to_no_licence_in_particular_is_kept_only_alone(detector: De
 
 @pytest.mark.parametrize(
     ("expression", "stands"),
-    [("MIT", True), (detect.UNKNOWN_REFERENCE, True), ("LicenseRef-scancode-unknown", False), ("LicenseRef-scancode-free-unknown", False),
-     ("LicenseRef-scancode-warranty-disclaimer", False), ("Classpath-exception-2.0", False), ("LicenseRef-scancode-dco-1.1", False),
-     ("GPL-2.0-only WITH Classpath-exception-2.0", True), ("MIT AND LicenseRef-scancode-unknown-spdx", True),
-     ("LicenseRef-scancode-proprietary-license", True), ("LicenseRef-scancode-other-copyleft", True)],
-)  # fmt: skip
+    [
+        ("MIT", True),
+        (detect.UNKNOWN_REFERENCE, True),
+        ("LicenseRef-scancode-unknown", False),
+        ("LicenseRef-scancode-free-unknown", False),
+        ("LicenseRef-scancode-warranty-disclaimer", False),
+        ("Classpath-exception-2.0", False),
+        ("LicenseRef-scancode-dco-1.1", False),
+        ("GPL-2.0-only WITH Classpath-exception-2.0", True),
+        ("MIT AND LicenseRef-scancode-unknown-spdx", True),
+        ("LicenseRef-scancode-proprietary-license", True),
+        ("LicenseRef-scancode-other-copyleft", True),
+    ],
+)
 def test_keys_that_name_no_licence_are_dropped(expression: str, stands: bool) -> None:
     assert stands_for_a_license(expression) is stands
 

@@ -40,12 +40,18 @@ def table(rows: list[tuple[str, str, bytes, str]]) -> pa.Table:
     """Licence files: (repository, revision, path, what its content is called)."""
     return pa.Table.from_pylist(
         [
-            {"repo_name": repo, "revision_id": revision, "folder": path[: path.rfind(b"/") + 1], "path": "/" + path.decode("utf-8", "replace"),
-             "content_id": content(called), "license_named": True}
+            {
+                "repo_name": repo,
+                "revision_id": revision,
+                "folder": path[: path.rfind(b"/") + 1],
+                "path": "/" + path.decode("utf-8", "replace"),
+                "content_id": content(called),
+                "license_named": True,
+            }
             for repo, revision, path, called in rows
         ],
         LICENSE_FILES,
-    )  # fmt: skip
+    )
 
 
 def verdicts_of(
@@ -72,14 +78,36 @@ def keys_of_files(verdicts: pa.Table, files: list[tuple[str, str, bytes]]) -> li
 
 
 def test_a_file_inherits_from_its_folder_and_all_above_and_no_other() -> None:
-    rows = [("a/b", "r", b"LICENSE", "mit"), ("a/b", "r", b"vendor/LICENSE", "gpl"), ("a/b", "r", b"vendor/x/COPYING", "isc"),
-            ("a/b", "s", b"LICENSE", "gpl"), ("a/c", "r", b"src/LICENSE", "isc")]  # fmt: skip
+    rows = [
+        ("a/b", "r", b"LICENSE", "mit"),
+        ("a/b", "r", b"vendor/LICENSE", "gpl"),
+        ("a/b", "r", b"vendor/x/COPYING", "isc"),
+        ("a/b", "s", b"LICENSE", "gpl"),
+        ("a/c", "r", b"src/LICENSE", "isc"),
+    ]
     verdicts = verdicts_of(rows, {"mit": said("MIT"), "gpl": said("GPL-2.0-only"), "isc": said("ISC")})
-    files = [("a/b", "r", b"main.c"), ("a/b", "r", b"vendor/y.c"), ("a/b", "r", b"vendor/x/y/z.c"), ("a/b", "r", b"vendored/z.c"),
-             ("a/b", "s", b"vendor/z.c"), ("a/b", "t", b"z.c"), ("a/c", "r", b"z.c"), ("a/c", "r", b"src/z.c"), ("a", "b/r", b"z.c")]  # fmt: skip
+    files = [
+        ("a/b", "r", b"main.c"),
+        ("a/b", "r", b"vendor/y.c"),
+        ("a/b", "r", b"vendor/x/y/z.c"),
+        ("a/b", "r", b"vendored/z.c"),
+        ("a/b", "s", b"vendor/z.c"),
+        ("a/b", "t", b"z.c"),
+        ("a/c", "r", b"z.c"),
+        ("a/c", "r", b"src/z.c"),
+        ("a", "b/r", b"z.c"),
+    ]
     assert keys_of_files(verdicts, files) == [
-        ["MIT"], ["GPL-2.0-only", "MIT"], ["GPL-2.0-only", "ISC", "MIT"], ["MIT"], ["GPL-2.0-only"], [], [], ["ISC"], []
-    ]  # fmt: skip
+        ["MIT"],
+        ["GPL-2.0-only", "MIT"],
+        ["GPL-2.0-only", "ISC", "MIT"],
+        ["MIT"],
+        ["GPL-2.0-only"],
+        [],
+        [],
+        ["ISC"],
+        [],
+    ]
 
 
 names = st.sampled_from([b"a", b"b", b"a.b", b"a-", b"\xff", b"a\n", b"A"])
@@ -87,8 +115,12 @@ paths = st.lists(names, max_size=4).map(lambda parts: b"".join(part + b"/" for p
 
 
 @settings(max_examples=150)
-@given(st.lists(st.tuples(st.sampled_from("xy"), paths, st.sampled_from(["MIT", "ISC", "GPL-2.0-only", "MPL-2.0"])), max_size=12),
-       st.lists(st.tuples(st.sampled_from("xyz"), paths), max_size=12))  # fmt: skip
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("xy"), paths, st.sampled_from(["MIT", "ISC", "GPL-2.0-only", "MPL-2.0"])), max_size=12
+    ),
+    st.lists(st.tuples(st.sampled_from("xyz"), paths), max_size=12),
+)
 def test_it_is_every_base_path_that_a_path_begins_with(
     bases: list[tuple[str, bytes, str]], places: list[tuple[str, bytes]]
 ) -> None:

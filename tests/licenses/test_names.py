@@ -13,10 +13,27 @@ from stackbuild.licenses.names import is_license_file, is_license_proper
 
 # The published rule, read by another engine: the oracle of ours.
 STEMS = [
-    "li[cs]en[cs]e(s?)", "legal", "copy(left|right|ing)", "unlicense", r"[al]?gpl([-_ v]?)(\d\.?\d?)?", "bsd(l?)", "mit(x?)",
-    "apache", "artistic", r"copying(v?)(\d?)", "disclaimer", "eupl", "gfdl", "[cm]pl", "cc0", r"al([-_ v]?)(\d\.?\d)?",
-    "about", "notice", "readme", "guidelines",
-]  # fmt: skip
+    "li[cs]en[cs]e(s?)",
+    "legal",
+    "copy(left|right|ing)",
+    "unlicense",
+    r"[al]?gpl([-_ v]?)(\d\.?\d?)?",
+    "bsd(l?)",
+    "mit(x?)",
+    "apache",
+    "artistic",
+    r"copying(v?)(\d?)",
+    "disclaimer",
+    "eupl",
+    "gfdl",
+    "[cm]pl",
+    "cc0",
+    r"al([-_ v]?)(\d\.?\d)?",
+    "about",
+    "notice",
+    "readme",
+    "guidelines",
+]
 ORACLE = re.compile(rf"^(|.*[-_. ])({'|'.join(STEMS)})(|[-_. ].*)$", re.IGNORECASE | re.ASCII | re.DOTALL)
 
 
@@ -26,20 +43,62 @@ def named(path: str, names: str = "stackbuild") -> bool:
 
 @pytest.mark.parametrize(
     "path",
-    ["/LICENSE", "/licence.txt", "/a/LISENSES.md", "/COPYING.LESSER", "/COPYINGv3", "/COPYING 3", "/UNLICENSE", "/LICENSE-MIT",
-     "/third_party_LICENSE", "/MIT-LICENSE.txt", "/gpl-3.0", "/AGPLv3.txt", "/lgpl2.1.txt", "/LICENSE.MIT", "/Apache-2.0.txt",
-     "/BSDL", "/mitx", "/CC0.txt", "/al2.0", "/README.md", "/readme", "/NOTICE", "/about.txt", "/.license", "/GPL-3.0-only.txt",
-     "/a b/my license.html", "/COPYRIGHT", "/LICENSE.GPL2", "/copying.v3.txt"],
-)  # fmt: skip
+    [
+        "/LICENSE",
+        "/licence.txt",
+        "/a/LISENSES.md",
+        "/COPYING.LESSER",
+        "/COPYINGv3",
+        "/COPYING 3",
+        "/UNLICENSE",
+        "/LICENSE-MIT",
+        "/third_party_LICENSE",
+        "/MIT-LICENSE.txt",
+        "/gpl-3.0",
+        "/AGPLv3.txt",
+        "/lgpl2.1.txt",
+        "/LICENSE.MIT",
+        "/Apache-2.0.txt",
+        "/BSDL",
+        "/mitx",
+        "/CC0.txt",
+        "/al2.0",
+        "/README.md",
+        "/readme",
+        "/NOTICE",
+        "/about.txt",
+        "/.license",
+        "/GPL-3.0-only.txt",
+        "/a b/my license.html",
+        "/COPYRIGHT",
+        "/LICENSE.GPL2",
+        "/copying.v3.txt",
+    ],
+)
 def test_texts_of_licences_are_read_under_both_rules(path: str) -> None:
     assert named(path) and named(path, "the-stack-v2")
 
 
 @pytest.mark.parametrize(
     "path",
-    ["/about.js", "/al.py", "/mit.c", "/src/License.java", "/license.go", "/copying.rs", "/js/about.vue", "/notice.tsx",
-     "/licenses.json", "/legal.css", "/readme.php", "/src/cpl.cpp", "/about.unheard", "/about.png", "/mpl-toolkit.py"],
-)  # fmt: skip
+    [
+        "/about.js",
+        "/al.py",
+        "/mit.c",
+        "/src/License.java",
+        "/license.go",
+        "/copying.rs",
+        "/js/about.vue",
+        "/notice.tsx",
+        "/licenses.json",
+        "/legal.css",
+        "/readme.php",
+        "/src/cpl.cpp",
+        "/about.unheard",
+        "/about.png",
+        "/mpl-toolkit.py",
+    ],
+)
 def test_source_counts_only_under_the_published_rule(path: str) -> None:
     assert not named(path) and named(path, "the-stack-v2")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +42,8 @@ class World:
             made: list[Any] = []
             for rank in range(PARTITIONS):
                 attempt = Attempt(out, f"00-{phase.name}", rank)
-                rows = (
-                    (lambda rank: lambda columns: iter([self.batch(rank).select(columns)]))(rank)
-                    if phase.tasks == "partition"
-                    else None
-                )
-                contents = (
-                    (lambda rank: lambda ids: iter(self.contents(rank)))(rank) if phase.tasks == "contents" else None
-                )
+                rows = partial(self.rows_of, rank) if phase.tasks == "partition" else None
+                contents = partial(self.contents_of, rank) if phase.tasks == "contents" else None
                 phase.run(self.task(rank, attempt=attempt, rows=rows, contents=contents, job=f"00-{phase.name}"))
                 made += attempt.commit(f"{phase.name}{rank}" + "0" * 24, attempt_ledger(attempt), {}).outputs
             for output in made:
@@ -66,13 +62,33 @@ class World:
             **rest,
         )
 
+    def rows_of(self, rank: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        return iter([self.batch(rank).select(columns)])
+
+    def contents_of(self, rank: int, ids: pa.Array | None) -> Iterator[pa.RecordBatch]:
+        """All of the partition: what was not asked for has to be passed over."""
+        return iter(self.contents(rank))
+
     def batch(self, rank: int) -> pa.RecordBatch:
         rows = [
-            {**dict.fromkeys(OCCURRENCES.names), "owner_bucket": rank, "repo_name": repo, "revision_id": "r", "gha_license_id": github,
-             "path": "/" + path, "path_bytes": path.encode(), "path_lossy": False, "mode": 0o100644, "extension": "",
-             "content_id": git_id(content), "blob_id": hashlib.sha1(content).digest(), "length": len(content)}
-            for (repo, path, github), content in self.files.items() if owner_bucket(repo, PARTITIONS) == rank
-        ]  # fmt: skip
+            {
+                **dict.fromkeys(OCCURRENCES.names),
+                "owner_bucket": rank,
+                "repo_name": repo,
+                "revision_id": "r",
+                "gha_license_id": github,
+                "path": "/" + path,
+                "path_bytes": path.encode(),
+                "path_lossy": False,
+                "mode": 0o100644,
+                "extension": "",
+                "content_id": git_id(content),
+                "blob_id": hashlib.sha1(content).digest(),
+                "length": len(content),
+            }
+            for (repo, path, github), content in self.files.items()
+            if owner_bucket(repo, PARTITIONS) == rank
+        ]
         return pa.RecordBatch.from_pylist(rows, OCCURRENCES)
 
     def contents(self, rank: int) -> list[pa.RecordBatch]:
