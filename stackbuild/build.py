@@ -17,7 +17,7 @@ from stackbuild.identity import engine_version, without_places
 from stackbuild.launch import JobReport, Launch, Progress, Silent, only_one
 from stackbuild.plan import Build, Plan
 from stackbuild.publish import folder_name, publish, publish_manifest_folder
-from stackbuild.release.card import CardStats, dataset_card
+from stackbuild.release.card import CardStats, LicenseCount, dataset_card
 from stackbuild.report.figures import report_of
 from stackbuild.report.page import as_json, page
 from stackbuild.shards import canonical_json, digest, write_atomically
@@ -85,7 +85,7 @@ def card(build: Build, figures: dict[str, Any]) -> None:
     """Write the dataset's README.md from the figures of the report."""
     recipe = build.plan.recipe
     left = sum(stage["dropped"] for stage in figures["funnel"] if registry.base_name(stage["stage"]) == "opt_out")
-    licenses: dict[str, dict[str, Any]] = {}
+    licenses: dict[str, LicenseCount] = {}
     for row in figures["licenses"]:
         entry = licenses.setdefault(row["license_type"], {"license_type": row["license_type"], "files": 0, "bytes": 0})
         entry["files"] += row["files"]
@@ -93,8 +93,11 @@ def card(build: Build, figures: dict[str, Any]) -> None:
     stats: CardStats = {
         "name": recipe["name"],
         "seed": build.plan.seed,
-        "languages": [{**row, "folder": folder_name(row["language"])} for row in figures["languages"]],  # type: ignore[typeddict-item]
-        "licenses": list(licenses.values()),  # type: ignore[typeddict-item]
+        "languages": [
+            {"language": row["language"], "folder": folder_name(row["language"]), "files": row["files"], "bytes": row["bytes"]}
+            for row in figures["languages"]
+        ],
+        "licenses": list(licenses.values()),
         "funnel": figures["funnel"],
         "opt_out": {"request": recipe.get("contact", "ask the maintainer of this dataset"), "files": left},
         "description": recipe.get("description", ""),
@@ -147,6 +150,16 @@ def unit_name(unit: Unit) -> str:
 # ---------------------------------------------------------------- from recipe to plan
 
 
+@dataclass
+class Resolving(ResolveContext):
+    """A context that tells the command line how far a source is."""
+
+    tell: Callable[[str, int, int], None] = lambda what, done, of: None
+
+    def progress(self, what: str, done: int, of: int) -> None:
+        self.tell(what, done, of)
+
+
 def resolve(request: Request, keep: bool = True) -> Plan:
     """Resolve every source once. An unfinished build goes on with what it resolved; a finished one looks again.
 
@@ -195,10 +208,12 @@ def previous_complete(out: Path, recipe: str) -> bool:
 def resolve_source(table: dict[str, Any], request: Request) -> tuple[list[Unit], list[Skipped]]:
     """Ask one source what there is to read; relative paths start from the recipe's folder."""
     source = registry.source(table["kind"])
-    located = {**table, **{k: locate(table[k], request.folder) for k in ("paths", "list") if k in table and table[k] is not None}}
+    located = dict(table)
+    for name in ("paths", "list"):
+        if table.get(name) is not None:
+            located[name] = locate(table[name], request.folder)
     options = source.options_model.model_validate(located)
-    context = ResolveContext(cache=str(cache_folder()), offline=request.offline)
-    context.progress = request.resolving  # type: ignore[method-assign]
+    context = Resolving(str(cache_folder()), request.offline, tell=request.resolving)
     units, skipped = source.units(options, context)
     return sorted(units, key=lambda unit: canonical_json(unit.key)), skipped
 

@@ -15,7 +15,7 @@ from stackbuild.ingest import run_contents, run_ingest, run_occurrences
 from stackbuild.plan import Build, Job, Node
 from stackbuild.rows import KEEP, SIZE, Slice, tag_schema
 from stackbuild.schema import CONTENTS, IDENTITY
-from stackbuild.shards import Attempt, ShardManifest, find_manifest, read_batches
+from stackbuild.shards import Attempt, ShardManifest, find_manifest, open_parquet, read_row_group
 from stackbuild.stage import Left, Stage, Verdict, judge, with_columns
 from stackbuild.task import Task
 
@@ -74,13 +74,16 @@ def run_phase(build: Build, job: Job, rank: int, params: dict[str, Any]) -> Shar
 
 def contents_of(build: Build, partition: int, ids: pa.Array | None) -> Any:
     """Batches of a contents partition, in id order; with `ids`, only those rows."""
-    for batch in read_batches(build.out, build.contents(partition), CONTENTS.names):
-        if ids is None:
-            yield batch
-            continue
-        chosen = batch.filter(pc.is_in(batch.column(0), value_set=ids))
-        if chosen.num_rows:
-            yield chosen
+    for output in build.contents(partition):
+        with open_parquet(build.out, output) as file:
+            for group in range(file.num_row_groups):
+                if ids is not None:  # the narrow column first: most row groups may hold nothing that is asked for
+                    there = read_row_group(build.out, output, file, group, ["content_id"])["content_id"]
+                    wanted = pc.is_in(there, value_set=ids)
+                    if not pc.any(wanted).as_py():
+                        continue
+                table = read_row_group(build.out, output, file, group, CONTENTS.names)
+                yield from (table if ids is None else table.filter(wanted)).combine_chunks().to_batches()
 
 
 # ---------------------------------------------------------------- rows

@@ -6,6 +6,7 @@ import hashlib
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 
 def draw(seed: int, *key: bytes | str) -> int:
@@ -35,6 +36,15 @@ def owner_of(repo_name: str) -> str:
 def owner_bucket(repo_name: str, partitions: int) -> int:
     """The partition of an owner's repositories."""
     return int.from_bytes(hashlib.sha1(owner_of(repo_name).encode()).digest()[:8], "big") % partitions
+
+
+def id_bytes(ids: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.uint8]:
+    """binary(20) ids as uint8 of shape (n, 20), whatever slice or chunks they come in; none may be null."""
+    if isinstance(ids, pa.ChunkedArray):
+        ids = pa.concat_arrays(ids.chunks) if ids.num_chunks else pa.array([], pa.binary(20))
+    if not len(ids):
+        return np.empty((0, 20), np.uint8)
+    return np.frombuffer(ids.buffers()[1], np.uint8, 20 * len(ids), 20 * ids.offset).reshape(-1, 20)
 
 
 def content_buckets(content_ids: npt.NDArray[np.uint8], partitions: int) -> npt.NDArray[np.int64]:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from stackbuild import registry, schema
 from stackbuild.errors import InputError
-from stackbuild.hashing import content_buckets, owner_bucket, uniform
+from stackbuild.hashing import content_buckets, id_bytes, owner_bucket, uniform
 from stackbuild.plan import Build
 from stackbuild.rows import id_array
 from stackbuild.shards import Attempt, ShardManifest, conform, read_batches
@@ -196,10 +196,8 @@ class UnitWriter:
         self.decisions.enter(table.num_rows, length)
         self.decisions.stay(table.num_rows, length)
 
-        ids = np.frombuffer(table["content_id"].combine_chunks().buffers()[1], np.uint8).reshape(-1, 20)[: table.num_rows]
-        keys, first = np.unique(id_array(table["content_id"]), return_index=True)
-        del keys
-        bucket = content_buckets(ids[first], self.partitions).astype(np.uint16)
+        _, first = np.unique(id_array(table["content_id"]), return_index=True)
+        bucket = content_buckets(id_bytes(table["content_id"])[first], self.partitions).astype(np.uint16)
         contents = table.select(["content_id", "blob_id", "length", "content"]).take(pa.array(first))
         with self.attempt.writer("contents", INGESTED_CONTENTS, group_by=BUCKET) as writer:
             writer.write(contents.append_column(BUCKET, pa.array(bucket)))

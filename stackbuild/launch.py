@@ -73,7 +73,7 @@ class Silent:
     def task(self, name: str) -> None: ...
 
 
-class JobStep(PipelineStep):
+class JobStep(PipelineStep):  # type: ignore[misc]  # datatrove has no types
     """A job as a datatrove step: rank r of w runs the tasks r, r + w, r + 2w, …; what Slurm and Ray launch."""
 
     name = "stackbuild job"

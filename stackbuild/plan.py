@@ -123,10 +123,19 @@ def nodes_of(recipe: dict[str, Any]) -> list[Node]:
     for number, instance in enumerate(instances, 1):
         kind = registry.stage_class(instance)
         options = kind.options_model.model_validate(options_of(recipe, instance))
-        nodes.append(Node(number, instance, kind(options), space))
+        stage: Any = kind(options)
+        if is_transition(kind):
+            stage.carried = carried(nodes)
+        nodes.append(Node(number, instance, stage, space))
         if is_transition(kind):
             space = "file"
     return nodes
+
+
+def carried(nodes: Sequence[Node]) -> tuple[pa.Field, ...]:
+    """Columns that stages over occurrences added: the winner's go with the file, the latest of a name."""
+    fields = {f.name: f for node in nodes for f in node.stage.adds if f.name not in node.stage.private}
+    return tuple(fields.values())
 
 
 def options_of(recipe: dict[str, Any], instance: str) -> dict[str, Any]:
@@ -245,11 +254,7 @@ class Build:
         merge = next(node for node in self.nodes if is_transition(node.stage))
         phase = merge.stage.phases()[-1]
         shard = self.shards(merge.phase_job(phase))[partition]
-        return shard.table(FILES_TABLE), merge.stage.files_schema(self.extra_columns(merge))  # type: ignore[attr-defined]
-
-    def extra_columns(self, merge: Node) -> list[pa.Field]:
-        """Columns that stages over occurrences added: the winner's go with the file."""
-        return [field for node in self.before(merge) for field in node.stage.adds if field.name not in node.stage.private]
+        return shard.table(FILES_TABLE), merge.stage.files_schema()
 
     def contents(self, partition: int) -> list[Output]:
         return self.shards(CONTENTS.name)[partition].table("contents")

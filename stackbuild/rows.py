@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stackbuild.errors import RecipeError
+from stackbuild.hashing import id_bytes
 from stackbuild.shards import Output, read_batches, read_table
 from stackbuild.stage import Stage, with_columns
 
@@ -144,12 +145,9 @@ class Rows:
 
 def id_array(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bytes_]:
     """Ids as a numpy array of fixed-width bytes, which numpy sorts and searches; trailing NULs are kept by a 21st byte."""
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if not len(array):
-        return np.empty(0, "S21")
-    raw = np.frombuffer(array.buffers()[1], np.uint8, count=20 * len(array), offset=20 * array.offset)
-    padded = np.ones((len(array), 21), np.uint8)
-    padded[:, :20] = raw.reshape(-1, 20)
+    raw = id_bytes(column)
+    padded = np.ones((len(raw), 21), np.uint8)
+    padded[:, :20] = raw
     return padded.view("S21").reshape(-1)
 
 

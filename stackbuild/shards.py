@@ -532,11 +532,16 @@ def read_batches(
         with open_parquet(out, output) as file:
             wanted = range(file.num_row_groups) if group is None else row_groups_of(file, group_by, group)
             for index in wanted:
-                try:
-                    table = file.read_row_group(index, columns=list(columns) if columns is not None else None, use_threads=False)
-                except (pa.ArrowInvalid, OSError) as error:
-                    raise corrupt(out / output.file, output, error) from error
+                table = read_row_group(out, output, file, index, columns)
                 yield from table.combine_chunks().to_batches()
+
+
+def read_row_group(out: Path, output: Output, file: pq.ParquetFile, index: int, columns: Sequence[str] | None) -> pa.Table:
+    """One row group of a committed table; InputError names the file and its hash if it is torn."""
+    try:
+        return file.read_row_group(index, columns=list(columns) if columns is not None else None, use_threads=False)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise corrupt(out / output.file, output, error) from error
 
 
 def row_groups_of(file: pq.ParquetFile, column: str, value: int) -> list[int]:

@@ -10,6 +10,7 @@ pipeline: `run(batches)` yields the rows that stay, with the added columns.
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
@@ -80,7 +81,7 @@ class PhaseOutputs:
         self.files, self.partitions, self.seed = files, partitions, seed
 
 
-class Stage(PipelineStep, Generic[O]):
+class Stage(PipelineStep, Generic[O]):  # type: ignore[misc]  # datatrove has no types
     """Base of all stages; subclass it as `class LongLines(Stage[LongLineOptions])`.
 
     `name`: as in a recipe. `version`: raised when the same input gives other output for a reason that the code's digest
@@ -100,7 +101,7 @@ class Stage(PipelineStep, Generic[O]):
     engines: ClassVar[tuple[str, ...]] = ()
     rewrites_text: ClassVar[bool] = False
     private_decisions: ClassVar[bool] = False
-    options_model: ClassVar[type[Options]] = Options
+    options_model: ClassVar[builtins.type[Options]] = Options  # `type` is datatrove's attribute here
 
     def __init__(self, options: O | None = None):
         super().__init__()

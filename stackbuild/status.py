@@ -128,13 +128,16 @@ def status_of(out: Path) -> BuildStatus:
         elif kind == "end":
             ended = True
     alive = running(out)
-    for job, _ in failing:
-        jobs[job].failed += 1
+    for name, _ in failing:
+        jobs[name].failed += 1
     for job in jobs.values():
         if job.state == "running" and not alive:
             job.state = "failed" if job.failed else "stopped"
     state = "running" if alive else "done" if ended and description["complete"] else "failed" if failing else "stopped"
-    failures = [{"job": job, "rank": rank, "status": e["status"], **failure_text(out, job, rank)} for (job, rank), e in failing.items()]
+    failures = [
+        {"job": name, "rank": rank, "status": e["status"], **failure_text(out, name, rank)}
+        for (name, rank), e in failing.items()
+    ]
     return BuildStatus(state, list(jobs.values()), failures)
 
 

@@ -29,11 +29,12 @@ def run(recipe: str, output: Path | None, resolved: bool, schema: bool, sets: li
             print(f"{dotted} = {json.dumps(value)}    # {origin}")
         return
     from stackbuild import build as building
+    from stackbuild.plan import Build
 
     out = (output or Path("out")).resolve()
     request = building.Request(loaded.resolved(), loaded.folder, out, workers=1, offline=offline)
     plan = building.resolve(request, keep=False)
-    jobs = jobs_of(building.Build(out, plan))
+    jobs = jobs_of(Build(out, plan))
     size = sum(unit.bytes for unit in plan.units)
     if as_json:
         print(json.dumps({"plan": plan.digest, "units": len(plan.units), "bytes": size, "jobs": jobs, "skipped": plan.skipped, "estimate": estimate(size)}))

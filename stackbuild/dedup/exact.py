@@ -8,15 +8,17 @@ each is a decision that names the winner.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, field_validator
 
-from stackbuild.hashing import content_buckets
-from stackbuild.schema import ID, IDENTITY, LICENSE_FIELDS, OCCURRENCES
+from stackbuild.hashing import content_buckets, id_bytes
+from stackbuild.schema import IDENTITY, OCCURRENCES
 from stackbuild.stage import Options, Phase, Stage
 from stackbuild.task import Task
 
@@ -51,48 +53,50 @@ class ExactDedup(Stage[ExactDedupOptions]):
     options_model = ExactDedupOptions
     makes_files = True
 
+    def __init__(self, options: ExactDedupOptions | None = None):
+        super().__init__(options)
+        self.carried: tuple[pa.Field, ...] = ()  # what stages over occurrences added; the winner's go with the file
+
+    def key(self) -> Mapping[str, Any]:
+        return {"carried": [str(field) for field in self.carried]}
+
     def phases(self) -> Sequence[Phase]:
-        columns = tuple(OCCURRENCES.names) + tuple(
-            f.name for f in LICENSE_FIELDS if "license_rank" in self.options.winner
-        )
+        columns = (*OCCURRENCES.names, *(field.name for field in self.carried))
         return (
             Phase("runs", self.runs, "partition", columns=columns),
             Phase("files", self.files, "contents", reads=("runs",), removes=True),
         )
 
     def needs(self) -> tuple[str, ...]:
-        return tuple(f.name for f in LICENSE_FIELDS) if "license_rank" in self.options.winner else ()
+        return ("license_class",) if "license_rank" in self.options.winner else ()
 
-    def files_schema(self, extra: Sequence[pa.Field]) -> pa.Schema:
+    def files_schema(self) -> pa.Schema:
         """The schema of the files table: the winner's occurrence with what stages added to it, and the number of copies."""
-        del extra
-        licenses = LICENSE_FIELDS if self.needs() else []
-        return pa.schema([*OCCURRENCES, *licenses, pa.field("copies", pa.int64())])
+        return pa.schema([*OCCURRENCES, *self.carried, pa.field("copies", pa.int64())])
 
     def runs(self, task: Task) -> None:
         """Sort a partition's occurrences by contents partition and id."""
-        columns = [*OCCURRENCES.names, *self.needs()]
-        schema = pa.schema([pa.field("bucket", pa.uint16()), *(f for f in self.files_schema(()) if f.name != "copies")])
-        batches = list(task.batches(columns))
+        schema = pa.schema([pa.field("bucket", pa.uint16()), *OCCURRENCES, *self.carried])
+        batches = list(task.batches(schema.names[1:]))
         with task.writer("runs", schema, group_by="bucket") as writer:
             if batches:
                 table = pa.Table.from_batches(batches)
-                ids = np.frombuffer(table["content_id"].combine_chunks().buffers()[1], np.uint8).reshape(-1, 20)
-                table = table.append_column("bucket", pa.array(content_buckets(ids, task.partitions).astype(np.uint16)))
+                buckets = content_buckets(id_bytes(table["content_id"]), task.partitions).astype(np.uint16)
+                table = table.append_column("bucket", pa.array(buckets))
                 writer.write(
                     table.take(pc.sort_indices(table, [("bucket", "ascending"), *((n, "ascending") for n in TIES)]))
                 )
 
     def files(self, task: Task) -> None:
         """Choose the winner of each content in a partition, and record the copies that lose."""
-        schema = self.files_schema(())
+        schema = self.files_schema()
         batches = list(task.read("runs", [f.name for f in schema if f.name != "copies"], task.rank, "bucket"))
         with task.writer("files", schema) as writer:
             if not batches:
                 return
             table = pa.Table.from_batches(batches)
             ordered = table.take(winners_first(table, self.options.winner))
-            first, position = group_starts(ordered["content_id"].combine_chunks())
+            first, position = group_starts(ordered["content_id"])
             sizes = np.asarray(ordered["length"]).astype(np.int64)
             winners = ordered.take(pa.array(np.flatnonzero(first)))
             copies = np.diff(np.append(np.flatnonzero(first), len(first)))
@@ -130,14 +134,9 @@ def license_rank(classes: pa.ChunkedArray) -> pa.Array:
     return index.cast(pa.int8())
 
 
-def group_starts(ids: pa.Array) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def group_starts(ids: pa.ChunkedArray) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
     """(is the row the first of its id, which group it is in) for sorted binary(20) ids."""
-    if isinstance(ids, pa.ChunkedArray):
-        ids = pa.concat_arrays(ids.chunks)
-    raw = np.frombuffer(ids.buffers()[1], np.uint8, 20 * len(ids), 20 * ids.offset).reshape(-1, 20)
-    first = np.ones(len(ids), bool)
+    raw = id_bytes(ids)
+    first = np.ones(len(raw), bool)
     first[1:] = (raw[1:] != raw[:-1]).any(axis=1)
     return first, np.cumsum(first) - 1
-
-
-__all__ = ["ID", "ExactDedup", "ExactDedupOptions"]

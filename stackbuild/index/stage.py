@@ -8,6 +8,7 @@ one row for each released content, by the leading bits of its id.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -67,15 +68,15 @@ def repositories(kept: pa.Table, left: pa.Table) -> pa.Table:
     kept_counts = kept.group_by(key, use_threads=False).aggregate([("repo_name", "count"), *((name, "first") for name in ORIGIN)])
     by_rule = left.group_by([*key, "stage", "rule"], use_threads=False).aggregate([("stage", "count")])
     by_rule = by_rule.sort_by([(name, "ascending") for name in (*key, "stage", "rule")])
-    rows: dict[tuple[str, str], dict[str, object]] = {}
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
     for row in kept_counts.to_pylist():
         rows[row["repo_name"], row["revision_id"]] = {
             "kept": row["repo_name_count"], "files": row["repo_name_count"], "left": [], **{name: row[f"{name}_first"] for name in ORIGIN}
         }  # fmt: skip
     for row in by_rule.to_pylist():
         entry = rows.setdefault((row["repo_name"], row["revision_id"]), {"kept": 0, "files": 0, "left": []})
-        entry["left"].append({"stage": row["stage"], "rule": row["rule"], "files": row["stage_count"]})  # type: ignore[attr-defined]
-        entry["files"] += row["stage_count"]  # type: ignore[operator]
+        entry["left"].append({"stage": row["stage"], "rule": row["rule"], "files": row["stage_count"]})
+        entry["files"] += row["stage_count"]
     found = [
         {"owner": owner_of(name), "name": name.casefold(), "repo_name": name, "revision_id": revision, **entry}
         for (name, revision), entry in rows.items()

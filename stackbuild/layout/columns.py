@@ -64,7 +64,7 @@ def hex_ids(ids: pa.Array) -> pa.Array:
     if isinstance(ids, pa.ChunkedArray):
         ids = pa.concat_arrays(ids.chunks)
     raw = ids.buffers()[1].to_pybytes()[20 * ids.offset : 20 * (ids.offset + rows)]
-    offsets = pa.py_buffer(np.arange(0, 40 * rows + 40, 40, np.int32))
+    offsets = pa.py_buffer(np.arange(rows + 1, dtype=np.int32) * 40)
     text = pa.StringArray.from_buffers(rows, offsets, pa.py_buffer(raw.hex().encode()))
     return pc.if_else(pc.is_valid(ids), text, pa.scalar(None, pa.string())) if ids.null_count else text
 
@@ -95,8 +95,8 @@ def pointers(rows: pa.RecordBatch) -> pa.StructArray:
         "alpha_fraction": fraction("alphabetic_chars"),
         "avg_line_length": pc.divide(chars, lines),
     }
-    arrays = [values.get(f.name, rows.column(f.name) if f.name in rows.schema.names else None) for f in FILE_STRUCT]
-    return pa.StructArray.from_arrays([a.cast(f.type) for a, f in zip(arrays, FILE_STRUCT, strict=True)], fields=list(FILE_STRUCT))
+    arrays = [(values[f.name] if f.name in values else rows.column(f.name)).cast(f.type) for f in FILE_STRUCT]
+    return pa.StructArray.from_arrays(arrays, fields=list(FILE_STRUCT))
 
 
 def repositories(table: pa.Table) -> pa.Table:

@@ -11,12 +11,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stackbuild.hashing import content_buckets, owner_bucket, owner_of
+from stackbuild.hashing import content_buckets, id_bytes, owner_bucket, owner_of
 from stackbuild.layout.columns import FILE_STRUCT, REPOS, UNKNOWN_LANGUAGE, pointers, released, repositories
 from stackbuild.layout.manifest_rows import MANIFEST, manifest_rows
 from stackbuild.layout.options import LayoutOptions, cut_by_owner
@@ -153,7 +152,7 @@ class Layout(Stage[LayoutOptions]):
         """The clusters of near-duplicates whose id falls into a range."""
         found = []
         for batch in task.read("near_dedup.clusters", CLUSTERS.names):
-            ids = np.frombuffer(batch.column(0).buffers()[1], np.uint8).reshape(-1, 20)[batch.column(0).offset :][: batch.num_rows]
+            ids = id_bytes(batch.column(0))
             found.append(conform(batch, CLUSTERS).filter(pa.array(content_buckets(ids, task.partitions) == task.rank)))
         table = pa.Table.from_batches(found, CLUSTERS)
         with task.writer("clusters", CLUSTERS, release=True, compression_level=3) as writer:
