@@ -58,7 +58,7 @@ def test_an_address_goes(text: str, address: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *BOOK.ip.resolvers,
+        *sorted(BOOK.ip.resolvers),
         *(f"dns {network[0]}" for network in BOOK.ip.special),
         *BOOK.ip.synthetic_v4,
         *BOOK.ip.synthetic_v6,
