@@ -161,7 +161,7 @@ def test_unreadable_files_and_folders_are_told(folder: Path) -> None:
     (folder / "secret").write_text("x")
     (folder / "secret").chmod(0)
     (folder / "closed").mkdir(0o700)
-    for path in (folder, *folder.parents[:3]):
+    for path in (folder, *(p for p in folder.parents if p.name.startswith(("test_", "popen-", "pytest-")))):
         path.chmod(0o755)
     (folder / "sub").chmod(0o755)
     os.seteuid(65534)
