@@ -9,8 +9,8 @@
 Sources are the upstream tarballs of Debian source packages, one package from up to three releases, and wheels from the
 package index at two or three versions, fetched by apt-get and pip from wherever these are configured to. Archives are
 read as streams; nothing is unpacked, built or executed. Whole packages are taken or left, with all their versions. What
-is in OUT/.work is not fetched again; what a mirror lacks is skipped and said. Releases move: figures of two corpora made
-months apart do not compare, ratios on one do.
+is in OUT/.work is not fetched again; what a mirror lacks is skipped and said. Releases move: figures of two corpora
+made months apart do not compare, ratios on one do.
 """
 
 from __future__ import annotations
@@ -173,7 +173,9 @@ def fetch(work: Path) -> None:
         if (folder / ".done").exists():
             continue
         folder.mkdir(parents=True, exist_ok=True)
-        if bring(folder):
+        if bring(folder) or list(
+            folder.glob("*.orig*.tar.*")
+        ):  # a mirror may lack Debian's own part, which is not read
             (folder / ".done").touch()
         else:
             print(f"skipped: {folder.relative_to(work)}", file=sys.stderr)
