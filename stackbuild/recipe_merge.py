@@ -20,6 +20,7 @@ from stackbuild.errors import RecipeError
 FILE_BYTES = 1 << 20
 EXTENDS_DEPTH = 16
 TABLE_DEPTH = 32
+KEY_CHARS = 100
 
 BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 KEY = (
@@ -61,9 +62,11 @@ class Layer:
 
     def origin(self, dotted: str) -> Origin | None:
         """Where a value was set: its own leaf, else the leaf that holds it; None for a default."""
-        for end in range(len(dotted), 0, -1):
-            if (end == len(dotted) or dotted[end] in ".[") and dotted[:end] in self.origins:
-                return self.origins[dotted[:end]]
+        end = len(dotted)
+        while end > 0:
+            if found := self.origins.get(dotted[:end]):
+                return found
+            end = max(dotted.rfind(".", 0, end), dotted.rfind("[", 0, end))
         return None
 
     def below(self, dotted: str) -> list[Origin]:
@@ -131,16 +134,19 @@ def leaves(value: Any, dotted: str) -> Iterator[tuple[str, Any]]:
         yield dotted, value
 
 
-def too_deep(value: Any) -> bool:
-    """Whether tables and lists are nested deeper than a recipe needs."""
+def beyond(value: Any) -> str | None:
+    """What a table has more of than any recipe needs: levels, or letters in a key."""
     level = [value]
     for _ in range(TABLE_DEPTH):
-        level = [
-            inner for v in level if isinstance(v, dict | list) for inner in (v.values() if isinstance(v, dict) else v)
+        tables = [table for table in level if isinstance(table, dict)]
+        if any(len(key) > KEY_CHARS for table in tables for key in table):
+            return f"a key is over {KEY_CHARS} characters long"
+        level = [inner for table in tables for inner in table.values()] + [
+            item for items in level if isinstance(items, list) for item in items
         ]
         if not level:
-            return False
-    return True
+            return None
+    return f"lists or tables are nested over {TABLE_DEPTH} deep"
 
 
 def line_numbers(text: str) -> dict[str, int]:
@@ -257,8 +263,8 @@ def read(path: Path, base: Path, above: tuple[Path, ...] = ()) -> Layer:
         raise LayerError(f"{path.name} is not TOML: {error}") from error
     except RecursionError as error:
         raise LayerError(f"{path.name}: lists or tables are nested over {TABLE_DEPTH} deep") from error
-    if too_deep(values):
-        raise LayerError(f"{path.name}: lists or tables are nested over {TABLE_DEPTH} deep")
+    if excess := beyond(values):
+        raise LayerError(f"{path.name}: {excess}")
     parent = values.pop("extends", None)
     lines = line_numbers(text)
     here = Origin(path.name, base if is_bundled(path) else resolved.parent, inherited=bool(above))
@@ -312,8 +318,8 @@ def overridden(layer: Layer, text: str) -> Layer:
     if keys[0] == "extends":
         raise LayerError(f"--set {text}: `extends` can only be set in a file")
     value = typed_value(raw.strip())
-    if len(keys) > TABLE_DEPTH or too_deep(value):
-        raise LayerError(f"--set {dotted.strip()}: over {TABLE_DEPTH} deep")
+    if len(keys) > TABLE_DEPTH or beyond(value):
+        raise LayerError(f"--set {dotted.strip()}: {beyond(value) or f'over {TABLE_DEPTH} deep'}")
     try:
         values, path = placed(layer.values, keys, value, "")
     except LookupError as error:
