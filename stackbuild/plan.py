@@ -395,6 +395,17 @@ class Build:
     def _engine_identity(self) -> Any:
         return [module_digest("stackbuild.ingest"), engine_version("pyarrow")]
 
+    def prepare(self, job: Job) -> None:
+        """Load what the keys and inputs of a job's tasks are made of, so that forked children find it in memory."""
+        for kind in {unit.kind for unit in self.plan.units} if job.kind == "ingest" else ():
+            self._source_identity(kind)
+        self._engine_identity()
+        for node in job.nodes:
+            self._stage_identity(node)
+        for earlier in self.jobs[: self.jobs.index(job)]:
+            for name in earlier.shard_jobs:
+                self.shards(name)
+
     def found(self, job: Job, rank: int, params: dict[str, Any]) -> list[ShardManifest] | None:
         """The complete shards of a task (one, or one for each stage of a rows job), or None if any is missing."""
         if job.kind != "rows":

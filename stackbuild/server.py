@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import importlib
+import importlib.util
 import json
 import os
 import selectors
@@ -35,6 +36,9 @@ def main(arguments: list[str]) -> int:
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
     from stackbuild.plan import Build, Plan
+
+    if importlib.util.find_spec("pandas"):
+        import pandas  # noqa: F401  pyarrow imports it at the first conversion, which would be in every child
 
     Server(Build(out, Plan.load(plan_path))).serve()
     return 0
@@ -102,6 +106,7 @@ class Server:
             if node.instance not in self._preloaded:
                 node.stage.warm()
                 self._preloaded.add(node.instance)
+        self.build.prepare(self.job)
         if "enry" in sys.modules:
             raise StackbuildError("enry was imported in the task server; it must be imported in the children only.")
         import stackbuild.execute  # noqa: F401  so that children share it
