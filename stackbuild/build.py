@@ -60,7 +60,9 @@ def run(request: Request) -> Result:
         plan = resolve(request)
         path = plan.save(out)
         build = Build(out, plan)
-        write_atomically(out / "build.json", json.dumps(description(plan, complete=False), indent=1, sort_keys=True).encode())
+        write_atomically(
+            out / "build.json", json.dumps(description(plan, complete=False), indent=1, sort_keys=True).encode()
+        )
         try:
             reports = Launch(build, path, request.workers, request.progress).run()
         except OSError as error:
@@ -69,7 +71,9 @@ def run(request: Request) -> Result:
         publish_manifest_folder(build, description(plan, complete=True))
         skipped = [*plan.skipped, *refused(build)]
         card(build, report(build, skipped))
-        write_atomically(out / "build.json", json.dumps(description(plan, complete=True), indent=1, sort_keys=True).encode())
+        write_atomically(
+            out / "build.json", json.dumps(description(plan, complete=True), indent=1, sort_keys=True).encode()
+        )
     return Result(build, reports, skipped)
 
 
@@ -94,7 +98,12 @@ def card(build: Build, figures: dict[str, Any]) -> None:
         "name": recipe["name"],
         "seed": build.plan.seed,
         "languages": [
-            {"language": row["language"], "folder": folder_name(row["language"]), "files": row["files"], "bytes": row["bytes"]}
+            {
+                "language": row["language"],
+                "folder": folder_name(row["language"]),
+                "files": row["files"],
+                "bytes": row["bytes"],
+            }
             for row in figures["languages"]
         ],
         "licenses": list(licenses.values()),
@@ -112,7 +121,9 @@ def card(build: Build, figures: dict[str, Any]) -> None:
 
 def disk_error(error: OSError, out: Path) -> StackbuildError:
     """What an error of the file system means to the user."""
-    return StackbuildError(f"{out}: {error.strerror or error}. What is complete is kept; run the same command again to go on.")
+    return StackbuildError(
+        f"{out}: {error.strerror or error}. What is complete is kept; run the same command again to go on."
+    )
 
 
 def description(plan: Plan, complete: bool) -> dict[str, Any]:

@@ -33,7 +33,9 @@ FORBIDDEN_ARGUMENTS = {"exclusion_writer"}
 class DatatroveOptions(Options):
     """Arguments of a stock datatrove filter."""
 
-    arguments: dict[str, JsonValue] = Field(default_factory=dict, description="keyword arguments of the block, plain values")
+    arguments: dict[str, JsonValue] = Field(
+        default_factory=dict, description="keyword arguments of the block, plain values"
+    )
 
 
 class DatatroveFilter(Stage[DatatroveOptions]):
@@ -93,5 +95,9 @@ def opened(block: str, arguments: dict[str, Any]) -> Any:
 def adapted(block: str) -> type[DatatroveFilter]:
     """The stage class around a block; RecipeError if the block is not on the list."""
     if block not in ALLOWED:
-        raise RecipeError(f"datatrove:{block} is not among the datatrove blocks that a recipe may name: {', '.join(sorted(ALLOWED))}.")
-    return type(f"Datatrove{block}", (DatatroveFilter,), {"block": block, "name": f"datatrove:{block}", "__module__": __name__})
+        raise RecipeError(
+            f"datatrove:{block} is not among the datatrove blocks that a recipe may name: {', '.join(sorted(ALLOWED))}."
+        )
+    return type(
+        f"Datatrove{block}", (DatatroveFilter,), {"block": block, "name": f"datatrove:{block}", "__module__": __name__}
+    )

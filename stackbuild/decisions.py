@@ -45,8 +45,14 @@ class Decisions:
         if isinstance(filled["rule"], str):
             filled["rule"] = pa.repeat(filled["rule"], rows)
         table = pa.table(filled)
-        grouped = pa.table({"rule": table["rule"], "size": pa.array(sizes)}).group_by("rule").aggregate([("size", "sum"), ("size", "count")])
-        for rule, size, count in zip(*(grouped[n].to_pylist() for n in ("rule", "size_sum", "size_count")), strict=True):
+        grouped = (
+            pa.table({"rule": table["rule"], "size": pa.array(sizes)})
+            .group_by("rule")
+            .aggregate([("size", "sum"), ("size", "count")])
+        )
+        for rule, size, count in zip(
+            *(grouped[n].to_pylist() for n in ("rule", "size_sum", "size_count")), strict=True
+        ):
             self.ledger.leave(outcome, rule, count, size)
         names = table["repo_name"].combine_chunks()
         if isinstance(names, pa.ChunkedArray):
@@ -54,7 +60,9 @@ class Decisions:
         encoded = names.dictionary_encode()
         buckets = np.array([owner_bucket(name, self.partitions) for name in encoded.dictionary.to_pylist()], np.uint16)
         table = table.append_column("owner_bucket", pa.array(buckets[np.asarray(encoded.indices)]))
-        self._tables.append(pa.Table.from_batches([conform(batch, BUCKETED_DECISIONS) for batch in table.combine_chunks().to_batches()]))
+        self._tables.append(
+            pa.Table.from_batches([conform(batch, BUCKETED_DECISIONS) for batch in table.combine_chunks().to_batches()])
+        )
         self._rows += rows
         if self._rows >= FLUSH_ROWS:
             self._flush()
@@ -64,7 +72,10 @@ class Decisions:
             table = pa.concat_tables(self._tables)
             order = pc.sort_indices(
                 table,
-                [(name, "ascending") for name in ("owner_bucket", "repo_name", "revision_id", "path_bytes", "content_id")],
+                [
+                    (name, "ascending")
+                    for name in ("owner_bucket", "repo_name", "revision_id", "path_bytes", "content_id")
+                ],
             )
             with self.attempt.writer("decisions", BUCKETED_DECISIONS, group_by="owner_bucket") as writer:
                 writer.write(table.take(order))

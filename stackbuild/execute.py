@@ -19,7 +19,9 @@ from stackbuild.shards import Attempt, ShardManifest, find_manifest, open_parque
 from stackbuild.stage import Left, Stage, Verdict, judge, with_columns
 from stackbuild.task import Task
 
-QUARANTINE_SHARE = 0.01  # of a shard's rows; more than this and at least QUARANTINE_ROWS is a defect of the stage, not of the rows
+QUARANTINE_SHARE = (
+    0.01  # of a shard's rows; more than this and at least QUARANTINE_ROWS is a defect of the stage, not of the rows
+)
 QUARANTINE_ROWS = 10
 
 
@@ -177,7 +179,15 @@ def judge_slice(piece: Slice, stages: Sequence[Judging], isolate: bool) -> None:
                 if not bad or one.quarantined > max(QUARANTINE_ROWS, QUARANTINE_SHARE * one.decisions.ledger.rows_in):
                     raise
                 good = np.setdiff1d(np.arange(batch.num_rows), np.array(list(bad), np.int64))
-                _leave(one, batch, np.array(list(bad), np.int64), sizes, "quarantined", Verdict("error", pa.array([]), detail=None), list(bad.values()))
+                _leave(
+                    one,
+                    batch,
+                    np.array(list(bad), np.int64),
+                    sizes,
+                    "quarantined",
+                    Verdict("error", pa.array([]), detail=None),
+                    list(bad.values()),
+                )
                 batch, rows, sizes = batch.take(pa.array(good)), rows[good], sizes[good]
                 tags, keep, left, text = _ask(one.stage, batch)
         else:
@@ -213,7 +223,9 @@ def _whole(array: pa.Array | pa.ChunkedArray) -> pa.Array:
     return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
 
 
-def _aligned(schema: pa.Schema, columns: dict[str, pa.Array], rows: npt.NDArray[np.int64], height: int) -> pa.RecordBatch:
+def _aligned(
+    schema: pa.Schema, columns: dict[str, pa.Array], rows: npt.NDArray[np.int64], height: int
+) -> pa.RecordBatch:
     """Spread columns of the rows that were judged over all rows of the slice, null where a row had left before."""
     if len(rows) == height:
         arrays = [columns[field.name].cast(field.type) for field in schema]

@@ -59,7 +59,9 @@ def orphans(build: Build) -> list[Path]:
     for job in build.jobs:
         for name in job.shard_jobs:
             if not (build.out / "stages" / name / "manifest.json").exists():
-                raise InputError(f"The build in {build.out} is not complete: {name} has no manifest. Finish it before collecting garbage.")
+                raise InputError(
+                    f"The build in {build.out} is not complete: {name} has no manifest. Finish it before collecting garbage."
+                )
             keep_jobs.add(name)
             for shard in build.shards(name):
                 named.add(build.out / "stages" / name / "data" / f"{shard.rank:05d}-{shard.attempt}")
@@ -72,7 +74,9 @@ def orphans(build: Build) -> list[Path]:
         for part in ("data", "manifests"):
             if (folder / part).exists():
                 found += [path for path in sorted((folder / part).iterdir()) if path not in named]
-    found += sorted(path for path in build.out.glob(".*.*") if path.is_dir())  # folders that a killed publish left behind
+    found += sorted(
+        path for path in build.out.glob(".*.*") if path.is_dir()
+    )  # folders that a killed publish left behind
     return found
 
 

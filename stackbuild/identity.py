@@ -52,7 +52,9 @@ def engine_version(distribution: str) -> str:
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError as error:
-        raise MissingDependency(f"{distribution} is not installed; install stackbuild again, or the extra that brings it.") from error
+        raise MissingDependency(
+            f"{distribution} is not installed; install stackbuild again, or the extra that brings it."
+        ) from error
 
 
 @cache

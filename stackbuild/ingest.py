@@ -16,13 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stackbuild import registry, schema
+from stackbuild.decisions import Decisions
 from stackbuild.errors import InputError
 from stackbuild.hashing import content_buckets, id_bytes, owner_bucket, uniform
 from stackbuild.plan import Build
 from stackbuild.rows import id_array
 from stackbuild.shards import Attempt, ShardManifest, conform, read_batches
 from stackbuild.sources.unit import Entry, File, Limits, Link, Origin, Unread
-from stackbuild.decisions import Decisions
 from stackbuild.swhid import content_id as git_blob_id
 
 FLUSH_BYTES = 64 << 20
@@ -44,7 +44,9 @@ def run_ingest(build: Build, rank: int) -> ShardManifest:
     attempt = Attempt(build.out, "00-ingest", rank)
     try:
         try:
-            writer = UnitWriter(attempt, build.plan.partitions, sample_of(build.plan.recipe) if unit.repo_name is None else None)
+            writer = UnitWriter(
+                attempt, build.plan.partitions, sample_of(build.plan.recipe) if unit.repo_name is None else None
+            )
             if getattr(source, "columnar", False):
                 for batch in source.read_batches(unit, options, build.limits):  # type: ignore[attr-defined]
                     writer.columns(batch)
@@ -108,7 +110,9 @@ class UnitWriter:
             elif isinstance(item, File):
                 content_id = item.content_id or git_blob_id(item.data)
                 blob_id = hashlib.sha1(item.data).digest()
-                self._rows.append((len(self._origin_rows) - 1, item.path, item.mode, content_id, blob_id, len(item.data)))
+                self._rows.append(
+                    (len(self._origin_rows) - 1, item.path, item.mode, content_id, blob_id, len(item.data))
+                )
                 self._data.append(item.data)
                 self._bytes += len(item.data)
                 if self._bytes >= FLUSH_BYTES or len(self._rows) >= FLUSH_FILES:
@@ -121,7 +125,9 @@ class UnitWriter:
     def _flush(self) -> None:
         if self._rows:
             numbers, paths, modes, content_ids, blob_ids, lengths = zip(*self._rows, strict=True)
-            origins = pa.Table.from_pylist(self._origin_rows, pa.schema(schema.ORIGIN_FIELDS)).take(pa.array(numbers, pa.int64()))
+            origins = pa.Table.from_pylist(self._origin_rows, pa.schema(schema.ORIGIN_FIELDS)).take(
+                pa.array(numbers, pa.int64())
+            )
             batch = pa.table(
                 {
                     **{name: origins[name] for name in origins.schema.names},
@@ -148,7 +154,9 @@ class UnitWriter:
             table = table.filter(pc.invert(gone))
         if not table.num_rows:
             return
-        if "length" in table.schema.names:  # a source tells it for what it did not read; of what it read, the bytes tell
+        if (
+            "length" in table.schema.names
+        ):  # a source tells it for what it did not read; of what it read, the bytes tell
             table = table.drop_columns(["length"])
         content = table["content"].combine_chunks()
         views = [value.as_buffer() for value in content]
@@ -170,7 +178,19 @@ class UnitWriter:
         for row, length in zip(table.drop_columns(["content"]).to_pylist(), lengths.to_pylist(), strict=True):
             origin = Origin(row["repo_name"], row["revision_id"])
             self._unread.append(
-                (origin, Unread(row["path_bytes"], row.get("mode") or 0o100644, row["rule"], length, row.get("value"), row.get("threshold"), None, row.get("detail")))
+                (
+                    origin,
+                    Unread(
+                        row["path_bytes"],
+                        row.get("mode") or 0o100644,
+                        row["rule"],
+                        length,
+                        row.get("value"),
+                        row.get("threshold"),
+                        None,
+                        row.get("detail"),
+                    ),
+                )
             )
 
     # ---- tables
@@ -188,7 +208,13 @@ class UnitWriter:
             .append_column("extension", extensions(paths))
         )
         order = pc.sort_indices(
-            occurrences, [("owner_bucket", "ascending"), ("repo_name", "ascending"), ("revision_id", "ascending"), ("path_bytes", "ascending")]
+            occurrences,
+            [
+                ("owner_bucket", "ascending"),
+                ("repo_name", "ascending"),
+                ("revision_id", "ascending"),
+                ("path_bytes", "ascending"),
+            ],
         )
         with self.attempt.writer("occurrences", schema.OCCURRENCES, group_by="owner_bucket") as writer:
             writer.write(occurrences.take(order))
@@ -208,7 +234,13 @@ class UnitWriter:
         with self.attempt.writer("tree", schema.TREE) as writer:
             rows = [dict(zip(schema.TREE.names, link, strict=True)) for link in self._links]
             rows += [
-                {"repo_name": o.repo_name, "revision_id": o.revision_id, "path_bytes": u.path, "mode": u.mode, "target": u.content_id}
+                {
+                    "repo_name": o.repo_name,
+                    "revision_id": o.revision_id,
+                    "path_bytes": u.path,
+                    "mode": u.mode,
+                    "target": u.content_id,
+                }
                 for o, u in self._unread
             ]
             writer.write(pa.Table.from_pylist(rows, schema.TREE))
@@ -296,7 +328,13 @@ def run_occurrences(build: Build, rank: int) -> ShardManifest:
         decisions = Decisions(attempt, "occurrences", build.plan.partitions)
         table = pa.Table.from_batches(batches, schema.OCCURRENCES)
         order = pc.sort_indices(
-            table, [("repo_name", "ascending"), ("revision_id", "ascending"), ("path_bytes", "ascending"), ("content_id", "ascending")]
+            table,
+            [
+                ("repo_name", "ascending"),
+                ("revision_id", "ascending"),
+                ("path_bytes", "ascending"),
+                ("content_id", "ascending"),
+            ],
         )
         with attempt.writer("occurrences", schema.OCCURRENCES) as writer:
             writer.write(table.take(order))

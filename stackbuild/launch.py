@@ -15,8 +15,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -183,16 +184,16 @@ class TaskServer:
 
     def _gone(self) -> StackbuildError:
         tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-8:])
-        return PartialFailure(f"The task server ended with status {self._process.wait()}; its log {self.log} ends:\n{tail}")
+        return PartialFailure(
+            f"The task server ended with status {self._process.wait()}; its log {self.log} ends:\n{tail}"
+        )
 
     def close(self) -> None:
         """End the server and its children."""
         for stream in (self._process.stdin, self._process.stdout):
             if stream:
-                try:
+                with suppress(BrokenPipeError):
                     stream.close()
-                except BrokenPipeError:
-                    pass
         try:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
@@ -220,7 +221,12 @@ class Launch:
             for job in self.build.jobs:
                 self.reports.append(self.run_job(job, journal))
             check_ledger(self.build)
-            journal.write(event="end", plan=self.build.plan.digest, ran=sum(r.ran for r in self.reports), tasks=sum(r.tasks for r in self.reports))
+            journal.write(
+                event="end",
+                plan=self.build.plan.digest,
+                ran=sum(r.ran for r in self.reports),
+                tasks=sum(r.tasks for r in self.reports),
+            )
         finally:
             self._close()
         return self.reports
@@ -250,7 +256,14 @@ class Launch:
                 complete[spec.rank] = found
         build.complete(job, {name: [complete[s.rank][i] for s in specs] for i, name in enumerate(job.shard_jobs)})
         report.wall = time.monotonic() - started
-        journal.write(event="job-end", job=job.name, ran=report.ran, cpu=round(report.cpu, 3), memory=report.memory, wall=round(report.wall, 3))
+        journal.write(
+            event="job-end",
+            job=job.name,
+            ran=report.ran,
+            cpu=round(report.cpu, 3),
+            memory=report.memory,
+            wall=round(report.wall, 3),
+        )
         return report
 
     def _execute(self, job: Job, pending: list[TaskSpec], report: JobReport, journal: Journal) -> list[Failure]:
@@ -270,7 +283,14 @@ class Launch:
             if answer["status"] == 0:
                 report.ran += 1
                 self.progress.task(job.name)
-            journal.write(event="task", job=job.name, rank=answer["ended"], status=answer["status"], cpu=round(answer["cpu"], 3), memory=answer["memory"])
+            journal.write(
+                event="task",
+                job=job.name,
+                rank=answer["ended"],
+                status=answer["status"],
+                cpu=round(answer["cpu"], 3),
+                memory=answer["memory"],
+            )
 
         executor.on_end = ended
         failures = executor.run()
@@ -299,7 +319,10 @@ def partial_failure(job: Job, failures: list[Failure], tasks: int) -> Stackbuild
 
 def check_ledger(build: Build) -> list[tuple[str, Ledger]]:
     """Each stage's sums, after checking that every file which one passes on is given to the next; InputError if not."""
-    chain: list[tuple[str, Ledger]] = [("ingest", build.ledger(INGEST.name)), ("occurrences", build.ledger(OCCURRENCES.name))]
+    chain: list[tuple[str, Ledger]] = [
+        ("ingest", build.ledger(INGEST.name)),
+        ("occurrences", build.ledger(OCCURRENCES.name)),
+    ]
     for node in build.nodes:
         if is_transition(node.stage):
             chain.append((node.instance, build.ledger(node.phase_job(node.stage.phases()[-1]))))
@@ -309,7 +332,7 @@ def check_ledger(build: Build) -> list[tuple[str, Ledger]]:
             for phase in node.stage.phases():
                 if phase.removes:
                     chain.append((node.instance, build.ledger(node.phase_job(phase))))
-    for (before, left), (after, entered) in zip(chain, chain[1:], strict=False):
+    for (before, left), (after, entered) in pairwise(chain):
         if (left.rows_out, left.bytes_out) != (entered.rows_in, entered.bytes_in):
             raise InputError(
                 f"The ledger does not add up: {before} passes on {left.rows_out} files of {left.bytes_out} bytes, "
@@ -338,5 +361,7 @@ def only_one(out: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise StackbuildError(f"Another stackbuild is building {out}; wait for it, or see `stackbuild status {out}`.") from error
+            raise StackbuildError(
+                f"Another stackbuild is building {out}; wait for it, or see `stackbuild status {out}`."
+            ) from error
         yield

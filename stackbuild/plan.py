@@ -22,7 +22,6 @@ from stackbuild.errors import InputError, RecipeError
 from stackbuild.identity import engine_version, module_digest, stage_identity, without_places
 from stackbuild.rows import Rows, Tagged
 from stackbuild.shards import (
-    manifest_path,
     Ledger,
     Output,
     ShardManifest,
@@ -30,6 +29,7 @@ from stackbuild.shards import (
     digest,
     find_manifest,
     load_manifest,
+    manifest_path,
     write_atomically,
 )
 from stackbuild.sources.unit import Limits, Unit
@@ -59,11 +59,22 @@ class Plan:
     @cached_property
     def digest(self) -> str:
         """Names the plan; local paths do not count."""
-        return digest({"version": PLAN_VERSION, "recipe": without_places(self.recipe), "units": [[u.kind, u.key] for u in self.units]})
+        return digest(
+            {
+                "version": PLAN_VERSION,
+                "recipe": without_places(self.recipe),
+                "units": [[u.kind, u.key] for u in self.units],
+            }
+        )
 
     def save(self, out: Path) -> Path:
         path = out / "plans" / f"{self.digest[:24]}.json"
-        body = {"version": PLAN_VERSION, "recipe": self.recipe, "units": [asdict(u) for u in self.units], "skipped": self.skipped}
+        body = {
+            "version": PLAN_VERSION,
+            "recipe": self.recipe,
+            "units": [asdict(u) for u in self.units],
+            "skipped": self.skipped,
+        }
         write_atomically(path, canonical_json(body))
         return path
 
@@ -108,7 +119,11 @@ class Job:
         return [node.slug for node in self.nodes] if self.kind == "rows" else [self.name]
 
 
-INGEST, CONTENTS, OCCURRENCES = Job("00-ingest", "ingest"), Job("00-contents", "contents"), Job("00-occurrences", "occurrences")
+INGEST, CONTENTS, OCCURRENCES = (
+    Job("00-ingest", "ingest"),
+    Job("00-contents", "contents"),
+    Job("00-occurrences", "occurrences"),
+)
 
 
 # ---------------------------------------------------------------- the graph
@@ -160,11 +175,19 @@ def check(nodes: Sequence[Node]) -> None:
     for node in nodes:
         for name in node.stage.needs():
             if name not in columns:
-                later = [n.instance for n in nodes if any(f.name == name for f in n.stage.adds) or (name == "text" and n.stage.rewrites_text)]
-                hint = f"it is added by {', '.join(later)}: put it before" if later else "no stage of the recipe adds it"
+                later = [
+                    n.instance
+                    for n in nodes
+                    if any(f.name == name for f in n.stage.adds) or (name == "text" and n.stage.rewrites_text)
+                ]
+                hint = (
+                    f"it is added by {', '.join(later)}: put it before" if later else "no stage of the recipe adds it"
+                )
                 problems.append(f"stages: {node.instance} reads the column {name!r}, and {hint}.")
         if node.space not in node.stage.space:
-            problems.append(f"stages: {node.instance} judges {' or '.join(node.stage.space)}s, but at its place there are {node.space}s.")
+            problems.append(
+                f"stages: {node.instance} judges {' or '.join(node.stage.space)}s, but at its place there are {node.space}s."
+            )
         columns |= {field.name for field in node.stage.adds}
         if node.stage.rewrites_text:
             columns.add("text")
@@ -245,7 +268,11 @@ class Build:
 
     def before(self, node: Node) -> list[Node]:
         """The stages that have judged the rows which this one sees."""
-        return [other for other in self.nodes if other.number < node.number and other.space == node.space and judges_rows(other.stage)]
+        return [
+            other
+            for other in self.nodes
+            if other.number < node.number and other.space == node.space and judges_rows(other.stage)
+        ]
 
     def base(self, space: str, partition: int) -> tuple[list[Output], pa.Schema]:
         """The base table of a partition and its schema."""
@@ -279,7 +306,9 @@ class Build:
         if name in (ALL_DECISIONS, ALL_PRIVATE_DECISIONS):
             return self._decisions(node, private=name == ALL_PRIVATE_DECISIONS)
         stage_name, _, table = name.rpartition(".")
-        others = [n for n in reversed(self.nodes[: node.number]) if n.stage.name == stage_name] if stage_name else [node]
+        others = (
+            [n for n in reversed(self.nodes[: node.number]) if n.stage.name == stage_name] if stage_name else [node]
+        )
         if not others:
             return []  # a product of a stage that this recipe does without
         owner = others[0]
@@ -345,7 +374,9 @@ class Build:
             "rank": rank,
             "partitions": plan.partitions,
             "seed": plan.seed,
-            "reads": {n: [o.identity() for o in files] for n, files in self.tables_for(node, phase.reads, phase.name).items()},
+            "reads": {
+                n: [o.identity() for o in files] for n, files in self.tables_for(node, phase.reads, phase.name).items()
+            },
         }
         if phase.tasks == "partition":
             body["rows"] = self._rows_identity(node, rank, [], "content" in phase.columns or "text" in phase.columns)
@@ -356,19 +387,26 @@ class Build:
     def rows_key(self, node: Node, partition: int, judged: Sequence[tuple[Node, ShardManifest]]) -> str:
         """The key of a row stage's shard, given the shards of the stages that share its job and come before it."""
         needs = node.stage.needs()
-        reads = {name: [o.identity() for o in files] for name, files in self.tables_for(node, self.phase_tables(node)).items()}
+        reads = {
+            name: [o.identity() for o in files]
+            for name, files in self.tables_for(node, self.phase_tables(node)).items()
+        }
         return digest(
             {
                 "stage": self._stage_identity(node),
                 "rank": partition,
                 "partitions": self.plan.partitions,
                 "seed": self.plan.seed,
-                "rows": self._rows_identity(node, partition, judged, "content" in needs or "text" in needs or node.stage.rewrites_text),
+                "rows": self._rows_identity(
+                    node, partition, judged, "content" in needs or "text" in needs or node.stage.rewrites_text
+                ),
                 "reads": reads,
             }
         )
 
-    def _rows_identity(self, node: Node, partition: int, judged: Sequence[tuple[Node, ShardManifest]], content: bool) -> Any:
+    def _rows_identity(
+        self, node: Node, partition: int, judged: Sequence[tuple[Node, ShardManifest]], content: bool
+    ) -> Any:
         rows = self.rows(node, partition, judged)
         return {
             "base": [o.identity() for o in rows.base],
@@ -390,7 +428,12 @@ class Build:
         return self._identities[node.slug]
 
     def _source_identity(self, kind: str) -> Any:
-        return [kind, module_digest(registry.SOURCES[kind].split(":")[0]), module_digest("stackbuild.ingest"), engine_version("pyarrow")]
+        return [
+            kind,
+            module_digest(registry.SOURCES[kind].split(":")[0]),
+            module_digest("stackbuild.ingest"),
+            engine_version("pyarrow"),
+        ]
 
     def _engine_identity(self) -> Any:
         return [module_digest("stackbuild.ingest"), engine_version("pyarrow")]
@@ -444,4 +487,3 @@ def load_stage_manifest(out: Path, job: str) -> list[ShardManifest]:
     except (ValueError, KeyError) as error:
         raise InputError(f"{path} is not a whole stage manifest ({error}); remove it and build again.") from error
     return [load_manifest(manifest_path(out, job, entry["rank"], entry["key"])) for entry in listed]
-

@@ -22,7 +22,9 @@ def trees_read(build: Build) -> Iterator[tuple[str, str, str, list[tuple[bytes, 
     """(repository, revision, root directory, entries) of every revision that names a root: files, links, files left unread."""
     links: dict[tuple[str, str], list[tuple[bytes, int, bytes | None]]] = {}
     for row in read_table(build.out, build.outputs(INGEST.name, "tree"), schema.TREE).to_pylist():
-        links.setdefault((row["repo_name"], row["revision_id"]), []).append((row["path_bytes"], row["mode"], row["target"]))
+        links.setdefault((row["repo_name"], row["revision_id"]), []).append(
+            (row["path_bytes"], row["mode"], row["target"])
+        )
     columns = ["repo_name", "revision_id", "directory_id", "path_bytes", "mode", "content_id"]
     for shard in build.shards(OCCURRENCES.name):
         table = read_table(build.out, shard.table("occurrences"), schema.OCCURRENCES, columns)

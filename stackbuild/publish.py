@@ -28,13 +28,17 @@ def publish(build: Build) -> None:
     if "repos" in wanted:
         place(build.out, "repos", numbered(build.outputs(layout.phase_job("repos"), "repos"), "train"))
     place(build.out, "decisions", numbered(build.outputs(layout.phase_job("decisions"), "decisions"), "part"))
-    place(build.out, "private", numbered(build.outputs(layout.phase_job("decisions"), "private_decisions"), "decisions"))
+    place(
+        build.out, "private", numbered(build.outputs(layout.phase_job("decisions"), "private_decisions"), "decisions")
+    )
     if any(node.stage.name == "near_dedup" for node in build.nodes):
         place(build.out, "clusters", numbered(build.outputs(layout.phase_job("clusters"), "clusters"), "part"))
     if "index" in wanted:
         index = next(node for node in build.nodes if node.instance == "index")
         names = numbered(build.outputs(index.phase_job("names"), "names"), "names")
-        place(build.out, "index", {**names, **numbered(build.outputs(layout.phase_job("runs"), "contents"), "contents")})
+        place(
+            build.out, "index", {**names, **numbered(build.outputs(layout.phase_job("runs"), "contents"), "contents")}
+        )
     if "tokens" in wanted:
         place(build.out, "tokens", token_files(build))
 
@@ -43,7 +47,9 @@ def publish_manifest_folder(build: Build, description: Mapping[str, Any]) -> Non
     """Publish OUT/manifest: the rows of every dataset file, and the header."""
     layout = next(node for node in build.nodes if node.instance == "layout")
     place(build.out, "manifest", dataset_files(build, layout, "manifest"))
-    write_atomically(build.out / "manifest" / "header.json", header(build.out / "manifest", build.out / "dataset", description))
+    write_atomically(
+        build.out / "manifest" / "header.json", header(build.out / "manifest", build.out / "dataset", description)
+    )
 
 
 def token_files(build: Build) -> dict[str, Output]:
@@ -98,5 +104,7 @@ def place(out: Path, name: str, files: Mapping[str, Output]) -> None:
 
 def holds(out: Path, target: Path, files: Mapping[str, Output]) -> bool:
     """Whether a folder's files are just these, by inode."""
-    there = {str(p.relative_to(target)): p.stat().st_ino for p in target.rglob("*") if p.is_file() and p.name not in WRITTEN}
+    there = {
+        str(p.relative_to(target)): p.stat().st_ino for p in target.rglob("*") if p.is_file() and p.name not in WRITTEN
+    }
     return there == {name: (out / output.file).stat().st_ino for name, output in files.items()}

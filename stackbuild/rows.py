@@ -59,7 +59,9 @@ class Rows:
     `base`: the partition's base table. `schema`: its schema. `contents`: the contents partition of the same range of ids.
     """
 
-    def __init__(self, out: Path, base: Sequence[Output], schema: pa.Schema, contents: Sequence[Output], tagged: Sequence[Tagged]):
+    def __init__(
+        self, out: Path, base: Sequence[Output], schema: pa.Schema, contents: Sequence[Output], tagged: Sequence[Tagged]
+    ):
         self.out, self.base, self.schema, self.contents, self.tagged = out, base, schema, contents, tagged
 
     def available(self) -> list[str]:
@@ -87,7 +89,9 @@ class Rows:
             rows = np.flatnonzero(keep[start:stop])
             batch = _one_batch(table.slice(start, stop - start).take(pa.array(rows)))
             if content is not None:
-                batch = with_columns(batch, {"content": content if len(rows) == stop - start else content.take(pa.array(rows))})
+                batch = with_columns(
+                    batch, {"content": content if len(rows) == stop - start else content.take(pa.array(rows))}
+                )
             for tag in rewriters:
                 batch = with_columns(batch, {"text": tag.stage.text(batch)})
             # Without the base's not-null marks: a stage need not know which column has one.
@@ -102,11 +106,13 @@ class Rows:
 
     def _metadata(self, columns: list[str]) -> tuple[pa.Table, npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
         """The named columns of base and tags for all rows, who is still in, and the size of each file so far."""
-        source: dict[str, Tagged | None] = {name: None for name in self.schema.names}
+        source: dict[str, Tagged | None] = dict.fromkeys(self.schema.names)
         for tag in self.tagged:
             source.update({field.name: tag for field in tag.stage.adds})
         if missing := [name for name in columns if name not in source]:
-            raise RecipeError(f"No stage before this one gives the column {missing[0]!r}; there are {', '.join(self.available())}.")
+            raise RecipeError(
+                f"No stage before this one gives the column {missing[0]!r}; there are {', '.join(self.available())}."
+            )
         table = read_table(self.out, self.base, self.schema, [name for name in columns if source[name] is None])
         keep = np.ones(table.num_rows, bool)
         sizes = np.asarray(table["length"]).astype(np.int64)

@@ -143,7 +143,12 @@ class Server:
                 return
             rank = self.children.pop(pid)
             code = os.waitstatus_to_exitcode(status)
-            answer = {"ended": rank, "status": code, "cpu": usage.ru_utime + usage.ru_stime, "memory": usage.ru_maxrss * 1024}
+            answer = {
+                "ended": rank,
+                "status": code,
+                "cpu": usage.ru_utime + usage.ru_stime,
+                "memory": usage.ru_maxrss * 1024,
+            }
             os.write(self._answers, json.dumps(answer).encode() + b"\n")
 
     def stop(self) -> None:
@@ -161,7 +166,12 @@ def run_child(build: Any, job: Any, message: dict[str, Any]) -> int:
     except BaseException as error:
         traceback.print_exc()
         code = error.exit_code if isinstance(error, StackbuildError) else 1
-        body = {"type": type(error).__name__, "message": str(error), "exit_code": code, "errno": getattr(error, "errno", None)}
+        body = {
+            "type": type(error).__name__,
+            "message": str(error),
+            "exit_code": code,
+            "errno": getattr(error, "errno", None),
+        }
         try:
             Path(message["log"] + ".error").write_text(json.dumps(body))
         except OSError:

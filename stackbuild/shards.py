@@ -14,6 +14,7 @@ import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -173,7 +174,9 @@ class TableWriter:
         self._pending: list[pa.RecordBatch] = []
         self._pending_rows = self._pending_bytes = 0
         self._file = HashingFile(path)
-        release_options: dict[str, Any] = {"use_content_defined_chunking": True, "write_page_index": True} if release else {}
+        release_options: dict[str, Any] = (
+            {"use_content_defined_chunking": True, "write_page_index": True} if release else {}
+        )
         self._writer = pq.ParquetWriter(
             pa.PythonFile(self._file, mode="w"),
             schema,
@@ -196,7 +199,7 @@ class TableWriter:
         if self._group_by:
             values = np.asarray(batch.column(batch.schema.get_field_index(self._group_by)))
             cuts = [0, *(np.flatnonzero(np.diff(values)) + 1).tolist(), batch.num_rows]
-            for start, stop in zip(cuts, cuts[1:], strict=False):
+            for start, stop in pairwise(cuts):
                 value = int(values[start])
                 if value not in self.groups:
                     self._drain(final=True)
@@ -259,7 +262,9 @@ class TableWriter:
     def __enter__(self) -> TableWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is None:
             self.close()
         else:
@@ -319,9 +324,18 @@ class Ledger:
     def check(self, where: str) -> None:
         """Raise InputError if the sums do not add up."""
         rows = self.rows_in + self.expanded - self.rows_out - self.merged - self.dropped - self.quarantined
-        size = self.bytes_in + self.bytes_delta - self.bytes_out - self.bytes_merged - self.bytes_dropped - self.bytes_quarantined
+        size = (
+            self.bytes_in
+            + self.bytes_delta
+            - self.bytes_out
+            - self.bytes_merged
+            - self.bytes_dropped
+            - self.bytes_quarantined
+        )
         if rows or size:
-            raise InputError(f"The ledger of {where} does not add up: {rows} rows and {size} bytes are unaccounted for.")
+            raise InputError(
+                f"The ledger of {where} does not add up: {rows} rows and {size} bytes are unaccounted for."
+            )
 
     def add(self, other: Ledger) -> None:
         """Add another shard's counts."""
@@ -471,9 +485,13 @@ def load_manifest(path: Path) -> ShardManifest:
         body = json.loads(path.read_bytes())
         stated = body.pop("digest")
         if body["version"] != MANIFEST_VERSION:
-            raise InputError(f"{path} is of manifest version {body['version']}; this stackbuild reads {MANIFEST_VERSION}.")
+            raise InputError(
+                f"{path} is of manifest version {body['version']}; this stackbuild reads {MANIFEST_VERSION}."
+            )
         if digest(body) != stated:
-            raise InputError(f"{path} does not hash to the digest that it states ({stated}); remove it and build again.")
+            raise InputError(
+                f"{path} does not hash to the digest that it states ({stated}); remove it and build again."
+            )
         return ShardManifest(
             body["job"],
             body["rank"],
@@ -494,7 +512,9 @@ def find_manifest(out: Path, job: str, rank: int, key: str) -> ShardManifest | N
         return None
     manifest = load_manifest(path)
     if manifest.key != key or manifest.job != job or manifest.rank != rank:
-        raise InputError(f"{path} belongs to {manifest.job}, shard {manifest.rank}, key {manifest.key}; expected key {key}.")
+        raise InputError(
+            f"{path} belongs to {manifest.job}, shard {manifest.rank}, key {manifest.key}; expected key {key}."
+        )
     for output in manifest.outputs:
         target = out / output.file
         if not target.exists() or target.stat().st_size != output.bytes:
@@ -523,7 +543,11 @@ def corrupt(path: Path, output: Output, error: BaseException) -> InputError:
 
 
 def read_batches(
-    out: Path, outputs: Iterable[Output], columns: Sequence[str] | None = None, group: int | None = None, group_by: str = ""
+    out: Path,
+    outputs: Iterable[Output],
+    columns: Sequence[str] | None = None,
+    group: int | None = None,
+    group_by: str = "",
 ) -> Iterator[pa.RecordBatch]:
     """Yield the batches of tables, a row group each; with `group`, only the row groups of that value of `group_by`."""
     for output in outputs:
@@ -536,7 +560,9 @@ def read_batches(
                 yield from table.combine_chunks().to_batches()
 
 
-def read_row_group(out: Path, output: Output, file: pq.ParquetFile, index: int, columns: Sequence[str] | None) -> pa.Table:
+def read_row_group(
+    out: Path, output: Output, file: pq.ParquetFile, index: int, columns: Sequence[str] | None
+) -> pa.Table:
     """One row group of a committed table; InputError names the file and its hash if it is torn."""
     try:
         return file.read_row_group(index, columns=list(columns) if columns is not None else None, use_threads=False)
@@ -557,7 +583,12 @@ def row_groups_of(file: pq.ParquetFile, column: str, value: int) -> list[int]:
 
 
 def read_table(
-    out: Path, outputs: Sequence[Output], schema: pa.Schema, columns: Sequence[str] | None = None, group: int | None = None, group_by: str = ""
+    out: Path,
+    outputs: Sequence[Output],
+    schema: pa.Schema,
+    columns: Sequence[str] | None = None,
+    group: int | None = None,
+    group_by: str = "",
 ) -> pa.Table:
     """All rows of tables, in memory; an empty table of the schema if there are none."""
     if columns is not None:

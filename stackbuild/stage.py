@@ -32,7 +32,7 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-O = TypeVar("O", bound=Options)
+OptionsT = TypeVar("OptionsT", bound=Options)
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,9 @@ class Phase:
 
     name: str
     run: Callable[[Task], None]
-    tasks: Literal["partition", "contents", "buckets", "one"] | Callable[[PhaseOutputs], Sequence[dict[str, Any]]] = "partition"
+    tasks: Literal["partition", "contents", "buckets", "one"] | Callable[[PhaseOutputs], Sequence[dict[str, Any]]] = (
+        "partition"
+    )
     reads: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     removes: bool = False
@@ -81,7 +83,7 @@ class PhaseOutputs:
         self.files, self.partitions, self.seed = files, partitions, seed
 
 
-class Stage(PipelineStep, Generic[O]):  # type: ignore[misc]  # datatrove has no types
+class Stage(PipelineStep, Generic[OptionsT]):  # type: ignore[misc]  # datatrove has no types
     """Base of all stages; subclass it as `class LongLines(Stage[LongLineOptions])`.
 
     `name`: as in a recipe. `version`: raised when the same input gives other output for a reason that the code's digest
@@ -103,9 +105,9 @@ class Stage(PipelineStep, Generic[O]):  # type: ignore[misc]  # datatrove has no
     private_decisions: ClassVar[bool] = False
     options_model: ClassVar[builtins.type[Options]] = Options  # `type` is datatrove's attribute here
 
-    def __init__(self, options: O | None = None):
+    def __init__(self, options: OptionsT | None = None):
         super().__init__()
-        self.options: O = options if options is not None else self.options_model()  # type: ignore[assignment]
+        self.options: OptionsT = options if options is not None else self.options_model()  # type: ignore[assignment]
 
     # ---- what a stage may say of itself
 
@@ -181,11 +183,10 @@ def with_columns(batch: pa.RecordBatch, columns: Mapping[str, pa.Array]) -> pa.R
     """The batch with columns added or replaced, in a stable order."""
     names, arrays = list(batch.schema.names), list(batch.columns)
     for name, array in columns.items():
-        if isinstance(array, pa.ChunkedArray):
-            array = array.combine_chunks()
+        whole = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
         if name in names:
-            arrays[names.index(name)] = array
+            arrays[names.index(name)] = whole
         else:
             names.append(name)
-            arrays.append(array)
+            arrays.append(whole)
     return pa.RecordBatch.from_arrays(arrays, names=names)

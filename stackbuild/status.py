@@ -94,7 +94,11 @@ class BuildStatus:
             return f"stackbuild report {out}"
         if self.state == "running":
             return f"stackbuild status {out} --watch"
-        return f"stackbuild logs {out} --failed" if self.failures else "run the same build again: it goes on where it stopped"
+        return (
+            f"stackbuild logs {out} --failed"
+            if self.failures
+            else "run the same build again: it goes on where it stopped"
+        )
 
 
 def status_of(out: Path) -> BuildStatus:
@@ -111,7 +115,9 @@ def status_of(out: Path) -> BuildStatus:
     for event in last:
         kind = event["event"]
         if kind == "job":
-            jobs[event["job"]] = JobStatus(event["job"], event["tasks"], event["cached"], state="running", started=event["time"])
+            jobs[event["job"]] = JobStatus(
+                event["job"], event["tasks"], event["cached"], state="running", started=event["time"]
+            )
         elif kind == "task":
             job = jobs[event["job"]]
             job.cpu += event["cpu"]

@@ -66,7 +66,9 @@ class Task:
         """The same as paths."""
         return [str(self.out / output.file) for output in self.outputs(table)]
 
-    def read(self, table: str, columns: Sequence[str] | None = None, group: int | None = None, group_by: str = "") -> Iterator[pa.RecordBatch]:
+    def read(
+        self, table: str, columns: Sequence[str] | None = None, group: int | None = None, group_by: str = ""
+    ) -> Iterator[pa.RecordBatch]:
         """Batches of a table, a row group each; with `group`, only those written for that value of `group_by`."""
         return read_batches(self.out, self.outputs(table), columns, group, group_by)
 

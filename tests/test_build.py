@@ -62,7 +62,12 @@ def test_the_ledger_adds_up_and_each_file_that_left_is_a_decision(built: buildin
     out = built.build.out
     ledgers = dict(check_ledger(built.build))
     left = sum(ledger.merged + ledger.dropped + ledger.quarantined for ledger in ledgers.values())
-    decisions = [row for name in ("decisions", "private") for path in (out / name).glob("*.parquet") for row in pq.read_table(path).to_pylist()]
+    decisions = [
+        row
+        for name in ("decisions", "private")
+        for path in (out / name).glob("*.parquet")
+        for row in pq.read_table(path).to_pylist()
+    ]
     assert len(decisions) == left > 0
     files = sum(pq.read_metadata(path).num_rows for path in (out / "dataset").rglob("*.parquet"))
     assert ledgers["ingest"].rows_in == files + left
@@ -77,7 +82,9 @@ def test_a_second_run_does_no_stage_work(built: building.Result, root: Path) -> 
     assert released(built.build.out) == before
 
 
-def test_the_same_bytes_with_one_worker_and_in_another_folder(built: building.Result, root: Path, tmp_path: Path) -> None:
+def test_the_same_bytes_with_one_worker_and_in_another_folder(
+    built: building.Result, root: Path, tmp_path: Path
+) -> None:
     run(recipe(root), tmp_path / "deeper" / "out", workers=1)
     assert released(tmp_path / "deeper" / "out") == released(built.build.out)
 
@@ -92,7 +99,9 @@ def test_nothing_released_knows_this_machine(built: building.Result, root: Path)
                 assert str(out).encode() not in data, path
 
 
-def test_after_kill_minus_nine_at_random_moments_the_bytes_are_the_same(built: building.Result, root: Path, tmp_path: Path) -> None:
+def test_after_kill_minus_nine_at_random_moments_the_bytes_are_the_same(
+    built: building.Result, root: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     script = (
         "import json, sys; from pathlib import Path; from stackbuild import build as b\n"
@@ -100,7 +109,9 @@ def test_after_kill_minus_nine_at_random_moments_the_bytes_are_the_same(built: b
     )
     draw = random.Random(3)
     for _ in range(4):
-        process = subprocess.Popen([sys.executable, "-c", script, json.dumps(recipe(root)), str(out)], start_new_session=True)
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, json.dumps(recipe(root)), str(out)], start_new_session=True
+        )
         time.sleep(draw.uniform(0.8, 4.0))
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
@@ -139,7 +150,9 @@ def test_a_changed_threshold_runs_again_only_from_there(lightly: building.Result
     assert min(name for name in changed).startswith(f"{LIGHT.index('near_dedup') + 1:02d}-near_dedup"), changed
 
 
-def test_one_new_repository_does_not_read_the_others_again(lightly: building.Result, root: Path, tmp_path: Path) -> None:
+def test_one_new_repository_does_not_read_the_others_again(
+    lightly: building.Result, root: Path, tmp_path: Path
+) -> None:
     more = tmp_path / "more"
     shutil.copytree(root, more)
     out = tmp_path / "out"
@@ -178,7 +191,9 @@ def test_two_origins_of_one_name_are_refused(root: Path, tmp_path: Path) -> None
 def test_a_corrupt_shard_is_named_with_its_hash(lightly: building.Result, root: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(lightly.build.out, out)
-    [victim, *_] = sorted((out / "stages" / "00-contents" / "data").rglob("contents-*.parquet"), key=lambda p: -p.stat().st_size)
+    [victim, *_] = sorted(
+        (out / "stages" / "00-contents" / "data").rglob("contents-*.parquet"), key=lambda p: -p.stat().st_size
+    )
     data = bytearray(victim.read_bytes())
     data[len(data) // 2] ^= 0xFF
     victim.write_bytes(data)
@@ -198,7 +213,10 @@ def test_a_missing_folder_is_skipped_by_name_and_the_run_goes_on(root: Path, tmp
 def test_nothing_to_read_is_an_input_error(tmp_path: Path) -> None:
     (tmp_path / "w").mkdir()
     with pytest.raises(InputError):
-        run(light(tmp_path / "w", source=[{"kind": "directory", "paths": [str(tmp_path / "nowhere")]}]), tmp_path / "out")
+        run(
+            light(tmp_path / "w", source=[{"kind": "directory", "paths": [str(tmp_path / "nowhere")]}]),
+            tmp_path / "out",
+        )
 
 
 def test_opt_out_removes_a_repository_and_its_decisions_stay_private(root: Path, tmp_path: Path) -> None:
@@ -206,9 +224,15 @@ def test_opt_out_removes_a_repository_and_its_decisions_stay_private(root: Path,
     listed.write_text("local/repo1\n")
     out = tmp_path / "out"
     run(light(root, opt_out={"list": str(listed)}), out)
-    names = {name for path in (out / "dataset").rglob("*.parquet") for name in pq.read_table(path, columns=["repo_name"])["repo_name"].to_pylist()}
+    names = {
+        name
+        for path in (out / "dataset").rglob("*.parquet")
+        for name in pq.read_table(path, columns=["repo_name"])["repo_name"].to_pylist()
+    }
     assert "local/repo1" not in names
-    shown = {row for path in (out / "decisions").glob("*.parquet") for row in pq.read_table(path)["repo_name"].to_pylist()}
+    shown = {
+        row for path in (out / "decisions").glob("*.parquet") for row in pq.read_table(path)["repo_name"].to_pylist()
+    }
     assert "local/repo1" not in shown
     private = [row for path in (out / "private").glob("*.parquet") for row in pq.read_table(path).to_pylist()]
     assert {row["repo_name"] for row in private} == {"local/repo1"}
@@ -220,5 +244,10 @@ def test_a_datatrove_block_stands_in_a_recipe(root: Path, tmp_path: Path) -> Non
     result = run(light(root, stages=stages), out)
     ledger = dict(check_ledger(result.build))["datatrove:C4ParagraphFilter"]
     assert ledger.dropped == ledger.rows_in > 0
-    rules = {row["rule"] for path in (out / "decisions").glob("*.parquet") for row in pq.read_table(path).to_pylist() if row["stage"].startswith("datatrove")}
+    rules = {
+        row["rule"]
+        for path in (out / "decisions").glob("*.parquet")
+        for row in pq.read_table(path).to_pylist()
+        if row["stage"].startswith("datatrove")
+    }
     assert rules == {"C4ParagraphFilter:< 3 paragraphs"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -28,7 +29,12 @@ TEXT = pa.schema([pa.field("bucket", pa.uint16()), pa.field("content", pa.large_
 
 
 def table(rows: list[tuple[int, int]]) -> pa.Table:
-    return pa.table({"bucket": pa.array([b for b, _ in rows], pa.uint16()), "content": pa.array([b"x" * n for _, n in rows], pa.large_binary())})
+    return pa.table(
+        {
+            "bucket": pa.array([b for b, _ in rows], pa.uint16()),
+            "content": pa.array([b"x" * n for _, n in rows], pa.large_binary()),
+        }
+    )
 
 
 def written(path: Path, pieces: list[pa.Table], **options: object) -> TableWriter:
@@ -43,13 +49,15 @@ def written(path: Path, pieces: list[pa.Table], **options: object) -> TableWrite
     sizes=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 40)), min_size=1, max_size=60),
     cuts=st.lists(st.integers(0, 60), max_size=6),
 )
-def test_bytes_do_not_depend_on_how_rows_arrive(tmp_path_factory: pytest.TempPathFactory, sizes: list[tuple[int, int]], cuts: list[int]) -> None:
+def test_bytes_do_not_depend_on_how_rows_arrive(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[tuple[int, int]], cuts: list[int]
+) -> None:
     folder = tmp_path_factory.mktemp("w")
     rows = table(sorted(sizes))
     options = {"group_by": "bucket", "row_group_rows": 7, "row_group_bytes": 100}
     whole = written(folder / "a", [rows], **options)
     edges = [0, *sorted(min(c, len(rows)) for c in cuts), len(rows)]
-    pieces = [rows.slice(a, b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    pieces = [rows.slice(a, b - a) for a, b in pairwise(edges)]
     parts = written(folder / "b", pieces, **options)
     assert whole.sha256 == parts.sha256 == file_sha256(folder / "a")
     assert whole.rows == len(rows)

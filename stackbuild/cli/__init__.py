@@ -31,5 +31,7 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        sys.stderr.write(f"stackbuild: an error of stackbuild itself: {type(error).__name__}: {error}. Run with --debug for the traceback.\n")
+        sys.stderr.write(
+            f"stackbuild: an error of stackbuild itself: {type(error).__name__}: {error}. Run with --debug for the traceback.\n"
+        )
         sys.exit(70)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -20,9 +20,13 @@ manifest_app = typer.Typer(help="Write or verify the SWHID manifest of a build."
 app.add_typer(manifest_app, name="manifest")
 
 Folder = Annotated[Path, typer.Argument(metavar="OUT", help="The output folder of a build.")]
-Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of one that stackbuild brings.")]
+Recipe = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of one that stackbuild brings.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-Set = Annotated[Optional[list[str]], typer.Option("--set", metavar="A.B=C", help="Set a value of the recipe; may be given again.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="A.B=C", help="Set a value of the recipe; may be given again.")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
 
@@ -32,7 +36,9 @@ def _main(debug: Debug = False) -> None:
 
 
 @app.command()
-def init(folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to write recipe.toml.")] = Path(".")) -> None:
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to write recipe.toml.")] = Path("."),
+) -> None:
     """Write a commented recipe to begin with."""
     from stackbuild.cli.init import run
 
@@ -41,9 +47,13 @@ def init(folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to 
 
 @app.command()
 def plan(
-    recipe: Recipe,
-    output: Annotated[Optional[Path], typer.Option("--output", "-o", help="The output folder, to show what is complete.")] = None,
-    resolved: Annotated[bool, typer.Option("--resolved", help="Show each value of the recipe and where it came from.")] = False,
+    recipe: Recipe = "default",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The output folder, to show what is complete.")
+    ] = None,
+    resolved: Annotated[
+        bool, typer.Option("--resolved", help="Show each value of the recipe and where it came from.")
+    ] = False,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of recipes.")] = False,
     sets: Set = None,
     json_: Json = False,
@@ -58,11 +68,22 @@ def plan(
 @app.command()
 def build(
     recipe: Recipe,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The output folder; run again to resume.")],
-    workers: Annotated[int, typer.Option("--workers", "-j", min=0, help="Tasks at once; 0: one for each core.", envvar="STACKBUILD_WORKERS")] = 0,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="The output folder; run again to resume.")
+    ],
+    workers: Annotated[
+        int,
+        typer.Option(
+            "--workers", "-j", min=0, help="Tasks at once; 0: one for each core.", envvar="STACKBUILD_WORKERS"
+        ),
+    ] = 0,
     executor: Annotated[str, typer.Option("--executor", help="local (slurm and ray come later).")] = "local",
-    sample: Annotated[Optional[str], typer.Option("--sample", metavar="1/1000", help="Take this share of the repositories, by hash.")] = None,
-    tokenizer: Annotated[Optional[Path], typer.Option("--tokenizer", help="Use this tokenizer.json instead of training one.")] = None,
+    sample: Annotated[
+        str | None, typer.Option("--sample", metavar="1/1000", help="Take this share of the repositories, by hash.")
+    ] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option("--tokenizer", help="Use this tokenizer.json instead of training one.")
+    ] = None,
     sets: Set = None,
     offline: Annotated[bool, typer.Option("--offline", help="Ask no server; use what was downloaded.")] = False,
     update: Annotated[bool, typer.Option("--update", help="Resolve names and versions anew.")] = False,
@@ -75,7 +96,9 @@ def build(
 
 
 @app.command()
-def status(out: Folder, watch: Annotated[bool, typer.Option("--watch", help="Keep looking.")] = False, json_: Json = False) -> None:
+def status(
+    out: Folder, watch: Annotated[bool, typer.Option("--watch", help="Keep looking.")] = False, json_: Json = False
+) -> None:
     """Show the jobs of a build: done, running, failed, and what to do next."""
     from stackbuild.cli.status import run
 
@@ -83,7 +106,9 @@ def status(out: Folder, watch: Annotated[bool, typer.Option("--watch", help="Kee
 
 
 @app.command()
-def logs(out: Folder, failed: Annotated[bool, typer.Option("--failed", help="Only of tasks that failed.")] = False) -> None:
+def logs(
+    out: Folder, failed: Annotated[bool, typer.Option("--failed", help="Only of tasks that failed.")] = False
+) -> None:
     """Print the logs of tasks."""
     from stackbuild.cli.logs import run
 
@@ -116,7 +141,9 @@ def clean(out: Folder, dry_run: Annotated[bool, typer.Option("--dry-run", help="
 
 @app.command()
 def diff(
-    first: Annotated[Path, typer.Argument(metavar="OUT_A")], second: Annotated[Path, typer.Argument(metavar="OUT_B")], json_: Json = False
+    first: Annotated[Path, typer.Argument(metavar="OUT_A")],
+    second: Annotated[Path, typer.Argument(metavar="OUT_B")],
+    json_: Json = False,
 ) -> None:
     """Show which files a second build gained and lost, and by which rule."""
     from stackbuild.cli.diff import run
@@ -127,7 +154,9 @@ def diff(
 @app.command()
 def check(
     out: Folder,
-    queries: Annotated[list[str], typer.Argument(metavar="QUERY...", help="owner, owner/repo, SWHID, file, folder, or - for a list.")],
+    queries: Annotated[
+        list[str], typer.Argument(metavar="QUERY...", help="owner, owner/repo, SWHID, file, folder, or - for a list.")
+    ],
     why: Annotated[bool, typer.Option("--why", help="Say by which rule each file left.")] = False,
     json_: Json = False,
 ) -> None:
@@ -155,7 +184,9 @@ def manifest_write(out: Folder) -> None:
 
 @manifest_app.command("verify")
 def manifest_verify(
-    out: Folder, level: Annotated[int, typer.Option("--level", min=0, max=2, help="0 syntax, 1 bytes, 2 path in tree.")] = 2, json_: Json = False
+    out: Folder,
+    level: Annotated[int, typer.Option("--level", min=0, max=2, help="0 syntax, 1 bytes, 2 path in tree.")] = 2,
+    json_: Json = False,
 ) -> None:
     """Check the manifest against the bytes that the build holds."""
     from stackbuild.cli.manifest import verify

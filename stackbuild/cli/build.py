@@ -63,7 +63,16 @@ def run(
 
     funnel = funnel_of(result.build)
     if as_json:
-        print(json.dumps({"out": str(output), "funnel": funnel, "skipped": result.skipped, "ran": {r.job: r.ran for r in result.reports}}))
+        print(
+            json.dumps(
+                {
+                    "out": str(output),
+                    "funnel": funnel,
+                    "skipped": result.skipped,
+                    "ran": {r.job: r.ran for r in result.reports},
+                }
+            )
+        )
         return
     Console().print(funnel_table(funnel))
     for skip in result.skipped[:20]:
@@ -72,7 +81,9 @@ def run(
         console.print(f"not read: {len(result.skipped) - 20} more; see {output}/report/index.html", style="yellow")
     ran, tasks = sum(r.ran for r in result.reports), sum(r.tasks for r in result.reports)
     cpu = sum(r.cpu for r in result.reports)
-    console.print(f"{ran} of {tasks} tasks ran, {cpu:.1f} CPU-seconds, {time.monotonic() - started:.1f} s; the rest was complete.")
+    console.print(
+        f"{ran} of {tasks} tasks ran, {cpu:.1f} CPU-seconds, {time.monotonic() - started:.1f} s; the rest was complete."
+    )
     for line in next_steps(output, result):
         print(line)
 
@@ -174,5 +185,3 @@ def shown(console: Console) -> Iterator[Any]:
     columns = (TextColumn("{task.description:<48}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bars:
         yield Bars(bars)
-
-

@@ -37,16 +37,26 @@ def plain(value: Any) -> str:
 
 def show(answer: Answer, why: bool) -> None:
     """One answer for a person: the verdict first."""
-    verdict = "in the dataset" if answer.found else "was read, but nothing of it is in the dataset" if answer.seen else "not found"
+    verdict = (
+        "in the dataset"
+        if answer.found
+        else "was read, but nothing of it is in the dataset"
+        if answer.seen
+        else "not found"
+    )
     print(f"{escaped(answer.query)}: {verdict}")
     for repo in answer.repositories:
-        print(f"  {escaped(repo['repo_name'])} at {escaped(repo['revision_id'])}: {repo['kept']:,} of {repo['files']:,} files kept")
+        print(
+            f"  {escaped(repo['repo_name'])} at {escaped(repo['revision_id'])}: {repo['kept']:,} of {repo['files']:,} files kept"
+        )
         for left in repo["left"] or ():
             print(f"    {left['files']:,} left by {left['stage']}: {left['rule']}")
     for file in answer.files[:SHOWN]:
         print(f"  as {escaped(file['repo_name'])} {escaped(file['path'])} ({file['language']}, {file['license_type']})")
     if not answer.found and not answer.seen:
-        print("  Nothing of this name or content was read for this build. A copy that was edited has another content id.")
+        print(
+            "  Nothing of this name or content was read for this build. A copy that was edited has another content id."
+        )
     if answer.note:
         print(f"  {answer.note}")
     if why or (answer.decisions and not answer.found):

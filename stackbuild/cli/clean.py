@@ -13,9 +13,13 @@ from stackbuild.status import described
 def run(out: Path, dry_run: bool) -> None:
     """What was published is linked and stays; a later build of this folder starts from its sources."""
     if not described(out)["complete"]:
-        raise InputError(f"The build in {out} is not complete; its stages are what it would resume from. Finish it first.")
+        raise InputError(
+            f"The build in {out} is not complete; its stages are what it would resume from. Finish it first."
+        )
     stages = out / "stages"
     with only_one(out):
         found = [stages] if stages.exists() else []
         size = sum(freed_by(path) for path in found) if dry_run else remove(found)
-    print(f"{size / 1e6:,.1f} MB of intermediate stages{' (nothing removed)' if dry_run else ' removed; the products stay'}")
+    print(
+        f"{size / 1e6:,.1f} MB of intermediate stages{' (nothing removed)' if dry_run else ' removed; the products stay'}"
+    )

@@ -23,7 +23,11 @@ def run(first: Path, second: Path, as_json: bool) -> None:
     for name, side, files in (("lost", second, found["lost"]), ("gained", first, found["gained"])):
         print(f"{len(files):,} files {name}")
         for (stage, rule), count in sorted(rules(files).items(), key=lambda item: -item[1]):
-            print(f"  {count:,} {'left' if name == 'lost' else 'had left'} {side} by {stage}: {rule}" if stage else f"  {count:,} not in the input of {side}")
+            print(
+                f"  {count:,} {'left' if name == 'lost' else 'had left'} {side} by {stage}: {rule}"
+                if stage
+                else f"  {count:,} not in the input of {side}"
+            )
         for file in files[:SHOWN]:
             print(f"    {escaped(file['repo_name'])} {escaped(file['path'])}")
         if len(files) > SHOWN:

@@ -42,5 +42,7 @@ def verify(out: Path, level: int, as_json: bool) -> None:
 
 
 def line(result: Level) -> str:
-    unchecked = f", {result.unchecked:,} cannot be checked (their revision names no root directory)" if result.unchecked else ""
+    unchecked = (
+        f", {result.unchecked:,} cannot be checked (their revision names no root directory)" if result.unchecked else ""
+    )
     return f"level {result.level} ({NAMES[result.level]}): {result.ok:,} ok, {result.wrong:,} wrong{unchecked}"

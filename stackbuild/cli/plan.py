@@ -13,7 +13,9 @@ from stackbuild.cli.build import short
 from stackbuild.errors import InputError
 
 
-def run(recipe: str, output: Path | None, resolved: bool, schema: bool, sets: list[str], as_json: bool, offline: bool) -> None:
+def run(
+    recipe: str, output: Path | None, resolved: bool, schema: bool, sets: list[str], as_json: bool, offline: bool
+) -> None:
     """Show the resolved values, the schema, or the jobs."""
     from stackbuild.recipe import json_schema, load, resolved_lines
 
@@ -37,14 +39,29 @@ def run(recipe: str, output: Path | None, resolved: bool, schema: bool, sets: li
     jobs = jobs_of(Build(out, plan))
     size = sum(unit.bytes for unit in plan.units)
     if as_json:
-        print(json.dumps({"plan": plan.digest, "units": len(plan.units), "bytes": size, "jobs": jobs, "skipped": plan.skipped, "estimate": estimate(size)}))
+        print(
+            json.dumps(
+                {
+                    "plan": plan.digest,
+                    "units": len(plan.units),
+                    "bytes": size,
+                    "jobs": jobs,
+                    "skipped": plan.skipped,
+                    "estimate": estimate(size),
+                }
+            )
+        )
         return
-    table = Table(title=f"{loaded.values['name']}: {len(plan.units):,} units, {size / 1e6:,.1f} MB", title_justify="left")
+    table = Table(
+        title=f"{loaded.values['name']}: {len(plan.units):,} units, {size / 1e6:,.1f} MB", title_justify="left"
+    )
     table.add_column("job")
     table.add_column("tasks", justify="right")
     table.add_column("complete", justify="right")
     for job in jobs:
-        table.add_row(short(job["job"]), str(job["tasks"] if job["tasks"] is not None else "from its input"), str(job["complete"]))
+        table.add_row(
+            short(job["job"]), str(job["tasks"] if job["tasks"] is not None else "from its input"), str(job["complete"])
+        )
     Console().print(table)
     for name, text in loaded.values["deviations"].items():
         print(f"deviation: {name}: {text}")
@@ -92,9 +109,17 @@ def show_curve(options: dict[str, Any]) -> None:
     from stackbuild.dedup.bands import error_areas, optimal_bands, s_curve
 
     threshold, permutations = options["threshold"], options["permutations"]
-    bands = options["bands"] or optimal_bands(threshold, permutations)[0]
+    bands = options["bands"] if isinstance(options["bands"], int) else optimal_bands(threshold, permutations)[0]
     rows = permutations // bands
     above, below = error_areas(threshold, bands, rows)
-    print(f"near-duplicates: {bands} bands of {rows}; expected false positives {above:.4f}, false negatives {below:.4f} (areas; candidates are checked)")
+    print(f"near-duplicates: {bands} bands of {rows}; candidates are checked")
+    print(f"  expected false positives {above:.4f}, false negatives {below:.4f} (areas under the curve)")
     for point in s_curve(threshold, bands, rows, 10):
-        print("  " + "  ".join(f"{name} {value:.4f}" if isinstance(value, float) else name for name, value in point.items() if value is not False))
+        print(
+            "  "
+            + "  ".join(
+                f"{name} {value:.4f}" if isinstance(value, float) else name
+                for name, value in point.items()
+                if value is not False
+            )
+        )

@@ -44,11 +44,25 @@ def view(out: Path, status: BuildStatus) -> Group:
     table.add_column("state")
     for job in status.jobs:
         wall = job.wall or (time.time() - job.started if job.state == "running" else 0.0)
-        cells = (job.tasks, job.cached, job.ran, job.failed or "", f"{job.cpu:.1f}", f"{job.memory / 1e6:.0f}", f"{wall:.1f}", job.state)
+        cells = (
+            job.tasks,
+            job.cached,
+            job.ran,
+            job.failed or "",
+            f"{job.cpu:.1f}",
+            f"{job.memory / 1e6:.0f}",
+            f"{wall:.1f}",
+            job.state,
+        )
         table.add_row(short(job.job), *map(str, cells))
     ran, tasks = sum(j.ran for j in status.jobs), sum(j.tasks for j in status.jobs)
     lines = [Text(f"{ran} of {tasks} tasks ran in the last run; the rest was complete before it.")]
     for failure in status.failures[:5]:
         reason = failure["message"].splitlines()[0] if failure["message"] else f"status {failure['status']}"
-        lines.append(Text(f"failed: {short(failure['job'])} task {failure['rank']}: {escaped(reason)}  (log: {failure['log']})", style="red"))
+        lines.append(
+            Text(
+                f"failed: {short(failure['job'])} task {failure['rank']}: {escaped(reason)}  (log: {failure['log']})",
+                style="red",
+            )
+        )
     return Group(table, *lines, Text(f"next: {status.next_step(out)}"))

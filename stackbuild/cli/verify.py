@@ -18,4 +18,6 @@ def run(out: Path, as_json: bool) -> None:
     if found.problems:
         raise InputError("\n".join(found.problems))
     if not as_json:
-        print(f"{found.files:,} files of {found.bytes / 1e6:,.1f} MB hash to what their manifests say, and the ledger adds up.")
+        print(
+            f"{found.files:,} files of {found.bytes / 1e6:,.1f} MB hash to what their manifests say, and the ledger adds up."
+        )

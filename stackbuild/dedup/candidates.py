@@ -25,7 +25,7 @@ Keys = npt.NDArray[np.uint64]
 
 
 @njit(cache=True, nogil=True)
-def _list_pairs(files: Numbers, starts: Numbers, sizes: Numbers, limit: int, left: Numbers, right: Numbers) -> int:  # noqa: PLR0917
+def _list_pairs(files: Numbers, starts: Numbers, sizes: Numbers, limit: int, left: Numbers, right: Numbers) -> int:
     made = 0
     for bucket in range(len(starts)):
         first, stop = starts[bucket], starts[bucket] + sizes[bucket]

@@ -102,7 +102,7 @@ def near_duplicates(
     return _in_first_order(ids, order, members, found.cluster, found.size, found.kept_by, found.similarity, id_column)
 
 
-def _in_first_order(  # noqa: PLR0917
+def _in_first_order(
     ids: pa.Array,
     order: pa.Array,
     members: Numbers,

@@ -93,7 +93,7 @@ def _decode(data: Bytes, at: int, stop: int) -> tuple[int, int]:
 
 
 @njit(cache=True, nogil=True)
-def next_words(  # noqa: PLR0917
+def next_words(
     data: Bytes, at: int, stop: int, lower: npt.NDArray[np.int32], words: Hashes, count: int
 ) -> tuple[int, int]:
     """Hash words from `at` on into `words[count:]` until it is full or the text ends: (where to go on, new count)."""
@@ -202,7 +202,7 @@ def sort_distinct(values: Hashes, spare: Hashes, count: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _sets(  # noqa: PLR0917
+def _sets(
     data: Bytes, bounds: Offsets, lower: npt.NDArray[np.int32], ngram: int, header_blind: bool, block: int
 ) -> tuple[Hashes, Offsets]:
     files = len(bounds) - 1

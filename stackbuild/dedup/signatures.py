@@ -91,7 +91,7 @@ def lower_signature(shingles: Hashes, count: int, a: Signatures, b: Signatures, 
 
 
 @njit(cache=True, nogil=True)
-def _sign(  # noqa: PLR0917
+def _sign(
     data: Bytes,
     bounds: Offsets,
     lower: npt.NDArray[np.int32],

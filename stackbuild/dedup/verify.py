@@ -15,7 +15,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @njit(cache=True, nogil=True)
-def jaccard(a: Hashes, a_start: int, a_stop: int, b: Hashes, b_start: int, b_stop: int, at_least: float) -> float:  # noqa: PLR0917
+def jaccard(a: Hashes, a_start: int, a_stop: int, b: Hashes, b_start: int, b_stop: int, at_least: float) -> float:
     """|A and B| / |A or B| of two ascending runs without repeats; 0.0 where it is below `at_least`, or both are
     empty.
     """
@@ -47,7 +47,7 @@ def jaccard(a: Hashes, a_start: int, a_stop: int, b: Hashes, b_start: int, b_sto
 
 
 @njit(cache=True, nogil=True)
-def jaccard_pairs(  # noqa: PLR0917
+def jaccard_pairs(
     a: Hashes, a_offsets: Offsets, b: Hashes, b_offsets: Offsets, left: Offsets, right: Offsets, at_least: float
 ) -> Floats:
     """The similarity of each pair of sets, float64 of shape (pairs,); 0.0 where it is below `at_least`.

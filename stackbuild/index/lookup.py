@@ -51,13 +51,20 @@ class Lookup:
         self.decisions = sorted((out / "decisions").glob("*.parquet"))
         self.private = sorted((out / "private").glob("decisions-*.parquet"))
         if not self.names or not self.contents:
-            raise InputError(f'{out} has no index: add "index" to the outputs of its recipe and build again, or name the output folder of a finished build.')
+            raise InputError(
+                f'{out} has no index: add "index" to the outputs of its recipe and build again, '
+                "or name the output folder of a finished build."
+            )
 
     def ask(self, query: str, why: bool = False) -> list[Answer]:
         """Answer one query; a folder gives an answer for each file in it."""
         if match := SWHID.fullmatch(query):
             kind, digits = match[1], match[2]
-            return [self.by_content(query, digits, why) if kind == "cnt" else self.by_id(query, ID_COLUMNS.get(kind, "revision_id"), digits, why)]
+            return [
+                self.by_content(query, digits, why)
+                if kind == "cnt"
+                else self.by_id(query, ID_COLUMNS.get(kind, "revision_id"), digits, why)
+            ]
         if HEX_ID.fullmatch(query):
             answer = self.by_content(query, query, why)
             return [answer if answer.seen else self.by_id(query, "revision_id", query, why)]
@@ -87,7 +94,9 @@ class Lookup:
         for bucket, path in enumerate(self.names):
             table = pq.read_table(path)
             values = pc.fill_null(table[column], "")
-            self._repositories(answer, table.filter(pc.or_(pc.equal(values, digits), pc.ends_with(values, f":{digits}"))), why, bucket)
+            self._repositories(
+                answer, table.filter(pc.or_(pc.equal(values, digits), pc.ends_with(values, f":{digits}"))), why, bucket
+            )
         return answer
 
     def _repositories(self, answer: Answer, table: pa.Table, why: bool, bucket: int) -> None:
@@ -149,4 +158,8 @@ def files_below(folder: str) -> Iterator[str]:
     """Regular files below a folder, in order, without following links or entering .git."""
     for root, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if name != ".git")
-        yield from (path for name in sorted(names) if os.path.isfile(path := os.path.join(root, name)) and not os.path.islink(path))
+        yield from (
+            path
+            for name in sorted(names)
+            if os.path.isfile(path := os.path.join(root, name)) and not os.path.islink(path)
+        )

@@ -17,7 +17,9 @@ from stackbuild.hashing import owner_of
 from stackbuild.stage import Options, Phase, Stage
 from stackbuild.task import Task
 
-RULES = pa.list_(pa.struct([pa.field("stage", pa.string()), pa.field("rule", pa.string()), pa.field("files", pa.int64())]))
+RULES = pa.list_(
+    pa.struct([pa.field("stage", pa.string()), pa.field("rule", pa.string()), pa.field("files", pa.int64())])
+)
 NAMES = pa.schema(
     [
         pa.field("owner", pa.string(), nullable=False),  # folded
@@ -65,7 +67,9 @@ def read(task: Task, table: str, columns: list[str]) -> pa.Table:
 def repositories(kept: pa.Table, left: pa.Table) -> pa.Table:
     """One row of NAMES for each (repo_name, revision_id) of either table, sorted by folded name and revision."""
     key = ["repo_name", "revision_id"]
-    kept_counts = kept.group_by(key, use_threads=False).aggregate([("repo_name", "count"), *((name, "first") for name in ORIGIN)])
+    kept_counts = kept.group_by(key, use_threads=False).aggregate(
+        [("repo_name", "count"), *((name, "first") for name in ORIGIN)]
+    )
     by_rule = left.group_by([*key, "stage", "rule"], use_threads=False).aggregate([("stage", "count")])
     by_rule = by_rule.sort_by([(name, "ascending") for name in (*key, "stage", "rule")])
     rows: dict[tuple[str, str], dict[str, Any]] = {}
@@ -83,5 +87,3 @@ def repositories(kept: pa.Table, left: pa.Table) -> pa.Table:
     ]
     table = pa.Table.from_pylist(found, NAMES)
     return table.take(pc.sort_indices(table, [(name, "ascending") for name in ("name", "repo_name", "revision_id")]))
-
-

@@ -88,7 +88,11 @@ def pointers(rows: pa.RecordBatch) -> pa.StructArray:
     lines = pc.max_element_wise(rows.column("num_lines"), 1).cast(pa.float64())
 
     def fraction(name: str) -> pa.Array:
-        return pc.if_else(pc.greater(chars, 0.0), pc.divide(rows.column(name).cast(pa.float64()), pc.max_element_wise(chars, 1.0)), 0.0)
+        return pc.if_else(
+            pc.greater(chars, 0.0),
+            pc.divide(rows.column(name).cast(pa.float64()), pc.max_element_wise(chars, 1.0)),
+            0.0,
+        )
 
     values = {
         "alphanum_fraction": fraction("alphanumeric_chars"),
@@ -111,7 +115,13 @@ def repositories(table: pa.Table) -> pa.Table:
     files = pa.ListArray.from_arrays(pa.array(offsets), table["file"].combine_chunks())
     heads = table.take(pa.array(starts))
     columns = [
-        files if f.name == "files" else pa.array(np.diff(offsets), pa.int64()) if f.name == "num_files" else heads[f.name].combine_chunks()
+        files
+        if f.name == "files"
+        else pa.array(np.diff(offsets), pa.int64())
+        if f.name == "num_files"
+        else heads[f.name].combine_chunks()
         for f in REPOS
     ]
-    return pa.Table.from_arrays([c if isinstance(c, pa.Array) else pa.concat_arrays(c.chunks) for c in columns], schema=REPOS)
+    return pa.Table.from_arrays(
+        [c if isinstance(c, pa.Array) else pa.concat_arrays(c.chunks) for c in columns], schema=REPOS
+    )

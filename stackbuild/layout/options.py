@@ -13,8 +13,12 @@ from stackbuild.stage import Options
 class LayoutOptions(Options):
     """How the release is cut into files."""
 
-    file_bytes: int = Field(256 << 20, ge=1 << 10, description="text that a dataset file aims at, in bytes; it ends at an owner's end")
-    row_group_bytes: int = Field(64 << 20, ge=1 << 10, le=128 << 20, description="text of a row group at most, in bytes")
+    file_bytes: int = Field(
+        256 << 20, ge=1 << 10, description="text that a dataset file aims at, in bytes; it ends at an owner's end"
+    )
+    row_group_bytes: int = Field(
+        64 << 20, ge=1 << 10, le=128 << 20, description="text of a row group at most, in bytes"
+    )
 
 
 def cut_by_owner(owners: Sequence[tuple[str, int]], target: int, seed: int, language: str) -> Iterator[tuple[str, str]]:

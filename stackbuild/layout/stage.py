@@ -24,16 +24,32 @@ from stackbuild.shards import conform
 from stackbuild.stage import Phase, PhaseOutputs, Stage
 from stackbuild.task import Task
 
-RUN = pa.schema([pa.field("language_key", pa.uint32()), pa.field("owner", pa.string()), pa.field("mode", pa.int32()), *DATASET])
+RUN = pa.schema(
+    [pa.field("language_key", pa.uint32()), pa.field("owner", pa.string()), pa.field("mode", pa.int32()), *DATASET]
+)
 COUNTS = pa.schema(
-    [pa.field("language", pa.string()), pa.field("owner", pa.string()), pa.field("files", pa.int64()), pa.field("bytes", pa.int64())]
+    [
+        pa.field("language", pa.string()),
+        pa.field("owner", pa.string()),
+        pa.field("files", pa.int64()),
+        pa.field("bytes", pa.int64()),
+    ]
 )
 POINTERS = pa.schema(
-    [pa.field("owner_bucket", pa.uint16()), *(f for f in REPOS if f.name not in ("files", "num_files")), pa.field("path_bytes", pa.binary()),
-     pa.field("file", FILE_STRUCT)]  # fmt: skip
+    [
+        pa.field("owner_bucket", pa.uint16()),
+        *(f for f in REPOS if f.name not in ("files", "num_files")),
+        pa.field("path_bytes", pa.binary()),
+        pa.field("file", FILE_STRUCT),
+    ]
 )
 # For look-ups by content: a partition's rows, sorted by content_id.
-CONTENT_INDEX = pa.schema([DATASET.field(n) for n in ("content_id", "blob_id", "repo_name", "revision_id", "path", "language", "license_type")])
+CONTENT_INDEX = pa.schema(
+    [
+        DATASET.field(n)
+        for n in ("content_id", "blob_id", "repo_name", "revision_id", "path", "language", "license_type")
+    ]
+)
 DATASET_ORDER = ("owner", "repo_name", "revision_id", "path_bytes", "content_id")
 
 
@@ -85,10 +101,21 @@ class Layout(Stage[LayoutOptions]):
                 for start in range(0, len(order), 4_096):
                     run.write(table.take(order[start : start + 4_096]))
                 narrow = table.drop_columns(["content"])
-                by_owner = [("owner_bucket", "ascending"), ("repo_name", "ascending"), ("revision_id", "ascending"), ("path_bytes", "ascending")]
+                by_owner = [
+                    ("owner_bucket", "ascending"),
+                    ("repo_name", "ascending"),
+                    ("revision_id", "ascending"),
+                    ("path_bytes", "ascending"),
+                ]
                 ids.write(narrow.take(pc.sort_indices(narrow, [("content_id", "ascending")])))
                 pointer.write(narrow.take(pc.sort_indices(narrow, by_owner)))
-                sized = pa.table({"language": table["language"], "owner": table["owner"], "bytes": pc.binary_length(table["content"])})
+                sized = pa.table(
+                    {
+                        "language": table["language"],
+                        "owner": table["owner"],
+                        "bytes": pc.binary_length(table["content"]),
+                    }
+                )
                 total = sized.group_by(["language", "owner"]).aggregate([("bytes", "count"), ("bytes", "sum")])
                 total = total.select(["language", "owner", "bytes_count", "bytes_sum"]).rename_columns(COUNTS.names)
                 counts.write(total.sort_by([("language", "ascending"), ("owner", "ascending")]))
@@ -120,21 +147,27 @@ class Layout(Stage[LayoutOptions]):
             batches.append(batch if pc.all(mask).as_py() else batch.filter(mask))
         table = pa.Table.from_batches(batches, RUN)
         order = pc.sort_indices(table, [(name, "ascending") for name in DATASET_ORDER])
-        writer = task.writer("dataset", DATASET, release=True, compression_level=3, row_group_bytes=self.options.row_group_bytes)
+        writer = task.writer(
+            "dataset", DATASET, release=True, compression_level=3, row_group_bytes=self.options.row_group_bytes
+        )
         with writer:
             for start in range(0, len(order), 4_096):
                 writer.write(table.take(order[start : start + 4_096]).select(DATASET.names))
         with task.writer("manifest", MANIFEST, release=True, compression_level=3) as rows:
             for start in range(0, len(order), 4_096):
                 rows.write(manifest_rows(table.take(order[start : start + 4_096]), start))
-        task.stats.update(task.params, files=table.num_rows, bytes=int(pc.sum(pc.binary_length(table["content"])).as_py() or 0))
+        task.stats.update(
+            task.params, files=table.num_rows, bytes=int(pc.sum(pc.binary_length(table["content"])).as_py() or 0)
+        )
 
     # ---- what lies beside the dataset
 
     def repos(self, task: Task) -> None:
         """One row for each repository of an owner bucket."""
         table = pa.Table.from_batches(list(task.read("pointers", None, task.rank, "owner_bucket")), POINTERS)
-        table = table.take(pc.sort_indices(table, [(n, "ascending") for n in ("repo_name", "revision_id", "path_bytes")]))
+        table = table.take(
+            pc.sort_indices(table, [(n, "ascending") for n in ("repo_name", "revision_id", "path_bytes")])
+        )
         with task.writer("repos", REPOS, release=True, compression_level=3) as writer:
             if table.num_rows:
                 writer.write(repositories(table))
@@ -144,7 +177,9 @@ class Layout(Stage[LayoutOptions]):
         for source, name in (("*.decisions", "decisions"), ("*.private_decisions", "private_decisions")):
             batches = list(task.read(source, DECISIONS.names, task.rank, "owner_bucket"))
             table = pa.Table.from_batches(batches, DECISIONS)
-            order = [(n, "ascending") for n in ("repo_name", "revision_id", "path_bytes", "content_id", "stage", "rule")]
+            order = [
+                (n, "ascending") for n in ("repo_name", "revision_id", "path_bytes", "content_id", "stage", "rule")
+            ]
             with task.writer(name, DECISIONS, release=True, compression_level=3) as writer:
                 writer.write(table.take(pc.sort_indices(table, order)))
 
@@ -156,7 +191,13 @@ class Layout(Stage[LayoutOptions]):
             found.append(conform(batch, CLUSTERS).filter(pa.array(content_buckets(ids, task.partitions) == task.rank)))
         table = pa.Table.from_batches(found, CLUSTERS)
         with task.writer("clusters", CLUSTERS, release=True, compression_level=3) as writer:
-            writer.write(table.take(pc.sort_indices(table, [(n, "ascending") for n in ("cluster_id", "content_id", "repo_name", "path")])))
+            writer.write(
+                table.take(
+                    pc.sort_indices(
+                        table, [(n, "ascending") for n in ("cluster_id", "content_id", "repo_name", "path")]
+                    )
+                )
+            )
 
 
 def owners(names: pa.Array, partitions: int) -> tuple[pa.Array, pa.Array]:
@@ -171,4 +212,6 @@ def owners(names: pa.Array, partitions: int) -> tuple[pa.Array, pa.Array]:
 def keys(languages: pa.Array) -> pa.Array:
     """A number for each language name, by which runs are grouped."""
     encoded = languages.dictionary_encode()
-    return pa.array([zlib.crc32(name.encode()) for name in encoded.dictionary.to_pylist()], pa.uint32()).take(encoded.indices)
+    return pa.array([zlib.crc32(name.encode()) for name in encoded.dictionary.to_pylist()], pa.uint32()).take(
+        encoded.indices
+    )

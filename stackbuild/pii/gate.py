@@ -158,7 +158,7 @@ def hits(texts: Texts, built: Automaton) -> I64:
 
 
 @nb.njit(cache=True, nogil=True)
-def _scan(  # noqa: PLR0917 (numba takes arrays, not objects)
+def _scan(
     data: Any,
     offsets: Any,
     flags: Any,
@@ -232,7 +232,7 @@ def _shape(data: Any, low: int, high: int, at: int, flags: Any) -> tuple[int, in
 
 
 @nb.njit(cache=True, nogil=True)
-def _follows(  # noqa: PLR0917
+def _follows(
     data: Any,
     low: int,
     high: int,

@@ -227,7 +227,7 @@ def _pattern(entry: dict[str, Any]) -> Rule:
     return _rule(entry, pattern, groups, index.get("name", 0), entry["reach"], edges, ())
 
 
-def _rule(  # noqa: PLR0917
+def _rule(
     entry: dict[str, Any],
     pattern: Any,
     groups: tuple[int, ...],

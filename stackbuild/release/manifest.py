@@ -39,7 +39,13 @@ def header(folder: Path, dataset: Path, description: Mapping[str, Any]) -> bytes
                 root.update(b"\0".join([swhid.encode(), repo.encode(), revision.encode(), name]) + b"\n")
         name_ = str(path.relative_to(folder))
         files.append(
-            {"manifest": name_, "manifest_sha256": file_sha256(path), "dataset": name_, "dataset_sha256": file_sha256(dataset / name_), "rows": table.num_rows}
+            {
+                "manifest": name_,
+                "manifest_sha256": file_sha256(path),
+                "dataset": name_,
+                "dataset_sha256": file_sha256(dataset / name_),
+                "rows": table.num_rows,
+            }
         )
     body = {
         "format": FORMAT_VERSION,
@@ -87,11 +93,15 @@ def read_header(folder: Path) -> dict[str, Any]:
     try:
         body: dict[str, Any] = json.loads(path.read_bytes())
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); write it with `stackbuild manifest write`.") from error
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}); write it with `stackbuild manifest write`."
+        ) from error
     except ValueError as error:
         raise InputError(f"{path} is not JSON ({error}).") from error
     if body.get("format") != FORMAT_VERSION:
-        raise InputError(f"{path} is a manifest of format {body.get('format')}; this stackbuild reads {FORMAT_VERSION}.")
+        raise InputError(
+            f"{path} is a manifest of format {body.get('format')}; this stackbuild reads {FORMAT_VERSION}."
+        )
     return body
 
 
@@ -101,11 +111,13 @@ def rows(folder: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
         try:
             yield from pq.ParquetFile(folder / entry["manifest"]).iter_batches(16_384, columns=columns)
         except (pa.ArrowInvalid, OSError) as error:
-            raise InputError(f"{folder / entry['manifest']} cannot be read ({error}); expected SHA-256 {entry['manifest_sha256']}.") from error
+            raise InputError(
+                f"{folder / entry['manifest']} cannot be read ({error}); expected SHA-256 {entry['manifest_sha256']}."
+            ) from error
 
 
 def verify_syntax(folder: Path) -> Level:
-    """Level 0: every SWHID parses, every path is relative without `..`, no (repository, revision, path) stands twice, files hash to the header."""
+    """Level 0: the files hash to the header, every SWHID parses, every path is relative without `..` and stands once."""
     result = Level(0)
     seen: set[bytes] = set()
     for entry in read_header(folder)["files"]:
@@ -159,7 +171,9 @@ def verify_paths(folder: Path, trees: Trees) -> Level:
     result = Level(2)
     wanted: dict[tuple[str, str], list[tuple[bytes, bytes, str | None]]] = {}
     for batch in rows(folder, ["repo_name", "revision_id", "path_bytes", "swhid", "directory_id"]):
-        for repo, revision, path, swhid, directory in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+        for repo, revision, path, swhid, directory in zip(
+            *(column.to_pylist() for column in batch.columns), strict=True
+        ):
             wanted.setdefault((repo, revision), []).append((path, bytes.fromhex(swhid[-40:]), directory))
     for repo, revision, root, entries in trees:
         mine = wanted.pop((repo, revision), [])

@@ -66,7 +66,9 @@ def released_counts(out: Path) -> dict[str, Any]:
             table = pa.Table.from_batches([batch])
             repos.update(pc.unique(table["repo_name"]).to_pylist())
             redactions += pc.sum(table["redactions"]).as_py() or 0
-            grouped = table.group_by(["license_type", "license_class"]).aggregate([("repo_name", "count"), ("length_bytes", "sum")])
+            grouped = table.group_by(["license_type", "license_class"]).aggregate(
+                [("repo_name", "count"), ("length_bytes", "sum")]
+            )
             for row in grouped.to_pylist():
                 entry = licenses.setdefault((row["license_type"] or "–", row["license_class"] or "–"), [0, 0])
                 entry[0] += row["repo_name_count"]
@@ -85,7 +87,10 @@ def released_counts(out: Path) -> dict[str, Any]:
             {"license_type": kind, "license_class": name, "files": files, "bytes": size}
             for (kind, name), (files, size) in sorted(licenses.items(), key=lambda item: -item[1][0])
         ],
-        "detected": [{"license": name, "files": count} for name, count in sorted(spdx.items(), key=lambda item: (-item[1], item[0]))],
+        "detected": [
+            {"license": name, "files": count}
+            for name, count in sorted(spdx.items(), key=lambda item: (-item[1], item[0]))
+        ],
         "clusters": {"clusters": clusters, "files": files_in_clusters},
         "redactions": redactions,
     }

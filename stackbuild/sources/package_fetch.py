@@ -211,7 +211,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     def __init__(self, fetcher: Fetcher):
         self._fetcher = fetcher
 
-    def redirect_request(  # noqa: PLR0917
+    def redirect_request(
         self,
         req: urllib.request.Request,
         fp: IO[bytes],

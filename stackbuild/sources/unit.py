@@ -42,7 +42,10 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Origin:
-    """One (repository, revision): the columns of schema.ORIGIN_FIELDS. Dates are nanoseconds since 1970, None if unknown or out of range."""
+    """One (repository, revision): the columns of schema.ORIGIN_FIELDS.
+
+    Dates are nanoseconds since 1970, None if unknown or out of range.
+    """
 
     repo_name: str
     revision_id: str
@@ -64,7 +67,10 @@ class Origin:
 
 @dataclass(frozen=True)
 class File:
-    """A regular file with its bytes. `path`: raw bytes relative to the root, no leading "/". `content_id`: git SHA-1 if the source knows it."""
+    """A regular file with its bytes.
+
+    `path`: raw bytes relative to the root, no leading "/". `content_id`: git SHA-1 if the source knows it.
+    """
 
     path: bytes
     mode: int
@@ -116,7 +122,9 @@ class ResolveContext:
 
     cache: str
     offline: bool = False
-    frozen: dict[str, Any] = field(default_factory=dict)  # what an earlier plan of this folder resolved, by source digest
+    frozen: dict[str, Any] = field(
+        default_factory=dict
+    )  # what an earlier plan of this folder resolved, by source digest
 
     def progress(self, what: str, done: int, of: int) -> None:
         """Called as work proceeds; the command line overrides it with a bar."""

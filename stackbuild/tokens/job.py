@@ -97,7 +97,7 @@ def runs(dataset_file: str | Path, buckets: int, seed: int, out_path: str | Path
     return write_run(dataset_file, buckets, seed, out_path)
 
 
-def encode_bucket(  # noqa: PLR0917
+def encode_bucket(
     run_paths: Sequence[str | Path],
     bucket: int,
     tokenizer_json: str | Path,

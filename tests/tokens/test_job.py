@@ -150,7 +150,7 @@ def test_repositories_are_whole_sorted_and_in_their_bucket(built: Path, options:
     assert len(seen) == len(set(seen))
 
 
-def test_files_and_their_order_change_no_byte(  # noqa: PLR0917
+def test_files_and_their_order_change_no_byte(
     built: Path, tmp_path: Path, rows: Any, write_dataset: Any, tokenizer: Path, options: Any
 ) -> None:
     shuffled = list(rows)
@@ -160,7 +160,7 @@ def test_files_and_their_order_change_no_byte(  # noqa: PLR0917
     assert shards(tmp_path / "tokens") == {k: v for k, v in shards(built).items() if k != "manifest.json"}
 
 
-def test_small_memory_and_many_runs_change_no_byte(  # noqa: PLR0917
+def test_small_memory_and_many_runs_change_no_byte(
     built: Path, tmp_path: Path, rows: Any, write_dataset: Any, tokenizer: Path, options: Any, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr(runs_module, "CHUNK", 2000)
@@ -175,7 +175,7 @@ def test_small_memory_and_many_runs_change_no_byte(  # noqa: PLR0917
     assert left == {"code", *(f"run{number}" for number in range(11))}  # nothing is left beside
 
 
-def test_another_seed_gives_another_order(  # noqa: PLR0917
+def test_another_seed_gives_another_order(
     built: Path, tmp_path: Path, rows: Any, write_dataset: Any, tokenizer: Path, options: Any
 ) -> None:
     build(tmp_path / "tokens", write_dataset(tmp_path / "data", rows, 1), tokenizer, options, SEED + 1)
@@ -183,7 +183,7 @@ def test_another_seed_gives_another_order(  # noqa: PLR0917
 
 
 @pytest.mark.parametrize("size", [200_000, pytest.param(5_000_000, marks=pytest.mark.slow)])
-def test_a_line_of_5_mb_comes_back(  # noqa: PLR0917
+def test_a_line_of_5_mb_comes_back(
     tmp_path: Path, row: Any, write_dataset: Any, tokenizer: Path, monkeypatch: Any, size: int
 ) -> None:
     monkeypatch.setattr("stackbuild.tokens.encode.BATCH", size // 5)
