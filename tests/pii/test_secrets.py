@@ -74,7 +74,7 @@ GOLDEN = [
     ("stripe-key", "'", "sk_live_" + drawn(ALNUM, 24), "'"),
     ("stripe-key", "'", "rk_live_" + drawn(ALNUM, 99), "'"),
     ("stripe-webhook-secret", "", "whsec_" + drawn(ALNUM, 32), ""),
-    ("sendgrid-key", "SG.", drawn(URL[:-1], 22) + "." + drawn(URL[:-1], 43), "\n"),
+    ("sendgrid-key", "", "SG." + drawn(URL[:-1], 22) + "." + drawn(URL[:-1], 43), "\n"),
     ("twilio-key", '"', "SK" + drawn(HEX, 32), '"'),
     ("mailchimp-key", "=", drawn(HEX, 32) + "-us12", "\n"),
     (
