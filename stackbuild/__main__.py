@@ -1,0 +1,5 @@
+"""`python -m stackbuild` is the command `stackbuild`."""
+
+from stackbuild.cli import main
+
+main()
