@@ -126,9 +126,9 @@ def difference(first: Path, second: Path) -> dict[str, Any]:
 
         def only_in(here: str, there: str) -> list[dict[str, Any]]:
             rows = connection.execute(
-                f"WITH only AS (SELECT * FROM {here} ANTI JOIN {there} USING ({key})) "
+                f"WITH one_sided AS (SELECT * FROM {here} ANTI JOIN {there} USING ({key})) "
                 f"SELECT repo_name, path, content_id, language, min(stage), min(rule) "
-                f"FROM only LEFT JOIN {there}_left USING ({key}) GROUP BY ALL ORDER BY ALL"
+                f"FROM one_sided LEFT JOIN {there}_left USING ({key}) GROUP BY ALL ORDER BY ALL"
             ).fetchall()
             names = ("repo_name", "path", "content_id", "language", "stage", "rule")
             return [dict(zip(names, row, strict=True)) for row in rows]

@@ -245,7 +245,7 @@ class Launch:
         if pending:
             failures = self._execute(job, pending, report, journal)
             if failures:
-                raise partial_failure(job, failures, len(specs))
+                raise partial_failure(job, failures, len(specs), [self._name(job, f.rank) for f in failures])
             for spec in pending:
                 found = build.found(job, spec.rank, spec.params)
                 if found is None:
@@ -298,16 +298,22 @@ class Launch:
             self._close()  # a large index was for this job only; a fresh server forks faster and holds less
         return failures
 
+    def _name(self, job: Job, rank: int) -> str:
+        """A task for people: what an ingest task was reading stands behind its number."""
+        unit = self.build.plan.units[rank] if job.kind == "ingest" else None
+        return f"task {rank} ({unit.repo_name or unit.where.get('path', unit.kind)})" if unit else f"task {rank}"
+
     def _close(self) -> None:
         if self._server:
             self._server.close()
             self._server = None
 
 
-def partial_failure(job: Job, failures: list[Failure], tasks: int) -> StackbuildError:
+def partial_failure(job: Job, failures: list[Failure], tasks: int, names: list[str]) -> StackbuildError:
     """The error that ends a build some of whose tasks failed."""
     first = failures[0]
-    lines = [f"  task {f.rank}: {f.reason.splitlines()[0]}  (log: {f.log})" for f in failures[:5]]
+    shown = list(zip(names, failures, strict=True))[:5]
+    lines = [f"  {name}: {(f.reason.splitlines() or [''])[0]}  (log: {f.log})" for name, f in shown]
     more = f"\n  and {len(failures) - 5} more" if len(failures) > 5 else ""
     text = f"{len(failures)} of {tasks} tasks of {job.name} failed:\n" + "\n".join(lines) + more
     if first.exit_code == 4:

@@ -41,9 +41,19 @@ def test_the_walk_through_works_as_it_is_written(tmp_path: Path) -> None:
     (source / "plain.py").write_text("def plain(value):\n    return value + 1\n" * 4)
     (source / "other.py").write_text("# " + "\u00e9\u00e8\u00ea" * 40 + "\n" + "def other(x):\n    return x\n")
     (tmp_path / "recipe.toml").write_text(recipe)
-    build = [sys.executable, "-m", "stackbuild", "build", str(tmp_path / "recipe.toml"), "--output", str(tmp_path / "out")]
+    build = [
+        sys.executable,
+        "-m",
+        "stackbuild",
+        "build",
+        str(tmp_path / "recipe.toml"),
+        "--output",
+        str(tmp_path / "out"),
+    ]
     subprocess.run([*build, "--set", 'outputs=["dataset", "index"]'], env=environment, check=True)
-    rows = [row for path in (tmp_path / "out" / "decisions").glob("*.parquet") for row in pq.read_table(path).to_pylist()]
+    rows = [
+        row for path in (tmp_path / "out" / "decisions").glob("*.parquet") for row in pq.read_table(path).to_pylist()
+    ]
     assert [(row["path"], row["stage"], row["rule"], row["threshold"]) for row in rows] == [
         ("/other.py", "ascii_share", "ascii_share", 0.9)
     ]

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
@@ -45,20 +46,24 @@ def run(
     console = Console(stderr=True)
     signal.signal(signal.SIGTERM, _interrupt)
     started = time.monotonic()
-    with shown(console) as progress:
-        result = building.run(
-            building.Request(
-                recipe=loaded.resolved(),
-                folder=loaded.folder,
-                out=output.resolve(),
-                workers=workers or min(os.cpu_count() or 1, 16),
-                offline=offline,
-                update=update,
-                sample=share(sample),
-                progress=progress,
-                resolving=progress.resolving,
+    try:
+        with shown(console) as progress:
+            result = building.run(
+                building.Request(
+                    recipe=loaded.resolved(),
+                    folder=loaded.folder,
+                    out=output.resolve(),
+                    workers=workers or min(os.cpu_count() or 1, 16),
+                    offline=offline,
+                    update=update,
+                    sample=share(sample),
+                    progress=progress,
+                    resolving=progress.resolving,
+                )
             )
-        )
+    except KeyboardInterrupt as error:
+        console.print("interrupted; run the same command again to go on", highlight=False)
+        raise typer.Exit(130) from error
     from stackbuild.report.funnel import funnel_of, funnel_table
 
     funnel = funnel_of(result.build)
