@@ -38,6 +38,7 @@ format: setup
 # Each prints its table; those that need a corpus get the one that is built in out/corpus once.
 bench: setup
 	test -e out/corpus/corpus/manifest.json || $(BIN)/python -m benchmarks.corpus out/corpus
+	$(BIN)/python -m benchmarks.pipeline out/corpus/corpus/*.parquet
 	$(BIN)/python -m benchmarks.passthrough out/corpus/corpus/*.parquet
 	$(BIN)/python -m benchmarks.near_dedup out/corpus/corpus-small/*.parquet
 	failed=0; for name in languages pii quality; do \

@@ -41,7 +41,7 @@ def run_ingest(build: Build, rank: int) -> ShardManifest:
     key = build.key(build.jobs[0], rank, {})
     source = registry.source(unit.kind)
     options = source.options_model.model_validate(build.source_table(unit))
-    attempt = Attempt(build.out, "00-ingest", rank)
+    attempt = Attempt(build.out, "00-ingest", build.shard_number(build.jobs[0], rank))
     try:
         try:
             writer = UnitWriter(
@@ -55,7 +55,7 @@ def run_ingest(build: Build, rank: int) -> ShardManifest:
             writer.finish()
         except InputError as error:
             attempt.discard()
-            attempt = Attempt(build.out, "00-ingest", rank)
+            attempt = Attempt(build.out, "00-ingest", build.shard_number(build.jobs[0], rank))
             writer = UnitWriter(attempt, build.plan.partitions)
             writer.finish()
             writer.stats["refused"] = str(error)
@@ -320,7 +320,11 @@ def sorted_slices(table: pa.Table, order: np.ndarray[Any, Any], rows: int = 4_09
 
 
 def run_occurrences(build: Build, rank: int) -> ShardManifest:
-    """Gather the occurrences of an owner bucket, in the total order of their identity; the same row twice is an error."""
+    """Gather the occurrences of an owner bucket, in the total order of their identity.
+
+    A source of rows may name one path of a revision twice: the first by content_id stays, the rest leave, as a path is one
+    file.
+    """
     outputs = build.bucket_outputs("occurrences", rank)
     attempt = Attempt(build.out, "00-occurrences", rank)
     try:
@@ -336,12 +340,30 @@ def run_occurrences(build: Build, rank: int) -> ShardManifest:
                 ("content_id", "ascending"),
             ],
         )
+        table = table.take(order)
+        again = same_as_before(table, ("repo_name", "revision_id", "path_bytes"))
+        sizes = np.asarray(table["length"]).astype(np.int64)
+        decisions.enter(table.num_rows, int(sizes.sum()))
+        decisions.stay(int((~again).sum()), int(sizes[~again].sum()))
+        twice = table.filter(pa.array(again))
+        decisions.add(
+            {**{name: twice[name] for name in schema.IDENTITY}, "rule": "duplicate_path"}, "dropped", sizes[again]
+        )
+        decisions.close()
         with attempt.writer("occurrences", schema.OCCURRENCES) as writer:
-            writer.write(table.take(order))
-        size = int(pc.sum(table["length"]).as_py() or 0)
-        decisions.enter(table.num_rows, size)
-        decisions.stay(table.num_rows, size)
+            writer.write(table.filter(pa.array(~again)))
         return attempt.commit(build.key(build.jobs[2], rank, {}), decisions.ledger, {})
     except BaseException:
         attempt.discard()
         raise
+
+
+def same_as_before(table: pa.Table, names: tuple[str, ...]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """bool (rows,): whether a row of a sorted table has the values of the row before it in the named columns."""
+    same = np.zeros(table.num_rows, bool)
+    if table.num_rows > 1:
+        same[1:] = True
+        for name in names:
+            column = table[name]
+            same[1:] &= np.asarray(pc.equal(column.slice(1), column.slice(0, table.num_rows - 1)))
+    return same

@@ -323,7 +323,7 @@ class Build:
 
     def _decisions(self, before: Node, private: bool) -> list[Output]:
         """The decisions of all stages before one: those that may be shown, or those that may not."""
-        jobs = [] if private else [INGEST.name]
+        jobs = [] if private else [INGEST.name, OCCURRENCES.name]
         for node in self.nodes[: before.number - 1]:
             if node.stage.private_decisions == private:
                 jobs += [node.phase_job(phase) for phase in node.stage.phases() if phase.removes]
@@ -438,6 +438,14 @@ class Build:
     def _engine_identity(self) -> Any:
         return [module_digest("stackbuild.ingest"), engine_version("pyarrow")]
 
+    def shard_number(self, job: Job, rank: int) -> int:
+        """The number in the names of a task's shard: of an ingest task it follows from the unit alone, so that a new unit
+        among the others does not make them strangers."""
+        if job.kind != "ingest":
+            return rank
+        unit = self.plan.units[rank]
+        return int(digest([unit.kind, unit.key])[:4], 16)
+
     def prepare(self, job: Job) -> None:
         """Load what the keys and inputs of a job's tasks are made of, so that forked children find it in memory."""
         for kind in {unit.kind for unit in self.plan.units} if job.kind == "ingest" else ():
@@ -452,7 +460,8 @@ class Build:
     def found(self, job: Job, rank: int, params: dict[str, Any]) -> list[ShardManifest] | None:
         """The complete shards of a task (one, or one for each stage of a rows job), or None if any is missing."""
         if job.kind != "rows":
-            shard = find_manifest(self.out, job.name, rank, self.key(job, rank, params))
+            number = self.shard_number(job, rank)
+            shard = find_manifest(self.out, job.name, number, self.key(job, rank, params))
             return [shard] if shard else None
         judged: list[tuple[Node, ShardManifest]] = []
         for node in job.nodes:

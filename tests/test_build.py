@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -157,7 +158,7 @@ def test_one_new_repository_does_not_read_the_others_again(
     shutil.copytree(root, more)
     out = tmp_path / "out"
     run(light(more), out)
-    new = more / "zz_new"
+    new = more / "aa_new"  # before the others: their numbers change, they do not
     new.mkdir()
     (new / "a.py").write_text("def fresh(x):\n    return x + 41\n" * 3)
     changed = ran(run(light(more), out))
@@ -251,3 +252,46 @@ def test_a_datatrove_block_stands_in_a_recipe(root: Path, tmp_path: Path) -> Non
         if row["stage"].startswith("datatrove")
     }
     assert rules == {"C4ParagraphFilter:< 3 paragraphs"}
+
+
+def test_an_opted_out_repository_is_not_named_by_any_stage(tmp_path: Path) -> None:
+    big = tmp_path / "w" / "big"
+    big.mkdir(parents=True)
+    (big / "large.py").write_text("x = 1\n" * 2_000)
+    (big / "small.py").write_text("def f(x):\n    return x\n" * 3)
+    listed = tmp_path / "opt-out.txt"
+    listed.write_text("local/big\n")
+    world(tmp_path / "w", repos=1, files=2)
+    out = tmp_path / "out"
+    run(light(tmp_path / "w", opt_out={"list": str(listed)}, limits={"file_bytes": 9_000}), out)
+    for name in ("dataset", "decisions", "index", "clusters", "manifest"):
+        for path in (out / name).rglob("*.parquet"):
+            assert b"local/big" not in str(pq.read_table(path).to_pydict()).encode(), path
+    private = [row for path in (out / "private").glob("*.parquet") for row in pq.read_table(path).to_pylist()]
+    assert {(row["stage"], row["rule"]) for row in private} == {("ingest", "too_large"), ("opt_out", "opt_out:repo")}
+
+
+def test_a_path_that_comes_twice_is_one_file(tmp_path: Path) -> None:
+    rows = {
+        "text": ["def a():\n    return 1\n" * 3, "def b():\n    return 2\n" * 3],
+        "path": ["x.py", "x.py"],
+        "repo": ["o/r", "o/r"],
+    }
+    pq.write_table(pa.table(rows), tmp_path / "rows.parquet")
+    source = {"kind": "parquet", "paths": [str(tmp_path / "rows.parquet")]}
+    source["columns"] = {"content": "text", "path": "path", "repo_name": "repo"}
+    out = tmp_path / "out"
+    result = run(light(tmp_path, source=[source]), out)
+    assert dict(check_ledger(result.build))["occurrences"].rules == {
+        "duplicate_path": {"rows": 1, "bytes": len(rows["text"][0])}
+    }
+    assert sum(pq.read_metadata(path).num_rows for path in (out / "dataset").rglob("*.parquet")) == 1
+
+
+def test_a_build_from_which_everything_leaves_ends_well(tmp_path: Path) -> None:
+    world(tmp_path / "w", repos=1, files=2)
+    out = tmp_path / "out"
+    body = light(tmp_path / "w", decode={"max_bytes": 1}, outputs=["dataset", "repos", "index", "tokens"])
+    result = run(body, out)
+    assert check_ledger(result.build)[-1][1].rows_out == 0
+    assert (out / "dataset" / "README.md").exists() and (out / "report" / "index.html").exists()

@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from stackbuild.hashing import owner_of
 from stackbuild.stage import Options, Phase, Stage
@@ -44,13 +45,15 @@ class Index(Stage[Options]):
     name = "index"
 
     def phases(self) -> Sequence[Phase]:
-        return (Phase("names", self.names, "buckets", reads=("layout.pointers", "*.decisions")),)
+        return (Phase("names", self.names, "buckets", reads=("layout.pointers", "layout.decisions")),)
 
     def names(self, task: Task) -> None:
         """The repositories of an owner bucket."""
         columns = ["repo_name", "revision_id", *ORIGIN]
         kept = read(task, "layout.pointers", columns)
-        left = read(task, "*.decisions", ["repo_name", "revision_id", "stage", "rule"])
+        left = pq.read_table(
+            task.table("layout.decisions")[task.rank], columns=["repo_name", "revision_id", "stage", "rule"]
+        )
         with task.writer("names", NAMES, release=True, compression_level=3) as writer:
             writer.write(repositories(kept, left))
 

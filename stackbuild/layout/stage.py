@@ -173,13 +173,24 @@ class Layout(Stage[LayoutOptions]):
                 writer.write(repositories(table))
 
     def decisions(self, task: Task) -> None:
-        """All decisions on the files of an owner bucket, those that may be shown and those that may not."""
-        for source, name in (("*.decisions", "decisions"), ("*.private_decisions", "private_decisions")):
-            batches = list(task.read(source, DECISIONS.names, task.rank, "owner_bucket"))
-            table = pa.Table.from_batches(batches, DECISIONS)
-            order = [
-                (n, "ascending") for n in ("repo_name", "revision_id", "path_bytes", "content_id", "stage", "rule")
-            ]
+        """All decisions on the files of an owner bucket, those that may be shown and those that may not.
+
+        What another stage said of a repository that was opted out (a file too large to read, say) would tell its name: it
+        goes with the private ones.
+        """
+        shown, hidden = (
+            pa.Table.from_batches(list(task.read(source, DECISIONS.names, task.rank, "owner_bucket")), DECISIONS)
+            for source in ("*.decisions", "*.private_decisions")
+        )
+        by_content = pc.ends_with(hidden["rule"], ":content")
+        names = pc.unique(hidden.filter(pc.invert(by_content))["repo_name"])
+        private = pc.is_in(shown["repo_name"], value_set=names)
+        tables = {
+            "decisions": shown.filter(pc.invert(private)),
+            "private_decisions": pa.concat_tables([hidden, shown.filter(private)]),
+        }
+        order = [(n, "ascending") for n in ("repo_name", "revision_id", "path_bytes", "content_id", "stage", "rule")]
+        for name, table in tables.items():
             with task.writer(name, DECISIONS, release=True, compression_level=3) as writer:
                 writer.write(table.take(pc.sort_indices(table, order)))
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from stackbuild.plan import Build
 
-# One job of the engine's own passes rows on as they are; it has no line in the funnel.
+# A job of the engine's own, which as a rule passes rows on as they are; then it has no line in the funnel.
 UNTOLD = ("occurrences",)
 
 
@@ -19,7 +19,7 @@ def funnel_of(build: Build) -> list[dict[str, Any]]:
     """One entry for each stage, in order: counts and bytes of schema `Ledger`, and its rules with rows and bytes."""
     from stackbuild.launch import check_ledger
 
-    return [entry(stage, ledger) for stage, ledger in check_ledger(build) if stage not in UNTOLD]
+    return [entry(stage, ledger) for stage, ledger in check_ledger(build) if stage not in UNTOLD or ledger.dropped]
 
 
 def entry(stage: str, ledger: Ledger) -> dict[str, Any]:
