@@ -26,7 +26,7 @@ GOAL = 2.0  # times datatrove
 
 def ours(files: list[str], column: str, folder: str) -> Callable[[], dict[str, Any]]:
     """Row groups as batches into `TableWriter`, as the build does."""
-    from stackbuild.shards import TableWriter
+    from stackbuild.tables import TableWriter
 
     def work() -> dict[str, Any]:
         made = [Path(folder, f"{number:05d}.parquet") for number in range(len(files))]

@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 
 from stackbuild.hashing import owner_bucket
 from stackbuild.schema import DECISIONS
-from stackbuild.shards import Attempt, Ledger, conform
+from stackbuild.shards import Attempt, Ledger
+from stackbuild.tables import conform
 
 BUCKETED_DECISIONS = pa.schema([pa.field("owner_bucket", pa.uint16(), nullable=False), *DECISIONS])
 FLUSH_ROWS = 250_000

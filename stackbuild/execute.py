@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stackbuild.decisions import Decisions
+from stackbuild.graph import Job, Node
 from stackbuild.ingest import run_contents, run_ingest, run_occurrences
-from stackbuild.plan import Build, Job, Node
+from stackbuild.plan import Build
 from stackbuild.rows import KEEP, SIZE, Slice, tag_schema
 from stackbuild.schema import CONTENTS, IDENTITY
 from stackbuild.shards import Attempt, ShardManifest, find_manifest, open_parquet, read_row_group

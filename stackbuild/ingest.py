@@ -21,9 +21,10 @@ from stackbuild.errors import InputError
 from stackbuild.hashing import content_buckets, id_bytes, owner_bucket, uniform
 from stackbuild.plan import Build
 from stackbuild.rows import id_array
-from stackbuild.shards import Attempt, ShardManifest, conform, read_batches
+from stackbuild.shards import Attempt, ShardManifest, read_batches
 from stackbuild.sources.unit import Entry, File, Limits, Link, Origin, Unread
 from stackbuild.swhid import content_id as git_blob_id
+from stackbuild.tables import conform
 
 FLUSH_BYTES = 64 << 20
 FLUSH_FILES = 100_000

@@ -25,7 +25,8 @@ from datatrove.executor.local import LocalPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 
 from stackbuild.errors import InputError, PartialFailure, StackbuildError
-from stackbuild.plan import INGEST, OCCURRENCES, Build, Job, is_transition, judges_rows
+from stackbuild.graph import INGEST, OCCURRENCES, Job, is_transition, judges_rows
+from stackbuild.plan import Build
 from stackbuild.shards import Ledger, ShardManifest
 
 TRIES = 2

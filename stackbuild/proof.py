@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stackbuild import schema
-from stackbuild.plan import CONTENTS, INGEST, OCCURRENCES, Build
+from stackbuild.graph import CONTENTS, INGEST, OCCURRENCES
+from stackbuild.plan import Build
 from stackbuild.shards import read_batches, read_table
 
 

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stackbuild.plan import Build, Node
+from stackbuild.graph import Node
+from stackbuild.plan import Build
 from stackbuild.release.manifest import header
 from stackbuild.shards import Output, write_atomically
 

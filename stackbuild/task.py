@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from stackbuild.decisions import Decisions
-from stackbuild.shards import Attempt, Output, TableWriter, read_batches
+from stackbuild.shards import Attempt, Output, read_batches
+from stackbuild.tables import TableWriter
 
 OpenRows = Callable[[Sequence[str]], Iterator[pa.RecordBatch]]
 OpenContents = Callable[[pa.Array | None], Iterator[pa.RecordBatch]]

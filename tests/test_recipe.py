@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field
 from stackbuild import registry
 from stackbuild.cli.recipes_page import recipes_page
 from stackbuild.errors import RecipeError
-from stackbuild.plan import check, nodes_of
+from stackbuild.graph import check, nodes_of
 from stackbuild.recipe import Recipe, init_text, json_schema, load, resolved_lines
 from stackbuild.recipe_check import LimitOptions, as_json, numbered_instances
 from stackbuild.recipe_merge import bundled_names, joined, line_numbers, split

@@ -20,8 +20,8 @@ from stackbuild.layout.columns import FILE_STRUCT, REPOS, UNKNOWN_LANGUAGE, poin
 from stackbuild.layout.manifest_rows import MANIFEST, manifest_rows
 from stackbuild.layout.options import LayoutOptions, cut_by_owner
 from stackbuild.schema import CLUSTERS, DATASET, DECISIONS
-from stackbuild.shards import conform
 from stackbuild.stage import Phase, PhaseOutputs, Stage
+from stackbuild.tables import conform
 from stackbuild.task import Task
 
 RUN = pa.schema(

@@ -1,0 +1,152 @@
+"""The graph of a build: which stages stand where, and the jobs that they make, as pure functions of a resolved recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from stackbuild import registry, schema
+from stackbuild.errors import RecipeError
+from stackbuild.stage import Phase, Stage
+
+
+@dataclass(frozen=True)
+class Node:
+    """A stage's place in the build: its instance name, its number, the stage itself, and the rows that it judges."""
+
+    number: int
+    instance: str
+    stage: Stage[Any]
+    space: str
+
+    @property
+    def slug(self) -> str:
+        return f"{self.number:02d}-{self.instance.replace(':', '_')}"
+
+    def phase_job(self, phase: Phase | str) -> str:
+        return f"{self.slug}.{phase if isinstance(phase, str) else phase.name}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """Tasks of one kind. `kind`: ingest, contents, occurrences, phase or rows. `name`: its folder below OUT/stages
+    (rows: one folder for each of `nodes`, named by its slug)."""
+
+    name: str
+    kind: str
+    nodes: tuple[Node, ...] = ()
+    phase: Phase | None = None
+
+    @property
+    def shard_jobs(self) -> list[str]:
+        """The folders in which this job commits shards."""
+        return [node.slug for node in self.nodes] if self.kind == "rows" else [self.name]
+
+
+INGEST, CONTENTS, OCCURRENCES = (
+    Job("00-ingest", "ingest"),
+    Job("00-contents", "contents"),
+    Job("00-occurrences", "occurrences"),
+)
+
+
+# ---------------------------------------------------------------- the graph
+
+
+def nodes_of(recipe: dict[str, Any]) -> list[Node]:
+    """The stages of a recipe in order, then the finishers that its outputs ask for, each with its validated options."""
+    instances = [*recipe["stages"], "layout"]
+    instances += [name for name in ("index", "tokens") if name in recipe.get("outputs", ())]
+    nodes: list[Node] = []
+    space = "occurrence"
+    for number, instance in enumerate(instances, 1):
+        kind = registry.stage_class(instance)
+        options = kind.options_model.model_validate(options_of(recipe, instance))
+        stage: Any = kind(options)
+        if is_transition(kind):
+            stage.carried = carried(nodes)
+        nodes.append(Node(number, instance, stage, space))
+        if is_transition(kind):
+            space = "file"
+    return nodes
+
+
+def carried(nodes: Sequence[Node]) -> tuple[pa.Field, ...]:
+    """Columns that stages over occurrences added: the winner's go with the file, the latest of a name."""
+    fields = {f.name: f for node in nodes for f in node.stage.adds if f.name not in node.stage.private}
+    return tuple(fields.values())
+
+
+def options_of(recipe: dict[str, Any], instance: str) -> dict[str, Any]:
+    """The recipe's table for a stage instance: its own under [stage."x"], else the one of its stage's name."""
+    own = recipe.get("stage", {}).get(instance)
+    return dict(own if own is not None else recipe.get(registry.base_name(instance), {}))
+
+
+def is_transition(stage: Stage[Any] | type[Stage[Any]]) -> bool:
+    """Whether a stage turns occurrences into files."""
+    return bool(getattr(stage, "makes_files", False))
+
+
+def check(nodes: Sequence[Node]) -> None:
+    """Refuse a graph before its first row is read: wrong space, no or two merges of copies, a column that nobody adds."""
+    problems = []
+    merges = [node.instance for node in nodes if is_transition(node.stage)]
+    if len(merges) != 1:
+        problems.append(f"stages: exactly one stage must merge exact copies (exact_dedup); there are {len(merges)}.")
+    occurrence = set(schema.OCCURRENCES.names)
+    columns = set(occurrence)
+    for node in nodes:
+        for name in node.stage.needs():
+            if name not in columns:
+                later = [
+                    n.instance
+                    for n in nodes
+                    if any(f.name == name for f in n.stage.adds) or (name == "text" and n.stage.rewrites_text)
+                ]
+                hint = (
+                    f"it is added by {', '.join(later)}: put it before" if later else "no stage of the recipe adds it"
+                )
+                problems.append(f"stages: {node.instance} reads the column {name!r}, and {hint}.")
+        if node.space not in node.stage.space:
+            problems.append(
+                f"stages: {node.instance} judges {' or '.join(node.stage.space)}s, but at its place there are {node.space}s."
+            )
+        columns |= {field.name for field in node.stage.adds}
+        if node.stage.rewrites_text:
+            columns.add("text")
+        if is_transition(node.stage):
+            columns.add("content")
+    if problems:
+        raise RecipeError("The recipe cannot run:\n" + "\n".join(f"  {problem}" for problem in problems))
+
+
+def jobs_of(nodes: Sequence[Node]) -> list[Job]:
+    """The jobs in an order in which they can run; consecutive row stages share one."""
+    jobs = [INGEST, CONTENTS, OCCURRENCES]
+    open_nodes: list[Node] = []
+
+    def close() -> None:
+        if open_nodes:
+            jobs.append(Job("+".join(node.slug for node in open_nodes), "rows", tuple(open_nodes)))
+            open_nodes.clear()
+
+    for node in nodes:
+        phases = node.stage.phases()
+        if phases:
+            close()
+            jobs.extend(Job(node.phase_job(phase), "phase", (node,), phase) for phase in phases)
+        if judges_rows(node.stage):
+            if open_nodes and open_nodes[-1].space != node.space:
+                close()
+            open_nodes.append(node)
+    close()
+    return jobs
+
+
+def judges_rows(stage: Stage[Any]) -> bool:
+    """Whether a stage has a row part; the merge of copies and the finishers are made of phases only."""
+    return type(stage).tags is not Stage.tags or type(stage).verdicts is not Stage.verdicts

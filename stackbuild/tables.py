@@ -1,0 +1,232 @@
+"""Parquet tables whose bytes follow from their rows alone, hashed while they are written."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+ROW_GROUP_ROWS = 65_536
+ROW_GROUP_BYTES = 16 << 20  # of the heavy column; a batch in memory is about this large
+HEAVY = ("content", "text")
+NO_DICTIONARY = {"content", "text", "content_id", "blob_id", "path_bytes", "path", "signature", "hashes"}
+
+
+class HashingFile:
+    """A binary file opened for writing that knows the SHA-256 of what went through it."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._file = open(path, "wb")  # noqa: SIM115  closed by close()
+        self._hash = hashlib.sha256()
+        self.bytes = 0
+        self.closed = False
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        self._hash.update(view)
+        self._file.write(view)
+        self.bytes += len(view)
+        return len(view)
+
+    def tell(self) -> int:
+        return self.bytes
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def readable(self) -> bool:
+        return False
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self.closed = True
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+
+def group_ends(weights: npt.NDArray[np.int64] | None, rows: int, max_rows: int, max_bytes: int) -> list[int]:
+    """Where full row groups end: a group is closed before the row that would take it over either limit.
+
+    `weights`: bytes of each row, int64 (rows,), or None for a limit on rows alone. A row over the limit stands alone. The
+    cut depends on the rows from the last cut on and on nothing else; the tail that may still grow is not listed.
+    """
+    ends: list[int] = []
+    start = 0
+    if weights is None:
+        return list(range(max_rows, rows + 1, max_rows))
+    total = np.cumsum(weights)
+    while start < rows:
+        before = int(total[start - 1]) if start else 0
+        stop = int(np.searchsorted(total, before + max_bytes, side="right"))
+        stop = min(max(stop, start + 1), start + max_rows)
+        if stop >= rows and not (stop == start + max_rows and stop == rows):
+            break
+        ends.append(stop)
+        start = stop
+    return ends
+
+
+class TableWriter:
+    """A Parquet file whose row groups follow from its rows alone, however they arrive.
+
+    `group_by` names an integer column, in which rows arrive in ascending order, whose every value gets row groups of its
+    own, so that a reader of one value decodes nothing else; the values seen are kept in `groups`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        schema: pa.Schema,
+        *,
+        group_by: str | None = None,
+        row_group_rows: int = ROW_GROUP_ROWS,
+        row_group_bytes: int = ROW_GROUP_BYTES,
+        compression_level: int = 1,
+        release: bool = False,
+    ):
+        self.schema = schema
+        self.rows = 0
+        self.groups: dict[int, int] = {}
+        self._group_by = group_by
+        self._max_rows, self._max_bytes = row_group_rows, row_group_bytes
+        self._heavy = next((name for name in HEAVY if name in schema.names), None)
+        self._pending: list[pa.RecordBatch] = []
+        self._pending_rows = self._pending_bytes = 0
+        self._file = HashingFile(path)
+        release_options: dict[str, Any] = (
+            {"use_content_defined_chunking": True, "write_page_index": True} if release else {}
+        )
+        self._writer = pq.ParquetWriter(
+            pa.PythonFile(self._file, mode="w"),
+            schema,
+            compression="zstd",
+            compression_level=compression_level,
+            use_dictionary=[f.name for f in schema if f.name not in NO_DICTIONARY and not pa.types.is_nested(f.type)],
+            write_statistics=[f.name for f in schema if f.name not in HEAVY],
+            write_page_checksum=True,
+            **release_options,
+        )
+
+    def write(self, data: pa.RecordBatch | pa.Table) -> None:
+        """Append rows; columns are taken by name and must fit the schema."""
+        batches = data.to_batches() if isinstance(data, pa.Table) else [data]
+        for batch in batches:
+            if batch.num_rows:
+                self._append(conform(batch, self.schema))
+
+    def _append(self, batch: pa.RecordBatch) -> None:
+        if self._group_by:
+            values = np.asarray(batch.column(batch.schema.get_field_index(self._group_by)))
+            cuts = [0, *(np.flatnonzero(np.diff(values)) + 1).tolist(), batch.num_rows]
+            for start, stop in pairwise(cuts):
+                value = int(values[start])
+                if value not in self.groups:
+                    self._drain(final=True)
+                    self.groups[value] = 0
+                self.groups[value] += stop - start
+                self._queue(batch.slice(start, stop - start))
+        else:
+            self._queue(batch)
+
+    def _queue(self, batch: pa.RecordBatch) -> None:
+        self._pending.append(batch)
+        self._pending_rows += batch.num_rows
+        self._pending_bytes += int(self._weights(batch).sum()) if self._heavy else 0
+        if self._pending_rows >= self._max_rows or self._pending_bytes > self._max_bytes:
+            self._drain(final=False)
+
+    def _weights(self, data: pa.RecordBatch | pa.Table) -> npt.NDArray[np.int64]:
+        lengths = pc.fill_null(pc.binary_length(data.column(self._heavy)), 0)
+        return np.asarray(lengths).astype(np.int64)
+
+    def _drain(self, final: bool) -> None:
+        if not self._pending_rows:
+            return
+        table = pa.Table.from_batches(self._pending, self.schema)
+        weights = self._weights(table) if self._heavy else None
+        ends = group_ends(weights, table.num_rows, self._max_rows, self._max_bytes)
+        if final and (not ends or ends[-1] < table.num_rows):
+            ends.append(table.num_rows)
+        start = 0
+        for stop in ends:
+            self._writer.write_table(table.slice(start, stop - start), row_group_size=stop - start)
+            start = stop
+        rest = table.slice(start)
+        self.rows += start
+        self._pending = rest.to_batches()
+        self._pending_rows = rest.num_rows
+        self._pending_bytes = int(self._weights(rest).sum()) if self._heavy and rest.num_rows else 0
+
+    def close(self) -> None:
+        """Write what is pending and make the file durable."""
+        self._drain(final=True)
+        self._writer.close()
+        self._file.close()
+
+    def abort(self) -> None:
+        """Let go of the file; it is left for whoever removes the attempt."""
+        self._pending = []
+        self._pending_rows = 0
+        with_suppressed(self._writer.close)
+        with_suppressed(self._file.close)
+
+    @property
+    def sha256(self) -> str:
+        return self._file.sha256
+
+    @property
+    def bytes(self) -> int:
+        return self._file.bytes
+
+    def __enter__(self) -> TableWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+
+def with_suppressed(action: Any) -> None:
+    """Run a clean-up that must not hide the error that led to it."""
+    try:
+        action()
+    except Exception:
+        return
+
+
+def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The batch with the schema's columns in its order, cast where the type differs; a missing column is null."""
+    arrays = []
+    for column in schema:
+        index = batch.schema.get_field_index(column.name)
+        if index < 0:
+            arrays.append(pa.nulls(batch.num_rows, column.type))
+            continue
+        array = batch.column(index)
+        arrays.append(array if array.type == column.type else array.cast(column.type))
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
