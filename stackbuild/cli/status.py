@@ -7,6 +7,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -37,7 +38,7 @@ def run(out: Path, watch: bool, as_json: bool) -> None:
 
 def view(out: Path, status: BuildStatus) -> Group:
     """A table of jobs, the failures, and what to do next."""
-    table = Table(title=f"{out}: {status.state}", title_justify="left")
+    table = Table(title=f"{out}: {status.state}", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("job", no_wrap=True)
     for name in ("tasks", "cached", "ran", "failed", "CPU s", "MB", "wall s"):
         table.add_column(name, justify="right", no_wrap=True)

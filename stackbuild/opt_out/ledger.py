@@ -219,8 +219,6 @@ def _url(text: str) -> tuple[str, str]:
     host, parts = origin_of_url(text)
     if not parts:
         raise Unreadable("it names a whole host: name an owner or a repository on it")
-    if host == "pypi.org" and parts[0] == "project" and len(parts) == 2:
-        return "repo", "pypi/" + re.sub(r"[-_.]+", "-", parts[1])
     if host == GITHUB:
         if parts[0] in ("orgs", "users") and len(parts) == 2:
             parts = parts[1:]

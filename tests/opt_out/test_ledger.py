@@ -28,7 +28,6 @@ DIGEST = "0123456789abcdef0123456789abcdef01234567"
         ("Jo/Repo.JS", "repo", "jo/repo.js"),
         ("jo/repo.git", "repo", "jo/repo"),
         ("pypi/requests", "repo", "pypi/requests"),
-        ("https://pypi.org/project/Foo.Bar_Baz/", "repo", "pypi/foo-bar-baz"),
         ("https://github.com/Jo/Repo", "origin", "github.com/jo/repo"),
         ("HTTP://user:pw@WWW.GitHub.COM:443/Jo/Repo.git/", "origin", "github.com/jo/repo"),
         ("git@github.com:Jo/Repo.git", "origin", "github.com/jo/repo"),
