@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stackbuild import __version__, registry
-from stackbuild.errors import InputError, RecipeError, StackbuildError
+from stackbuild.errors import InputError, RecipeError, StackbuildError, UsageError
 from stackbuild.hashing import uniform
 from stackbuild.identity import engine_version, without_places
 from stackbuild.launch import JobReport, Launch, Progress, Silent, only_one
@@ -57,6 +57,7 @@ def run(request: Request) -> Result:
     """Resolve, plan, launch and publish; what is complete already is found again."""
     out = request.out
     with only_one(out):
+        refuse_a_folder_in_use(out)
         plan = resolve(request)
         path = plan.save(out)
         build = Build(out, plan)
@@ -117,6 +118,15 @@ def card(build: Build, figures: dict[str, Any]) -> None:
         "recipe_digest": figures["recipe_digest"],
     }
     write_atomically(build.out / "dataset" / "README.md", dataset_card(stats).encode())
+
+
+def refuse_a_folder_in_use(out: Path) -> None:
+    """Products replace folders by name: one that is there before the first build of a folder is somebody's own."""
+    if (out / "build.json").exists():
+        return
+    for name in ("dataset", "repos", "decisions", "private", "clusters", "manifest", "index", "tokens", "report"):
+        if (out / name).exists():
+            raise UsageError(f"{out / name} is there and not of a build; give --output a folder of its own.")
 
 
 def disk_error(error: OSError, out: Path) -> StackbuildError:

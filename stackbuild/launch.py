@@ -345,6 +345,10 @@ def check_ledger(build: Build) -> list[tuple[str, Ledger]]:
                 f"The ledger does not add up: {before} passes on {left.rows_out} files of {left.bytes_out} bytes, "
                 f"{after} was given {entered.rows_in} of {entered.bytes_in}."
             )
+    layout = next(node for node in build.nodes if node.instance == "layout")
+    written = sum(shard.stats["files"] for shard in build.shards(layout.phase_job("files")))
+    if written != chain[-1][1].rows_out:
+        raise InputError(f"The ledger does not add up: {chain[-1][1].rows_out} files were kept, {written} laid out.")
     return chain
 
 

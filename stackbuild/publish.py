@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from stackbuild.errors import InputError
 from stackbuild.graph import Node
 from stackbuild.plan import Build
 from stackbuild.release.manifest import header
@@ -72,6 +73,8 @@ def dataset_files(build: Build, layout: Node, table: str = "dataset") -> dict[st
     for shard in build.shards(layout.phase_job("files")):
         stats = shard.stats
         name = f"data/{folder_name(stats['language'])}/train-{stats['number']:05d}-of-{stats['of']:05d}.parquet"
+        if name in files:
+            raise InputError(f"Two languages would share {name}: {stats['language']!r} and another of the same folder.")
         files[name] = shard.table(table)[0]
     return files
 
