@@ -66,6 +66,7 @@ def run_phase(build: Build, job: Job, rank: int, params: dict[str, Any]) -> Shar
             rows=rows.batches if rows else None,
             contents=contents,
             available=rows.available() if rows else (),
+            declared=phase.columns,
         )
         phase.run(task)
         decisions.close()

@@ -68,6 +68,8 @@ def nodes_of(recipe: dict[str, Any]) -> list[Node]:
         stage: Any = kind(options)
         if is_transition(kind):
             stage.carried = carried(nodes)
+        if hasattr(kind, "concealing"):
+            stage.concealing = tuple(node.stage for node in nodes if node.stage.private_decisions)
         nodes.append(Node(number, instance, stage, space))
         if is_transition(kind):
             space = "file"
@@ -120,8 +122,28 @@ def check(nodes: Sequence[Node]) -> None:
             columns.add("text")
         if is_transition(node.stage):
             columns.add("content")
+    problems += _late_removals(nodes)
     if problems:
         raise RecipeError("The recipe cannot run:\n" + "\n".join(f"  {problem}" for problem in problems))
+
+
+def _late_removals(nodes: Sequence[Node]) -> list[str]:
+    """Whoever is to leave unseen must leave before copies are merged and compared, or their names stand in others' decisions."""
+    problems = []
+    first: dict[str, Node] = {}
+    for node in (node for node in nodes if node.stage.private_decisions):
+        earlier = first.setdefault(node.stage.name, node)
+        if earlier is node and node.space != "occurrence":
+            problems.append(
+                f"stages: {node.instance} must stand before the stage that merges exact copies (it may stand again behind it): "
+                "what leaves there has been named as somebody's copy."
+            )
+        elif earlier is not node and dict(earlier.stage.key()) != dict(node.stage.key()):
+            problems.append(
+                f"stages: {node.instance} reads another list than {earlier.instance}: put all entries into the list of "
+                f"{earlier.instance}."
+            )
+    return problems
 
 
 def jobs_of(nodes: Sequence[Node]) -> list[Job]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import sys
 from collections.abc import Iterator
 from functools import cache
 from importlib import metadata
@@ -15,32 +16,52 @@ from stackbuild.errors import MissingDependency
 from stackbuild.stage import Stage
 
 PACKAGE = "stackbuild"
-# How tables are laid out in a file is part of every shard's identity.
-WRITER_ENGINES = ("pyarrow",)
-PLACES = ("paths", "urls")  # options of sources that only say where to look
+# What every shard passes through on its way from input to file, whatever its stage: a change in any may change its bytes.
+ENGINE_MODULES = ("decisions", "execute", "hashing", "ingest", "rows", "schema", "shards", "stage", "tables", "task")
+ENGINES = ("pyarrow", "numpy", "numba")
+# Options that say where something lies on this machine. What lies there counts through `Stage.key` and a source's units.
+PLACES = ("paths", "urls")  # of sources
+FILES = ("list", "tokenizer", "rules", "policy", "permissive")  # of sources and stages: a name, or the path of a file
 
 
 def stage_identity(stage: Stage) -> dict[str, Any]:  # type: ignore[type-arg]
     """A JSON value that changes when the same input may give other output."""
+    options = stage.options.model_dump(mode="json")
     return {
         "name": stage.name,
         "version": stage.version,
         "code": module_digest(type(stage).__module__),
-        "engines": {name: engine_version(name) for name in (*WRITER_ENGINES, *stage.engines)},
-        "options": without_places(stage.options.model_dump(mode="json")),
+        "engine": engine_identity(),
+        "engines": {name: engine_version(name) for name in stage.engines},
+        "options": {k: file_name(v) if k in stage.options.files else v for k, v in options.items()},
         "data": dict(stage.key()),
     }
 
 
-def without_places(value: Any) -> Any:
-    """A recipe's value without what is true of one machine only: of a path, the name of the file stays.
+@cache
+def engine_identity() -> dict[str, Any]:
+    """The same of what every shard passes through: our own modules, Python (its Unicode tables, its sort) and the libraries."""
+    digest = hashlib.sha256()
+    for name in ENGINE_MODULES:
+        path = source_of(f"{PACKAGE}.{name}")
+        assert path is not None
+        digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
+    python = ".".join(str(part) for part in sys.version_info[:2])
+    return {"code": digest.hexdigest(), "python": python, **{name: engine_version(name) for name in ENGINES}}
 
-    What lies at a path counts through `Stage.key` and through the units of a source.
-    """
+
+def without_places(value: Any) -> Any:
+    """A recipe's value without what is true of one machine only: of a path, the name of the file stays."""
     if isinstance(value, dict):
-        return {k: without_places(v) for k, v in value.items() if k not in PLACES}
+        named = {k: file_name(v) if k in FILES else v for k, v in value.items() if k not in PLACES}
+        return {k: without_places(v) for k, v in named.items()}
     if isinstance(value, list | tuple):
         return [without_places(item) for item in value]
+    return value
+
+
+def file_name(value: Any) -> Any:
+    """The last part of what is a path (recipes hold absolute ones when they are resolved); anything else as it is."""
     if isinstance(value, str) and value.startswith(("/", "~", "./", "../")):
         return value.rstrip("/").rsplit("/", 1)[-1]
     return value
@@ -59,7 +80,8 @@ def engine_version(distribution: str) -> str:
 
 @cache
 def module_digest(module: str) -> str:
-    """SHA-256 over the sources of a module and of the stackbuild modules that it imports, directly or not."""
+    """SHA-256 over the sources of a module and of the modules of stackbuild and of its own package that it imports,
+    directly or not."""
     digest = hashlib.sha256()
     for name in sorted(reachable(module)):
         path = source_of(name)
@@ -69,7 +91,9 @@ def module_digest(module: str) -> str:
 
 
 def reachable(module: str) -> set[str]:
-    """The module and every stackbuild module that its import statements lead to (imports inside functions count too)."""
+    """The module and every module of stackbuild and of its own top-level package that its import statements lead to
+    (imports inside functions count too)."""
+    packages = {PACKAGE, module.split(".")[0]}
     seen: set[str] = set()
     waiting = [module]
     while waiting:
@@ -78,21 +102,27 @@ def reachable(module: str) -> set[str]:
             continue
         seen.add(name)
         path = source_of(name)
-        if path is not None and name.split(".")[0] == PACKAGE:
-            waiting.extend(imports_of(path, name))
+        if path is not None:
+            waiting.extend(found for found in imports_of(path, name) if found.split(".")[0] in packages)
     return seen
 
 
 def imports_of(path: Path, module: str) -> Iterator[str]:
-    """Names of stackbuild modules that a source file imports."""
+    """Names of the modules that a source file imports, as far as they have a source; `module` is its own name."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parent = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*parent, *([base] if base else [])])
+            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
         else:
             continue
-        yield from (name for name in names if name.split(".")[0] == PACKAGE and source_of(name) is not None)
+        top = module.split(".")[0]
+        yield from (n for n in names if n.split(".")[0] in (PACKAGE, top) and source_of(n) is not None)
 
 
 @cache

@@ -28,8 +28,12 @@ from stackbuild.tables import conform
 
 FLUSH_BYTES = 64 << 20
 FLUSH_FILES = 100_000
+FLUSH_ORIGINS = 250_000
+# What was not read for a reason that may pass, though the unit's key stays the same: the next run tries again.
+PASSING = frozenset({"unreadable", "missing_object", "corrupt_object", "hash_mismatch"})
 BUCKET = "bucket"
 
+ORIGIN = pa.schema(schema.ORIGIN_FIELDS)
 INGESTED_CONTENTS = pa.schema([pa.field(BUCKET, pa.uint16(), nullable=False), *schema.CONTENTS])
 
 
@@ -59,7 +63,7 @@ def run_ingest(build: Build, rank: int) -> ShardManifest:
             attempt = Attempt(build.out, "00-ingest", build.shard_number(build.jobs[0], rank))
             writer = UnitWriter(attempt, build.plan.partitions)
             writer.finish()
-            writer.stats["refused"] = str(error)
+            writer.stats.update(refused=str(error), provisional=True)
         return attempt.commit(key, writer.decisions.ledger, writer.stats)
     except BaseException:
         attempt.discard()
@@ -94,7 +98,8 @@ class UnitWriter:
         self._links: list[tuple[str, str, bytes, int, bytes | None]] = []
         self._unread: list[tuple[Origin, Unread]] = []
         self._bytes = 0
-        self._origin_rows: list[dict[str, Any]] = []
+        self._origin_rows: list[dict[str, Any]] = []  # of the files that wait to be written
+        self._origins: list[pa.Table] = []
 
     # ---- entries, one by one
 
@@ -105,6 +110,7 @@ class UnitWriter:
             if isinstance(item, Origin):
                 origin = item
                 self._origin_rows.append(vars(item))
+                self._tell(pa.Table.from_pylist([vars(item)], ORIGIN))
                 self.stats["repos"] += 1
             elif origin is None:
                 raise InputError("A source yielded a file before it said where it is from.")
@@ -126,9 +132,7 @@ class UnitWriter:
     def _flush(self) -> None:
         if self._rows:
             numbers, paths, modes, content_ids, blob_ids, lengths = zip(*self._rows, strict=True)
-            origins = pa.Table.from_pylist(self._origin_rows, pa.schema(schema.ORIGIN_FIELDS)).take(
-                pa.array(numbers, pa.int64())
-            )
+            origins = pa.Table.from_pylist(self._origin_rows, ORIGIN).take(pa.array(numbers, pa.int64()))
             batch = pa.table(
                 {
                     **{name: origins[name] for name in origins.schema.names},
@@ -149,6 +153,7 @@ class UnitWriter:
     def columns(self, batch: pa.RecordBatch) -> None:
         """Take a batch of origin columns, path_bytes, mode and content, and perhaps `rule`, `value`, `threshold` for what leaves."""
         table = sampled(pa.Table.from_batches([batch]), self.sample)
+        self._tell(table)
         if "rule" in batch.schema.names:
             gone = pc.is_valid(table["rule"])
             self._leave(table.filter(gone))
@@ -198,12 +203,9 @@ class UnitWriter:
 
     def _write(self, table: pa.Table) -> None:
         paths, lossy = display_paths(table["path_bytes"].combine_chunks())
-        names = table["repo_name"].combine_chunks().dictionary_encode()
-        buckets = np.array([owner_bucket(name, self.partitions) for name in names.dictionary.to_pylist()], np.uint16)
-        owners = buckets[np.asarray(names.indices)]
         occurrences = (
             table.drop_columns(["content"])
-            .append_column("owner_bucket", pa.array(owners))
+            .append_column("owner_bucket", self._owner_buckets(table))
             .append_column("path", paths)
             .append_column("path_lossy", lossy)
             .append_column("extension", extensions(paths))
@@ -229,9 +231,36 @@ class UnitWriter:
         with self.attempt.writer("contents", INGESTED_CONTENTS, group_by=BUCKET) as writer:
             writer.write(contents.append_column(BUCKET, pa.array(bucket)))
 
+    def _owner_buckets(self, table: pa.Table) -> pa.Array:
+        names = table["repo_name"].combine_chunks().dictionary_encode()
+        buckets = np.array([owner_bucket(name, self.partitions) for name in names.dictionary.to_pylist()], np.uint16)
+        return pa.array(buckets[np.asarray(names.indices)])
+
+    def _tell(self, table: pa.Table) -> None:
+        """Remember the repositories of some rows, each once."""
+        if not table.num_rows:
+            return
+        key = ["repo_name", "revision_id"]
+        numbered = table.select(key).append_column("row", pa.array(np.arange(table.num_rows)))
+        first = numbered.group_by(key, use_threads=False).aggregate([("row", "min")])["row_min"]
+        whole = pa.Table.from_batches([conform(batch, ORIGIN) for batch in table.take(first).to_batches()], ORIGIN)
+        self._origins.append(whole)
+        if sum(len(one) for one in self._origins) >= FLUSH_ORIGINS:
+            self._write_origins()
+
+    def _write_origins(self) -> None:
+        if self._origins:
+            table = pa.concat_tables(self._origins)
+            table = table.append_column("owner_bucket", self._owner_buckets(table))
+            order = pc.sort_indices(table, [(n, "ascending") for n in ("owner_bucket", "repo_name", "revision_id")])
+            with self.attempt.writer("origins", schema.ORIGINS, group_by="owner_bucket") as writer:
+                writer.write(table.take(order))
+        self._origins = []
+
     def finish(self) -> None:
-        """Write what is left over: links, files that were not read."""
+        """Write what is left over: repositories, links, files that were not read."""
         self._flush()
+        self._write_origins()
         with self.attempt.writer("tree", schema.TREE) as writer:
             rows = [dict(zip(schema.TREE.names, link, strict=True)) for link in self._links]
             rows += [
@@ -246,6 +275,8 @@ class UnitWriter:
             ]
             writer.write(pa.Table.from_pylist(rows, schema.TREE))
         self.stats["links"] = len(self._links)
+        if any(u.rule in PASSING for _, u in self._unread):
+            self.stats["provisional"] = True
         if self._unread:
             paths, _ = display_paths(pa.array([u.path for _, u in self._unread], pa.binary()))
             lengths = [u.length or 0 for _, u in self._unread]
@@ -323,8 +354,8 @@ def sorted_slices(table: pa.Table, order: np.ndarray[Any, Any], rows: int = 4_09
 def run_occurrences(build: Build, rank: int) -> ShardManifest:
     """Gather the occurrences of an owner bucket, in the total order of their identity.
 
-    A source of rows may name one path of a revision twice: the first by content_id stays, the rest leave, as a path is one
-    file.
+    Sources may name one path of a revision twice: the first stays, by content_id and then by all that is known of it, so
+    that it does not matter which source was read first; the rest leave, as a path is one file.
     """
     outputs = build.bucket_outputs("occurrences", rank)
     attempt = Attempt(build.out, "00-occurrences", rank)
@@ -332,23 +363,23 @@ def run_occurrences(build: Build, rank: int) -> ShardManifest:
         batches = [conform(b, schema.OCCURRENCES) for b in read_batches(build.out, outputs, None, rank, "owner_bucket")]
         decisions = Decisions(attempt, "occurrences", build.plan.partitions)
         table = pa.Table.from_batches(batches, schema.OCCURRENCES)
-        order = pc.sort_indices(
-            table,
-            [
-                ("repo_name", "ascending"),
-                ("revision_id", "ascending"),
-                ("path_bytes", "ascending"),
-                ("content_id", "ascending"),
-            ],
-        )
-        table = table.take(order)
-        again = same_as_before(table, ("repo_name", "revision_id", "path_bytes"))
+        path = ("repo_name", "revision_id", "path_bytes")
+        others = (name for name in schema.OCCURRENCES.names if name not in (*path, "content_id"))
+        table = table.take(pc.sort_indices(table, [(name, "ascending") for name in (*path, "content_id", *others)]))
+        again = same_as_before(table, path)
         sizes = np.asarray(table["length"]).astype(np.int64)
         decisions.enter(table.num_rows, int(sizes.sum()))
         decisions.stay(int((~again).sum()), int(sizes[~again].sum()))
         twice = table.filter(pa.array(again))
+        kept = np.maximum.accumulate(np.where(again, 0, np.arange(len(again))))[again]
         decisions.add(
-            {**{name: twice[name] for name in schema.IDENTITY}, "rule": "duplicate_path"}, "dropped", sizes[again]
+            {
+                **{name: twice[name] for name in schema.IDENTITY},
+                "rule": "duplicate_path",
+                "kept_content_id": table["content_id"].take(pa.array(kept)),
+            },
+            "dropped",
+            sizes[again],
         )
         decisions.close()
         with attempt.writer("occurrences", schema.OCCURRENCES) as writer:

@@ -27,7 +27,7 @@ from datatrove.pipeline.base import PipelineStep
 from stackbuild.errors import InputError, PartialFailure, StackbuildError
 from stackbuild.graph import INGEST, OCCURRENCES, Job, is_transition, judges_rows
 from stackbuild.plan import Build
-from stackbuild.shards import Ledger, ShardManifest
+from stackbuild.shards import Ledger, ShardManifest, withdraw
 
 TRIES = 2
 
@@ -237,8 +237,11 @@ class Launch:
         specs = [TaskSpec(rank, params) for rank, params in enumerate(build.task_params(job))]
         complete: dict[int, list[ShardManifest]] = {}
         for spec in specs:
-            if found := build.found(job, spec.rank, spec.params):
+            found = build.found(job, spec.rank, spec.params)
+            if found and not found[0].stats.get("provisional"):
                 complete[spec.rank] = found
+            elif found:
+                withdraw(build.out, found[0])  # it was not read for a reason that may have passed
         pending = [spec for spec in specs if spec.rank not in complete]
         report = JobReport(job.name, len(specs))
         self.progress.job(job.name, len(specs), len(complete))

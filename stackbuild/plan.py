@@ -31,7 +31,7 @@ from stackbuild.graph import (
     judges_rows,
     nodes_of,
 )
-from stackbuild.identity import engine_version, module_digest, stage_identity, without_places
+from stackbuild.identity import engine_identity, module_digest, stage_identity, without_places
 from stackbuild.rows import Rows, Tagged
 from stackbuild.shards import (
     Ledger,
@@ -48,7 +48,8 @@ from stackbuild.sources.unit import Limits, Unit
 from stackbuild.stage import PhaseOutputs
 
 PLAN_VERSION = 1
-ALL_DECISIONS, ALL_PRIVATE_DECISIONS = "*.decisions", "*.private_decisions"  # as a phase may name them in what it reads
+# As a phase may name them in what it reads.
+ALL_DECISIONS, ALL_PRIVATE_DECISIONS, ORIGINS = "*.decisions", "*.private_decisions", "ingest.origins"
 FILES_TABLE = "files"  # of the stage that turns occurrences into files
 
 
@@ -118,7 +119,7 @@ class Build:
     def shards(self, job: str) -> list[ShardManifest]:
         """The shard manifests that a complete job's stage manifest lists, in rank order."""
         if job not in self._shards:
-            self._shards[job] = load_stage_manifest(self.out, job)
+            self._shards[job] = load_stage_manifest(self.out, job, self.plan.digest)
         return self._shards[job]
 
     def outputs(self, job: str, table: str) -> list[Output]:
@@ -128,7 +129,7 @@ class Build:
     def complete(self, job: Job, shards: dict[str, list[ShardManifest]]) -> None:
         """Write the stage manifests of a job all of whose shards are there, and remember them."""
         for name, manifests in shards.items():
-            save_stage_manifest(self.out, name, manifests)
+            save_stage_manifest(self.out, name, self.plan.digest, manifests)
             self._shards[name] = manifests
 
     def ledger(self, job: str) -> Ledger:
@@ -178,19 +179,19 @@ class Build:
     def _table(self, node: Node, name: str, before: str | None) -> list[Output]:
         if name in (ALL_DECISIONS, ALL_PRIVATE_DECISIONS):
             return self._decisions(node, private=name == ALL_PRIVATE_DECISIONS)
+        if name == ORIGINS:
+            return self.outputs(INGEST.name, "origins")
         stage_name, _, table = name.rpartition(".")
-        others = (
-            [n for n in reversed(self.nodes[: node.number]) if n.stage.name == stage_name] if stage_name else [node]
-        )
-        if not others:
-            return []  # a product of a stage that this recipe does without
-        owner = others[0]
+        # A product of a stage that this recipe does without is empty; of one that stands in it twice, it is both.
+        owners = [n for n in self.nodes[: node.number] if n.stage.name == stage_name] if stage_name else [node]
+        return [output for owner in owners for output in self._written(owner, table, before if owner is node else None)]
+
+    def _written(self, owner: Node, table: str, before: str | None) -> list[Output]:
+        """The files of a table that a stage's phases wrote; `before`: only those up to this one."""
         for phase in owner.stage.phases():
-            if owner is node and phase.name == before:
+            if phase.name == before:
                 break
-            job = owner.phase_job(phase)
-            found = self.outputs(job, table)
-            if found:
+            if found := self.outputs(owner.phase_job(phase), table):
                 return found
         return []
 
@@ -236,13 +237,13 @@ class Build:
                            "partitions": plan.partitions, "sample": sampled, "options": _reading_options(options)})  # fmt: skip
         if job.kind in ("contents", "occurrences"):
             outputs = self.bucket_outputs(job.kind, rank)
-            return digest({"job": job.kind, "identity": self._engine_identity(), "rank": rank, "partitions": plan.partitions,
+            return digest({"job": job.kind, "identity": engine_identity(), "rank": rank, "partitions": plan.partitions,
                            "inputs": [o.identity() for o in outputs]})  # fmt: skip
         node, phase = job.nodes[0], job.phase
         assert phase is not None
         body: dict[str, Any] = {
             "stage": self._stage_identity(node),
-            "phase": phase.name,
+            "phase": [phase.name, dict(phase.key)],
             "params": params,
             "rank": rank,
             "partitions": plan.partitions,
@@ -252,14 +253,14 @@ class Build:
             },
         }
         if phase.tasks == "partition":
-            body["rows"] = self._rows_identity(node, rank, [], "content" in phase.columns or "text" in phase.columns)
+            body["rows"] = self._rows_identity(node, rank, [], phase.columns)
         elif phase.tasks == "contents":
             body["contents"] = [o.identity() for o in self.contents(rank)]
         return digest(body)
 
     def rows_key(self, node: Node, partition: int, judged: Sequence[tuple[Node, ShardManifest]]) -> str:
         """The key of a row stage's shard, given the shards of the stages that share its job and come before it."""
-        needs = node.stage.needs()
+        needs = [*node.stage.needs(), *(["text"] if node.stage.rewrites_text else [])]
         reads = {
             name: [o.identity() for o in files]
             for name, files in self.tables_for(node, self.phase_tables(node)).items()
@@ -270,20 +271,22 @@ class Build:
                 "rank": partition,
                 "partitions": self.plan.partitions,
                 "seed": self.plan.seed,
-                "rows": self._rows_identity(
-                    node, partition, judged, "content" in needs or "text" in needs or node.stage.rewrites_text
-                ),
+                "rows": self._rows_identity(node, partition, judged, needs),
                 "reads": reads,
             }
         )
 
     def _rows_identity(
-        self, node: Node, partition: int, judged: Sequence[tuple[Node, ShardManifest]], content: bool
+        self, node: Node, partition: int, judged: Sequence[tuple[Node, ShardManifest]], columns: Sequence[str]
     ) -> Any:
+        """The rows that a stage sees: base, tags, and for `content` and `text` what these are made of. The text is made
+        anew by the stages that rewrite it, so what they are counts even where their tags stayed the same."""
         rows = self.rows(node, partition, judged)
+        rewriters = [other for other in self.before(node) if other.stage.rewrites_text] if "text" in columns else []
         return {
             "base": [o.identity() for o in rows.base],
-            "contents": [o.identity() for o in rows.contents] if content else None,
+            "contents": [o.identity() for o in rows.contents] if "content" in columns or "text" in columns else None,
+            "rewriters": [[self._stage_identity(other), self.plan.seed] for other in rewriters],
             "tags": [tag.output.identity() for tag in rows.tagged],
         }
 
@@ -301,15 +304,7 @@ class Build:
         return self._identities[node.slug]
 
     def _source_identity(self, kind: str) -> Any:
-        return [
-            kind,
-            module_digest(registry.SOURCES[kind].split(":")[0]),
-            module_digest("stackbuild.ingest"),
-            engine_version("pyarrow"),
-        ]
-
-    def _engine_identity(self) -> Any:
-        return [module_digest("stackbuild.ingest"), engine_version("pyarrow")]
+        return [kind, module_digest(registry.SOURCES[kind].split(":")[0]), engine_identity()]
 
     def shard_number(self, job: Job, rank: int) -> int:
         """The number in the names of a task's shard: of an ingest task it follows from the unit alone, so that a new unit
@@ -323,7 +318,6 @@ class Build:
         """Load what the keys and inputs of a job's tasks are made of, so that forked children find it in memory."""
         for kind in {unit.kind for unit in self.plan.units} if job.kind == "ingest" else ():
             self._source_identity(kind)
-        self._engine_identity()
         for node in job.nodes:
             self._stage_identity(node)
         for earlier in self.jobs[: self.jobs.index(job)]:
@@ -350,22 +344,28 @@ def _reading_options(options: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in without_places(options).items() if k not in ("list", "packages", "versions")}
 
 
-def save_stage_manifest(out: Path, job: str, shards: Sequence[ShardManifest]) -> None:
-    """List exactly the shard manifests that make a job complete."""
-    body = {"job": job, "shards": [{"rank": s.rank, "key": s.key, "attempt": s.attempt} for s in shards]}
+def save_stage_manifest(out: Path, job: str, plan: str, shards: Sequence[ShardManifest]) -> None:
+    """List exactly the shard manifests that make a job of a plan complete."""
+    body = {"job": job, "plan": plan, "shards": [{"rank": s.rank, "key": s.key, "attempt": s.attempt} for s in shards]}
     path = out / "stages" / job / "manifest.json"
     data = canonical_json(body)
     if not path.exists() or path.read_bytes() != data:
         write_atomically(path, data)
 
 
-def load_stage_manifest(out: Path, job: str) -> list[ShardManifest]:
-    """The shard manifests of a complete job; InputError if it is not complete."""
+def load_stage_manifest(out: Path, job: str, plan: str) -> list[ShardManifest]:
+    """The shard manifests of a complete job of a plan; InputError if it is not complete."""
     path = out / "stages" / job / "manifest.json"
     if not path.exists():
         raise InputError(f"{path} is not there: {job} is not complete; run the same build again.")
     try:
-        listed = json.loads(path.read_bytes())["shards"]
-    except (ValueError, KeyError) as error:
+        body = json.loads(path.read_bytes())
+        listed, of = body["shards"], body["plan"]
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is not a whole stage manifest ({error}); remove it and build again.") from error
+    if of != plan:
+        raise InputError(
+            f"{path} is of the plan {of[:12]}, not of {plan[:12]}, which is this folder's last: that build did not get as "
+            f"far as {job}; run it again."
+        )
     return [load_manifest(manifest_path(out, job, entry["rank"], entry["key"])) for entry in listed]

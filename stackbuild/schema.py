@@ -48,6 +48,9 @@ OCCURRENCES = pa.schema(
     ]
 )
 
+# One row for each (repository, revision) that a unit told of, also if none of its files was read.
+ORIGINS = pa.schema([pa.field("owner_bucket", pa.uint16(), nullable=False), *ORIGIN_FIELDS])
+
 # What is not a regular file stays provable: symlinks, gitlinks, and files whose bytes were not read.
 TREE = pa.schema(
     [

@@ -202,7 +202,9 @@ class Attempt:
             with open(path, "rb") as file:
                 os.fsync(file.fileno())
             outputs.append(Output(table, self._relative(path), -1, path.stat().st_size, file_sha256(path)))
+        shutil.rmtree(self.folder / "scratch", ignore_errors=True)
         fsync_directory(self.folder)
+        fsync_directory(self.folder.parent)
         manifest = ShardManifest(self.job, self.rank, key, self.name, tuple(outputs), ledger, stats)
         if publish_manifest(self.out, manifest):
             return manifest
@@ -284,7 +286,10 @@ def load_manifest(path: Path) -> ShardManifest:
 
 
 def find_manifest(out: Path, job: str, rank: int, key: str) -> ShardManifest | None:
-    """The committed manifest of a shard for exactly this key, its files present at their size; else None."""
+    """The committed manifest of a shard for exactly this key; None if there is none, or one of its files was removed.
+
+    InputError if a file is there and not as long as it should be: that is damage, which nobody should build on.
+    """
     path = manifest_path(out, job, rank, key)
     if not path.exists():
         return None
@@ -295,12 +300,20 @@ def find_manifest(out: Path, job: str, rank: int, key: str) -> ShardManifest | N
         )
     for output in manifest.outputs:
         target = out / output.file
-        if not target.exists() or target.stat().st_size != output.bytes:
+        if not target.exists():
+            withdraw(out, manifest)
+            return None
+        if target.stat().st_size != output.bytes:
             raise InputError(
-                f"{target} is missing or cut short: the manifest says {output.bytes} bytes with SHA-256 {output.sha256}. "
+                f"{target} has not the {output.bytes} bytes with SHA-256 {output.sha256} that its manifest says. "
                 f"Remove {path} and build again to make it anew."
             )
     return manifest
+
+
+def withdraw(out: Path, manifest: ShardManifest) -> None:
+    """Take a shard's manifest away, so that its task runs again; its files stay for readers that have them open."""
+    manifest_path(out, manifest.job, manifest.rank, manifest.key).unlink(missing_ok=True)
 
 
 # ---------------------------------------------------------------- reading
@@ -326,13 +339,17 @@ def read_batches(
     columns: Sequence[str] | None = None,
     group: int | None = None,
     group_by: str = "",
+    between: tuple[str, str, str] | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the batches of tables, a row group each; with `group`, only the row groups of that value of `group_by`."""
+    """Yield the batches of tables, a row group each; with `group`, only the row groups of that value of `group_by`; with
+    `between` = (column, first, last), only those that may hold a value in this range."""
     for output in outputs:
         if group is not None and str(group) not in output.groups:
             continue
         with open_parquet(out, output) as file:
-            wanted = range(file.num_row_groups) if group is None else row_groups_of(file, group_by, group)
+            wanted = list(range(file.num_row_groups)) if group is None else row_groups_of(file, group_by, group)
+            if between is not None:
+                wanted = [index for index in wanted if may_hold(file, index, *between)]
             for index in wanted:
                 table = read_row_group(out, output, file, index, columns)
                 yield from table.combine_chunks().to_batches()
@@ -349,15 +366,28 @@ def read_row_group(
 
 
 def row_groups_of(file: pq.ParquetFile, column: str, value: int) -> list[int]:
-    """The row groups whose statistics say that they hold this value of the column alone."""
-    names = [file.schema.column(leaf).path for leaf in range(len(file.schema))]
-    index = names.index(column)
+    """The row groups of this value of the column; each holds one value alone, as `TableWriter` writes them."""
     found = []
     for group in range(file.num_row_groups):
-        statistics = file.metadata.row_group(group).column(index).statistics
-        if statistics is not None and statistics.min == value:
+        statistics = statistics_of(file, group, column)
+        if statistics is None or statistics.min != statistics.max:
+            raise InputError(f"Row group {group} holds several values of {column}; it was not written in groups of it.")
+        if statistics.min == value:
             found.append(group)
     return found
+
+
+def may_hold(file: pq.ParquetFile, group: int, column: str, first: str, last: str) -> bool:
+    """Whether a row group's statistics leave room for a value from first to last."""
+    statistics = statistics_of(file, group, column)
+    return statistics is None or not (statistics.max < first or statistics.min > last)
+
+
+def statistics_of(file: pq.ParquetFile, group: int, column: str) -> Any:
+    """The statistics of a column in a row group, None without both ends."""
+    names = [file.schema.column(leaf).path for leaf in range(len(file.schema))]
+    statistics = file.metadata.row_group(group).column(names.index(column)).statistics
+    return statistics if statistics is not None and statistics.has_min_max else None
 
 
 def read_table(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 import pyarrow as pa
@@ -27,8 +27,12 @@ Space = Literal["occurrence", "file"]
 
 
 class Options(BaseModel):
-    """Options of a stage: the recipe's table of its name, validated; unknown keys are refused."""
+    """Options of a stage: the recipe's table of its name, validated; unknown keys are refused.
 
+    `files`: options that may name a file; where it lies does not count, what it says must be in `Stage.key`.
+    """
+
+    files: ClassVar[tuple[str, ...]] = ()
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -63,6 +67,7 @@ class Phase:
     `stage.table`. `columns` are the columns of the stage's rows that it wants (only for tasks = "partition").
     `removes`: the phase removes rows itself and keeps the ledger of its stage. `preload`: "module:function" to be called once
     in the task server before its tasks are forked (a large index that the children share; never enry, which cannot fork).
+    `key`: what else than the stage's own options and data its output depends on.
     """
 
     name: str
@@ -74,6 +79,7 @@ class Phase:
     columns: tuple[str, ...] = ()
     removes: bool = False
     preload: tuple[str, ...] = ()
+    key: Mapping[str, Any] = field(default_factory=dict)
 
 
 class PhaseOutputs:
@@ -122,6 +128,11 @@ class Stage(PipelineStep, Generic[OptionsT]):  # type: ignore[misc]  # datatrove
     def key(self) -> Mapping[str, Any]:
         """What else, beside the options, determines the output: digests of data files that the options name."""
         return {}
+
+    def conceals(self, rows: pa.RecordBatch) -> pa.Array | None:
+        """For a stage with `private_decisions`: which of n rows (bool, n) nothing that is released may name, whatever
+        stage removed them. Columns: schema.ORIGIN_FIELDS and content_id, null where unknown. None: it cannot tell."""
+        return None
 
     def warm(self) -> None:
         """Compile kernels and load tables once in the task server, so that its children share them (never enry)."""

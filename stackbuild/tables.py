@@ -109,6 +109,7 @@ class TableWriter:
         self.rows = 0
         self.groups: dict[int, int] = {}
         self._group_by = group_by
+        self._group: int | None = None  # the value at hand
         self._max_rows, self._max_bytes = row_group_rows, row_group_bytes
         self._heavy = next((name for name in HEAVY if name in schema.names), None)
         self._pending: list[pa.RecordBatch] = []
@@ -141,9 +142,12 @@ class TableWriter:
             cuts = [0, *(np.flatnonzero(np.diff(values)) + 1).tolist(), batch.num_rows]
             for start, stop in pairwise(cuts):
                 value = int(values[start])
-                if value not in self.groups:
+                if value != self._group:
+                    if value in self.groups:
+                        raise ValueError(f"{self._group_by} {value} comes again behind {self._group}: rows are not sorted")
                     self._drain(final=True)
                     self.groups[value] = 0
+                    self._group = value
                 self.groups[value] += stop - start
                 self._queue(batch.slice(start, stop - start))
         else:

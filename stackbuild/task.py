@@ -35,10 +35,12 @@ class Task:
         rows: OpenRows | None = None,
         contents: OpenContents | None = None,
         available: Sequence[str] = (),
+        declared: Sequence[str] | None = None,
     ):
         self.out, self.job, self.rank, self.params, self.options = out, job, rank, params, options
         self.seed, self.partitions = seed, partitions
         self.available = list(available)  # columns that `batches` can give
+        self._declared = declared  # text and content are in a task's key only if its phase names them
         self.stats: dict[str, Any] = {}
         self._decisions = decisions
         self._tables, self._attempt, self._rows, self._contents = tables, attempt, rows, contents
@@ -49,6 +51,9 @@ class Task:
         """The rows still in of partition `rank`, with these columns (`text` and `content` among them, if asked for)."""
         if self._rows is None:
             raise TypeError(f"{self.job} is not a task over a partition of rows")
+        for name in ("text", "content"):
+            if self._declared is not None and name in columns and name not in self._declared:
+                raise TypeError(f"{self.job} reads {name} and does not name it among its columns")
         return self._rows(columns)
 
     def contents(self, ids: pa.Array | None) -> Iterator[pa.RecordBatch]:
@@ -68,10 +73,16 @@ class Task:
         return [str(self.out / output.file) for output in self.outputs(table)]
 
     def read(
-        self, table: str, columns: Sequence[str] | None = None, group: int | None = None, group_by: str = ""
+        self,
+        table: str,
+        columns: Sequence[str] | None = None,
+        group: int | None = None,
+        group_by: str = "",
+        between: tuple[str, str, str] | None = None,
     ) -> Iterator[pa.RecordBatch]:
-        """Batches of a table, a row group each; with `group`, only those written for that value of `group_by`."""
-        return read_batches(self.out, self.outputs(table), columns, group, group_by)
+        """Batches of a table, a row group each; with `group`, only those written for that value of `group_by`; with
+        `between` = (column, first, last), only those that may hold a value in this range."""
+        return read_batches(self.out, self.outputs(table), columns, group, group_by, between)
 
     # ---- writing
 

@@ -1,7 +1,7 @@
 """Look-ups: which repositories are in, and which contents, each as sorted Parquet that needs no server.
 
-`names` holds one row for each repository and revision that anything was read from, by hash of its folded owner, with what
-was kept and by which rule the rest left; repositories all of whose files left by an opt-out are not in it. `contents` holds
+`names` holds one row for each repository and revision that was read, by hash of its folded owner, with what was kept and by
+which rule the rest left; repositories that asked to be left out are not in it. `contents` holds
 one row for each released content, by the leading bits of its id.
 """
 
@@ -45,17 +45,20 @@ class Index(Stage[Options]):
     name = "index"
 
     def phases(self) -> Sequence[Phase]:
-        return (Phase("names", self.names, "buckets", reads=("layout.pointers", "layout.decisions")),)
+        return (
+            Phase("names", self.names, "buckets", reads=("layout.pointers", "layout.decisions", "layout.origins")),
+        )
 
     def names(self, task: Task) -> None:
         """The repositories of an owner bucket."""
         columns = ["repo_name", "revision_id", *ORIGIN]
-        kept = read(task, "layout.pointers", columns)
+        kept = read(task, "layout.pointers", columns[:2])
+        origins = read(task, "layout.origins", columns)
         left = pq.read_table(
             task.table("layout.decisions")[task.rank], columns=["repo_name", "revision_id", "stage", "rule"]
         )
         with task.writer("names", NAMES, release=True, compression_level=3) as writer:
-            writer.write(repositories(kept, left))
+            writer.write(repositories(origins, kept, left))
 
 
 def read(task: Task, table: str, columns: list[str]) -> pa.Table:
@@ -67,23 +70,29 @@ def read(task: Task, table: str, columns: list[str]) -> pa.Table:
     return pa.table({name: pa.array([], types.get(name, pa.string())) for name in columns})
 
 
-def repositories(kept: pa.Table, left: pa.Table) -> pa.Table:
-    """One row of NAMES for each (repo_name, revision_id) of either table, sorted by folded name and revision."""
+def repositories(origins: pa.Table, kept: pa.Table, left: pa.Table) -> pa.Table:
+    """One row of NAMES for each (repo_name, revision_id) of any of the tables, sorted by folded name and revision.
+
+    `origins`: what may be named of what was read, with the columns of ORIGIN. `kept`: a row for each released file.
+    `left`: a row for each file that left, with `stage` and `rule`.
+    """
     key = ["repo_name", "revision_id"]
-    kept_counts = kept.group_by(key, use_threads=False).aggregate(
-        [("repo_name", "count"), *((name, "first") for name in ORIGIN)]
-    )
+    kept_counts = kept.group_by(key, use_threads=False).aggregate([("repo_name", "count")])
     by_rule = left.group_by([*key, "stage", "rule"], use_threads=False).aggregate([("stage", "count")])
     by_rule = by_rule.sort_by([(name, "ascending") for name in (*key, "stage", "rule")])
     rows: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def of(row: dict[str, Any]) -> dict[str, Any]:
+        return rows.setdefault((row["repo_name"], row["revision_id"]), {"kept": 0, "files": 0, "left": []})
+
+    for row in origins.sort_by([(name, "ascending") for name in origins.column_names]).to_pylist():
+        for name in ORIGIN:  # two sources may have read one revision; what either knew is told, the first by value
+            of(row).setdefault(name, row[name])
     for row in kept_counts.to_pylist():
-        rows[row["repo_name"], row["revision_id"]] = {
-            "kept": row["repo_name_count"], "files": row["repo_name_count"], "left": [], **{name: row[f"{name}_first"] for name in ORIGIN}
-        }  # fmt: skip
+        of(row)["kept"] = of(row)["files"] = row["repo_name_count"]
     for row in by_rule.to_pylist():
-        entry = rows.setdefault((row["repo_name"], row["revision_id"]), {"kept": 0, "files": 0, "left": []})
-        entry["left"].append({"stage": row["stage"], "rule": row["rule"], "files": row["stage_count"]})
-        entry["files"] += row["stage_count"]
+        of(row)["left"].append({"stage": row["stage"], "rule": row["rule"], "files": row["stage_count"]})
+        of(row)["files"] += row["stage_count"]
     found = [
         {"owner": owner_of(name), "name": name.casefold(), "repo_name": name, "revision_id": revision, **entry}
         for (name, revision), entry in rows.items()

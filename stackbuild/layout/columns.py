@@ -70,7 +70,8 @@ def hex_ids(ids: pa.Array) -> pa.Array:
 
 
 def released(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The columns of schema.DATASET of a batch of files; what no stage of the recipe measured is null."""
+    """The columns of schema.DATASET of a batch of files; what no stage of the recipe measured is null, but every file has a
+    language: it is what the release is laid out by."""
     changed = {name: hex_ids(batch.column(name)) for name in HEX if name in batch.schema.names}
     batch = with_columns(batch, changed)
     if "text" in batch.schema.names:
@@ -78,7 +79,8 @@ def released(batch: pa.RecordBatch) -> pa.RecordBatch:
     arrays = []
     for field in DATASET:
         index = batch.schema.get_field_index(field.name)
-        arrays.append(pa.nulls(batch.num_rows, field.type) if index < 0 else batch.column(index).cast(field.type))
+        array = pa.nulls(batch.num_rows, field.type) if index < 0 else batch.column(index).cast(field.type)
+        arrays.append(pc.fill_null(array, UNKNOWN_LANGUAGE) if field.name == "language" else array)
     return pa.RecordBatch.from_arrays(arrays, schema=DATASET)
 
 

@@ -11,15 +11,17 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stackbuild.hashing import content_buckets, id_bytes, owner_bucket, owner_of
-from stackbuild.layout.columns import FILE_STRUCT, REPOS, UNKNOWN_LANGUAGE, pointers, released, repositories
+from stackbuild.layout.columns import FILE_STRUCT, REPOS, pointers, released, repositories
+from stackbuild.layout.conceal import concealed_origins, concealed_rows, pairs
 from stackbuild.layout.manifest_rows import MANIFEST, manifest_rows
 from stackbuild.layout.options import LayoutOptions, cut_by_owner
-from stackbuild.schema import CLUSTERS, DATASET, DECISIONS
+from stackbuild.schema import CLUSTERS, DATASET, DECISIONS, ORIGINS
 from stackbuild.stage import Phase, PhaseOutputs, Stage
 from stackbuild.tables import conform
 from stackbuild.task import Task
@@ -60,12 +62,18 @@ class Layout(Stage[LayoutOptions]):
     options_model = LayoutOptions
     reads = ("text", "language")
 
+    def __init__(self, options: LayoutOptions | None = None):
+        super().__init__(options)
+        self.concealing: tuple[Stage[Any], ...] = ()  # stages whose removals must not be told by name
+
     def phases(self) -> Sequence[Phase]:
+        told = ("*.decisions", "*.private_decisions", "ingest.origins")
+        concealing = {"concealing": [[stage.name, stage.version, dict(stage.key())] for stage in self.concealing]}
         return (
             Phase("runs", self.runs, "partition", columns=("text",)),
             Phase("files", self.files, self.plan_files, reads=("counts", "runs")),
             Phase("repos", self.repos, "buckets", reads=("pointers",)),
-            Phase("decisions", self.decisions, "buckets", reads=("*.decisions", "*.private_decisions")),
+            Phase("decisions", self.decisions, "buckets", reads=told, key=concealing),
             Phase("clusters", self.clusters, "buckets", reads=("near_dedup.clusters",)),
         )
 
@@ -79,8 +87,8 @@ class Layout(Stage[LayoutOptions]):
         for batch in task.batches(wanted):
             rows = released(batch)
             files += rows.num_rows
-            size += int(pc.sum(pc.binary_length(rows.column("content"))).as_py())
-            language = pc.fill_null(rows.column("language"), UNKNOWN_LANGUAGE)
+            size += int(pc.sum(pc.binary_length(rows.column("content"))).as_py() or 0)
+            language = rows.column("language")
             owner, bucket = owners(rows.column("repo_name"), task.partitions)
             tables.append(
                 pa.Table.from_batches([rows])
@@ -97,7 +105,8 @@ class Layout(Stage[LayoutOptions]):
                 if not tables:
                     return
                 table = pa.concat_tables(tables)
-                order = pc.sort_indices(table, [("language", "ascending"), *((n, "ascending") for n in DATASET_ORDER)])
+                in_runs = ("language_key", "language", *DATASET_ORDER)
+                order = pc.sort_indices(table, [(name, "ascending") for name in in_runs])
                 for start in range(0, len(order), 4_096):
                     run.write(table.take(order[start : start + 4_096]))
                 narrow = table.drop_columns(["content"])
@@ -127,7 +136,7 @@ class Layout(Stage[LayoutOptions]):
         sizes: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
         for path in outputs.files["counts"]:
             for row in pq.read_table(path).to_pylist():
-                sizes[row["language"] or UNKNOWN_LANGUAGE][row["owner"]] += row["bytes"]
+                sizes[row["language"]][row["owner"]] += row["bytes"]
         planned = []
         for language in sorted(sizes):
             cuts = list(cut_by_owner(sorted(sizes[language].items()), self.options.file_bytes, outputs.seed, language))
@@ -138,12 +147,11 @@ class Layout(Stage[LayoutOptions]):
     def files(self, task: Task) -> None:
         """Gather one file of the release from all runs, in order."""
         language, first, last = task.params["language"], task.params["first"], task.params["last"]
-        key = zlib.crc32(language.encode())
         batches = []
-        for batch in task.read("runs", None, key, "language_key"):
+        for batch in task.read("runs", None, language_key(language), "language_key", ("owner", first, last)):
             owner = batch.column("owner")
             mask = pc.and_(pc.greater_equal(owner, first), pc.less_equal(owner, last))
-            mask = pc.and_(mask, pc.equal(pc.fill_null(batch.column("language"), UNKNOWN_LANGUAGE), language))
+            mask = pc.and_(mask, pc.equal(batch.column("language"), language))
             batches.append(batch if pc.all(mask).as_py() else batch.filter(mask))
         table = pa.Table.from_batches(batches, RUN)
         order = pc.sort_indices(table, [(name, "ascending") for name in DATASET_ORDER])
@@ -173,18 +181,19 @@ class Layout(Stage[LayoutOptions]):
                 writer.write(repositories(table))
 
     def decisions(self, task: Task) -> None:
-        """All decisions on the files of an owner bucket, those that may be shown and those that may not.
-
-        What another stage said of a repository that was opted out (a file too large to read, say) would tell its name: it
-        goes with the private ones.
-        """
+        """All decisions on the files of an owner bucket, those that may be shown and those that may not, and the
+        repositories that may be named."""
         shown, hidden = (
             pa.Table.from_batches(list(task.read(source, DECISIONS.names, task.rank, "owner_bucket")), DECISIONS)
             for source in ("*.decisions", "*.private_decisions")
         )
-        by_content = pc.ends_with(hidden["rule"], ":content")
-        names = pc.unique(hidden.filter(pc.invert(by_content))["repo_name"])
-        private = pc.is_in(shown["repo_name"], value_set=names)
+        origins = pa.Table.from_batches(
+            [conform(b, ORIGINS) for b in task.read("ingest.origins", None, task.rank, "owner_bucket")], ORIGINS
+        )
+        secret = concealed_origins(origins, hidden, self.concealing)
+        private = pa.array(
+            np.asarray(pc.is_in(pairs(shown), value_set=secret)) | concealed_rows(shown, self.concealing)
+        )
         tables = {
             "decisions": shown.filter(pc.invert(private)),
             "private_decisions": pa.concat_tables([hidden, shown.filter(private)]),
@@ -193,6 +202,10 @@ class Layout(Stage[LayoutOptions]):
         for name, table in tables.items():
             with task.writer(name, DECISIONS, release=True, compression_level=3) as writer:
                 writer.write(table.take(pc.sort_indices(table, order)))
+        told = origins.filter(pc.invert(pc.is_in(pairs(origins), value_set=secret)))
+        by_name = [(field.name, "ascending") for field in ORIGINS]
+        with task.writer("origins", ORIGINS, group_by="owner_bucket") as writer:
+            writer.write(told.take(pc.sort_indices(told, by_name)))
 
     def clusters(self, task: Task) -> None:
         """The clusters of near-duplicates whose id falls into a range."""
@@ -223,6 +236,8 @@ def owners(names: pa.Array, partitions: int) -> tuple[pa.Array, pa.Array]:
 def keys(languages: pa.Array) -> pa.Array:
     """A number for each language name, by which runs are grouped."""
     encoded = languages.dictionary_encode()
-    return pa.array([zlib.crc32(name.encode()) for name in encoded.dictionary.to_pylist()], pa.uint32()).take(
-        encoded.indices
-    )
+    return pa.array([language_key(name) for name in encoded.dictionary.to_pylist()], pa.uint32()).take(encoded.indices)
+
+
+def language_key(language: str) -> int:
+    return zlib.crc32(language.encode())

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -40,6 +40,7 @@ DETAIL_CHARS = 500
 
 
 class LicensesOptions(Options):
+    files: ClassVar[tuple[str, ...]] = ("policy", "permissive")
     policy: str = Field(
         "stackbuild", description="a policy's name (stackbuild, the-stack-v1, the-stack-v2) or a TOML file"
     )

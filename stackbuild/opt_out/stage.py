@@ -160,6 +160,11 @@ class OptOut(Stage[OptOutOptions]):
             self._matcher = Matcher(self.ledger())
         return self._matcher
 
+    def conceals(self, rows: pa.RecordBatch) -> pa.Array:
+        """Rows of repositories and contents that the list names."""
+        named = self.matcher().rows(rows)
+        return pa.array(np.logical_or.reduce(list(named.values())))
+
     def verdicts(self, files: pa.RecordBatch) -> Iterable[Verdict]:
         """One verdict for each kind of entry, the widest first."""
         if not self.ledger().entries:

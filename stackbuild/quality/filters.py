@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,6 +21,7 @@ from stackbuild.stage import Options, Stage, Verdict
 class FilterOptions(Options):
     """The recipe's table [filters]."""
 
+    files: ClassVar[tuple[str, ...]] = ("rules",)
     rules: str = Field(
         "the-stack-v2", min_length=1, description="a table that comes with stackbuild, or the path of a .toml file"
     )
