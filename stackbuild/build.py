@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from stackbuild import __version__, registry
 from stackbuild.errors import InputError, RecipeError, StackbuildError, UsageError
+from stackbuild.graph import INGEST
 from stackbuild.hashing import uniform
 from stackbuild.identity import engine_version, without_places
 from stackbuild.launch import JobReport, Launch, Progress, Silent, only_one
+from stackbuild.not_read import NotRead, not_read, told
 from stackbuild.plan import Build, Plan
-from stackbuild.publish import folder_name, publish, publish_manifest_folder
+from stackbuild.publish import PRODUCTS, dataset_files, folder_name, publish
 from stackbuild.release.card import CardStats, LicenseCount, dataset_card
+from stackbuild.release.manifest import header
 from stackbuild.report.figures import report_of
 from stackbuild.report.page import as_json, page
 from stackbuild.shards import canonical_json, digest, write_atomically
@@ -50,7 +53,7 @@ class Result:
 
     build: Build
     reports: list[JobReport]
-    skipped: list[dict[str, str]]
+    not_read: list[NotRead]
 
 
 def run(request: Request) -> Result:
@@ -58,36 +61,52 @@ def run(request: Request) -> Result:
     out = request.out
     with only_one(out):
         refuse_a_folder_in_use(out)
-        plan = resolve(request)
-        path = plan.save(out)
-        build = Build(out, plan)
-        write_atomically(
-            out / "build.json", json.dumps(description(plan, complete=False), indent=1, sort_keys=True).encode()
-        )
         try:
+            plan = resolve(request)
+            path = plan.save(out)
+            build = Build(out, plan)
+            describe(build, complete=False, files=published(out))
             reports = Launch(build, path, request.workers, request.progress).run()
+            missed = not_read(build)
+            if all(shard.stats.get("refused") for shard in build.shards(INGEST.name)):
+                reasons = "\n".join(f"  {one.what}: {one.reason}" for one in missed[:10])
+                raise InputError(f"Nothing could be read, so nothing was published:\n{reasons}")
+            finish(build)
         except OSError as error:
             raise disk_error(error, out) from error
-        publish(build)
-        publish_manifest_folder(build, description(plan, complete=True))
-        skipped = [*plan.skipped, *refused(build)]
-        card(build, report(build, skipped))
-        write_atomically(
-            out / "build.json", json.dumps(description(plan, complete=True), indent=1, sort_keys=True).encode()
-        )
-    return Result(build, reports, skipped)
+    return Result(build, reports, missed)
 
 
-def report(build: Build, skipped: list[dict[str, str]]) -> dict[str, Any]:
-    """Write OUT/report and return its figures."""
-    figures = report_of(build, skipped, description(build.plan, complete=True))
-    write_atomically(build.out / "report" / "report.json", as_json(figures))
-    write_atomically(build.out / "report" / "index.html", page(figures).encode())
+def finish(build: Build) -> None:
+    """Publish what a complete build holds, and say so."""
+    figures = report_of(build, told(build, not_read(build)), description(build.plan, complete=True))
+    header_, readme = manifest_header(build), dataset_card(card_stats(build, figures)).encode()
+    files = publish(build, {"dataset": {"README.md": readme}, "manifest": {"header.json": header_}})
+    write_report(build.out, figures)
+    describe(build, complete=True, files=files)
+
+
+def manifest_header(build: Build) -> bytes:
+    """header.json of the manifest."""
+    rows, dataset = dataset_files(build, "manifest"), dataset_files(build, "dataset")
+    files = {name: (rows[name], dataset[name]) for name in dataset}
+    return header(build.out, files, description(build.plan, complete=True))
+
+
+def report(build: Build) -> dict[str, Any]:
+    """Write OUT/report of a complete build again and return its figures."""
+    figures = report_of(build, told(build, not_read(build)), description(build.plan, complete=True))
+    write_report(build.out, figures)
     return figures
 
 
-def card(build: Build, figures: dict[str, Any]) -> None:
-    """Write the dataset's README.md from the figures of the report."""
+def write_report(out: Path, figures: dict[str, Any]) -> None:
+    write_atomically(out / "report" / "report.json", as_json(figures))
+    write_atomically(out / "report" / "index.html", page(figures).encode())
+
+
+def card_stats(build: Build, figures: dict[str, Any]) -> CardStats:
+    """What the dataset's card says, from the figures of the report."""
     recipe = build.plan.recipe
     left = sum(stage["dropped"] for stage in figures["funnel"] if registry.base_name(stage["stage"]) == "opt_out")
     licenses: dict[str, LicenseCount] = {}
@@ -95,7 +114,7 @@ def card(build: Build, figures: dict[str, Any]) -> None:
         entry = licenses.setdefault(row["license_type"], {"license_type": row["license_type"], "files": 0, "bytes": 0})
         entry["files"] += row["files"]
         entry["bytes"] += row["bytes"]
-    stats: CardStats = {
+    return {
         "name": recipe["name"],
         "seed": build.plan.seed,
         "languages": [
@@ -117,14 +136,13 @@ def card(build: Build, figures: dict[str, Any]) -> None:
         "deviations": figures["deviations"],
         "recipe_digest": figures["recipe_digest"],
     }
-    write_atomically(build.out / "dataset" / "README.md", dataset_card(stats).encode())
 
 
 def refuse_a_folder_in_use(out: Path) -> None:
     """Products replace folders by name: one that is there before the first build of a folder is somebody's own."""
     if (out / "build.json").exists():
         return
-    for name in ("dataset", "repos", "decisions", "private", "clusters", "manifest", "index", "tokens", "report"):
+    for name in (*PRODUCTS, "report"):
         if (out / name).exists():
             raise UsageError(f"{out / name} is there and not of a build; give --output a folder of its own.")
 
@@ -132,7 +150,7 @@ def refuse_a_folder_in_use(out: Path) -> None:
 def disk_error(error: OSError, out: Path) -> StackbuildError:
     """What an error of the file system means to the user."""
     return StackbuildError(
-        f"{out}: {error.strerror or error}. What is complete is kept; run the same command again to go on."
+        f"{error.filename or out}: {error.strerror or error}. What is complete is kept; run the same command again to go on."
     )
 
 
@@ -150,22 +168,35 @@ def description(plan: Plan, complete: bool) -> dict[str, Any]:
     }
 
 
+def describe(build: Build, complete: bool, files: Mapping[str, str]) -> None:
+    """Write build.json; `files`: the SHA-256 of every published file by its path below OUT."""
+    body = {**description(build.plan, complete), "files": dict(files)}
+    write_atomically(build.out / "build.json", json.dumps(body, indent=1, sort_keys=True).encode())
+
+
+def published(out: Path) -> dict[str, str]:
+    """What an earlier build of this folder published."""
+    body = last_description(out)
+    return dict(body.get("files", {})) if body else {}
+
+
+def last_description(out: Path) -> dict[str, Any] | None:
+    """build.json, None if there is none; InputError if it is not whole."""
+    path = out / "build.json"
+    if not path.exists():
+        return None
+    try:
+        body = json.loads(path.read_bytes())
+        return {**body, "complete": bool(body["complete"]), "recipe_digest": str(body["recipe_digest"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} is not the description of a build ({error}); remove it if {out} is an output folder of yours, and build again."
+        ) from error
+
+
 def recipe_digest(recipe: dict[str, Any]) -> str:
     """Names a resolved recipe wherever its files lie."""
     return digest(without_places(recipe))
-
-
-def refused(build: Build) -> list[dict[str, str]]:
-    """Units that turned out to be torn when they were read."""
-    found = []
-    for shard, unit in zip(build.shards("00-ingest"), build.plan.units, strict=True):
-        if reason := shard.stats.get("refused"):
-            found.append({"what": unit_name(unit), "reason": reason})
-    return found
-
-
-def unit_name(unit: Unit) -> str:
-    return str(unit.repo_name or unit.key.get("name") or unit.kind)
 
 
 # ---------------------------------------------------------------- from recipe to plan
@@ -182,7 +213,8 @@ class Resolving(ResolveContext):
 
 
 def resolve(request: Request, keep: bool = True) -> Plan:
-    """Resolve every source once. An unfinished build goes on with what it resolved; a finished one looks again.
+    """Resolve every source once. An unfinished build goes on with what it resolved; a finished one, or another recipe,
+    looks again.
 
     `keep`: write down what was resolved, so that the next run of an unfinished build reads the same.
     """
@@ -190,8 +222,9 @@ def resolve(request: Request, keep: bool = True) -> Plan:
     if request.sample is not None:
         recipe["sample"] = request.sample
     frozen_path = request.out / "plans" / "sources.json"
-    frozen = json.loads(frozen_path.read_bytes()) if frozen_path.exists() and not request.update else {}
-    unfinished = not previous_complete(request.out, recipe_digest(recipe))
+    frozen = kept_sources(frozen_path) if not request.update else {}
+    last = last_description(request.out)
+    unfinished = last is not None and not last["complete"] and last["recipe_digest"] == recipe_digest(recipe)
     units: list[Unit] = []
     skipped: list[dict[str, str]] = []
     kept: dict[str, Any] = {}
@@ -217,13 +250,13 @@ def resolve(request: Request, keep: bool = True) -> Plan:
     return Plan(recipe, units, skipped)
 
 
-def previous_complete(out: Path, recipe: str) -> bool:
-    """Whether the folder holds a finished build of this recipe."""
-    path = out / "build.json"
-    if not path.exists():
-        return False
-    body = json.loads(path.read_bytes())
-    return bool(body["complete"] and body["recipe_digest"] == recipe)
+def kept_sources(path: Path) -> dict[str, Any]:
+    """What the last run resolved, by digest of the source's table; nothing if that was not written whole."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def resolve_source(table: dict[str, Any], request: Request) -> tuple[list[Unit], list[Skipped]]:

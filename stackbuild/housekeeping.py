@@ -12,7 +12,9 @@ from typing import Any
 from stackbuild.errors import InputError
 from stackbuild.launch import check_ledger
 from stackbuild.plan import Build
+from stackbuild.publish import PRODUCTS
 from stackbuild.shards import ShardManifest, file_sha256
+from stackbuild.status import described, opened
 
 
 @dataclass
@@ -22,34 +24,75 @@ class Verification:
     files: int = 0
     bytes: int = 0
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
-def verify(build: Build) -> Verification:
-    """Hash every file that the current manifests name, check that the published names are these files, and the ledger."""
+def finished(out: Path) -> Build:
+    """The last build of a folder, complete and with its stages; InputError says what is wanting."""
+    if not described(out)["complete"]:
+        raise InputError(f"The last build in {out} is not complete; run it again first.")
+    if not (out / "stages").exists():
+        raise InputError(
+            f"The stages of {out} were removed by `stackbuild clean`. What was published stands, and `stackbuild verify` checks "
+            "it; for this the build must be run again."
+        )
+    return opened(out)
+
+
+def verify(out: Path) -> Verification:
+    """Hash every published file and, unless `clean` removed them, every file of the stages; check the ledger."""
     found = Verification()
-    for shard in current_shards(build):
+    hashes: dict[tuple[int, int], str] = {}  # by inode: what is published is linked
+    description = described(out)
+    if not description["complete"]:
+        found.notes.append("the last build is not complete; what is there of it is checked")
+    for name, expected in description.get("files", {}).items():
+        check_file(out / name, expected, found, hashes)
+    for product in PRODUCTS:
+        for path in sorted(path for path in (out / product).rglob("*") if not path.is_dir()):
+            if str(path.relative_to(out)) not in description.get("files", {}):
+                found.problems.append(f"{path} is not of the build")
+    if not (out / "stages").exists():
+        found.notes.append("the stages were removed by `stackbuild clean`; the published files are checked")
+        return found
+    build = opened(out)
+    for shard in current_shards(build, description["complete"]):
         for output in shard.outputs:
-            path = build.out / output.file
-            found.files += 1
-            if not path.exists():
-                found.problems.append(f"{path} is missing; expected SHA-256 {output.sha256}")
-                continue
-            found.bytes += output.bytes
-            actual = file_sha256(path)
-            if actual != output.sha256:
-                found.problems.append(f"{path} has SHA-256 {actual}; expected {output.sha256}")
-    try:
-        check_ledger(build)
-    except InputError as error:
-        found.problems.append(str(error))
+            check_file(build.out / output.file, output.sha256, found, hashes)
+    if description["complete"]:
+        try:
+            check_ledger(build)
+        except InputError as error:
+            found.problems.append(str(error))
     return found
 
 
-def current_shards(build: Build) -> Iterator[ShardManifest]:
-    """Every shard that the stage manifests of the current plan name."""
+def check_file(path: Path, expected: str, found: Verification, hashes: dict[tuple[int, int], str]) -> None:
+    """Hash one file, once for all of its names."""
+    try:
+        status = path.stat()
+        inode = (status.st_dev, status.st_ino)
+        if inode not in hashes:
+            hashes[inode] = file_sha256(path)
+            found.files += 1
+            found.bytes += status.st_size
+    except OSError as error:
+        found.problems.append(f"{path} cannot be read ({error.strerror}); expected SHA-256 {expected}")
+        return
+    if hashes[inode] != expected:
+        found.problems.append(f"{path} has SHA-256 {hashes[inode]}; expected {expected}")
+
+
+def current_shards(build: Build, complete: bool) -> Iterator[ShardManifest]:
+    """Every shard that the stage manifests of the current plan name; of a build that is not complete, as far as it got."""
     for job in build.jobs:
         for name in job.shard_jobs:
-            yield from build.shards(name)
+            try:
+                yield from build.shards(name)
+            except InputError:
+                if complete:
+                    raise
+                return
 
 
 def orphans(build: Build) -> list[Path]:
@@ -58,10 +101,6 @@ def orphans(build: Build) -> list[Path]:
     keep_jobs: set[str] = set()
     for job in build.jobs:
         for name in job.shard_jobs:
-            if not (build.out / "stages" / name / "manifest.json").exists():
-                raise InputError(
-                    f"The build in {build.out} is not complete: {name} has no manifest. Finish it before collecting garbage."
-                )
             keep_jobs.add(name)
             for shard in build.shards(name):
                 named.add(build.out / "stages" / name / "data" / f"{shard.rank:05d}-{shard.attempt}")

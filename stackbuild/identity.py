@@ -93,7 +93,7 @@ def module_digest(module: str) -> str:
 def reachable(module: str) -> set[str]:
     """The module and every module of stackbuild and of its own top-level package that its import statements lead to
     (imports inside functions count too)."""
-    packages = {PACKAGE, module.split(".")[0]}
+    packages = {PACKAGE, module.split(".", maxsplit=1)[0]}
     seen: set[str] = set()
     waiting = [module]
     while waiting:
@@ -121,7 +121,7 @@ def imports_of(path: Path, module: str) -> Iterator[str]:
             names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
         else:
             continue
-        top = module.split(".")[0]
+        top = module.split(".", maxsplit=1)[0]
         yield from (n for n in names if n.split(".")[0] in (PACKAGE, top) and source_of(n) is not None)
 
 

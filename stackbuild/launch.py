@@ -24,7 +24,7 @@ from typing import IO, Any, Protocol
 from datatrove.executor.local import LocalPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 
-from stackbuild.errors import InputError, PartialFailure, StackbuildError
+from stackbuild.errors import InputError, PartialFailure, StackbuildError, UsageError
 from stackbuild.graph import INGEST, OCCURRENCES, Job, is_transition, judges_rows
 from stackbuild.plan import Build
 from stackbuild.shards import Ledger, ShardManifest, withdraw
@@ -348,11 +348,33 @@ def check_ledger(build: Build) -> list[tuple[str, Ledger]]:
                 f"The ledger does not add up: {before} passes on {left.rows_out} files of {left.bytes_out} bytes, "
                 f"{after} was given {entered.rows_in} of {entered.bytes_in}."
             )
-    layout = next(node for node in build.nodes if node.instance == "layout")
-    written = sum(shard.stats["files"] for shard in build.shards(layout.phase_job("files")))
-    if written != chain[-1][1].rows_out:
-        raise InputError(f"The ledger does not add up: {chain[-1][1].rows_out} files were kept, {written} laid out.")
+    check_release(build, chain)
     return chain
+
+
+def check_release(build: Build, chain: list[tuple[str, Ledger]]) -> None:
+    """Every file that was kept is in each table of the release, every file that left is a decision; InputError if not."""
+    layout = next(node for node in build.nodes if node.instance == "layout")
+
+    def rows(phase: str, *tables: str) -> int:
+        return sum(output.rows for table in tables for output in build.outputs(layout.phase_job(phase), table))
+
+    kept = chain[-1][1]
+    for what, count in (
+        ("runs", rows("runs", "runs")),
+        ("look-ups by content", rows("runs", "contents")),
+        ("rows of repositories", rows("runs", "pointers")),
+        ("the dataset", rows("files", "dataset")),
+        ("the manifest", rows("files", "manifest")),
+    ):
+        if count != kept.rows_out:
+            raise InputError(f"The ledger does not add up: {kept.rows_out} files were kept, {count} are in {what}.")
+    size = sum(shard.stats["bytes"] for shard in build.shards(layout.phase_job("files")))
+    if size != kept.bytes_out:
+        raise InputError(f"The ledger does not add up: {kept.bytes_out} bytes were kept, {size} are in the dataset.")
+    left = sum(ledger.merged + ledger.dropped + ledger.quarantined for _, ledger in chain)
+    if (told := rows("decisions", "decisions", "private_decisions")) != left:
+        raise InputError(f"The ledger does not add up: {left} files left, {told} decisions tell of it.")
 
 
 class Journal:
@@ -370,7 +392,10 @@ class Journal:
 @contextmanager
 def only_one(out: Path) -> Iterator[None]:
     """Hold the output folder: two drivers at once would do the same work twice."""
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UsageError(f"{out} is not a folder; give an output folder.") from error
     with open(out / ".lock", "a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,57 +1,77 @@
 """Put what the jobs wrote where people look: OUT/dataset, OUT/repos, OUT/decisions and so on.
 
-Files are linked, not copied, into a folder that is built beside the old one and put in its place by rename; so a folder is
-the old release or the new one, and what no manifest names is not in it.
+Files are linked, not copied, into a folder that is built beside the old one and exchanged with it in one step; so a folder is
+the old release or the new one, what no manifest names is not in it, and what this plan does not make is gone.
 """
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import hashlib
 import os
 import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from urllib.parse import quote
 
 from stackbuild.errors import InputError
 from stackbuild.graph import Node
 from stackbuild.plan import Build
-from stackbuild.release.manifest import header
-from stackbuild.shards import Output, write_atomically
+from stackbuild.shards import Output
 
-WRITTEN = ("README.md", "header.json")  # written into a published folder, not linked
+# Every folder that a build makes for people; OUT/report is written apart, as it may be written again.
+PRODUCTS = ("dataset", "repos", "decisions", "private", "clusters", "manifest", "index", "tokens")
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK)  # of a file system that cannot link
+
+Files = Mapping[str, Output | bytes]  # by path below the product's folder: a committed file, or bytes to write
 
 
-def publish(build: Build) -> None:
-    """Publish every product of a complete build."""
-    layout = next(node for node in build.nodes if node.instance == "layout")
-    place(build.out, "dataset", dataset_files(build, layout))
+def products(build: Build) -> dict[str, dict[str, Output]]:
+    """The committed files of every product of a complete build, by product and path."""
+    layout = layout_of(build)
     wanted = set(build.plan.recipe.get("outputs", ()))
+    decisions = layout.phase_job("decisions")
+    found = {
+        "dataset": dataset_files(build, "dataset"),
+        "manifest": dataset_files(build, "manifest"),
+        "decisions": numbered(build.outputs(decisions, "decisions"), "part"),
+        "private": numbered(build.outputs(decisions, "private_decisions"), "decisions"),
+    }
     if "repos" in wanted:
-        place(build.out, "repos", numbered(build.outputs(layout.phase_job("repos"), "repos"), "train"))
-    place(build.out, "decisions", numbered(build.outputs(layout.phase_job("decisions"), "decisions"), "part"))
-    place(
-        build.out, "private", numbered(build.outputs(layout.phase_job("decisions"), "private_decisions"), "decisions")
-    )
+        found["repos"] = numbered(build.outputs(layout.phase_job("repos"), "repos"), "train")
     if any(node.stage.name == "near_dedup" for node in build.nodes):
-        place(build.out, "clusters", numbered(build.outputs(layout.phase_job("clusters"), "clusters"), "part"))
+        found["clusters"] = numbered(build.outputs(layout.phase_job("clusters"), "clusters"), "part")
     if "index" in wanted:
         index = next(node for node in build.nodes if node.instance == "index")
         names = numbered(build.outputs(index.phase_job("names"), "names"), "names")
-        place(
-            build.out, "index", {**names, **numbered(build.outputs(layout.phase_job("runs"), "contents"), "contents")}
-        )
+        found["index"] = {**names, **numbered(build.outputs(layout.phase_job("runs"), "contents"), "contents")}
     if "tokens" in wanted:
-        place(build.out, "tokens", token_files(build))
+        found["tokens"] = token_files(build)
+    return found
 
 
-def publish_manifest_folder(build: Build, description: Mapping[str, Any]) -> None:
-    """Publish OUT/manifest: the rows of every dataset file, and the header."""
-    layout = next(node for node in build.nodes if node.instance == "layout")
-    place(build.out, "manifest", dataset_files(build, layout, "manifest"))
-    write_atomically(
-        build.out / "manifest" / "header.json", header(build.out / "manifest", build.out / "dataset", description)
-    )
+def publish(build: Build, written: Mapping[str, Mapping[str, bytes]]) -> dict[str, str]:
+    """Make the folders of all products hold their files and what is `written` into them, and remove those that this build
+    does not make. Returns the SHA-256 of every published file by its path below OUT."""
+    made = products(build)
+    hashes = {}
+    for name, files in made.items():
+        whole: Files = {**files, **written.get(name, {})}
+        place(build.out, name, whole)
+        for path, source in whole.items():
+            digest = source.sha256 if isinstance(source, Output) else hashlib.sha256(source).hexdigest()
+            hashes[f"{name}/{path}"] = digest
+    for name in PRODUCTS:
+        if name not in made and (build.out / name).exists():
+            retire(build.out, name)
+    return hashes
+
+
+def layout_of(build: Build) -> Node:
+    return next(node for node in build.nodes if node.instance == "layout")
 
 
 def token_files(build: Build) -> dict[str, Output]:
@@ -67,10 +87,11 @@ def token_files(build: Build) -> dict[str, Output]:
     return files
 
 
-def dataset_files(build: Build, layout: Node, table: str = "dataset") -> dict[str, Output]:
-    """Release path of each dataset file: data/<language>/train-00000-of-000NN.parquet; the manifest's rows lie alike."""
+def dataset_files(build: Build, table: str) -> dict[str, Output]:
+    """Release path of each file of layout's table `dataset` or `manifest`, which lie alike:
+    data/<language>/train-00000-of-000NN.parquet."""
     files: dict[str, Output] = {}
-    for shard in build.shards(layout.phase_job("files")):
+    for shard in build.shards(layout_of(build).phase_job("files")):
         stats = shard.stats
         name = f"data/{folder_name(stats['language'])}/train-{stats['number']:05d}-of-{stats['of']:05d}.parquet"
         if name in files:
@@ -80,35 +101,77 @@ def dataset_files(build: Build, layout: Node, table: str = "dataset") -> dict[st
 
 
 def folder_name(language: str) -> str:
-    """A language's folder: its name, with what a path cannot hold replaced."""
-    return language.replace("/", "_").replace("\0", "_").lstrip(".") or "_"
+    """A language's folder: its name, as far as a path and `datasets` take it; the rest percent-encoded, so that no two
+    languages share one."""
+    name = quote(language, safe=" +#!'(),-.;=@_~&^")
+    return name.replace(".", "%2E", 1) if name.startswith(".") else name or "%"
 
 
 def numbered(outputs: list[Output], stem: str) -> dict[str, Output]:
     return {f"{stem}-{number:05d}-of-{len(outputs):05d}.parquet": output for number, output in enumerate(outputs)}
 
 
-def place(out: Path, name: str, files: Mapping[str, Output]) -> None:
+# ---------------------------------------------------------------- folders
+
+
+def place(out: Path, name: str, files: Files) -> None:
     """Make OUT/name hold exactly these files; nothing happens if it does already."""
     target = out / name
     if target.exists() and holds(out, target, files):
         return
     fresh = out / f".{name}.{secrets.token_hex(4)}"
     fresh.mkdir()
-    for path, output in files.items():
-        link = fresh / path
-        link.parent.mkdir(parents=True, exist_ok=True)
-        os.link(out / output.file, link)
-    old = out / f".{name}.old-{secrets.token_hex(4)}"
-    if target.exists():
-        os.rename(target, old)
+    for path, source in files.items():
+        place_file(out, fresh / path, source)
+    if not target.exists():
+        os.rename(fresh, target)
+        return
+    exchange(fresh, target)
+    shutil.rmtree(fresh, ignore_errors=True)
+
+
+def place_file(out: Path, path: Path, source: Output | bytes) -> None:
+    """Link a committed file, or write bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(source, bytes):
+        path.write_bytes(source)
+        return
+    try:
+        os.link(out / source.file, path)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        shutil.copyfile(out / source.file, path)
+
+
+def exchange(fresh: Path, target: Path) -> None:
+    """Swap two folders in one step (renameat2); where a file system cannot, by two renames, between which the name is free."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    swap = getattr(libc, "renameat2", None)
+    if swap is not None and not swap(AT_FDCWD, os.fsencode(fresh), AT_FDCWD, os.fsencode(target), RENAME_EXCHANGE):
+        return
+    old = target.with_name(f".{target.name}.old-{secrets.token_hex(4)}")
+    os.rename(target, old)
     os.rename(fresh, target)
+    os.rename(old, fresh)
+
+
+def retire(out: Path, name: str) -> None:
+    """Take a product away that this build does not make."""
+    old = out / f".{name}.old-{secrets.token_hex(4)}"
+    os.rename(out / name, old)
     shutil.rmtree(old, ignore_errors=True)
 
 
-def holds(out: Path, target: Path, files: Mapping[str, Output]) -> bool:
-    """Whether a folder's files are just these, by inode."""
-    there = {
-        str(p.relative_to(target)): p.stat().st_ino for p in target.rglob("*") if p.is_file() and p.name not in WRITTEN
-    }
-    return there == {name: (out / output.file).stat().st_ino for name, output in files.items()}
+def holds(out: Path, target: Path, files: Files) -> bool:
+    """Whether a folder's files are just these: the same inode, or the same bytes."""
+    there = {str(path.relative_to(target)): path for path in target.rglob("*") if not path.is_dir()}
+    if there.keys() != files.keys():
+        return False
+    for name, source in files.items():
+        if isinstance(source, bytes):
+            if there[name].read_bytes() != source:
+                return False
+        elif there[name].lstat().st_ino != (out / source.file).stat().st_ino:
+            return False
+    return True

@@ -144,7 +144,9 @@ class TableWriter:
                 value = int(values[start])
                 if value != self._group:
                     if value in self.groups:
-                        raise ValueError(f"{self._group_by} {value} comes again behind {self._group}: rows are not sorted")
+                        raise ValueError(
+                            f"{self._group_by} {value} comes again behind {self._group}: rows are not sorted"
+                        )
                     self._drain(final=True)
                     self.groups[value] = 0
                     self._group = value

@@ -208,7 +208,7 @@ def test_a_missing_folder_is_skipped_by_name_and_the_run_goes_on(root: Path, tmp
     body = light(root)
     body["source"][0]["paths"] = [body["source"][0]["paths"][0], str(tmp_path / "not-there")]
     result = run(body, tmp_path / "out")
-    assert any("not-there" in skip["what"] for skip in result.skipped)
+    assert any("not-there" in one.what for one in result.not_read)
 
 
 def test_nothing_to_read_is_an_input_error(tmp_path: Path) -> None:

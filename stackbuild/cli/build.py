@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from types import FrameType
@@ -17,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from stackbuild.errors import UsageError
+from stackbuild.errors import PartialFailure, UsageError
 
 LINE_SECONDS = 5.0
 
@@ -73,17 +74,20 @@ def run(
                 {
                     "out": str(output),
                     "funnel": funnel,
-                    "skipped": result.skipped,
+                    "not_read": [asdict(one) for one in result.not_read],
                     "ran": {r.job: r.ran for r in result.reports},
                 }
             )
         )
+        raise_for_passing(result.not_read)
         return
     Console().print(funnel_table(funnel))
-    for skip in result.skipped[:20]:
-        console.print(f"not read: {skip['what']}: {skip['reason']}", style="yellow", markup=False, highlight=False)
-    if len(result.skipped) > 20:
-        console.print(f"not read: {len(result.skipped) - 20} more; see {output}/report/index.html", style="yellow")
+    for one in result.not_read[:20]:
+        console.print(
+            f"not read: {shown_line(one.what)}: {shown_line(one.reason)}", style="yellow", markup=False, highlight=False
+        )
+    if len(result.not_read) > 20:
+        console.print(f"not read: {len(result.not_read) - 20} more; see {output}/report/index.html", style="yellow")
     ran, tasks = sum(r.ran for r in result.reports), sum(r.tasks for r in result.reports)
     cpu = sum(r.cpu for r in result.reports)
     console.print(
@@ -91,6 +95,21 @@ def run(
     )
     for line in next_steps(output, result):
         print(line)
+    raise_for_passing(result.not_read)
+
+
+def raise_for_passing(missed: list[Any]) -> None:
+    """Exit 5 if something that was planned could not be read: the same command tries it again."""
+    if passing := [one for one in missed if one.passing]:
+        raise PartialFailure(
+            f"{len(passing)} of the inputs could not be read; the rest is built and published. Run the same command again to "
+            "try them once more, or take them out of the recipe."
+        )
+
+
+def shown_line(text: str) -> str:
+    """Words of a stranger on one line of a terminal."""
+    return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)
 
 
 def next_steps(output: Path, result: Any) -> list[str]:

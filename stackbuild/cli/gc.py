@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stackbuild.housekeeping import freed_by, orphans, remove
+from stackbuild.housekeeping import finished, freed_by, orphans, remove
 from stackbuild.launch import only_one
-from stackbuild.status import opened
 
 
 def run(out: Path, dry_run: bool) -> None:
     """Tell what is an orphan; remove it unless told not to."""
     with only_one(out):
-        found = orphans(opened(out))
+        found = orphans(finished(out))
         for path in found:
             print(path.relative_to(out))
         size = sum(freed_by(path) for path in found) if dry_run else remove(found)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from stackbuild.build import manifest_header
 from stackbuild.errors import InputError
+from stackbuild.housekeeping import finished
 from stackbuild.launch import only_one
 from stackbuild.proof import contents_held, trees_read
-from stackbuild.publish import publish_manifest_folder
+from stackbuild.publish import place, products
 from stackbuild.release.manifest import Level, read_header, verify_bytes, verify_paths, verify_syntax
-from stackbuild.status import described, opened
 
 NAMES = ("syntax", "bytes", "paths in their trees")
 
@@ -18,7 +19,8 @@ NAMES = ("syntax", "bytes", "paths in their trees")
 def write(out: Path) -> None:
     """Write OUT/manifest from the finished build."""
     with only_one(out):
-        publish_manifest_folder(opened(out), described(out))
+        build = finished(out)
+        place(out, "manifest", {**products(build)["manifest"], "header.json": manifest_header(build)})
     header = read_header(out / "manifest")
     print(f"{header['rows']:,} rows in {len(header['files'])} files; {out}/manifest/header.json")
 
@@ -26,9 +28,9 @@ def write(out: Path) -> None:
 def verify(out: Path, level: int, as_json: bool) -> None:
     """Check up to a level; exit 4 if a row is wrong."""
     folder = out / "manifest"
-    results = [verify_syntax(folder)]
+    results = [verify_syntax(folder, out / "dataset")]
     if level and not results[0].wrong:
-        build = opened(out)
+        build = finished(out)
         results.append(verify_bytes(folder, contents_held(build)))
         if level > 1:
             results.append(verify_paths(folder, trees_read(build)))

@@ -7,15 +7,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from stackbuild.build import refused, report
+from stackbuild.build import report
+from stackbuild.housekeeping import finished
 from stackbuild.report.funnel import funnel_table
-from stackbuild.status import opened
 
 
 def run(out: Path, as_json: bool) -> None:
     """From what the build left; no stage runs."""
-    build = opened(out)
-    figures = report(build, [*build.plan.skipped, *refused(build)])
+    figures = report(finished(out))
     if as_json:
         print(json.dumps(figures))
         return

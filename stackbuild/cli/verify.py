@@ -7,17 +7,18 @@ from pathlib import Path
 
 from stackbuild.errors import InputError
 from stackbuild.housekeeping import verify
-from stackbuild.status import opened
 
 
 def run(out: Path, as_json: bool) -> None:
     """Exit 4 and name each file that does not hash to what its manifest says."""
-    found = verify(opened(out))
+    found = verify(out)
     if as_json:
         print(json.dumps(vars(found)))
     if found.problems:
         raise InputError("\n".join(found.problems))
     if not as_json:
         print(
-            f"{found.files:,} files of {found.bytes / 1e6:,.1f} MB hash to what their manifests say, and the ledger adds up."
+            f"{found.files:,} files of {found.bytes / 1e6:,.1f} MB hash to what the build says, and the ledger adds up."
         )
+        for note in found.notes:
+            print(f"note: {note}")

@@ -45,9 +45,7 @@ class Index(Stage[Options]):
     name = "index"
 
     def phases(self) -> Sequence[Phase]:
-        return (
-            Phase("names", self.names, "buckets", reads=("layout.pointers", "layout.decisions", "layout.origins")),
-        )
+        return (Phase("names", self.names, "buckets", reads=("layout.pointers", "layout.decisions", "layout.origins")),)
 
     def names(self, task: Task) -> None:
         """The repositories of an owner bucket."""

@@ -18,32 +18,37 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stackbuild.errors import InputError
-from stackbuild.shards import canonical_json, file_sha256
+from stackbuild.shards import Output, canonical_json, file_sha256
 from stackbuild.swhid import TreeBuilder, content_id, parse
 
 FORMAT_VERSION = 1
 SHOWN = 10
 
 
-def header(folder: Path, dataset: Path, description: Mapping[str, Any]) -> bytes:
-    """header.json: the recipe and its stages with options, the tools, and every file with its SHA-256, as canonical JSON."""
-    rows = sorted(folder.rglob("*.parquet"))
+def header(out: Path, files: Mapping[str, tuple[Output, Output]], description: Mapping[str, Any]) -> bytes:
+    """header.json: the recipe and its stages with options, the tools, and every file with its SHA-256, as canonical JSON.
+
+    `files`: by release path, the committed files of the manifest's rows and of the dataset. InputError if the rows on disk
+    are not the bytes that were committed.
+    """
     root = hashlib.sha256()
     count = 0
-    files = []
-    for path in rows:
+    listed = []
+    for name, (rows, dataset) in sorted(files.items()):
+        path = out / rows.file
+        if file_sha256(path) != rows.sha256:
+            raise InputError(f"{path} does not hash to {rows.sha256}; remove it and build again.")
         table = pq.read_table(path, columns=["swhid", "repo_name", "revision_id", "path_bytes"])
         count += table.num_rows
         for batch in table.to_batches():
-            for swhid, repo, revision, name in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                root.update(b"\0".join([swhid.encode(), repo.encode(), revision.encode(), name]) + b"\n")
-        name_ = str(path.relative_to(folder))
-        files.append(
+            for swhid, repo, revision, place in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                root.update(b"\0".join([swhid.encode(), repo.encode(), revision.encode(), place]) + b"\n")
+        listed.append(
             {
-                "manifest": name_,
-                "manifest_sha256": file_sha256(path),
-                "dataset": name_,
-                "dataset_sha256": file_sha256(dataset / name_),
+                "manifest": name,
+                "manifest_sha256": rows.sha256,
+                "dataset": name,
+                "dataset_sha256": dataset.sha256,
                 "rows": table.num_rows,
             }
         )
@@ -58,7 +63,7 @@ def header(folder: Path, dataset: Path, description: Mapping[str, Any]) -> bytes
         "order": "language, folded owner, repo_name, revision_id, path_bytes, content_id",
         "rows": count,
         "rows_sha256": root.hexdigest(),  # over swhid, repo_name, revision_id, path bytes of all rows in order
-        "files": files,
+        "files": listed,
     }
     return canonical_json(body) + b"\n"
 
@@ -116,14 +121,20 @@ def rows(folder: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
             ) from error
 
 
-def verify_syntax(folder: Path) -> Level:
-    """Level 0: the files hash to the header, every SWHID parses, every path is relative without `..` and stands once."""
+def verify_syntax(folder: Path, dataset: Path) -> Level:
+    """Level 0: the files of manifest and dataset hash to the header and are all that there are, every SWHID parses, every
+    path is relative without `..` and stands once."""
     result = Level(0)
     seen: set[bytes] = set()
-    for entry in read_header(folder)["files"]:
-        path = folder / entry["manifest"]
-        if not path.exists() or file_sha256(path) != entry["manifest_sha256"]:
-            result.fail(f"{path} is missing or does not hash to {entry['manifest_sha256']}")
+    entries = read_header(folder)["files"]
+    for below, kind in ((folder, "manifest"), (dataset, "dataset")):
+        for entry in entries:
+            path = below / entry[kind]
+            if not path.exists() or file_sha256(path) != entry[f"{kind}_sha256"]:
+                result.fail(f"{path} is missing or does not hash to {entry[f'{kind}_sha256']}")
+        listed = {entry[kind] for entry in entries}
+        for extra in sorted({str(path.relative_to(below)) for path in below.rglob("*.parquet")} - listed):
+            result.fail(f"{below / extra} is not in the header")
     if result.wrong:
         return result
     for batch in rows(folder, ["swhid", "repo_name", "revision_id", "path_bytes"]):

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 EXAMPLES = 5  # files shown for each rule
 
 
-def report_of(build: Build, skipped: list[dict[str, str]], description: dict[str, Any]) -> dict[str, Any]:
-    """Everything that the report shows, as JSON: funnel, languages, licences, duplicates, tokens, tools."""
+def report_of(build: Build, not_read: list[dict[str, str]], description: dict[str, Any]) -> dict[str, Any]:
+    """Everything that the report shows, as JSON: funnel, languages, licences, duplicates, tokens, tools. It is read from
+    the committed files that are published, wherever the publishing stands."""
     funnel = funnel_of(build)
     languages = languages_of(build)
     recipe = description["recipe"]
@@ -30,13 +31,13 @@ def report_of(build: Build, skipped: list[dict[str, str]], description: dict[str
         "stages": recipe["stages"],
         "deviations": recipe.get("deviations", {}),
         "units": description["units"],
-        "not_read": skipped,
+        "not_read": not_read,
         "funnel": funnel,
         "languages": languages,
         "files": sum(row["files"] for row in languages),
         "bytes": sum(row["bytes"] for row in languages),
-        **released_counts(build.out),
-        "examples": examples(build.out, funnel),
+        **released_counts(*(paths(build, table) for table in (("files", "dataset"), ("clusters", "clusters")))),
+        "examples": examples(paths(build, ("decisions", "decisions")), funnel),
         "tokens": tokens_of(build),
         "engines": description["engines"],
         "stackbuild": description["stackbuild"],
@@ -54,14 +55,20 @@ def languages_of(build: Build) -> list[dict[str, Any]]:
     return [{"language": name, **totals[name]} for name in sorted(totals, key=lambda n: (-totals[n]["bytes"], n))]
 
 
-def released_counts(out: Path) -> dict[str, Any]:
+def paths(build: Build, table: tuple[str, str]) -> list[Path]:
+    """The files of a table (phase, name) of the layout."""
+    layout = next(node for node in build.nodes if node.instance == "layout")
+    return [build.out / output.file for output in build.outputs(layout.phase_job(table[0]), table[1])]
+
+
+def released_counts(dataset: list[Path], cluster_files: list[Path]) -> dict[str, Any]:
     """Licences, repositories, near-duplicate clusters and redactions, counted from the narrow columns of the release."""
     licenses: dict[tuple[str, str], list[int]] = {}
     spdx: dict[str, int] = {}
     repos: set[str] = set()
     redactions = 0
     columns = ["repo_name", "license_type", "license_class", "length_bytes", "detected_licenses", "redactions"]
-    for path in sorted((out / "dataset" / "data").rglob("*.parquet")):
+    for path in dataset:
         for batch in pq.ParquetFile(path).iter_batches(65_536, columns=columns):
             table = pa.Table.from_batches([batch])
             repos.update(pc.unique(table["repo_name"]).to_pylist())
@@ -77,7 +84,7 @@ def released_counts(out: Path) -> dict[str, Any]:
             for value in values.to_pylist():
                 spdx[value["values"]] = spdx.get(value["values"], 0) + value["counts"]
     clusters = files_in_clusters = 0
-    for path in sorted((out / "clusters").glob("*.parquet")) if (out / "clusters").exists() else []:
+    for path in cluster_files:
         table = pq.read_table(path, columns=["cluster_id", "kept"])
         clusters += len(pc.unique(table["cluster_id"]))
         files_in_clusters += table.num_rows
@@ -96,12 +103,12 @@ def released_counts(out: Path) -> dict[str, Any]:
     }
 
 
-def examples(out: Path, funnel: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+def examples(decisions: list[Path], funnel: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """The first files of each rule, in the order of the decisions; rules whose decisions are private have none."""
     wanted = {(stage["stage"], rule) for stage in funnel for rule in stage["rules"]}
     found: dict[str, list[dict[str, Any]]] = {}
     columns = ["stage", "rule", "repo_name", "path", "value", "threshold", "detail"]
-    for path in sorted((out / "decisions").glob("*.parquet")):
+    for path in decisions:
         table = pq.read_table(path, columns=columns)
         for stage, rule in sorted(wanted):
             name = f"{stage}: {rule}"

@@ -108,5 +108,5 @@ def bars(funnel: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def as_json(report: dict[str, Any]) -> bytes:
-    """The figures, indented."""
-    return (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode()
+    """The figures, indented; ASCII, as names may hold what UTF-8 has no bytes for."""
+    return (json.dumps(report, indent=1) + "\n").encode()
