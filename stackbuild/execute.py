@@ -199,7 +199,7 @@ def judge_slice(piece: Slice, stages: Sequence[Judging], isolate: bool) -> None:
         stays = np.asarray(keep).astype(bool)
         after = sizes
         if text is not None:
-            after = np.asarray(pc.binary_length(text)).astype(np.int64)
+            after = np.asarray(pc.fill_null(pc.binary_length(text), 0)).astype(np.int64)
             after = np.where(stays, after, sizes)  # what leaves, leaves at the size that it came with
             one.decisions.ledger.bytes_delta += int((after - sizes).sum())
             tags = {**tags, SIZE: pa.array(after)}

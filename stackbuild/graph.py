@@ -171,4 +171,5 @@ def jobs_of(nodes: Sequence[Node]) -> list[Job]:
 
 def judges_rows(stage: Stage[Any]) -> bool:
     """Whether a stage has a row part; the merge of copies and the finishers are made of phases only."""
-    return type(stage).tags is not Stage.tags or type(stage).verdicts is not Stage.verdicts
+    kind = type(stage)
+    return kind.rewrites_text or kind.tags is not Stage.tags or kind.verdicts is not Stage.verdicts
