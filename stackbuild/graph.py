@@ -68,7 +68,7 @@ def nodes_of(recipe: dict[str, Any]) -> list[Node]:
         stage: Any = kind(options)
         if is_transition(kind):
             stage.carried = carried(nodes)
-        if hasattr(kind, "concealing"):
+        if hasattr(stage, "concealing"):
             stage.concealing = tuple(node.stage for node in nodes if node.stage.private_decisions)
         nodes.append(Node(number, instance, stage, space))
         if is_transition(kind):
