@@ -83,9 +83,11 @@ def carried(nodes: Sequence[Node]) -> tuple[pa.Field, ...]:
 
 
 def options_of(recipe: dict[str, Any], instance: str) -> dict[str, Any]:
-    """The recipe's table for a stage instance: its own under [stage."x"], else the one of its stage's name."""
-    own = recipe.get("stage", {}).get(instance)
-    return dict(own if own is not None else recipe.get(registry.base_name(instance), {}))
+    """The options of a stage instance: its own under [stage."x"], laid over the table of its stage's name.
+
+    In a resolved recipe the instance's own table is whole, tables within it too, so that only whole options are replaced.
+    """
+    return {**recipe.get(registry.base_name(instance), {}), **recipe.get("stage", {}).get(instance, {})}
 
 
 def is_transition(stage: Stage[Any] | type[Stage[Any]]) -> bool:

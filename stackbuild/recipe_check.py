@@ -1,8 +1,9 @@
 """What a recipe may say, and everything that is wrong with one, told at once.
 
-Each stage's table is checked by that stage's own options model, each `[[source]]` by its source's. TOML has types, so
-"42" is no number. A problem has the dotted path of the value, what is wrong, a hint at the nearest name, and the place.
-Names and values come from strangers: they are shown short and escaped.
+Each stage's table is checked by that stage's own options model, that of one instance laid over the table of its stage's
+name, each `[[source]]` by its source's. TOML has types, so "42" is no number. A problem has the dotted path of the
+value, what is wrong, a hint at the nearest name, and the place. Names and values come from strangers: they are shown
+short and escaped.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from typing import Any, Protocol, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import to_jsonable_python
 
-from stackbuild.recipe_merge import Layer, all_leaves, joined
+from stackbuild.errors import RecipeError
+from stackbuild.recipe_merge import Layer, all_leaves, is_set, joined, over
 from stackbuild.shards import canonical_json
 
 OUTPUTS = ("dataset", "repos", "tokens", "index")
@@ -28,6 +30,7 @@ LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")  # it is part of a folder'
 SHOWN = 50  # problems in one message
 LISTED = 24  # names in one problem
 
+OWN_WORDS = re.compile(r"[a-z_]+(?:\.(?P<option>[a-z_]+))?: (?P<text>.+)", re.S)  # "near_dedup.survivor: what is wrong"
 UNCONVERTED = ("int_type", "float_type", "bool_type", "string_type")  # a word for a number, a number for yes and no
 
 
@@ -111,7 +114,9 @@ class Problems:
     found: list[tuple[str, str, str, tuple[str, ...]]] = field(default_factory=list)
 
     def add(self, path: str, text: str, wrong: str = "", known: Iterable[str] = ()) -> None:
-        self.found.append((path, text, wrong, tuple(known)))
+        problem = (path, text, wrong, tuple(known))
+        if problem not in self.found:  # a table that two instances share is checked with each
+            self.found.append(problem)
 
     def told(self, layer: Layer) -> str:
         """A line for each, with a hint at the nearest name and the place; only the first ones of very many."""
@@ -164,13 +169,15 @@ def validate(layer: Layer, lookup: Lookup, problems: Problems) -> dict[str, Any]
             )
     own = values.get("stage", {})
     own = own if isinstance(own, dict) else {}
-    bases = {name: name.split(":", 1)[0] for name in instances}
-    sharing = {base for name, base in bases.items() if name not in own and base in lookup.stage_names()}
+    used = {base for name in instances if (base := base_of(name)) in lookup.stage_names()}
+    sharing = {base_of(name) for name in instances if name not in own} & used
     tables = {key: table for key, table in values.items() if key not in (*Envelope.model_fields, "stage")}
     for name, table in tables.items():
         path = joined("", name)
         if name in sharing or name in FINISHERS:
             resolved[name] = checked(lookup.stage_options(name), table, path, problems)
+        elif name in used:
+            pass  # every instance lays a table of its own over it, and is checked with it
         elif name in lookup.stage_names():
             # What a recipe takes over may have options for stages that it does without.
             if not all(origin.inherited for origin in layer.below(path)):
@@ -226,18 +233,29 @@ def is_stage(instance: str, path: str, lookup: Lookup, problems: Problems) -> bo
     return False
 
 
+def base_of(instance: str) -> str:
+    """The stage that an instance is of, and the table that its own is laid over."""
+    return instance.split(":", 1)[0]
+
+
 def checked_instances(
     layer: Layer, lookup: Lookup, instances: list[str], known: list[str], problems: Problems
 ) -> Iterator[tuple[str, Any]]:
-    """The tables [stage."name:label"], each for one instance alone."""
+    """The tables [stage."name:label"], each for one instance alone and laid over the table of its stage's name."""
     own = layer.values.get("stage", {})
     if not isinstance(own, dict):
         problems.add("stage", 'write a table for each instance, such as [stage."near_dedup:strict"]')
         return
     for name, table in own.items():
-        path = joined("stage", name)
+        path, base = joined("stage", name), base_of(name)
         if name in known:
-            yield name, checked(lookup.stage_options(name), table, path, problems)
+            shared = layer.values.get(base) if base in lookup.stage_names() else None
+            if isinstance(shared, dict) and isinstance(table, dict):
+                yield name, checked(lookup.stage_options(name), over(shared, table), path, problems, table, base)
+            else:
+                if shared is not None and not isinstance(shared, dict):
+                    problems.add(base, f"must be a table, [{base}]")
+                yield name, checked(lookup.stage_options(name), table, path, problems)
         elif name not in instances and not all(origin.inherited for origin in layer.below(path)):
             problems.add(path, "there is no such stage in `stages`", name, instances)
 
@@ -258,8 +276,15 @@ def checked_sources(lookup: Lookup, tables: Any, problems: Problems) -> Iterator
             yield checked(lookup.source_options(kind), table, path, problems)
 
 
-def checked(model: type[BaseModel] | None, table: Any, path: str, problems: Problems) -> Any:
-    """A table validated by a model, as JSON with defaults."""
+def checked(
+    model: type[BaseModel] | None,
+    table: Any,
+    path: str,
+    problems: Problems,
+    own: dict[str, Any] | None = None,
+    base: str = "",
+) -> Any:
+    """A table validated by a model, as JSON with defaults. `own`: what of it is set at `path`; the rest is at `base`."""
     if model is None:
         problems.add(path, "there is nothing that takes options of this name")
         return {}
@@ -277,10 +302,15 @@ def checked(model: type[BaseModel] | None, table: Any, path: str, problems: Prob
             for item in error.errors(include_url=False):
                 if not strict or item["type"] in UNCONVERTED:
                     wrong.setdefault(item["loc"], item)
+        except RecipeError as error:  # of a model's own validator, which names its table as it is without a label
+            said = OWN_WORDS.fullmatch(str(error))
+            within = (said["option"],) if said and said["option"] in model.model_fields else ()
+            message = said["text"] if said else str(error)
+            wrong.setdefault(within, {"type": "", "msg": message, "input": {}, "loc": within})
         except (TypeError, AttributeError, KeyError) as error:  # of a model's own validator, on a value of another type
             wrong.setdefault((), {"type": "", "msg": f"a value is of the wrong type: {error}", "input": {}, "loc": ()})
     for location, item in wrong.items():
-        at = path
+        at = path if own is None or not location or is_set(own, location) else base
         for part in location:
             at = joined(at, part)
         problems.add(at, *in_words(item, model))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -61,7 +61,15 @@ class Layer:
     origins: dict[str, Origin] = field(default_factory=dict)
 
     def origin(self, dotted: str) -> Origin | None:
-        """Where a value was set: its own leaf, else the leaf that holds it; None for a default."""
+        """Where a value was set: its own leaf, else the leaf that holds it; None for a default.
+
+        What a stage instance's own table does not set is of the table of its stage's name.
+        """
+        keys = split(dotted) if dotted.startswith("stage.") else []
+        if len(keys) > 2 and not is_set(self.values, keys):
+            base = keys[1].split(":", 1)[0]
+            if is_set(self.values, [base, *keys[2:]]):
+                dotted = joined("", base) + dotted[len(joined("stage", keys[1])) :]
         end = len(dotted)
         while end > 0:
             if found := self.origins.get(dotted[:end]):
@@ -86,6 +94,17 @@ def joined(prefix: str, key: str | int) -> str:
         return f"{prefix}[{key}]"
     written = key if BARE_KEY.fullmatch(key) else f'"{"".join(map(escaped, key))}"'
     return f"{prefix}.{written}" if prefix else written
+
+
+def is_set(table: Any, keys: Iterable[str | int]) -> bool:
+    """Whether a table sets what these keys lead to, or a value that holds it."""
+    for key in keys:
+        if not isinstance(table, dict):
+            return True
+        if key not in table:
+            return False
+        table = table[key]
+    return True
 
 
 def escaped(char: str) -> str:

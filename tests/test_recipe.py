@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from stackbuild import registry
 from stackbuild.cli.recipes_page import recipes_page
 from stackbuild.errors import RecipeError
 from stackbuild.graph import check, nodes_of
-from stackbuild.recipe import Recipe, init_text, json_schema, load, resolved_lines
-from stackbuild.recipe_check import LimitOptions, as_json, numbered_instances
-from stackbuild.recipe_merge import bundled_names, joined, line_numbers, split
+from stackbuild.recipe import Recipe, init_text, json_schema, load, located, resolved_lines
+from stackbuild.recipe_check import Envelope, LimitOptions, Problems, as_json, inner_model, numbered_instances, validate
+from stackbuild.recipe_merge import Layer, bundled_names, joined, line_numbers, split
 from stackbuild.sources.unit import Limits
 
 SMALL = """
@@ -182,6 +183,82 @@ def test_nothing_is_expanded_from_the_environment(tmp_path: Path, monkeypatch: p
     assert recipe.values["description"] == "$WORD ${WORD} %(WORD)s {WORD}"
 
 
+WRONG = [5, -1, 2.5, True, None, "x", "\0", "\ud800", 10**400, [], [5], [None], [["x"]], [{}], [{"name": 5}], ["x", "x"],
+         [{"name": "x", "versions": [5]}], {}, {"x": 5}, {"x": None}, {"x": [1]}, {"x": {"y": [{}]}}]  # fmt: skip
+
+
+def fields(model: type[BaseModel], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every field of a model, and of the models within it."""
+    for name, field in model.model_fields.items():
+        yield (*above, name)
+        if (within := inner_model(field.annotation)) is not None:
+            yield from fields(within, (*above, name))
+
+
+def nested(path: tuple[str, ...], value: Any) -> Iterator[dict[str, Any]]:
+    """Tables with a value at a path: in a table, in a list of tables, in a table of tables."""
+    first, *rest = path
+    for within in nested(tuple(rest), value) if rest else [value]:
+        yield from ({first: found} for found in ([within, [within], {"x": within}] if rest else [within]))
+
+
+def misshapen() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(what, dotted path of the value, recipe) with a value of every wrong type for every option there is."""
+    whole = tomllib.loads(SMALL)
+    for kind in registry.source_kinds():
+        needs = {"packages": ["x"]} if kind == "pypi" else {"paths": ["x"]}
+        for path in fields(model_of(registry.source_options(kind))):
+            for value in WRONG:
+                for table in nested(path, value):
+                    if path != ("kind",):
+                        yield kind, f"source[0].{path[0]}", whole | {"source": [{"kind": kind, **needs, **table}]}
+    for name in [*registry.stage_names(), "datatrove:GopherQualityFilter", "layout", "tokens", ""]:
+        at = joined("stage", name) if ":" in name else name
+        for path in fields(model_of(registry.stage_options(name)) if name else Envelope):
+            for value in WRONG:
+                for table in nested(path, value):
+                    stages = list(
+                        dict.fromkeys([*whole["stages"], *([name] if name in registry.stage_names() else [])])
+                    )
+                    if not name:
+                        yield "recipe", path[0], whole | table
+                    elif ":" in name:
+                        yield name, f"{at}.{path[0]}", whole | {"stages": [*stages, name], "stage": {name: table}}
+                    else:
+                        yield name, f"{at}.{path[0]}", whole | {"stages": stages, name: table}
+
+
+def model_of(found: type[BaseModel] | None) -> type[BaseModel]:
+    assert found is not None
+    return found
+
+
+def test_a_value_of_a_wrong_type_is_a_recipe_error_at_its_path_whatever_option_it_is_of() -> None:
+    """A validator that trusts the type of what it gets would end in a traceback, or take the letters of a word for names."""
+    tried = 0
+    for what, dotted, values in misshapen():
+        problems, layer = Problems(), Layer(values)
+        resolved = validate(layer, registry, problems)
+        tried += 1
+        assert problems.told(layer) or not problems.found
+        for path, text, *_ in problems.found:
+            assert "of the wrong type" not in text, (what, values, text)
+            assert path.startswith(dotted) or dotted.startswith(path) or what == "recipe", (what, values, path)
+        if not problems.found:
+            try:
+                nodes_of(located(resolved, layer, Path("/")))
+            except RecipeError:
+                continue  # a name of a list or a table of rules that there is not
+    assert tried > 1_000
+
+
+@pytest.mark.parametrize("packages", ["5", "true", '"requests"', "{requests = 1}", "[5]", "[[]]"])
+def test_packages_are_a_list_of_names_or_tables(tmp_path: Path, packages: str) -> None:
+    text = SMALL.replace("directory", "pypi").replace('paths = ["src"]', f"packages = {packages}")
+    lines = refused(tmp_path, text)
+    assert lines and all(line.startswith("source[0].packages") for line in lines)
+
+
 # ---------------------------------------------------------------- stages and their tables
 
 
@@ -190,6 +267,48 @@ def test_a_stage_named_twice_shares_its_table(tmp_path: Path) -> None:
     recipe = loaded(tmp_path, text + '[opt_out]\npolicy = "contents"\n')
     assert recipe.values["stages"] == ["opt_out", "exact_dedup", "decode", "opt_out:2"]
     assert [n.stage.options.policy for n in nodes_of(recipe.values) if n.stage.name == "opt_out"] == ["contents"] * 2
+
+
+def test_the_table_of_an_instance_is_laid_over_that_of_its_stage(tmp_path: Path) -> None:
+    """As every table is laid over another: what the instance does not say is as its stage's table has it."""
+    text = SMALL.replace('"decode"]', '"decode", "languages", "near_dedup:a", "near_dedup:b"]')
+    text += '[near_dedup]\nthreshold = 0.6\nsurvivor = []\n[stage."near_dedup:a"]\nthreshold = 0.9\n[stage."near_dedup:b"]\n'
+    recipe = loaded(tmp_path, text)
+    found = {node.instance: node.stage.options for node in nodes_of(recipe.values) if node.stage.name == "near_dedup"}
+    assert {name: (options.threshold, options.survivor) for name, options in found.items()} == {
+        "near_dedup:a": (0.9, ()),
+        "near_dedup:b": (0.6, ()),
+    }
+    told = {path: (value, origin) for path, value, origin in resolved_lines(recipe) if "near_dedup" in path}
+    assert told['stage."near_dedup:a".threshold'] == (0.9, "recipe.toml:12")
+    assert told['stage."near_dedup:b".threshold'] == (0.6, "recipe.toml:9")
+    assert told['stage."near_dedup:a".survivor'] == ([], "recipe.toml:10")
+    assert told['stage."near_dedup:a".ngram'] == (5, "default")
+    shared = loaded(tmp_path, text.replace('"near_dedup:b"', '"near_dedup"', 1).replace('[stage."near_dedup:b"]\n', ""))
+    assert shared.values["near_dedup"]["threshold"] == 0.6
+    assert loaded(tmp_path, text, "near_dedup.ngram=7").values["stage"]["near_dedup:a"]["ngram"] == 7
+
+
+def test_what_is_wrong_in_a_table_that_instances_share_is_told_once_at_its_place(tmp_path: Path) -> None:
+    text = SMALL.replace('"decode"]', '"decode", "languages", "near_dedup:a", "near_dedup:b"]')
+    text += '[near_dedup]\nsurvivor = []\nngrm = 4\n[stage."near_dedup:a"]\nthreshold = 9\n[stage."near_dedup:b"]\nbands = 5\n'
+    first, second = sorted(refused(tmp_path, text))
+    assert first.startswith("near_dedup.ngrm: unknown key, did you mean 'ngram'?") and first.endswith(
+        "(recipe.toml:10)"
+    )
+    assert second.startswith('stage."near_dedup:a".threshold: ') and second.endswith("(recipe.toml:12)")
+    (line,) = refused(tmp_path, text.replace("ngrm", "ngram").replace("= 9", "= 0.9"))
+    assert line.startswith('stage."near_dedup:b": 252 permutations do not divide into 5 bands')
+
+
+def test_a_file_that_an_instance_takes_over_starts_where_it_was_set(tmp_path: Path) -> None:
+    text = SMALL.replace('["exact_dedup",', '["opt_out:first", "exact_dedup",')
+    written(tmp_path, text + '[opt_out]\nlist = "out.txt"\n', "base/base.toml")
+    recipe = loaded(tmp_path / "base", 'extends = "base.toml"\n[stage."opt_out:first"]\npolicy = "contents"\n')
+    moved = written(tmp_path / "base", (tmp_path / "base" / "recipe.toml").read_text(), "recipe.toml")
+    assert recipe.values["stage"]["opt_out:first"] == load(moved).values["stage"]["opt_out:first"]
+    assert recipe.values["stage"]["opt_out:first"]["list"] == str(tmp_path / "base" / "out.txt")
+    assert recipe.values["stage"]["opt_out:first"]["policy"] == "contents"
 
 
 def test_a_labelled_instance_has_a_table_of_its_own(tmp_path: Path) -> None:

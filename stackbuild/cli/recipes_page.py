@@ -37,8 +37,8 @@ the nearest one; all errors are told at once, each with its dotted path, file an
 - A relative path starts from the folder of the file that sets it; from the current folder in `--set` and in a recipe
   that stackbuild brings; in what a recipe takes over from such a one, from its own folder.
 - A stage's options are in the table of its name. A stage may be listed twice, and both share the table; one with a
-  label, `"near_dedup:strict"`, may have a table of its own, `[stage."near_dedup:strict"]`, with defaults for what it
-  leaves out.
+  label, `"near_dedup:strict"`, may have a table of its own, `[stage."near_dedup:strict"]`, which is laid over
+  `[near_dedup]`: what it leaves out is as there.
   `"datatrove:GopherQualityFilter"` is a filter of datatrove, its arguments in
   `[stage."datatrove:GopherQualityFilter".arguments]`.
 """

@@ -75,6 +75,8 @@ class PypiOptions(SourceOptions):
     @field_validator("packages", mode="before")
     @classmethod
     def _shorthand(cls, packages: Any) -> Any:
+        if not isinstance(packages, list | tuple):
+            return packages  # pydantic says what it should be
         return [_package(item) if isinstance(item, str) else item for item in packages]
 
 
