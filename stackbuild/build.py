@@ -25,6 +25,7 @@ from stackbuild.report.figures import report_of
 from stackbuild.report.page import as_json, page
 from stackbuild.shards import canonical_json, digest, write_atomically
 from stackbuild.sources.unit import ResolveContext, Skipped, Unit
+from stackbuild.status import described
 
 ENGINES = ("pyarrow", "numba", "numpy", "duckdb", "datatrove", "enry-python", "scancode-toolkit-mini", "licenseclassifier", "google-re2",
            "chardetng-py", "tokenizers", "pygit2")  # fmt: skip
@@ -182,16 +183,7 @@ def published(out: Path) -> dict[str, str]:
 
 def last_description(out: Path) -> dict[str, Any] | None:
     """build.json, None if there is none; InputError if it is not whole."""
-    path = out / "build.json"
-    if not path.exists():
-        return None
-    try:
-        body = json.loads(path.read_bytes())
-        return {**body, "complete": bool(body["complete"]), "recipe_digest": str(body["recipe_digest"])}
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path} is not the description of a build ({error}); remove it if {out} is an output folder of yours, and build again."
-        ) from error
+    return described(out) if (out / "build.json").exists() else None
 
 
 def recipe_digest(recipe: dict[str, Any]) -> str:
@@ -224,7 +216,7 @@ def resolve(request: Request, keep: bool = True) -> Plan:
     frozen_path = request.out / "plans" / "sources.json"
     frozen = kept_sources(frozen_path) if not request.update else {}
     last = last_description(request.out)
-    unfinished = last is not None and not last["complete"] and last["recipe_digest"] == recipe_digest(recipe)
+    unfinished = last is not None and not last["complete"] and last.get("recipe_digest") == recipe_digest(recipe)
     units: list[Unit] = []
     skipped: list[dict[str, str]] = []
     kept: dict[str, Any] = {}

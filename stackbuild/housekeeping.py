@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from stackbuild.errors import InputError
 from stackbuild.launch import check_ledger
@@ -140,43 +139,3 @@ def freed_by(path: Path) -> int:
 def size_alone(path: Path) -> int:
     status = path.lstat()
     return status.st_size if status.st_nlink == 1 else 0
-
-
-# ---------------------------------------------------------------- two builds
-
-
-def difference(first: Path, second: Path) -> dict[str, Any]:
-    """Files that a second build gained and lost, by identity, with the rule by which a lost file left there."""
-    import duckdb
-
-    for folder in (first, second):
-        if not (folder / "dataset").exists():
-            raise InputError(f"{folder} has no dataset; name the output folders of two finished builds.")
-    key = "repo_name, revision_id, path, content_id"
-    with duckdb.connect() as connection:
-        for name, folder in (("a", first), ("b", second)):
-            files = [str(path) for path in sorted((folder / "dataset" / "data").rglob("*.parquet"))]
-            connection.execute(f"CREATE VIEW {name} AS SELECT {key}, language FROM read_parquet({quoted(files)})")
-            decisions = [str(path) for path in sorted((folder / "decisions").glob("*.parquet"))]
-            connection.execute(
-                f"CREATE VIEW {name}_left AS SELECT repo_name, revision_id, path, lower(hex(content_id)) content_id, stage, rule "
-                f"FROM read_parquet({quoted(decisions)})"
-            )
-
-        def only_in(here: str, there: str) -> list[dict[str, Any]]:
-            rows = connection.execute(
-                f"WITH one_sided AS (SELECT * FROM {here} ANTI JOIN {there} USING ({key})) "
-                f"SELECT repo_name, path, content_id, language, min(stage), min(rule) "
-                f"FROM one_sided LEFT JOIN {there}_left USING ({key}) GROUP BY ALL ORDER BY ALL"
-            ).fetchall()
-            names = ("repo_name", "path", "content_id", "language", "stage", "rule")
-            return [dict(zip(names, row, strict=True)) for row in rows]
-
-        lost, new = only_in("a", "b"), only_in("b", "a")
-        both = connection.execute(f"SELECT count(*) FROM a SEMI JOIN b USING ({key})").fetchone()
-    return {"lost": lost, "gained": new, "both": both[0] if both else 0}
-
-
-def quoted(paths: list[str]) -> str:
-    """A SQL list of file names."""
-    return "[" + ", ".join("'" + path.replace("'", "''") + "'" for path in paths) + "]"

@@ -15,23 +15,27 @@ from stackbuild.plan import Build, Plan
 
 def plan_of(out: Path) -> Plan:
     """The plan of an output folder's last build; InputError if there is none."""
-    description = described(out)
-    path = out / "plans" / f"{description['plan'][:24]}.json"
+    path = out / "plans" / f"{described(out)['plan'][:24]}.json"
     if not path.exists():
         raise InputError(f"{path} is not there; run `stackbuild build` with the recipe of {out} again.")
-    return Plan.load(path)
+    try:
+        return Plan.load(path)
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is not a whole plan ({error}); run the same build again.") from error
 
 
 def described(out: Path) -> dict[str, Any]:
-    """build.json of an output folder."""
+    """build.json of an output folder; InputError if there is none, or it is torn."""
     path = out / "build.json"
-    if not path.exists():
-        raise InputError(f"{out} is not the output folder of a build: it has no build.json.")
     try:
         body: dict[str, Any] = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}); run the same build again.") from error
-    return body
+        return {**body, "complete": bool(body["complete"]), "plan": str(body["plan"])}
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{out} is not the output folder of a build: it has no build.json.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} is not the description of a build ({type(error).__name__}: {error}); run the same build again."
+        ) from error
 
 
 def opened(out: Path) -> Build:

@@ -69,6 +69,8 @@ def show(answer: Answer, why: bool) -> None:
 def describe(decision: dict[str, Any]) -> str:
     """A decision in a line: the file, the rule, what was measured and the limit."""
     text = f"{escaped(decision['repo_name'])} {escaped(decision['path'])}: {decision['stage']}, {decision['rule']}"
+    if decision.get("private"):
+        text = f"(private) {text}"
     value, threshold = decision.get("value"), decision.get("threshold")
     if value is not None:
         text += f" = {value:g}" + (f" (limit {threshold:g})" if threshold is not None else "")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stackbuild.cli.show import escaped
-from stackbuild.housekeeping import difference
+from stackbuild.difference import difference
 
 SHOWN = 10
 

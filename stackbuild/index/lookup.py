@@ -6,12 +6,14 @@ content. The answer names what is kept and, for what is not, the stage, rule, va
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,15 +23,21 @@ from stackbuild.errors import InputError
 from stackbuild.hashing import owner_bucket, owner_of
 from stackbuild.swhid import content_id
 
-HEX_ID = re.compile(r"[0-9a-f]{40}")
-SWHID = re.compile(r"swh:1:(cnt|dir|rev|rel|snp):([0-9a-f]{40})(;.*)?")
+HEX_ID = re.compile(r"[0-9a-fA-F]{40}")
+SWHID = re.compile(r"swh:1:(cnt|dir|rev|rel|snp|ori):([0-9a-fA-F]{40})(;.*)?", re.DOTALL)
+SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+SCP = re.compile(r"(?:[^@/:\s]+@)?([A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+):(?!/)(\S+)")
+PLACES = ("/", "./", "../", "~")  # what a query that means a file or folder begins with, whatever the index knows
 ID_COLUMNS = {"dir": "directory_id", "rev": "revision_id", "snp": "snapshot_id"}
 LARGEST_FILE = 1 << 30
 
 
 @dataclass
 class Answer:
-    """What is known of one query: `found` if anything of it is released; `seen` if it was read at all."""
+    """What is known of one query: `found` if anything of it is released; `seen` if it was read at all.
+
+    A decision that is private to the keeper of the build has `private` set.
+    """
 
     query: str
     kind: str
@@ -59,33 +67,47 @@ class Lookup:
     def ask(self, query: str, why: bool = False) -> list[Answer]:
         """Answer one query; a folder gives an answer for each file in it."""
         if match := SWHID.fullmatch(query):
-            kind, digits = match[1], match[2]
-            return [
-                self.by_content(query, digits, why)
-                if kind == "cnt"
-                else self.by_id(query, ID_COLUMNS.get(kind, "revision_id"), digits, why)
-            ]
+            kind, digits = match[1], match[2].lower()
+            if kind == "cnt":
+                return [self.by_content(query, digits, why)]
+            if kind == "ori":
+                return [self.by_origin(query, digits, why)]
+            return [self.by_id(query, ID_COLUMNS.get(kind, "revision_id"), digits, why)]
+        if query.startswith("swh:"):
+            return [Answer(query, "SWHID", note="this is no SWHID: swh:1:, cnt, dir, rev, rel, snp or ori, 40 digits")]
         if HEX_ID.fullmatch(query):
-            answer = self.by_content(query, query, why)
-            return [answer if answer.seen else self.by_id(query, "revision_id", query, why)]
-        if os.path.isdir(query):
-            return [self.by_file(path, why) for path in files_below(query)]
-        if os.path.isfile(query):
-            return [self.by_file(query, why)]
-        return [self.by_name(query, why)]
+            digits = query.lower()
+            answer = self.by_content(query, digits, why)
+            return [answer if answer.seen else self.by_id(query, "revision_id", digits, why)]
+        if query.startswith(PLACES) or query in (".", ".."):
+            return self.by_place(os.path.expanduser(query), why)
+        answer = self.by_name(query, why)
+        if not exists(query):
+            return [answer]
+        if not answer.seen:
+            return self.by_place(query, why)
+        answer.note = f"{answer.note} There is a file or folder of this name here too: ask for ./{query}.".strip()
+        return [answer]
 
     # ---- repositories
 
     def by_name(self, query: str, why: bool) -> Answer:
-        """An owner, or a repository."""
-        name = canonical_name(query)
-        answer = Answer(query, "repository" if "/" in name else "owner")
-        bucket = owner_bucket(name, len(self.names))
-        table = pq.read_table(self.names[bucket])
-        column, wanted = ("name", name) if "/" in name else ("owner", owner_of(name))
-        self._repositories(answer, table.filter(pc.equal(table[column], wanted)), why, bucket)
-        if not answer.seen:
-            self._opted_out(answer, column, wanted, bucket)
+        """An owner, or a repository: as it is called in the tables, or as a URL."""
+        answer = Answer(query, "owner" if "/" not in query else "repository")
+        for name in dict.fromkeys((query.strip().casefold(), canonical_name(query))):
+            if not valid(name):
+                continue
+            places = [("name" if "/" in name else "owner", name, owner_bucket(name, len(self.names)))]
+            if owner_of(f"{name}/_") == name and "/" in name:  # host/owner
+                places.append(("owner", name, owner_bucket(f"{name}/_", len(self.names))))
+            for column, wanted, bucket in places:
+                table = pq.read_table(self.names[bucket])
+                self._repositories(answer, table.filter(pc.equal(table[column], wanted)), why, bucket)
+                if not answer.seen:
+                    self._opted_out(answer, column, wanted, bucket)
+                if answer.seen:
+                    answer.kind = "repository" if column == "name" else "owner"
+                    return answer
         return answer
 
     def by_id(self, query: str, column: str, digits: str, why: bool) -> Answer:
@@ -99,6 +121,17 @@ class Lookup:
             )
         return answer
 
+    def by_origin(self, query: str, digits: str, why: bool) -> Answer:
+        """An origin by the SHA-1 of its URL."""
+        answer = Answer(query, "origin")
+        for bucket, path in enumerate(self.names):
+            table = pq.read_table(path)
+            urls = [url for url in pc.unique(table["repo_url"]).to_pylist() if url and of_origin(url, digits)]
+            self._repositories(
+                answer, table.filter(pc.is_in(table["repo_url"], value_set=pa.array(urls, pa.string()))), why, bucket
+            )
+        return answer
+
     def _repositories(self, answer: Answer, table: pa.Table, why: bool, bucket: int) -> None:
         rows = table.to_pylist()
         answer.repositories += rows
@@ -108,50 +141,123 @@ class Lookup:
             names = pa.array(sorted({row["repo_name"] for row in rows}))
             decisions = pq.read_table(self.decisions[bucket])
             answer.decisions += decisions.filter(pc.is_in(decisions["repo_name"], value_set=names)).to_pylist()
+            for row in self._private(bucket):
+                if row["repo_name"] in {name.as_py() for name in names}:
+                    answer.decisions.append(row)
+                    answer.note = PRIVATE
+
+    def _private(self, bucket: int) -> list[dict[str, Any]]:
+        """The private decisions of a bucket: only the keeper of the build has them."""
+        if not self.private:
+            return []
+        return [{**row, "private": True} for row in pq.read_table(self.private[bucket]).to_pylist()]
 
     def _opted_out(self, answer: Answer, column: str, wanted: str, bucket: int) -> None:
-        """Only the keeper of the build can see this: the private decisions never leave it."""
-        if not self.private:
-            return
-        table = pq.read_table(self.private[bucket], columns=["repo_name", "stage", "rule", "path", "revision_id"])
+        """What left so that nobody is told."""
         fold = owner_of if column == "owner" else str.casefold
-        hits = [row for row in table.to_pylist() if fold(row["repo_name"]) == wanted]
-        if hits:
+        if hits := [row for row in self._private(bucket) if fold(row["repo_name"]) == wanted]:
             answer.seen = True
             answer.decisions += hits
-            answer.note = "It was opted out; this answer is private to the keeper of the build."
+            answer.note = PRIVATE
 
     # ---- contents
 
-    def by_file(self, path: str, why: bool) -> Answer:
-        """A file on this machine, by its bytes."""
-        size = os.path.getsize(path)
-        if size > LARGEST_FILE:
-            return Answer(path, "file", note=f"not looked up: {size} bytes are more than any dataset file has")
-        with open(path, "rb") as file:
-            return self.by_content(path, content_id(file.read()).hex(), why, "file")
+    def by_place(self, place: str, why: bool) -> list[Answer]:
+        """A file on this machine by its bytes, or every file below a folder."""
+        if not exists(place):
+            return [Answer(place, "file", note="there is no such file or folder here")]
+        paths = [place] if os.path.isfile(place) else list(files_below(place))
+        answers, ids = [], {}
+        for path in paths:
+            answers.append(Answer(path, "file"))
+            try:
+                size = os.path.getsize(path)
+                if size > LARGEST_FILE:
+                    answers[-1].note = f"not looked up: {size} bytes are more than any dataset file has"
+                    continue
+                with open(path, "rb") as file:
+                    ids[len(answers) - 1] = content_id(file.read()).hex()
+            except OSError as error:
+                answers[-1].note = f"cannot be read: {error.strerror or error}"
+        self._contents({number: (answers[number], digits) for number, digits in ids.items()}, why)
+        return answers
 
-    def by_content(self, query: str, digits: str, why: bool, kind: str = "content") -> Answer:
+    def by_content(self, query: str, digits: str, why: bool) -> Answer:
         """A content by its git SHA-1."""
-        answer = Answer(query, kind)
-        bucket = (int(digits[:4], 16) * len(self.contents)) >> 16
-        table = pq.read_table(self.contents[bucket], filters=[("content_id", "=", digits)])
-        answer.files = table.to_pylist()
-        answer.found = answer.seen = bool(answer.files)
-        if why or not answer.found:
-            raw = bytes.fromhex(digits)
-            for path in (*self.decisions, *self.private):
-                hits = pq.read_table(path, filters=[("content_id", "=", raw)])
-                answer.decisions += hits.to_pylist()
-            answer.seen |= bool(answer.decisions)
+        answer = Answer(query, "content")
+        self._contents({0: (answer, digits)}, why)
         return answer
+
+    def _contents(self, asked: Mapping[int, tuple[Answer, str]], why: bool) -> None:
+        """Fill in answers by content; each table is read once, whatever number is asked for."""
+        buckets: dict[int, list[tuple[Answer, str]]] = {}
+        for answer, digits in asked.values():
+            buckets.setdefault((int(digits[:4], 16) * len(self.contents)) >> 16, []).append((answer, digits))
+        for bucket, wanted in sorted(buckets.items()):
+            table = pq.read_table(
+                self.contents[bucket], filters=[("content_id", "in", {digits for _, digits in wanted})]
+            )
+            rows: dict[str, list[dict[str, Any]]] = {}
+            for row in table.to_pylist():
+                rows.setdefault(row["content_id"], []).append(row)
+            for answer, digits in wanted:
+                answer.files = rows.get(digits, [])
+                answer.found = answer.seen = bool(answer.files)
+        open_: dict[bytes, list[Answer]] = {}
+        for answer, digits in asked.values():
+            if why or not answer.found:
+                open_.setdefault(bytes.fromhex(digits), []).append(answer)
+        if not open_:
+            return
+        ids = pa.array(list(open_), pa.binary(20))
+        for path, private in (
+            (path, table is self.private) for table in (self.decisions, self.private) for path in table
+        ):
+            hits = pq.read_table(path, filters=pc.is_in(pc.field("content_id"), ids))
+            for row in hits.to_pylist():
+                for answer in open_[row["content_id"]]:
+                    answer.decisions.append({**row, "private": True} if private else row)
+                    answer.seen = True
+                    answer.note = PRIVATE if private else answer.note
+
+
+PRIVATE = "What the opt-out list removed is private to the keeper of the build."
 
 
 def canonical_name(query: str) -> str:
-    """A repository name or URL, folded: scheme, credentials, github.com, `.git` and slashes at the end go."""
-    name = re.sub(r"^(?:[a-z+]+://|git@)(?:[^@/]*@)?", "", query.strip())
-    name = re.sub(r"^github\.com[/:]", "", name, flags=re.IGNORECASE)
+    """A repository's name from a URL, folded: scheme, credentials, port, github.com, `.git` and slashes at the end go;
+    `user@host:path` is a URL too."""
+    name = query.strip()
+    if SCHEME.match(name):
+        try:
+            parts = urlsplit(name)
+            name = f"{parts.hostname or ''}{parts.path}"
+        except ValueError:
+            pass
+    elif scp := SCP.fullmatch(name):
+        name = f"{scp[1]}/{scp[2]}"
+    name = re.sub(r"^(?:www\.)?github\.com/", "", name, flags=re.IGNORECASE)
     return name.rstrip("/").removesuffix(".git").rstrip("/").casefold()
+
+
+def valid(name: str) -> bool:
+    """Whether a name can be of a repository at all: not empty, and UTF-8."""
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def exists(query: str) -> bool:
+    try:
+        return os.path.exists(query)
+    except ValueError:
+        return False
+
+
+def of_origin(url: str, digits: str) -> bool:
+    """Whether an origin's SWHID is of this URL, with or without `.git` (it is the SHA-1 of the URL as it was visited)."""
+    return any(hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest() == digits for text in (url, f"{url}.git"))
 
 
 def files_below(folder: str) -> Iterator[str]:
