@@ -24,6 +24,7 @@ class Verification:
     bytes: int = 0
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    ledger: bool = False  # whether it was checked
 
 
 def finished(out: Path) -> Build:
@@ -61,6 +62,7 @@ def verify(out: Path) -> Verification:
     if description["complete"]:
         try:
             check_ledger(build)
+            found.ledger = True
         except InputError as error:
             found.problems.append(str(error))
     return found

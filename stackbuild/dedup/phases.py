@@ -24,8 +24,8 @@ import pyarrow.compute as pc
 
 from stackbuild.dedup.candidates import Numbers, candidate_pairs, join, pack, roots
 from stackbuild.dedup.clusters import id_values, sets_schema
-from stackbuild.dedup.near_duplicates import rank_values, scope_hashes
-from stackbuild.dedup.options import NearDedupOptions, Shingling
+from stackbuild.dedup.near_duplicates import near_duplicates, rank_values, scope_hashes
+from stackbuild.dedup.options import NearDedupOptions
 from stackbuild.dedup.shingles import Hashes, shingle_sets
 from stackbuild.dedup.signatures import band_keys, permutation_constants, sign_texts
 from stackbuild.errors import InputError
@@ -288,9 +288,12 @@ def _write_sets(task: Task, waiting: Sequence[pa.RecordBatch]) -> None:
             writer.write(table.take(pa.array(order[start : start + SET_ROWS])))
 
 
-def preload() -> None:
-    """Load the compiled kernels in the task server, so that its children share them."""
-    a, b = permutation_constants(0, 1)
-    signatures, _ = sign_texts(pa.array(["a b c"], pa.large_string()), Shingling(), a, b)
-    band_keys(signatures, np.zeros(1, np.uint64), 1, 1)
-    shingle_sets(pa.array(["a b c"], pa.large_string()), Shingling())
+def warm() -> None:
+    """Load the compiled kernels of all phases, so that no child does: three small files, two of them twins."""
+    words = " ".join(f"word{number}" for number in range(12))
+    texts = pa.array([words, f"{words} more", "other"], pa.large_string())
+    ids = pa.array([bytes([number] * 20) for number in range(3)], ID)
+    near_duplicates(pa.table({"content_id": ids, "text": texts}), options=NearDedupOptions())
+    parents = np.arange(2)
+    join(parents, parents[:1], parents[1:])
+    pack(roots(parents), 1)

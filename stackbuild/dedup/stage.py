@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from stackbuild.task import Task
 
 
-PRELOAD = ("stackbuild.dedup.phases:preload",)
-
-
 def _phase(module: str, function: str) -> Callable[[Task], None]:
     """A function of `phases` or `clusters`, which import numba and so are imported where they run."""
 
@@ -85,14 +82,19 @@ class NearDedup(Stage[NearDedupOptions]):
         """Which characters are letters is Python's Unicode version."""
         return {"unicode": unicodedata.unidata_version}
 
+    def warm(self) -> None:
+        from stackbuild.dedup.phases import warm
+
+        warm()
+
     def phases(self) -> Sequence[Phase]:
         language = ("language",) if self.options.scope == "language" else ()
         members = tuple(dict.fromkeys(("content_id", "text", "repo_name", "path", *self.options.survivor_columns)))
         return (
-            Phase("signatures", _phase("phases", "sign"), columns=("content_id", "text", *language), preload=PRELOAD),
+            Phase("signatures", _phase("phases", "sign"), columns=("content_id", "text", *language)),
             Phase("candidates", _phase("phases", "list_candidates"), tasks="buckets", reads=("bands",)),
             Phase("components", _phase("phases", "find_components"), tasks="one", reads=("pairs",)),
-            Phase("sets", _phase("phases", "make_sets"), reads=("members",), columns=members, preload=PRELOAD),
+            Phase("sets", _phase("phases", "make_sets"), reads=("members",), columns=members),
             Phase("solve", _phase("clusters", "solve_group"), tasks=groups_to_solve, reads=("groups", "edges", "sets")),
         )
 
