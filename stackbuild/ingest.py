@@ -24,7 +24,7 @@ from stackbuild.rows import id_array
 from stackbuild.shards import Attempt, ShardManifest, read_batches
 from stackbuild.sources.unit import Entry, File, Limits, Link, Origin, Unread
 from stackbuild.swhid import content_id as git_blob_id
-from stackbuild.tables import conform
+from stackbuild.tables import conform, in_order
 
 FLUSH_BYTES = 64 << 20
 FLUSH_FILES = 100_000
@@ -331,24 +331,19 @@ def run_contents(build: Build, rank: int) -> ShardManifest:
         batches = [conform(b, schema.CONTENTS) for b in read_batches(build.out, outputs, columns, rank, BUCKET)]
         with attempt.writer("contents", schema.CONTENTS) as writer:
             if batches:
-                table = pa.Table.from_batches(batches)
+                table = pa.Table.from_batches(batches).combine_chunks()
+                batches.clear()
                 ids = id_array(table["content_id"])
                 order = np.argsort(ids, kind="stable")
                 first = np.ones(len(order), bool)
                 first[1:] = ids[order][1:] != ids[order][:-1]
-                for part in sorted_slices(table, order[first]):
+                for part in in_order(table, order[first]):
                     writer.write(part)
         decisions = Decisions(attempt, "contents", build.plan.partitions)
         return attempt.commit(build.key(build.jobs[1], rank, {}), decisions.ledger, {})
     except BaseException:
         attempt.discard()
         raise
-
-
-def sorted_slices(table: pa.Table, order: np.ndarray[Any, Any], rows: int = 4_096) -> Iterator[pa.Table]:
-    """The rows in an order, some thousand at a time, so that a second copy of the bytes never stands whole in memory."""
-    for start in range(0, len(order), rows):
-        yield table.take(pa.array(order[start : start + rows]))
 
 
 def run_occurrences(build: Build, rank: int) -> ShardManifest:

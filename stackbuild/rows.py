@@ -87,7 +87,8 @@ class Rows:
         table, keep, sizes = self._metadata(list(needed))
         for start, stop, content in self._content_slices(table) if with_content else _even_slices(len(keep)):
             rows = np.flatnonzero(keep[start:stop])
-            batch = _one_batch(table.slice(start, stop - start).take(pa.array(rows)))
+            here = table.slice(start, stop - start)
+            batch = _one_batch(here if len(rows) == stop - start else here.take(pa.array(rows)))
             if content is not None:
                 batch = with_columns(
                     batch, {"content": content if len(rows) == stop - start else content.take(pa.array(rows))}

@@ -349,7 +349,8 @@ def read_batches(
         with open_parquet(out, output) as file:
             wanted = list(range(file.num_row_groups)) if group is None else row_groups_of(file, group_by, group)
             if between is not None:
-                wanted = [index for index in wanted if may_hold(file, index, *between)]
+                leaf = leaf_of(file, between[0])
+                wanted = [index for index in wanted if may_hold(file, index, leaf, *between[1:])]
             for index in wanted:
                 table = read_row_group(out, output, file, index, columns)
                 yield from table.combine_chunks().to_batches()
@@ -367,27 +368,31 @@ def read_row_group(
 
 def row_groups_of(file: pq.ParquetFile, column: str, value: int) -> list[int]:
     """The row groups of this value of the column; each holds one value alone, as `TableWriter` writes them."""
-    found = []
+    found, index = [], leaf_of(file, column)
     for group in range(file.num_row_groups):
-        statistics = statistics_of(file, group, column)
-        if statistics is None or statistics.min != statistics.max:
+        ends = ends_of(file, group, index)
+        if ends is None or ends[0] != ends[1]:
             raise InputError(f"Row group {group} holds several values of {column}; it was not written in groups of it.")
-        if statistics.min == value:
+        if ends[0] == value:
             found.append(group)
     return found
 
 
-def may_hold(file: pq.ParquetFile, group: int, column: str, first: str, last: str) -> bool:
-    """Whether a row group's statistics leave room for a value from first to last."""
-    statistics = statistics_of(file, group, column)
-    return statistics is None or not (statistics.max < first or statistics.min > last)
+def may_hold(file: pq.ParquetFile, group: int, index: int, first: str, last: str) -> bool:
+    """Whether a row group's statistics of a leaf column leave room for a value from first to last."""
+    ends = ends_of(file, group, index)
+    return ends is None or not (ends[1] < first or ends[0] > last)
 
 
-def statistics_of(file: pq.ParquetFile, group: int, column: str) -> Any:
-    """The statistics of a column in a row group, None without both ends."""
-    names = [file.schema.column(leaf).path for leaf in range(len(file.schema))]
-    statistics = file.metadata.row_group(group).column(names.index(column)).statistics
-    return statistics if statistics is not None and statistics.has_min_max else None
+def leaf_of(file: pq.ParquetFile, column: str) -> int:
+    """The number of a flat column among a file's leaves."""
+    return next(leaf for leaf in range(len(file.schema)) if file.schema.column(leaf).path == column)
+
+
+def ends_of(file: pq.ParquetFile, group: int, index: int) -> tuple[Any, Any] | None:
+    """The smallest and the largest value of a leaf column in a row group, None if its statistics do not say."""
+    statistics = file.metadata.row_group(group).column(index).statistics
+    return (statistics.min, statistics.max) if statistics is not None and statistics.has_min_max else None
 
 
 def read_table(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 ROW_GROUP_ROWS = 65_536
+SLICE_ROWS = 4_096
 ROW_GROUP_BYTES = 16 << 20  # of the heavy column; a batch in memory is about this large
 HEAVY = ("content", "text")
 NO_DICTIONARY = {"content", "text", "content_id", "blob_id", "path_bytes", "path", "signature", "hashes"}
@@ -215,6 +217,19 @@ class TableWriter:
             self.close()
         else:
             self.abort()
+
+
+def in_order(table: pa.Table, order: npt.NDArray[np.int64] | pa.Array, rows: int = SLICE_ROWS) -> Iterator[pa.Table]:
+    """The rows of a table of one chunk in an order, some thousand at a time, so that a sorted copy of heavy columns never
+    stands whole in memory.
+
+    The chunk is asked for because a take from several puts them together first, all of them for every slice.
+    """
+    if any(column.num_chunks > 1 for column in table.columns):
+        raise ValueError("combine the table's chunks first")
+    indices = order if isinstance(order, pa.Array) else pa.array(order)
+    for start in range(0, len(indices), rows):
+        yield table.take(indices.slice(start, rows))
 
 
 def with_suppressed(action: Any) -> None:

@@ -30,6 +30,7 @@ from stackbuild.dedup.shingles import Hashes, shingle_sets
 from stackbuild.dedup.signatures import band_keys, permutation_constants, sign_texts
 from stackbuild.errors import InputError
 from stackbuild.schema import ID
+from stackbuild.tables import in_order
 
 if TYPE_CHECKING:
     from stackbuild.task import Task
@@ -281,11 +282,11 @@ def _set_rows(rows: pa.RecordBatch, members: pa.Table, options: NearDedupOptions
 
 def _write_sets(task: Task, waiting: Sequence[pa.RecordBatch]) -> None:
     schema = sets_schema(task.options)
-    table = pa.Table.from_batches(waiting, schema)
+    table = pa.Table.from_batches(waiting, schema).combine_chunks()
     order = np.argsort(np.asarray(table["group"]), kind="stable")
     with task.writer("sets", schema, group_by="group", row_group_rows=SET_ROWS) as writer:
-        for start in range(0, len(order), SET_ROWS):
-            writer.write(table.take(pa.array(order[start : start + SET_ROWS])))
+        for part in in_order(table, order, SET_ROWS):
+            writer.write(part)
 
 
 def warm() -> None:

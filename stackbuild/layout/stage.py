@@ -23,7 +23,7 @@ from stackbuild.layout.manifest_rows import MANIFEST, manifest_rows
 from stackbuild.layout.options import LayoutOptions, cut_by_owner
 from stackbuild.schema import CLUSTERS, DATASET, DECISIONS, ORIGINS
 from stackbuild.stage import Phase, PhaseOutputs, Stage
-from stackbuild.tables import conform
+from stackbuild.tables import conform, in_order
 from stackbuild.task import Task
 
 RUN = pa.schema(
@@ -104,11 +104,12 @@ class Layout(Stage[LayoutOptions]):
             with pointing as pointer, task.writer("contents", CONTENT_INDEX, release=True, compression_level=3) as ids:
                 if not tables:
                     return
-                table = pa.concat_tables(tables)
+                table = pa.concat_tables(tables).combine_chunks()
+                tables.clear()
                 in_runs = ("language_key", "language", *DATASET_ORDER)
                 order = pc.sort_indices(table, [(name, "ascending") for name in in_runs])
-                for start in range(0, len(order), 4_096):
-                    run.write(table.take(order[start : start + 4_096]))
+                for part in in_order(table, order):
+                    run.write(part)
                 narrow = table.drop_columns(["content"])
                 by_owner = [
                     ("owner_bucket", "ascending"),
@@ -153,17 +154,18 @@ class Layout(Stage[LayoutOptions]):
             mask = pc.and_(pc.greater_equal(owner, first), pc.less_equal(owner, last))
             mask = pc.and_(mask, pc.equal(batch.column("language"), language))
             batches.append(batch if pc.all(mask).as_py() else batch.filter(mask))
-        table = pa.Table.from_batches(batches, RUN)
+        table = pa.Table.from_batches(batches, RUN).combine_chunks()
+        batches.clear()
         order = pc.sort_indices(table, [(name, "ascending") for name in DATASET_ORDER])
+        written = 0
         writer = task.writer(
             "dataset", DATASET, release=True, compression_level=3, row_group_bytes=self.options.row_group_bytes
         )
-        with writer:
-            for start in range(0, len(order), 4_096):
-                writer.write(table.take(order[start : start + 4_096]).select(DATASET.names))
-        with task.writer("manifest", MANIFEST, release=True, compression_level=3) as rows:
-            for start in range(0, len(order), 4_096):
-                rows.write(manifest_rows(table.take(order[start : start + 4_096]), start))
+        with writer, task.writer("manifest", MANIFEST, release=True, compression_level=3) as rows:
+            for part in in_order(table, order):
+                writer.write(part.select(DATASET.names))
+                rows.write(manifest_rows(part, written))
+                written += part.num_rows
         task.stats.update(
             task.params, files=table.num_rows, bytes=int(pc.sum(pc.binary_length(table["content"])).as_py() or 0)
         )

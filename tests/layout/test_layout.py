@@ -19,7 +19,7 @@ from stackbuild.launch import check_ledger
 from stackbuild.layout.columns import REPOS, repositories
 from stackbuild.layout.options import cut_by_owner
 from stackbuild.layout.stage import Layout
-from stackbuild.shards import Attempt, Ledger, file_sha256, may_hold, open_parquet, read_batches
+from stackbuild.shards import Attempt, Ledger, file_sha256, leaf_of, may_hold, open_parquet, read_batches
 from stackbuild.stage import Options, Stage
 from stackbuild.tables import TableWriter
 from stackbuild.task import Task
@@ -73,7 +73,7 @@ def test_row_groups_are_passed_over_only_if_they_hold_nothing_of_a_range(
     ]
     assert read == [owner for owner in rows if first <= owner <= last]
     with open_parquet(out, shard.table("t")[0]) as file:
-        assert not may_hold(file, 0, "owner", rows[min(4, len(rows) - 1)] + "z\U0001f601", "\U0001f602")
+        assert not may_hold(file, 0, leaf_of(file, "owner"), rows[min(4, len(rows) - 1)] + "z\U0001f601", "\U0001f602")
 
 
 # ---------------------------------------------------------------- cuts
