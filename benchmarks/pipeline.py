@@ -4,8 +4,8 @@
 
 The input (columns text, path, repo) is read through the `parquet` source with the default recipe's stages; every licence class is
 kept, so that later stages have work. CPU is that of the whole process tree; the figure is over the tasks alone, and what driver and
-task server take (imports, ScanCode's index, compiled kernels) is shown apart. Memory is the largest resident set of a task of the
-jobs that do not share ScanCode's index.
+task server take (imports, ScanCode's index, compiled kernels) is shown apart. Memory is the largest of any task beyond what it
+shares with the task server (ScanCode's index, libraries), and what the largest server shares.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any
 
 GOAL = 15.0
 MUST = 8.0
+MEMORY_MB = 600
 RECIPE = """
 name = "benchmark"
 extends = "default.toml"
@@ -63,7 +64,8 @@ def one(files: list[str], workers: int) -> dict[str, Any]:
         "bytes": json.loads(done.stdout)["funnel"][0]["bytes_in"],
         "tree": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
         "jobs": {name: e["cpu"] for name, e in jobs.items()},
-        "memory": max(e["memory"] for name, e in jobs.items() if not name.endswith(".detect")),
+        "private": max(e["private"] for e in jobs.values()),
+        "shared": max(e["memory"] - e["private"] for e in jobs.values()),
     }
 
 
@@ -89,7 +91,8 @@ def main() -> None:
         "must": MUST,
         "whole_tree": round(size / tree, 2),
         "startup_cpu_seconds": round(tree - tasks, 2),
-        "task_memory_mb": round(max(run["memory"] for run in runs) / 1e6),
+        "private_memory_mb": round(max(run["private"] for run in runs) / 1e6),
+        "shared_memory_mb": round(max(run["shared"] for run in runs) / 1e6),
         "versions": {name: metadata.version(name) for name in ("stackbuild", "pyarrow", "numba", "enry-python")},
         "input": {"files": len(asked.files), "mb": round(size, 1)},
     }
@@ -99,7 +102,10 @@ def main() -> None:
     print(
         f"{size:,.1f} MB: {result['ours']} MB/CPU-s over tasks (must {MUST}, goal {GOAL}), {result['whole_tree']} with start-up"
     )
-    print(f"start-up {result['startup_cpu_seconds']} CPU-s; largest task {result['task_memory_mb']} MB")
+    print(
+        f"start-up {result['startup_cpu_seconds']} CPU-s; own memory of the largest task "
+        f"{result['private_memory_mb']} MB (must be below {MEMORY_MB}), shared once {result['shared_memory_mb']} MB"
+    )
     shares = {name: statistics.median(run["jobs"][name] for run in runs) for name in runs[0]["jobs"]}
     for name, cpu in sorted(shares.items(), key=lambda item: -item[1]):
         print(f"  {cpu / tasks:6.1%}  {cpu:7.2f} CPU-s  {name}")

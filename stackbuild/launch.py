@@ -57,6 +57,7 @@ class JobReport:
     ran: int = 0
     cpu: float = 0.0  # seconds, of all tries
     memory: int = 0  # bytes, largest resident set of a task
+    private: int = 0  # bytes of it that were not shared with the task server, largest
     wall: float = 0.0
 
 
@@ -266,6 +267,7 @@ class Launch:
             ran=report.ran,
             cpu=round(report.cpu, 3),
             memory=report.memory,
+            private=report.private,
             wall=round(report.wall, 3),
         )
         return report
@@ -284,6 +286,7 @@ class Launch:
         def ended(answer: dict[str, Any]) -> None:
             report.cpu += answer["cpu"]
             report.memory = max(report.memory, answer["memory"])
+            report.private = max(report.private, answer["private"])
             if answer["status"] == 0:
                 report.ran += 1
                 self.progress.task(job.name)
@@ -294,6 +297,7 @@ class Launch:
                 status=answer["status"],
                 cpu=round(answer["cpu"], 3),
                 memory=answer["memory"],
+                private=answer["private"],
             )
 
         executor.on_end = ended

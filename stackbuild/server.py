@@ -3,7 +3,8 @@
 A killed child is seen, a task costs milliseconds to start, and a large index (ScanCode's) is shared by all children. The
 server has one thread and never imports enry, whose Go runtime does not survive a fork. It speaks JSON lines: on its standard
 input `{"job": NAME}` and `{"run": RANK, "params": {}, "isolate": false, "log": PATH}`, on its standard output
-`{"ended": RANK, "status": 0, "cpu": SECONDS, "memory": BYTES}`. It ends, with its children, when its input closes.
+`{"ended": RANK, "status": 0, "cpu": SECONDS, "memory": BYTES, "private": BYTES}` (the
+largest resident set of the child, and what of it is not shared with the server). It ends, with its children, when its input closes.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ class Server:
     def __init__(self, build: Any):
         self.build = build
         self.job: Any = None
-        self.children: dict[int, int] = {}
+        self.children: dict[
+            int, tuple[int, int]
+        ] = {}  # by process: the task, and the server's resident bytes at its fork
         self._preloaded: set[str] = set()
         self._answers = os.dup(1)  # children and libraries may print; answers have a descriptor of their own
         os.dup2(2, 1)
@@ -115,9 +118,10 @@ class Server:
         gc.freeze()
 
     def fork(self, message: dict[str, Any]) -> None:
+        shared = resident()
         pid = os.fork()
         if pid:
-            self.children[pid] = message["run"]
+            self.children[pid] = (message["run"], shared)
             return
         status = 70
         try:
@@ -141,19 +145,26 @@ class Server:
                 return
             if not pid:
                 return
-            rank = self.children.pop(pid)
+            rank, shared = self.children.pop(pid)
             code = os.waitstatus_to_exitcode(status)
             answer = {
                 "ended": rank,
                 "status": code,
                 "cpu": usage.ru_utime + usage.ru_stime,
                 "memory": usage.ru_maxrss * 1024,
+                "private": max(0, usage.ru_maxrss * 1024 - shared),
             }
             os.write(self._answers, json.dumps(answer).encode() + b"\n")
 
     def stop(self) -> None:
         for pid in self.children:
             os.kill(pid, signal.SIGKILL)
+
+
+def resident() -> int:
+    """Bytes of this process's resident set; a child begins with these pages, and shares those that neither writes to."""
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def run_child(build: Any, job: Any, message: dict[str, Any]) -> int:

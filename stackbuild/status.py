@@ -81,6 +81,7 @@ class JobStatus:
     state: str = "waiting"  # waiting, running, done, failed, stopped
     cpu: float = 0.0
     memory: int = 0
+    private: int = 0
     wall: float = 0.0
     started: float = 0.0
 
@@ -126,6 +127,7 @@ def status_of(out: Path) -> BuildStatus:
             job = jobs[event["job"]]
             job.cpu += event["cpu"]
             job.memory = max(job.memory, event["memory"])
+            job.private = max(job.private, event.get("private", 0))
             key = (event["job"], event["rank"])
             if event["status"] == 0:
                 job.ran += 1

@@ -40,7 +40,7 @@ def view(out: Path, status: BuildStatus) -> Group:
     """A table of jobs, the failures, and what to do next."""
     table = Table(title=f"{out}: {status.state}", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("job", no_wrap=True)
-    for name in ("tasks", "cached", "ran", "failed", "CPU s", "MB", "wall s"):
+    for name in ("tasks", "cached", "ran", "failed", "CPU s", "own MB", "wall s"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("state")
     for job in status.jobs:
@@ -51,7 +51,7 @@ def view(out: Path, status: BuildStatus) -> Group:
             job.ran,
             job.failed or "",
             f"{job.cpu:.1f}",
-            f"{job.memory / 1e6:.0f}",
+            f"{job.private / 1e6:.0f}",
             f"{wall:.1f}",
             job.state,
         )
