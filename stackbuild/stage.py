@@ -27,11 +27,9 @@ Space = Literal["occurrence", "file"]
 
 
 class Options(BaseModel):
-    """Options of a stage: the recipe's table of its name, validated; unknown keys are refused.
+    """Options of a stage: the recipe's table of its name, validated; unknown keys are refused."""
 
-    `files`: options that may name a file; where it lies does not count, what it says must be in `Stage.key`.
-    """
-
+    # Options that may name a file: where it lies does not count, what it says must be in `Stage.key`.
     files: ClassVar[tuple[str, ...]] = ()
     model_config = ConfigDict(extra="forbid", frozen=True)
 
