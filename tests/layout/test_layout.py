@@ -25,7 +25,7 @@ from stackbuild.tables import TableWriter
 from stackbuild.task import Task
 from tests.test_build import run
 from tests.test_reuse import in_process
-from tests.worlds import light
+from tests.worlds import light, world
 
 OWNERS = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.integers(0, 500), min_size=1, max_size=60)
 GROUPED = pa.schema([pa.field("group", pa.uint16()), pa.field("owner", pa.string())])
@@ -205,3 +205,20 @@ def test_a_file_that_the_layout_loses_fails_the_build(tmp_path: Path, monkeypatc
     )
     with pytest.raises(InputError, match="20 files were kept"):
         check_ledger(build)
+
+
+def test_the_clusters_of_two_passes_over_near_duplicates_are_both_released(tmp_path: Path) -> None:
+    root = world(tmp_path / "world", repos=3, files=3)
+    functions = [f"def first{n}(a, b):\n    total = a * {n} + b\n    return total - {n}\n" for n in range(40)]
+    for repo, changed in (("repo0", 0), ("repo1", 5)):  # of forty functions five differ: about 0.75 alike
+        (root / repo / "alike.py").write_text("\n".join(functions[changed:] + [f[::-1] for f in functions[:changed]]))
+    stages = ["opt_out", "exact_dedup", "decode", "languages", "signals", "near_dedup:strict", "near_dedup"]
+    survivor = ["-revision_date"]
+    options = {"near_dedup:strict": {"threshold": 0.95, "survivor": survivor}}
+    out = tmp_path / "out"
+    result = run(light(root, stages=stages, stage=options, near_dedup={"threshold": 0.5, "survivor": survivor}), out)
+    ledgers = dict(check_ledger(result.build))
+    dropped = [ledgers[name].dropped for name in ("near_dedup:strict", "near_dedup")]
+    rows = [row for path in (out / "clusters").glob("*.parquet") for row in pq.read_table(path).to_pylist()]
+    assert sum(not row["kept"] for row in rows) == sum(dropped)
+    assert all(dropped), dropped
