@@ -6,14 +6,12 @@ content. The answer names what is kept and, for what is not, the stage, rule, va
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,15 +19,16 @@ import pyarrow.parquet as pq
 
 from stackbuild.errors import InputError
 from stackbuild.hashing import owner_bucket, owner_of
+from stackbuild.opt_out.origins import GITHUB, origin_digests
+from stackbuild.sources.git_scan import canonical_url, name_of_url
 from stackbuild.swhid import content_id
 
 HEX_ID = re.compile(r"[0-9a-fA-F]{40}")
-SWHID = re.compile(r"swh:1:(cnt|dir|rev|rel|snp|ori):([0-9a-fA-F]{40})(;.*)?", re.DOTALL)
-SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-SCP = re.compile(r"(?:[^@/:\s]+@)?([A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+):(?!/)(\S+)")
+SWHID = re.compile(r"swh:1:(cnt|dir|rev|rel|snp|ori):([0-9a-f]{40})(;.*)?", re.DOTALL | re.IGNORECASE)
 PLACES = ("/", "./", "../", "~")  # what a query that means a file or folder begins with, whatever the index knows
 ID_COLUMNS = {"dir": "directory_id", "rev": "revision_id", "snp": "snapshot_id"}
 LARGEST_FILE = 1 << 30
+PRIVATE = "What the opt-out list removed is private to the keeper of the build."
 
 
 @dataclass
@@ -54,33 +53,37 @@ class Lookup:
 
     def __init__(self, out: Path):
         self.out = out
-        self.names = sorted((out / "index").glob("names-*.parquet"))
-        self.contents = sorted((out / "index").glob("contents-*.parquet"))
-        self.decisions = sorted((out / "decisions").glob("*.parquet"))
-        self.private = sorted((out / "private").glob("decisions-*.parquet"))
+        self.names = parts(out / "index", "names")
+        self.contents = parts(out / "index", "contents")
+        self.decisions = parts(out / "decisions", "part")
+        self.private = parts(out / "private", "decisions")
         if not self.names or not self.contents:
             raise InputError(
                 f'{out} has no index: add "index" to the outputs of its recipe and build again, '
                 "or name the output folder of a finished build."
             )
+        if any(len(table) not in (0, len(self.names)) for table in (self.decisions, self.private)):
+            raise InputError(f"index, decisions and private of {out} are of different builds; run the build again.")
+        if not all(os.access(path, os.R_OK) for path in self.private):
+            self.private = []  # kept from us: who asks is not the keeper
 
     def ask(self, query: str, why: bool = False) -> list[Answer]:
         """Answer one query; a folder gives an answer for each file in it."""
         if match := SWHID.fullmatch(query):
-            kind, digits = match[1], match[2].lower()
+            kind, digits = match[1].lower(), match[2].lower()
             if kind == "cnt":
                 return [self.by_content(query, digits, why)]
             if kind == "ori":
                 return [self.by_origin(query, digits, why)]
             return [self.by_id(query, ID_COLUMNS.get(kind, "revision_id"), digits, why)]
-        if query.startswith("swh:"):
+        if query[:4].lower() == "swh:":
             return [Answer(query, "SWHID", note="this is no SWHID: swh:1:, cnt, dir, rev, rel, snp or ori, 40 digits")]
         if HEX_ID.fullmatch(query):
             digits = query.lower()
             answer = self.by_content(query, digits, why)
             return [answer if answer.seen else self.by_id(query, "revision_id", digits, why)]
         if query.startswith(PLACES) or query in (".", ".."):
-            return self.by_place(os.path.expanduser(query), why)
+            return self.by_place(query, why)
         answer = self.by_name(query, why)
         if not exists(query):
             return [answer]
@@ -92,19 +95,19 @@ class Lookup:
     # ---- repositories
 
     def by_name(self, query: str, why: bool) -> Answer:
-        """An owner, or a repository: as it is called in the tables, or as a URL."""
+        """An owner, or a repository: as it is called in the tables, or by a URL."""
         answer = Answer(query, "owner" if "/" not in query else "repository")
-        for name in dict.fromkeys((query.strip().casefold(), canonical_name(query))):
-            if not valid(name):
-                continue
-            places = [("name" if "/" in name else "owner", name, owner_bucket(name, len(self.names)))]
-            if owner_of(f"{name}/_") == name and "/" in name:  # host/owner
-                places.append(("owner", name, owner_bucket(f"{name}/_", len(self.names))))
-            for column, wanted, bucket in places:
-                table = pq.read_table(self.names[bucket])
-                self._repositories(answer, table.filter(pc.equal(table[column], wanted)), why, bucket)
-                if not answer.seen:
-                    self._opted_out(answer, column, wanted, bucket)
+        for name in filter(valid, dict.fromkeys((query.strip().casefold(), canonical_name(query)))):
+            places = [("name" if "/" in name else "owner", name)]
+            if "/" in name and owner_of(f"{name}/_") == name:  # host/owner
+                places.append(("owner", name))
+            for column, wanted in places:
+                bucket = owner_bucket(name if column == "name" else f"{name}/_", len(self.names))
+                rows = read(self.names[bucket], pc.field(column) == wanted).to_pylist()
+                self._repositories(answer, rows, why, bucket)
+                if why or not rows:
+                    fold: Callable[[str], str] = owner_of if column == "owner" else str.casefold
+                    self._private(answer, bucket, fold, {wanted})
                 if answer.seen:
                     answer.kind = "repository" if column == "name" else "owner"
                     return answer
@@ -112,58 +115,58 @@ class Lookup:
 
     def by_id(self, query: str, column: str, digits: str, why: bool) -> Answer:
         """A revision, directory or snapshot."""
-        answer = Answer(query, column.removesuffix("_id"))
-        for bucket, path in enumerate(self.names):
-            table = pq.read_table(path)
-            values = pc.fill_null(table[column], "")
-            self._repositories(
-                answer, table.filter(pc.or_(pc.equal(values, digits), pc.ends_with(values, f":{digits}"))), why, bucket
-            )
-        return answer
+        is_it = (pc.field(column) == digits) | pc.ends_with(pc.field(column), pattern=f":{digits}")
+        return self._everywhere(Answer(query, column.removesuffix("_id")), is_it, why)
 
     def by_origin(self, query: str, digits: str, why: bool) -> Answer:
-        """An origin by the SHA-1 of its URL."""
-        answer = Answer(query, "origin")
+        """An origin by the SHA-1 of its URL, in any of the URL's common spellings."""
+        known = {
+            url
+            for path in self.names
+            for url in pc.unique(read(path, columns=["repo_url"])["repo_url"]).to_pylist()
+            if url
+        }
+        urls = pa.array(sorted(url for url in known if digits in origin_digests(url)), pa.string())
+        return self._everywhere(Answer(query, "origin"), pc.is_in(pc.field("repo_url"), value_set=urls), why)
+
+    def _everywhere(self, answer: Answer, is_it: pc.Expression, why: bool) -> Answer:
+        """Fill in an answer from every bucket."""
         for bucket, path in enumerate(self.names):
-            table = pq.read_table(path)
-            urls = [url for url in pc.unique(table["repo_url"]).to_pylist() if url and of_origin(url, digits)]
-            self._repositories(
-                answer, table.filter(pc.is_in(table["repo_url"], value_set=pa.array(urls, pa.string()))), why, bucket
-            )
+            rows = read(path, is_it).to_pylist()
+            self._repositories(answer, rows, why, bucket)
+            if why and rows:
+                self._private(answer, bucket, str, {row["repo_name"] for row in rows})
         return answer
 
-    def _repositories(self, answer: Answer, table: pa.Table, why: bool, bucket: int) -> None:
-        rows = table.to_pylist()
+    def _repositories(self, answer: Answer, rows: list[dict[str, Any]], why: bool, bucket: int) -> None:
         answer.repositories += rows
         answer.seen |= bool(rows)
         answer.found |= any(row["kept"] for row in rows)
-        if why and rows:
-            names = pa.array(sorted({row["repo_name"] for row in rows}))
-            decisions = pq.read_table(self.decisions[bucket])
-            answer.decisions += decisions.filter(pc.is_in(decisions["repo_name"], value_set=names)).to_pylist()
-            for row in self._private(bucket):
-                if row["repo_name"] in {name.as_py() for name in names}:
-                    answer.decisions.append(row)
-                    answer.note = PRIVATE
+        if why and rows and not self.decisions:
+            answer.note = f"{self.out} has no decisions: only the counts by rule are known."
+        elif why and rows:
+            names = pa.array(sorted({row["repo_name"] for row in rows}), pa.string())
+            is_of = pc.is_in(pc.field("repo_name"), value_set=names)
+            answer.decisions += read(self.decisions[bucket], is_of).to_pylist()
 
-    def _private(self, bucket: int) -> list[dict[str, Any]]:
-        """The private decisions of a bucket: only the keeper of the build has them."""
+    def _private(self, answer: Answer, bucket: int, fold: Callable[[str], str], wanted: set[str]) -> None:
+        """Add what left so that nobody is told, of repositories whose folded name is wanted; only the keeper has it."""
         if not self.private:
-            return []
-        return [{**row, "private": True} for row in pq.read_table(self.private[bucket]).to_pylist()]
-
-    def _opted_out(self, answer: Answer, column: str, wanted: str, bucket: int) -> None:
-        """What left so that nobody is told."""
-        fold = owner_of if column == "owner" else str.casefold
-        if hits := [row for row in self._private(bucket) if fold(row["repo_name"]) == wanted]:
+            return
+        table = read(self.private[bucket])
+        names = [name for name in pc.unique(table["repo_name"]).to_pylist() if fold(name) in wanted]
+        hits = table.filter(pc.is_in(table["repo_name"], value_set=pa.array(names, pa.string()))).to_pylist()
+        if hits:
             answer.seen = True
-            answer.decisions += hits
+            answer.decisions += [{**row, "private": True} for row in hits]
             answer.note = PRIVATE
 
     # ---- contents
 
     def by_place(self, place: str, why: bool) -> list[Answer]:
         """A file on this machine by its bytes, or every file below a folder."""
+        if place.startswith("~") and valid(place):
+            place = os.path.expanduser(place)
         if not exists(place):
             return [Answer(place, "file", note="there is no such file or folder here")]
         paths = [place] if os.path.isfile(place) else list(files_below(place))
@@ -194,9 +197,8 @@ class Lookup:
         for answer, digits in asked.values():
             buckets.setdefault((int(digits[:4], 16) * len(self.contents)) >> 16, []).append((answer, digits))
         for bucket, wanted in sorted(buckets.items()):
-            table = pq.read_table(
-                self.contents[bucket], filters=[("content_id", "in", {digits for _, digits in wanted})]
-            )
+            ids = pa.array(sorted({digits for _, digits in wanted}), pa.string())
+            table = read(self.contents[bucket], pc.is_in(pc.field("content_id"), value_set=ids))
             rows: dict[str, list[dict[str, Any]]] = {}
             for row in table.to_pylist():
                 rows.setdefault(row["content_id"], []).append(row)
@@ -209,11 +211,11 @@ class Lookup:
                 open_.setdefault(bytes.fromhex(digits), []).append(answer)
         if not open_:
             return
-        ids = pa.array(list(open_), pa.binary(20))
+        binary_ids = pa.array(list(open_), pa.binary(20))
         for path, private in (
             (path, table is self.private) for table in (self.decisions, self.private) for path in table
         ):
-            hits = pq.read_table(path, filters=pc.is_in(pc.field("content_id"), ids))
+            hits = read(path, pc.is_in(pc.field("content_id"), value_set=binary_ids))
             for row in hits.to_pylist():
                 for answer in open_[row["content_id"]]:
                     answer.decisions.append({**row, "private": True} if private else row)
@@ -221,43 +223,56 @@ class Lookup:
                     answer.note = PRIVATE if private else answer.note
 
 
-PRIVATE = "What the opt-out list removed is private to the keeper of the build."
-
-
 def canonical_name(query: str) -> str:
-    """A repository's name from a URL, folded: scheme, credentials, port, github.com, `.git` and slashes at the end go;
-    `user@host:path` is a URL too."""
+    """The folded name that sources give to what a query names: an URL, `user@host:path`, `host/path` or a name.
+
+    A page within a repository, as a browser shows it, names the repository.
+    """
     name = query.strip()
-    if SCHEME.match(name):
-        try:
-            parts = urlsplit(name)
-            name = f"{parts.hostname or ''}{parts.path}"
-        except ValueError:
-            pass
-    elif scp := SCP.fullmatch(name):
-        name = f"{scp[1]}/{scp[2]}"
-    name = re.sub(r"^(?:www\.)?github\.com/", "", name, flags=re.IGNORECASE)
-    return name.rstrip("/").removesuffix(".git").rstrip("/").casefold()
+    url = canonical_url(name)
+    if url is None and "." in name.split("/", 1)[0] and "/" in name:
+        url = canonical_url(f"https://{name}")
+    if url is None:
+        return name.rstrip("/").removesuffix(".git").rstrip("/").casefold()
+    name = name_of_url(url).casefold().split("/-/", 1)[0]
+    if name.startswith(f"{GITHUB}/"):  # an owner, or more than owner/repo
+        name = "/".join(name.split("/")[1:3])
+    return name
+
+
+def parts(folder: Path, stem: str) -> list[Path]:
+    """The files of a published table in order, none if it is not there; InputError if some of them are wanting."""
+    found = sorted(folder.glob(f"{stem}-*-of-*.parquet"))
+    if [path.name for path in found] != [f"{stem}-{k:05d}-of-{len(found):05d}.parquet" for k in range(len(found))]:
+        raise InputError(f"Some of the files {folder / stem}-*.parquet are missing or too many; run the build again.")
+    return found
+
+
+def read(path: Path, filters: pc.Expression | None = None, columns: list[str] | None = None) -> pa.Table:
+    """The rows of a file for which an expression is true; InputError if it is torn or has other columns."""
+    try:
+        return pq.read_table(path, columns=columns, filters=filters)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{path} cannot be read ({reason}). `stackbuild verify` tells what else is damaged; run the build again."
+        ) from error
 
 
 def valid(name: str) -> bool:
-    """Whether a name can be of a repository at all: not empty, and UTF-8."""
+    """Whether a text can name anything at all: not empty, UTF-8, without a NUL."""
     try:
-        return bool(name.encode())
+        return bool(name.encode()) and "\0" not in name
     except UnicodeEncodeError:
         return False
 
 
 def exists(query: str) -> bool:
+    """Whether there is such a file or folder here; any text may be asked for."""
     try:
         return os.path.exists(query)
     except ValueError:
         return False
-
-
-def of_origin(url: str, digits: str) -> bool:
-    """Whether an origin's SWHID is of this URL, with or without `.git` (it is the SHA-1 of the URL as it was visited)."""
-    return any(hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest() == digits for text in (url, f"{url}.git"))
 
 
 def files_below(folder: str) -> Iterator[str]:
