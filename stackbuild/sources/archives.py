@@ -37,6 +37,7 @@ from stackbuild.sources.unit import (
     SourceOptions,
     Unit,
     Unread,
+    left_out,
 )
 from stackbuild.swhid import EXECUTABLE_MODE, FILE_MODE, SYMLINK_MODE, TreeBuilder, content_id, hasher
 
@@ -68,7 +69,7 @@ class ArchiveSource:
         """One unit for each archive, sorted by key; InputError if there is none."""
         units: dict[str, Unit] = {}
         skipped: list[Skipped] = []
-        found = list(find(options.paths, skipped))
+        found = list(find(options.paths, skipped, context.leave_out))
         for done, path in enumerate(found, start=1):
             try:
                 sha256, size = sha256_of(path)
@@ -101,23 +102,47 @@ class ArchiveSource:
 SOURCE = ArchiveSource()
 
 
-def find(paths: tuple[str, ...], skipped: list[Skipped]) -> Iterator[Path]:
+def find(paths: tuple[str, ...], skipped: list[Skipped], leave_out: tuple[str, ...] = ()) -> Iterator[Path]:
     """Each archive once, in order of path: named, matched by a glob, or in a folder under a known suffix."""
     found: dict[str, Path] = {}
+    for match, below in matched(paths, skipped, leave_out):
+        for path in (match,) if below is None else below:
+            if below is None or path.lower().endswith(SUFFIXES):
+                if os.path.isfile(path):
+                    found[os.path.realpath(path)] = Path(path)
+                else:
+                    skipped.append(Skipped(path, "is no regular file"))
+    yield from sorted(found.values())
+
+
+def matched(
+    paths: tuple[str, ...], skipped: list[Skipped], leave_out: tuple[str, ...]
+) -> Iterator[tuple[str, Iterator[str] | None]]:
+    """(what a path or a glob stands for, None), or for a folder (it, all below it that is no folder).
+
+    What a glob matches in a folder to leave out is not there; InputError for a path that is named and lies in one.
+    """
     for pattern in paths:
         expanded = os.path.expanduser(pattern)
-        matches = [expanded] if os.path.lexists(expanded) else glob.glob(expanded, recursive=True)
+        named = os.path.lexists(expanded)
+        matches = [expanded] if named else glob.glob(expanded, recursive=True)
         if not matches:
             skipped.append(Skipped(pattern, "there is no such file or folder"))
         for match in matches:
-            if not os.path.isdir(match):
-                found[os.path.realpath(match)] = Path(match)
+            try:
+                closed = left_out(match, leave_out)
+            except InputError:
+                if named:
+                    raise
                 continue
-            for folder, _, names in os.walk(match):
-                for name in names:
-                    if name.lower().endswith(SUFFIXES):
-                        found[os.path.realpath(os.path.join(folder, name))] = Path(folder, name)
-    yield from sorted(found.values())
+            yield match, files_below(match, closed) if os.path.isdir(match) else None
+
+
+def files_below(root: str, closed: frozenset[str]) -> Iterator[str]:
+    """Everything below a folder that is no folder; no symlink is followed and no folder of `closed` is entered."""
+    for folder, below, names in os.walk(root):
+        below[:] = [name for name in below if os.path.join(folder, name) not in closed]
+        yield from (os.path.join(folder, name) for name in names)
 
 
 def stem_of(name: str) -> str:

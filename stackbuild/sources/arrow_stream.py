@@ -21,6 +21,8 @@ def schema_of(path: str) -> pa.Schema:
             found = reader.schema
             len(found.names)  # raises for a name that is not UTF-8
             return found
+    except MemoryError:  # Arrow's own is an ArrowException too
+        raise
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{path!r} is not an Arrow stream ({error})") from error
 

@@ -1,8 +1,9 @@
 """Plain folders: every file below a folder on disk, with no version control.
 
 The revision is the folder's SWHID as the specification computes it: symlinks by their text, not followed, a special
-file as an empty one, empty folders counted, executable if any x bit is set, everything named `.git` left out. It is
-computed for the plan, and again while a worker reads: a folder that changed in between is an error, never a mixture.
+file as an empty one, empty folders counted, executable if any x bit is set, everything named `.git` left out, and the
+folder that is built into, if it lies there. It is computed for the plan, and again while a worker reads: a folder that
+changed in between is an error, never a mixture.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from stackbuild.sources.unit import (
     SourceOptions,
     Unit,
     Unread,
+    left_out,
 )
 from stackbuild.swhid import (
     EXECUTABLE_MODE,
@@ -87,11 +89,12 @@ class DirectorySource:
         for done, given in enumerate(options.paths, start=1):
             context.progress("hashing folders", done, len(options.paths))
             path = os.path.abspath(os.path.expanduser(given))
+            closed = left_out(path, context.leave_out)
             walk = Walk()
             try:
                 with os.scandir(path):
                     pass
-                for _ in entries_of(os.fsencode(path), None, walk):
+                for _ in entries_of(os.fsencode(path), None, walk, closed):
                     pass
             except (OSError, ValueError) as error:
                 skipped.append(Skipped(given, f"cannot be read: {getattr(error, 'strerror', None) or error}"))
@@ -101,7 +104,8 @@ class DirectorySource:
                 continue
             name = name_of_folder(path)
             key = {"repo_name": name, "swhid": str(Swhid("dir", walk.root))}
-            units[os.path.realpath(path)] = Unit("directory", key, {"path": path}, walk.size, name)
+            where = {"path": path} | ({"leave_out": sorted(map(os.path.realpath, closed))} if closed else {})
+            units[os.path.realpath(path)] = Unit("directory", key, where, walk.size, name)
         if not units:
             reasons = "; ".join(f"{skip.what!r}: {skip.reason}" for skip in skipped[:5])
             raise InputError(f"no folder can be read: {reasons}. Check `paths` of the source.")
@@ -113,19 +117,21 @@ class DirectorySource:
         walk = Walk()
         yield Origin(unit.key["repo_name"], planned, directory_id=planned.rpartition(":")[2])
         try:
-            yield from entries_of(os.fsencode(path), limits, walk)
+            closed = left_out(path, unit.where.get("leave_out", ()))
+            yield from entries_of(os.fsencode(path), limits, walk, closed)
         except OSError as error:
             raise InputError(f"folder {path!r} cannot be read: {error.strerror or error}") from error
         if (found := str(Swhid("dir", walk.root))) != planned:
             raise InputError(f"folder {path!r} changed after it was planned ({planned}, now {found}); plan again")
 
 
-def entries_of(root: bytes, limits: Limits | None, walk: Walk) -> Iterator[Entry]:
+def entries_of(root: bytes, limits: Limits | None, walk: Walk, closed: frozenset[str] = frozenset()) -> Iterator[Entry]:
     """Every entry below `root` in order of name; with `limits` None nothing is held and files come as Unread.
 
     `walk` is filled as the iteration proceeds. OSError if the root cannot be listed; below it such a folder is an
-    Unread with a tree's mode, empty in the id.
+    Unread with a tree's mode, empty in the id. `closed`: folders that are as if they were not there.
     """
+    hidden = frozenset(map(os.fsencode, closed))
     stack = [Folder(b"", b"", iter(_names(root)))]
     taken = 0
     while stack:
@@ -133,6 +139,8 @@ def entries_of(root: bytes, limits: Limits | None, walk: Walk) -> Iterator[Entry
         for name in folder.names:
             path = folder.path + name
             full = os.path.join(root, path)
+            if full in hidden:
+                continue
             try:
                 status = os.lstat(full)
                 if stat.S_ISDIR(status.st_mode):

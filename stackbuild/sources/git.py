@@ -129,7 +129,7 @@ def candidates(options: GitOptions, context: ResolveContext, skipped: list[Skipp
     places: set[str] = set()
     origins: set[tuple[str, str | None, str | None]] = set()
     for entry in read_list(options.list) if options.list else ():
-        found = next(scan(entry.path, 0), None) or Skipped(entry.path, "no git repository")
+        found = next(scan(entry.path, 0, context.leave_out), None) or Skipped(entry.path, "no git repository")
         if isinstance(found, Skipped):
             skipped.append(found)
             continue
@@ -141,7 +141,7 @@ def candidates(options: GitOptions, context: ResolveContext, skipped: list[Skipp
             yield Candidate(found, entry.path, name, url, entry.ref or options.ref, entry.columns())
     for path in options.paths:
         root, nothing = os.path.abspath(os.path.expanduser(path)), True
-        for found in scan(root, options.scan_depth):
+        for found in scan(root, options.scan_depth, context.leave_out):
             nothing = False
             if isinstance(found, Skipped):
                 skipped.append(found)

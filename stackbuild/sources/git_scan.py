@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import tempfile
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stackbuild.errors import InputError
 from stackbuild.sources.git_objects import git_environment, read_regular
-from stackbuild.sources.unit import Skipped
+from stackbuild.sources.unit import Skipped, left_out
 
 CLONE_PROTOCOLS: Final = ("https", "ssh", "git", "file")
 CONFIG_BYTES: Final = 4 * 1024 * 1024
@@ -156,8 +156,12 @@ def _is_git_folder(path: str) -> bool:
     )
 
 
-def scan(root: str, depth: int) -> Iterator[str | Skipped]:
-    """The git folders at or below `root`, by name; no symlink is followed and a repository is not searched further."""
+def scan(root: str, depth: int, leave_out: Iterable[str] = ()) -> Iterator[str | Skipped]:
+    """The git folders at or below `root`, by name; no symlink is followed and a repository is not searched further.
+
+    `leave_out`: real paths of folders that are not entered; InputError if `root` lies in one.
+    """
+    closed = left_out(root, leave_out)
     try:
         os.stat(root)
     except (OSError, ValueError) as error:
@@ -175,7 +179,12 @@ def scan(root: str, depth: int) -> Iterator[str | Skipped]:
                 continue
             with os.scandir(path) as entries:
                 below = sorted(
-                    (entry.path for entry in entries if entry.is_dir(follow_symlinks=False)), key=os.fsencode
+                    (
+                        entry.path
+                        for entry in entries
+                        if entry.is_dir(follow_symlinks=False) and entry.path not in closed
+                    ),
+                    key=os.fsencode,
                 )
         except NotADirectoryError:
             yield Skipped(path, "not a folder")

@@ -4,10 +4,11 @@
 `revision_id` is the SHA-256 of the file, `path` is `row-<file>-<number>` (counted from 0) where there is no column for
 it. A unit is a run of whole row groups, or lines, of about 64 MB; no row group is read twice.
 
-Footers come from strangers. Before a row group is decoded its page headers are walked (`parquet_pages`); values behind
-a dictionary stay there until they are measured. Rules: `too_large` (a row, or a row group with a page beyond 256 MiB),
-`null_content`, `no_repo_name`, `unsafe_path`, `long_path`, `too_deep`, `bad_json` (with the line), and, from the row on
-that passes a cap of the unit, `too_many_files`, `unit_too_large`, `archive_bomb`.
+Footers come from strangers: for the plan they are read in a process apart (`apart`). Before a row group is decoded its
+page headers are walked (`parquet_pages`); values behind a dictionary stay there until they are measured. Rules:
+`too_large` (a row, or a row group with a page beyond 256 MiB), `null_content`, `no_repo_name`, `unsafe_path`,
+`long_path`, `too_deep`, `bad_json` (with the line), and, from the row on that passes a cap of the unit,
+`too_many_files`, `unit_too_large`, `archive_bomb`.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ from pydantic import Field, field_validator, model_validator
 
 from stackbuild.errors import InputError
 from stackbuild.sources import arrow_stream, json_lines, parquet_pages
+from stackbuild.sources.apart import FooterReader
 from stackbuild.sources.archive_members import Budget, Refused, Stream, Torn
 from stackbuild.sources.origin_columns import ORIGIN, SLICE_BYTES, Frame, batches, plain, refusal
 from stackbuild.sources.row_files import (
     JSON_SUFFIXES,
     SUFFIXES,
+    Part,
     check_planned,
     chunks,
     examine,
@@ -100,22 +103,31 @@ class ParquetSource:
     def units(self, options: ParquetOptions, context: ResolveContext) -> tuple[list[Unit], list[Skipped]]:
         """Hash every file and cut it into units, sorted by key. InputError for a damaged file, or if there is none."""
         skipped: list[Skipped] = []
-        paths = list(find(options.paths, skipped))
+        paths = list(find(options.paths, skipped, context.leave_out))
         names = Counter(stem_of(path) for path in paths)
         units: list[Unit] = []
         seen: dict[str, Path] = {}
-        for done, path in enumerate(paths, start=1):
-            sha256, size, cuts = examine(path)
-            if sha256 in seen:
-                skipped.append(Skipped(str(path), f"has the same bytes as {seen[sha256]}"))
-                continue
-            seen[sha256] = path
-            stem = stem_of(path) if names[stem_of(path)] == 1 else f"{stem_of(path)}-{sha256[:12]}"
-            where = {"path": str(path), "size": size, "mtime_ns": path.stat().st_mtime_ns}
-            for part in parts(path, options.columns, options.optional(), size, cuts):
-                key = {"name": stem, "sha256": sha256, **part.key}
-                units.append(Unit(self.kind, key, where, part.bytes, None))
-            context.progress("reading footers", done, len(paths))
+        with FooterReader() as reader:
+            for done, path in enumerate(paths, start=1):
+                context.progress("reading footers", done, len(paths))
+                sha256, size, cuts = examine(path)
+                if sha256 in seen:
+                    skipped.append(Skipped(str(path), f"has the same bytes as {seen[sha256]}"))
+                    continue
+                seen[sha256] = path
+                found: list[Part] | Skipped
+                if path.name.lower().endswith(JSON_SUFFIXES):
+                    found = list(parts(path, options.columns, options.optional(), size, cuts))
+                else:
+                    found = reader.parts(path, options.columns, options.optional(), size)
+                if isinstance(found, Skipped):
+                    skipped.append(found)
+                    continue
+                stem = stem_of(path) if names[stem_of(path)] == 1 else f"{stem_of(path)}-{sha256[:12]}"
+                where = {"path": str(path), "size": size, "mtime_ns": path.stat().st_mtime_ns}
+                for part in found:
+                    key = {"name": stem, "sha256": sha256, **part.key}
+                    units.append(Unit(self.kind, key, where, part.bytes, None))
         if not units:
             reasons = "; ".join(f"{skip.what!r}: {skip.reason}" for skip in skipped[:5]) or "no file was found"
             raise InputError(

@@ -5,7 +5,6 @@ A footer is only believed for planning: what a row group really takes is measure
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 
 from stackbuild.errors import InputError
 from stackbuild.sources import arrow_stream
+from stackbuild.sources.archives import matched
 from stackbuild.sources.unit import Skipped, Unit
 
 UNIT_BYTES: Final = 64 * 1024 * 1024
@@ -34,23 +34,30 @@ class Part:
     bytes: int
 
 
-def find(paths: tuple[str, ...], skipped: list[Skipped]) -> Iterator[Path]:
+def find(paths: tuple[str, ...], skipped: list[Skipped], leave_out: tuple[str, ...] = ()) -> Iterator[Path]:
     """Each file once, in order of path: named, matched by a glob, or in a folder under a known suffix."""
     found: dict[str, Path] = {}
-    for pattern in paths:
-        expanded = os.path.expanduser(pattern)
-        matches = [expanded] if os.path.lexists(expanded) else glob.glob(expanded, recursive=True)
-        if not matches:
-            skipped.append(Skipped(pattern, "there is no such file or folder"))
-        for match in matches:
-            if os.path.isdir(match):
-                inside = [os.path.join(folder, name) for folder, _, names in os.walk(match) for name in names]
-                found |= {os.path.realpath(name): Path(name) for name in inside if name.lower().endswith(SUFFIXES)}
-            elif match.lower().endswith(SUFFIXES):
-                found[os.path.realpath(match)] = Path(match)
+    for match, below in matched(paths, skipped, leave_out):
+        for path in (match,) if below is None else below:
+            if not path.lower().endswith(SUFFIXES):
+                if below is None:
+                    skipped.append(Skipped(path, f"is none of {', '.join(SUFFIXES)}"))
+            elif not is_utf8(path):
+                skipped.append(Skipped(path, "its path is not UTF-8: rename it"))
+            elif os.path.isfile(path):
+                found[os.path.realpath(path)] = Path(path)
             else:
-                skipped.append(Skipped(match, f"is none of {', '.join(SUFFIXES)}"))
+                skipped.append(Skipped(path, "is no regular file"))
     yield from sorted(found.values())
+
+
+def is_utf8(path: str) -> bool:
+    """Whether a path is text: Arrow opens no other, and rows without a path are named by their file."""
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def stem_of(path: Path) -> str:
@@ -81,9 +88,14 @@ def examine(path: Path) -> tuple[str, int, list[tuple[int, int]]]:
 
 
 def parts(
-    path: Path, columns: Mapping[str, str], optional: frozenset[str], size: int, cuts: list[tuple[int, int]]
+    path: Path,
+    columns: Mapping[str, str],
+    optional: frozenset[str],
+    size: int,
+    cuts: list[tuple[int, int]],
+    unit_bytes: int = UNIT_BYTES,
 ) -> Iterator[Part]:
-    """The units of a file. InputError if it is damaged or lacks a column."""
+    """The units of a file. InputError if it is damaged or lacks a column, MemoryError if its footer is a bomb."""
     if path.name.lower().endswith(JSON_SUFFIXES):
         ends = [*(at for at, _ in cuts[1:]), size]
         expansion = 1 if len(cuts) > 1 or path.suffix in (".jsonl", ".ndjson") else EXPANSION
@@ -102,13 +114,15 @@ def parts(
         for group in range(metadata.num_row_groups):
             wanted = list(chunks(metadata.row_group(group), names))
             decoded = sum(max(chunk.total_uncompressed_size, 0) for chunk in wanted)
-            if begun is not None and begun[2] + decoded > UNIT_BYTES:
+            if begun is not None and begun[2] + decoded > unit_bytes:
                 yield Part({"first": begun[1], "row_groups": [begun[0], group]}, begun[2])
                 begun = None
             begun = (group, row, decoded) if begun is None else (begun[0], begun[1], begun[2] + decoded)
             row += metadata.row_group(group).num_rows
         if begun is not None:
             yield Part({"first": begun[1], "row_groups": [begun[0], metadata.num_row_groups]}, begun[2])
+    except MemoryError:  # Arrow's own is an ArrowException too
+        raise
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(
             f"{str(path)!r} is not a whole Parquet file ({error}). Write it again, or leave it out."

@@ -6,11 +6,14 @@ everything that determines its rows; `where` says how to reach it on this machin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict
+
+from stackbuild.errors import InputError
 
 
 class SourceOptions(BaseModel):
@@ -118,16 +121,38 @@ class Limits:
 
 @dataclass
 class ResolveContext:
-    """What `units` may use: where to keep downloads, whether the network may be asked, and a way to tell progress."""
+    """What `units` may use: where to keep downloads, whether the network may be asked, and a way to tell progress.
+
+    `leave_out`: absolute real paths of folders that no walk enters, such as the output folder.
+    """
 
     cache: str
     offline: bool = False
     frozen: dict[str, Any] = field(
         default_factory=dict
     )  # what an earlier plan of this folder resolved, by source digest
+    leave_out: tuple[str, ...] = ()
 
     def progress(self, what: str, done: int, of: int) -> None:
         """Called as work proceeds; the command line overrides it with a bar."""
+
+
+def left_out(root: str, leave_out: Iterable[str]) -> frozenset[str]:
+    """Those of the folders to leave out that lie below `root`, spelled as a walk from there meets them.
+
+    InputError if `root` itself lies in one of them. A walk follows no symlink, so each has one spelling.
+    """
+    real = os.path.realpath(root)
+    found = set()
+    for folder in leave_out:
+        if os.path.commonpath([real, folder]) == folder:
+            raise InputError(
+                f"{root!r} lies in {folder!r}, which is left out of every source (the output of a build is no input of it): "
+                "build into another folder, or name another source."
+            )
+        if os.path.commonpath([real, folder]) == real:
+            found.add(os.path.join(root, os.path.relpath(folder, real)))
+    return frozenset(found)
 
 
 class Source(Protocol):

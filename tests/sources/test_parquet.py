@@ -52,9 +52,19 @@ def units(*paths: Path, **more: Any) -> list[Unit]:
     return SOURCE.units(options(*paths, **more), ResolveContext(""))[0]
 
 
-def rows(*paths: Path, limits: Limits | None = None, **more: Any) -> list[tuple[Origin, Entry]]:
+def units_here(path: Path) -> list[Unit]:
+    """The units of one file, its footer read in this process: a process for each example of a property takes too long."""
+    sha256, size, cuts = row_files.examine(path)
+    where = {"path": str(path), "size": size, "mtime_ns": path.stat().st_mtime_ns}
+    found = row_files.parts(path, COLUMNS, options(path).optional(), size, cuts, row_files.UNIT_BYTES)
+    return [Unit("parquet", {"name": "x", "sha256": sha256, **part.key}, where, part.bytes, None) for part in found]
+
+
+def rows(
+    *paths: Path, limits: Limits | None = None, planned: list[Unit] | None = None, **more: Any
+) -> list[tuple[Origin, Entry]]:
     found, origin = [], None
-    for unit in units(*paths, **more):
+    for unit in units(*paths, **more) if planned is None else planned:
         for item in SOURCE.read(unit, options(*paths, **more), limits or Limits()):
             if isinstance(item, Origin):
                 origin = item
@@ -207,7 +217,8 @@ def test_the_rows_that_are_read_are_the_rows_that_were_written(
         patch.setattr(parquet, "SLICE_BYTES", cut)
         if not len(data):
             return
-        found = rows(tmp_path / "x.parquet", limits=Limits(file_bytes=30))
+        path = tmp_path / "x.parquet"
+        found = rows(path, limits=Limits(file_bytes=30), planned=units_here(path))
     assert [(o.repo_name, e.path.decode(), getattr(e, "data", None)) for o, e in found] == [
         (repo, path, None if text is None or len(text) > 30 else text)
         for text, path, repo in zip(*(table[name].to_pylist() for name in ("text", "path", "repo")), strict=True)
@@ -248,6 +259,16 @@ def test_keys_hold_the_hash_and_no_place(tmp_path: Path) -> None:
     )
     assert len({unit.key["name"] for unit in found}) == 2 and all(str(tmp_path) not in str(unit.key) for unit in found)
     assert sorted(skip.reason.split()[0] for skip in skipped) == ["has", "is", "there"]
+
+
+def test_a_file_whose_path_is_not_utf8_is_skipped(tmp_path: Path) -> None:
+    """Arrow opens no such path, and a row without a path is named by its file."""
+    for name in ("x.parquet", "x.jsonl", "x.arrow"):
+        write(tmp_path / name, ROWS).rename(tmp_path / f"caf\udce9{name}")
+    write(tmp_path / "plain.jsonl", ROWS[:2])
+    found, skipped = SOURCE.units(options(tmp_path), ResolveContext(""))
+    assert [unit.key["name"] for unit in found] == ["plain"]
+    assert [skip.reason for skip in skipped] == ["its path is not UTF-8: rename it"] * 3
 
 
 def test_a_changed_file_is_not_the_planned_one(tmp_path: Path) -> None:
@@ -304,7 +325,7 @@ def test_whatever_the_bytes_the_answer_is_rows_or_an_input_error(
     child = os.fork()
     if not child:
         try:
-            rows(path)
+            rows(path, planned=units_here(path))
         except InputError:
             os._exit(0)
         except BaseException:
