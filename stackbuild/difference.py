@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
 
 from stackbuild.errors import InputError
 from stackbuild.status import described
 
-if TYPE_CHECKING:
-    import duckdb
-
 KEY = ("repo_name", "revision_id", "path", "content_id")
+FILES = pa.schema([(name, pa.string()) for name in (*KEY, "language")])
+LEFT = pa.schema([*((name, pa.string()) for name in (*KEY[:3], "stage", "rule")), ("content_id", pa.binary(20))])
 
 
 def difference(first: Path, second: Path) -> dict[str, Any]:
-    """Files that a second build gained and lost, by identity, with the rule by which a lost file left there."""
+    """Files that a second build gained and lost, by identity, with the rule by which a lost file left there.
+
+    Returns `lost` and `gained`, lists of files in order of their names, and `both`, the number of files that are in both.
+    """
     import duckdb
 
     key = ", ".join(KEY)
     with duckdb.connect() as connection:
         for name, out in (("a", first), ("b", second)):
-            if not (out / "dataset").exists():
-                described(out)  # which says so if this is no build at all
+            described(out)
+            if not (out / "dataset").is_dir():
                 raise InputError(f"{out} has no dataset yet; run its build to the end.")
-            files = dict.fromkeys((*KEY, "language"), "VARCHAR")
-            view(connection, name, out / "dataset" / "data", files, f"{key}, language")
-            left = {**dict.fromkeys((*KEY[:3], "stage", "rule"), "VARCHAR"), "content_id": "BLOB"}
-            columns = f"{', '.join(KEY[:3])}, lower(hex(content_id)) content_id, stage, rule"
-            view(connection, f"{name}_left", out / "decisions", left, columns)
+            # registered, not named in SQL: a "*" or "[" in a folder's name would be taken for a pattern
+            connection.register(name, files_below(out / "dataset" / "data", FILES))
+            connection.register(f"{name}_decisions", files_below(out / "decisions", LEFT))
+            connection.execute(
+                f"CREATE VIEW {name}_left AS SELECT * REPLACE (lower(hex(content_id)) AS content_id) FROM {name}_decisions"
+            )
 
         def only_in(here: str, there: str) -> list[dict[str, Any]]:
             rows = connection.execute(
@@ -39,25 +44,27 @@ def difference(first: Path, second: Path) -> dict[str, Any]:
             names = ("repo_name", "path", "content_id", "language", "stage", "rule")
             return [dict(zip(names, row, strict=True)) for row in rows]
 
-        lost, new = only_in("a", "b"), only_in("b", "a")
-        both = connection.execute(f"SELECT count(*) FROM a SEMI JOIN b USING ({key})").fetchone()
+        try:
+            lost, new = only_in("a", "b"), only_in("b", "a")
+            both = connection.execute(f"SELECT count(*) FROM a SEMI JOIN b USING ({key})").fetchone()
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            raise InputError(f"{first} and {second} cannot be compared: {error}") from error
     return {"lost": lost, "gained": new, "both": both[0] if both else 0}
 
 
-def view(
-    connection: duckdb.DuckDBPyConnection, name: str, folder: Path, columns: dict[str, str], selected: str
-) -> None:
-    """A view over the Parquet files below a folder; an empty table of the columns (name: SQL type) if there are none."""
-    paths = [str(path) for path in sorted(folder.rglob("*.parquet"))]
-    if paths:
-        connection.execute(f"CREATE VIEW {name} AS SELECT {selected} FROM read_parquet({quoted(paths)})")
-        return
-    connection.execute(
-        f"CREATE TABLE {name}_empty ({', '.join(f'{column} {kind}' for column, kind in columns.items())})"
-    )
-    connection.execute(f"CREATE VIEW {name} AS SELECT {selected} FROM {name}_empty")
+def files_below(folder: Path, schema: pa.Schema) -> Any:
+    """The columns of a schema of the Parquet files below a folder, to be read when asked for; a table without rows if
+    there are none. InputError if a file has no whole footer or lacks a column."""
+    from pyarrow import dataset, fs, parquet
 
-
-def quoted(paths: list[str]) -> str:
-    """A SQL list of file names."""
-    return "[" + ", ".join("'" + path.replace("'", "''") + "'" for path in paths) + "]"
+    paths = sorted(folder.rglob("*.parquet"))
+    for path in paths:
+        try:
+            missing = set(schema.names) - set(parquet.read_schema(path).names)
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{path} cannot be read ({str(error).splitlines()[0]}); build it again.") from error
+        if missing:
+            raise InputError(f"{path} has no column {min(missing)}: it is not of a dataset of stackbuild.")
+    if not paths:
+        return schema.empty_table()
+    return dataset.dataset([str(path) for path in paths], schema, "parquet", fs.LocalFileSystem())

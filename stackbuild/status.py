@@ -12,30 +12,57 @@ from typing import Any
 from stackbuild.errors import InputError
 from stackbuild.plan import Build, Plan
 
+TORN = (OSError, ValueError, RecursionError)  # what reading JSON that a crash or a stranger left can raise
+NUMBER = (int, float)
+DESCRIPTION = {"complete": bool, "plan": str, "files": dict}
+EVENTS: dict[str, dict[str, Any]] = {  # what the journal's events hold, of that which is read here
+    "start": {},
+    "job": {"job": str, "tasks": int, "cached": int, "time": NUMBER},
+    "task": {"job": str, "rank": int, "status": int, "cpu": NUMBER, "memory": int},
+    "job-end": {"job": str, "wall": NUMBER},
+    "end": {},
+}
+
 
 def plan_of(out: Path) -> Plan:
-    """The plan of an output folder's last build; InputError if there is none."""
-    path = out / "plans" / f"{described(out)['plan'][:24]}.json"
-    if not path.exists():
-        raise InputError(f"{path} is not there; run `stackbuild build` with the recipe of {out} again.")
+    """The plan of an output folder's last build; InputError if there is none, or it is torn."""
+    digest = described(out)["plan"]
+    path = out / "plans" / f"{digest[:24]}.json"
     try:
-        return Plan.load(path)
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not a whole plan ({error}); run the same build again.") from error
+        plan = Plan.load(path)
+        whole = plan.digest == digest and isinstance(plan.skipped, list)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is not there; run `stackbuild build` with the recipe of {out} again.") from error
+    except (*TORN, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is not a whole plan ({problem(error)}); run the same build again.") from error
+    if not whole:
+        raise InputError(f"{path} is not the plan that build.json names, {digest[:12]}; run the same build again.")
+    return plan
 
 
 def described(out: Path) -> dict[str, Any]:
     """build.json of an output folder; InputError if there is none, or it is torn."""
     path = out / "build.json"
     try:
-        body: dict[str, Any] = json.loads(path.read_bytes())
-        return {**body, "complete": bool(body["complete"]), "plan": str(body["plan"])}
+        body = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"{out} is not the output folder of a build: it has no build.json.") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except TORN as error:
         raise InputError(
-            f"{path} is not the description of a build ({type(error).__name__}: {error}); run the same build again."
+            f"{path} is not the description of a build ({problem(error)}); run the same build again."
         ) from error
+    body = {"files": {}, **body} if isinstance(body, dict) else {}
+    for key, kind in DESCRIPTION.items():
+        if not isinstance(body.get(key), kind):
+            raise InputError(f"{path} is not the description of a build (no {key!r} in it); run the same build again.")
+    if not all(isinstance(digest, str) for digest in body["files"].values()):
+        raise InputError(f"{path} names files without their SHA-256; run the same build again.")
+    return body
+
+
+def problem(error: Exception) -> str:
+    """What was wrong with a file, in words."""
+    return str(getattr(error, "strerror", None) or f"{type(error).__name__}: {error}")
 
 
 def opened(out: Path) -> Build:
@@ -48,7 +75,7 @@ def running(out: Path) -> bool:
     path = out / ".lock"
     if not path.exists():
         return False
-    with open(path, "a+") as file:
+    with open(path, "rb") as file:  # others may look who cannot write here
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:
@@ -59,14 +86,21 @@ def running(out: Path) -> bool:
 def events(out: Path) -> Iterator[dict[str, Any]]:
     """The journal's events, oldest first; a line that a crash cut short is passed over."""
     path = out / "launches" / "journal.jsonl"
-    if not path.exists():
+    try:
+        lines = path.read_bytes().splitlines()
+    except (FileNotFoundError, NotADirectoryError):
         return
-    with open(path) as file:
-        for line in file:
-            try:
-                yield json.loads(line)
-            except ValueError:
-                continue
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({problem(error)}).") from error
+    for line in lines:
+        try:
+            event = json.loads(line)
+        except TORN:
+            continue
+        if isinstance(event, dict):
+            needs = EVENTS.get(str(event.get("event")), {})
+            if all(isinstance(event.get(key), kind) for key, kind in needs.items()):
+                yield event
 
 
 @dataclass
@@ -111,20 +145,20 @@ def status_of(out: Path) -> BuildStatus:
     description = described(out)
     last: list[dict[str, Any]] = []
     for event in events(out):
-        if event["event"] == "start":
+        if event.get("event") == "start":
             last = []
         last.append(event)
     jobs: dict[str, JobStatus] = {}
     ended = False
     failing: dict[tuple[str, int], dict[str, Any]] = {}
     for event in last:
-        kind = event["event"]
+        kind = event.get("event")
         if kind == "job":
             jobs[event["job"]] = JobStatus(
                 event["job"], event["tasks"], event["cached"], state="running", started=event["time"]
             )
         elif kind == "task":
-            job = jobs[event["job"]]
+            job = jobs.setdefault(event["job"], JobStatus(event["job"], 0, state="running"))  # if its line was torn
             job.cpu += event["cpu"]
             job.memory = max(job.memory, event["memory"])
             job.private = max(job.private, event.get("private", 0))
@@ -135,8 +169,8 @@ def status_of(out: Path) -> BuildStatus:
             else:
                 failing[key] = event
         elif kind == "job-end":
-            jobs[event["job"]].state = "done"
-            jobs[event["job"]].wall = event["wall"]
+            job = jobs.setdefault(event["job"], JobStatus(event["job"], 0))
+            job.state, job.wall = "done", event["wall"]
         elif kind == "end":
             ended = True
     alive = running(out)
@@ -158,6 +192,8 @@ def failure_text(out: Path, job: str, rank: int) -> dict[str, Any]:
     tries = sorted((out / "launches" / "logs" / job).glob(f"{rank:05d}.*.log"))
     if not tries:
         return {"message": "", "log": ""}
-    error = Path(f"{tries[-1]}.error")
-    message = json.loads(error.read_text())["message"] if error.exists() else ""
+    try:
+        message = str(json.loads(Path(f"{tries[-1]}.error").read_bytes())["message"])
+    except (*TORN, KeyError, TypeError):  # killed before it could say why, or while it did
+        message = ""
     return {"message": message, "log": str(tries[-1])}

@@ -11,23 +11,31 @@ import typer
 
 from stackbuild.cli.show import escaped
 from stackbuild.index.lookup import Answer, Lookup
+from stackbuild.status import described
 
 SHOWN = 20
 
 
 def run(out: Path, queries: list[str], why: bool, as_json: bool) -> None:
     """Answer every query; exit 1 if nothing of any of them is in the dataset."""
+    if (out / "build.json").exists():  # a copy of what was published may stand without
+        described(out)
     lookup = Lookup(out)
-    asked = [line.strip() for q in queries for line in (sys.stdin if q == "-" else [q]) if line.strip()]
+    asked = [line.strip() for query in queries for line in (listed() if query == "-" else [query]) if line.strip()]
     found = False
     for query in asked:
         for answer in lookup.ask(query, why):
             found |= answer.found
             if as_json:
-                print(json.dumps(vars(answer), default=plain, ensure_ascii=False))
+                print(json.dumps(vars(answer), default=plain))  # ASCII: a path need not be Unicode
             else:
                 show(answer, why)
     raise typer.Exit(0 if found else 1)
+
+
+def listed() -> list[str]:
+    """The lines of stdin, whatever bytes are in them."""
+    return sys.stdin.buffer.read().decode("utf-8", "surrogateescape").split("\n")
 
 
 def plain(value: Any) -> str:

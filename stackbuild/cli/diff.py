@@ -26,7 +26,7 @@ def run(first: Path, second: Path, as_json: bool) -> None:
             print(
                 f"  {count:,} {'left' if name == 'lost' else 'had left'} {side} by {stage}: {rule}"
                 if stage
-                else f"  {count:,} not in the input of {side}"
+                else f"  {count:,} of which {side} tells no decision: not in its input, or taken by its opt-out list"
             )
         for file in files[:SHOWN]:
             print(f"    {escaped(file['repo_name'])} {escaped(file['path'])}")
