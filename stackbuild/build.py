@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections import Counter
@@ -16,7 +17,7 @@ from stackbuild.graph import INGEST
 from stackbuild.hashing import uniform
 from stackbuild.identity import engine_version, without_places
 from stackbuild.launch import JobReport, Launch, Progress, Silent, only_one
-from stackbuild.not_read import NotRead, not_read, told
+from stackbuild.not_read import NotRead, not_read, told, told_recipe
 from stackbuild.plan import Build, Plan
 from stackbuild.publish import PRODUCTS, dataset_files, folder_name, publish
 from stackbuild.release.card import CardStats, LicenseCount, dataset_card
@@ -80,30 +81,32 @@ def run(request: Request) -> Result:
 
 def finish(build: Build) -> None:
     """Publish what a complete build holds, and say so."""
-    figures = report_of(build, told(build, not_read(build)), description(build.plan, complete=True))
+    figures = report_of(build, told(build, not_read(build)), description(build, complete=True))
     header_, readme = manifest_header(build), dataset_card(card_stats(build, figures)).encode()
     files = publish(build, {"dataset": {"README.md": readme}, "manifest": {"header.json": header_}})
-    write_report(build.out, figures)
-    describe(build, complete=True, files=files)
+    describe(build, complete=True, files={**files, **write_report(build.out, figures)})
 
 
 def manifest_header(build: Build) -> bytes:
     """header.json of the manifest."""
     rows, dataset = dataset_files(build, "manifest"), dataset_files(build, "dataset")
     files = {name: (rows[name], dataset[name]) for name in dataset}
-    return header(build.out, files, description(build.plan, complete=True))
+    return header(build.out, files, description(build, complete=True))
 
 
 def report(build: Build) -> dict[str, Any]:
     """Write OUT/report of a complete build again and return its figures."""
-    figures = report_of(build, told(build, not_read(build)), description(build.plan, complete=True))
-    write_report(build.out, figures)
+    figures = report_of(build, told(build, not_read(build)), description(build, complete=True))
+    describe(build, complete=True, files={**published(build.out), **write_report(build.out, figures)})
     return figures
 
 
-def write_report(out: Path, figures: dict[str, Any]) -> None:
-    write_atomically(out / "report" / "report.json", as_json(figures))
-    write_atomically(out / "report" / "index.html", page(figures).encode())
+def write_report(out: Path, figures: dict[str, Any]) -> dict[str, str]:
+    """Write OUT/report; returns the SHA-256 of its files by their paths below OUT."""
+    files = {"report/report.json": as_json(figures), "report/index.html": page(figures).encode()}
+    for name, data in files.items():
+        write_atomically(out / name, data)
+    return {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
 
 
 def card_stats(build: Build, figures: dict[str, Any]) -> CardStats:
@@ -155,11 +158,13 @@ def disk_error(error: OSError, out: Path) -> StackbuildError:
     )
 
 
-def description(plan: Plan, complete: bool) -> dict[str, Any]:
-    """build.json: the resolved recipe, its digest, the versions of every tool; nothing of this machine or this hour."""
+def description(build: Build, complete: bool) -> dict[str, Any]:
+    """build.json: the resolved recipe, its digest, the versions of every tool; nothing of this machine or this hour, and no
+    name of a repository that is on the opt-out list, which a source may ask for."""
+    plan = build.plan
     return {
         "stackbuild": __version__,
-        "recipe": without_places(plan.recipe),
+        "recipe": told_recipe(build),
         "recipe_digest": recipe_digest(plan.recipe),
         "plan": plan.digest,
         "seed": plan.seed,
@@ -171,7 +176,7 @@ def description(plan: Plan, complete: bool) -> dict[str, Any]:
 
 def describe(build: Build, complete: bool, files: Mapping[str, str]) -> None:
     """Write build.json; `files`: the SHA-256 of every published file by its path below OUT."""
-    body = {**description(build.plan, complete), "files": dict(files)}
+    body = {**description(build, complete), "files": dict(files)}
     write_atomically(build.out / "build.json", json.dumps(body, indent=1, sort_keys=True).encode())
 
 
@@ -259,7 +264,8 @@ def resolve_source(table: dict[str, Any], request: Request) -> tuple[list[Unit],
         if table.get(name) is not None:
             located[name] = locate(table[name], request.folder)
     options = source.options_model.model_validate(located)
-    context = Resolving(str(cache_folder()), request.offline, tell=request.resolving)
+    leave_out = (os.path.realpath(request.out),)
+    context = Resolving(str(cache_folder()), request.offline, leave_out=leave_out, tell=request.resolving)
     units, skipped = source.units(options, context)
     return sorted(units, key=lambda unit: canonical_json(unit.key)), skipped
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stackbuild.errors import InputError
+from stackbuild.identity import without_places
 from stackbuild.launch import check_ledger
 from stackbuild.plan import Build
-from stackbuild.publish import PRODUCTS
-from stackbuild.shards import ShardManifest, file_sha256
+from stackbuild.publish import PRODUCTS, files_below
+from stackbuild.shards import ShardManifest, digest, file_sha256
 from stackbuild.status import described, opened
 
 
@@ -46,16 +47,23 @@ def verify(out: Path) -> Verification:
     description = described(out)
     if not description["complete"]:
         found.notes.append("the last build is not complete; what is there of it is checked")
-    for name, expected in description.get("files", {}).items():
+    files = description["files"]
+    for name, expected in files.items():
         check_file(out / name, expected, found, hashes)
-    for product in PRODUCTS:
-        for path in sorted(path for path in (out / product).rglob("*") if not path.is_dir()):
-            if str(path.relative_to(out)) not in description.get("files", {}):
+    for product in (*PRODUCTS, "report"):
+        for path in files_below(out / product):
+            if str(path.relative_to(out)) not in files or path.is_symlink():
                 found.problems.append(f"{path} is not of the build")
     if not (out / "stages").exists():
         found.notes.append("the stages were removed by `stackbuild clean`; the published files are checked")
         return found
     build = opened(out)
+    for name, stated, actual in (
+        ("recipe_digest", description.get("recipe_digest"), digest(without_places(build.plan.recipe))),
+        ("seed", description.get("seed"), build.plan.seed),
+    ):
+        if stated != actual:
+            found.problems.append(f"{out / 'build.json'} says {name} {stated}; the plan's is {actual}")
     for shard in current_shards(build, description["complete"]):
         for output in shard.outputs:
             check_file(build.out / output.file, output.sha256, found, hashes)

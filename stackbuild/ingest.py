@@ -237,14 +237,13 @@ class UnitWriter:
         return pa.array(buckets[np.asarray(names.indices)])
 
     def _tell(self, table: pa.Table) -> None:
-        """Remember the repositories of some rows, each once."""
+        """Remember the repositories of some rows, with all that is said of them, each once: rows of one revision may name
+        several URLs."""
         if not table.num_rows:
             return
-        key = ["repo_name", "revision_id"]
-        numbered = table.select(key).append_column("row", pa.array(np.arange(table.num_rows)))
-        first = numbered.group_by(key, use_threads=False).aggregate([("row", "min")])["row_min"]
-        whole = pa.Table.from_batches([conform(batch, ORIGIN) for batch in table.take(first).to_batches()], ORIGIN)
-        self._origins.append(whole)
+        whole = pa.Table.from_batches([conform(batch, ORIGIN) for batch in table.to_batches()], ORIGIN)
+        distinct = whole.group_by(ORIGIN.names, use_threads=False).aggregate([])
+        self._origins.append(distinct.select(ORIGIN.names).cast(ORIGIN))
         if sum(len(one) for one in self._origins) >= FLUSH_ORIGINS:
             self._write_origins()
 
@@ -252,7 +251,7 @@ class UnitWriter:
         if self._origins:
             table = pa.concat_tables(self._origins)
             table = table.append_column("owner_bucket", self._owner_buckets(table))
-            order = pc.sort_indices(table, [(n, "ascending") for n in ("owner_bucket", "repo_name", "revision_id")])
+            order = pc.sort_indices(table, [(field.name, "ascending") for field in schema.ORIGINS])
             with self.attempt.writer("origins", schema.ORIGINS, group_by="owner_bucket") as writer:
                 writer.write(table.take(order))
         self._origins = []
@@ -275,8 +274,8 @@ class UnitWriter:
             ]
             writer.write(pa.Table.from_pylist(rows, schema.TREE))
         self.stats["links"] = len(self._links)
-        if any(u.rule in PASSING for _, u in self._unread):
-            self.stats["provisional"] = True
+        if passing := sum(u.rule in PASSING for _, u in self._unread):
+            self.stats.update(provisional=True, passing=passing)
         if self._unread:
             paths, _ = display_paths(pa.array([u.path for _, u in self._unread], pa.binary()))
             lengths = [u.length or 0 for _, u in self._unread]

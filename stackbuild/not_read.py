@@ -1,5 +1,5 @@
-"""Inputs that were asked for and not read: told in full to whoever builds, and without places and names of others in what
-is released.
+"""Inputs that were asked for: what was not read is told in full to whoever builds; in what is released, places of this machine
+and names of those who asked to be left out are missing.
 """
 
 from __future__ import annotations
@@ -8,10 +8,12 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from stackbuild.graph import INGEST
+from stackbuild.identity import without_places
 from stackbuild.layout.conceal import concealed_rows
 from stackbuild.plan import Build
 from stackbuild.sources.unit import Unit
@@ -23,7 +25,7 @@ CONCEALED = {"what": "an input whose owner asked to be left out", "reason": ""}
 
 @dataclass(frozen=True)
 class NotRead:
-    """One input. `passing`: it was planned and turned out to be torn or out of reach; the next run tries again."""
+    """One input. `passing`: it was planned and nothing of it could be read; the next run tries again."""
 
     what: str
     reason: str
@@ -32,11 +34,14 @@ class NotRead:
 
 
 def not_read(build: Build) -> list[NotRead]:
-    """What was skipped when sources were resolved, then the units that could not be read."""
+    """What was skipped when sources were resolved, then the units of which all or some files could not be read."""
     found = [NotRead(skip["what"], skip["reason"], False) for skip in build.plan.skipped]
     for shard, unit in zip(build.shards(INGEST.name), build.plan.units, strict=True):
         if reason := shard.stats.get("refused"):
             found.append(NotRead(unit_name(unit), reason, True, unit.repo_name))
+        elif files := shard.stats.get("passing"):
+            reason = f"{files} of its files could not be read, as decisions tell; the next run tries them again"
+            found.append(NotRead(unit_name(unit), reason, False, unit.repo_name))
     return found
 
 
@@ -53,6 +58,21 @@ def told(build: Build, missed: list[NotRead]) -> list[dict[str, str]]:
         else:
             shown.append({"what": without_folders(one.what, one.what), "reason": without_folders(one.reason, one.what)})
     return shown
+
+
+def told_recipe(build: Build) -> dict[str, Any]:
+    """The resolved recipe without places of this machine, and in its sources without names that are concealed."""
+
+    def shown(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: inner if name == "kind" else shown(inner) for name, inner in value.items()}
+        if isinstance(value, list):
+            return [shown(inner) for inner in value]
+        hidden = isinstance(value, str) and concealed(build, NotRead(value, "", False))
+        return "(concealed)" if hidden else value
+
+    recipe: dict[str, Any] = without_places(build.plan.recipe)
+    return {**recipe, "source": shown(recipe["source"])}
 
 
 def concealed(build: Build, one: NotRead) -> bool:

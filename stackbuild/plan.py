@@ -346,7 +346,9 @@ def _reading_options(options: dict[str, Any]) -> dict[str, Any]:
 
 def save_stage_manifest(out: Path, job: str, plan: str, shards: Sequence[ShardManifest]) -> None:
     """List exactly the shard manifests that make a job of a plan complete."""
-    body = {"job": job, "plan": plan, "shards": [{"rank": s.rank, "key": s.key, "attempt": s.attempt} for s in shards]}
+    listed = [{"rank": s.rank, "key": s.key, "attempt": s.attempt} for s in shards]
+    body: dict[str, Any] = {"job": job, "plan": plan, "shards": listed}
+    body["digest"] = digest(body)
     path = out / "stages" / job / "manifest.json"
     data = canonical_json(body)
     if not path.exists() or path.read_bytes() != data:
@@ -360,8 +362,10 @@ def load_stage_manifest(out: Path, job: str, plan: str) -> list[ShardManifest]:
         raise InputError(f"{path} is not there: {job} is not complete; run the same build again.")
     try:
         body = json.loads(path.read_bytes())
-        listed, of = body["shards"], body["plan"]
-    except (ValueError, KeyError, TypeError) as error:
+        stated, listed, of = body.pop("digest"), body["shards"], body["plan"]
+        if digest(body) != stated:
+            raise ValueError(f"it does not hash to the digest that it states, {stated}")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is not a whole stage manifest ({error}); remove it and build again.") from error
     if of != plan:
         raise InputError(

@@ -163,14 +163,19 @@ def retire(out: Path, name: str) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def files_below(folder: Path) -> list[Path]:
+    """Everything below a folder that is not a folder itself, links to folders among it, in order."""
+    return sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+
+
 def holds(out: Path, target: Path, files: Files) -> bool:
     """Whether a folder's files are just these: the same inode, or the same bytes."""
-    there = {str(path.relative_to(target)): path for path in target.rglob("*") if not path.is_dir()}
+    there = {str(path.relative_to(target)): path for path in files_below(target)}
     if there.keys() != files.keys():
         return False
     for name, source in files.items():
         if isinstance(source, bytes):
-            if there[name].read_bytes() != source:
+            if there[name].is_symlink() or there[name].read_bytes() != source:
                 return False
         elif there[name].lstat().st_ino != (out / source.file).stat().st_ino:
             return False

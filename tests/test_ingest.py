@@ -55,7 +55,8 @@ def test_an_object_that_was_missing_is_read_by_the_next_run(tmp_path: Path) -> N
     shutil.move(loose, tmp_path / "kept")
     body = light(tmp_path, source=[{"kind": "git", "paths": [str(tmp_path / "w")]}])
     out = tmp_path / "out"
-    run(body, out)
+    (one,) = run(body, out).not_read
+    assert "1 of its files" in one.reason and not one.passing
     assert paths_of(out) == {"/f0.py", "/f2.py"}
     assert [row["rule"] for row in decisions_of(out)] == ["missing_object"]
     first = released(out)
@@ -135,3 +136,14 @@ def test_the_order_of_sources_decides_nothing(tmp_path: Path) -> None:
     assert found[0] == found[1]
     twice = [row for row in decisions_of(tmp_path / "a") if row["rule"] == "duplicate_path"]
     assert len(twice) == 1 and twice[0]["kept_content_id"] == twice[0]["content_id"]
+
+
+def test_the_output_folder_inside_a_source_is_not_read(tmp_path: Path) -> None:
+    root = world(tmp_path / "w", repos=1, files=2)
+    out = root / "repo0" / "out"
+    body = light(root)
+    run(body, out)
+    first = released(out)
+    assert ran(run(body, out)) == {}
+    assert released(out) == first
+    assert not any("/out/" in path for path in paths_of(out))

@@ -127,7 +127,7 @@ def test_every_published_file_is_listed_with_its_hash(built: Path) -> None:
     listed = json.loads((built / "build.json").read_text())["files"]
     there = {
         str(path.relative_to(built))
-        for name in publish.PRODUCTS
+        for name in (*publish.PRODUCTS, "report")
         for path in (built / name).rglob("*")
         if path.is_file()
     }
@@ -215,3 +215,37 @@ def test_a_torn_description_is_named(root: Path, tmp_path: Path, text: str) -> N
 def test_torn_sources_are_resolved_again(root: Path, copy: Path) -> None:
     (copy / "plans" / "sources.json").write_text('{"torn')
     building.run(building.Request(light(root), Path("/"), copy, 1))
+
+
+def test_a_link_to_a_folder_among_the_published_ones_is_named(copy: Path, root: Path, tmp_path: Path) -> None:
+    (tmp_path / "evil").mkdir()
+    shutil.copy(next((copy / "dataset").rglob("*.parquet")), tmp_path / "evil" / "train.parquet")
+    (copy / "dataset" / "data" / "Evil").symlink_to(tmp_path / "evil")
+    assert any("Evil is not of the build" in problem for problem in verify(copy).problems)
+    assert main(["manifest", "verify", "--level", "0", str(copy)]) == 4
+    run(light(root), copy)
+    assert not (copy / "dataset" / "data" / "Evil").exists()
+
+
+@pytest.mark.parametrize("name", ["report/report.json", "report/extra.parquet"])
+def test_the_report_is_verified_too(copy: Path, name: str) -> None:
+    (copy / name).write_text("{}")
+    assert main(["verify", str(copy)]) == 4
+    (copy / "report" / "extra.parquet").unlink(missing_ok=True)
+    assert main(["report", str(copy)]) == 0
+    assert main(["verify", str(copy)]) == 0
+
+
+@pytest.mark.parametrize("change", [{"files": None}, {"recipe_digest": "0" * 64}, {"seed": 8}])
+def test_a_description_that_was_changed_is_named(copy: Path, change: dict[str, object]) -> None:
+    body = json.loads((copy / "build.json").read_text())
+    (copy / "build.json").write_text(json.dumps({**body, **change}))
+    assert main(["verify", str(copy)]) == 4
+
+
+@pytest.mark.parametrize("command", [["verify"], ["report"], ["manifest", "verify"]])
+@pytest.mark.parametrize("shards", [[], [1]])
+def test_a_stage_manifest_that_was_changed_is_named(copy: Path, command: list[str], shards: list[int]) -> None:
+    path = copy / "stages" / "00-ingest" / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "shards": shards}))
+    assert main([*command, str(copy)]) == 4

@@ -43,6 +43,17 @@ def concealed_origins(origins: pa.Table, hidden: pa.Table, stages: Sequence[Stag
     )
 
 
+def without_concealed_twins(decisions: pa.Table, stages: Sequence[Stage[Any]]) -> pa.Table:
+    """Decisions that name nobody's concealed content as the one that stayed."""
+    kept = pa.table({"content_id": decisions["kept_content_id"]})
+    keep = pa.array(~concealed_rows(kept, stages))
+    for name in ("kept_content_id", "detail"):
+        place, column = decisions.schema.get_field_index(name), decisions[name]
+        blank = pc.if_else(pc.or_(keep, pc.is_null(decisions["kept_content_id"])), column, pa.scalar(None, column.type))
+        decisions = decisions.set_column(place, decisions.schema.field(place), blank)
+    return decisions
+
+
 def concealed_rows(table: pa.Table, stages: Sequence[Stage[Any]]) -> npt.NDArray[np.bool_]:
     """bool (rows,): what any of the stages names; columns of ASKED that the table lacks are unknown."""
     named = np.zeros(table.num_rows, bool)

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from stackbuild.hashing import content_buckets, id_bytes, owner_bucket, owner_of
 from stackbuild.layout.columns import FILE_STRUCT, REPOS, pointers, released, repositories
-from stackbuild.layout.conceal import concealed_origins, concealed_rows, pairs
+from stackbuild.layout.conceal import concealed_origins, concealed_rows, pairs, without_concealed_twins
 from stackbuild.layout.manifest_rows import MANIFEST, manifest_rows
 from stackbuild.layout.options import LayoutOptions, cut_by_owner
 from stackbuild.schema import CLUSTERS, DATASET, DECISIONS, ORIGINS
@@ -197,7 +197,7 @@ class Layout(Stage[LayoutOptions]):
             np.asarray(pc.is_in(pairs(shown), value_set=secret)) | concealed_rows(shown, self.concealing)
         )
         tables = {
-            "decisions": shown.filter(pc.invert(private)),
+            "decisions": without_concealed_twins(shown.filter(pc.invert(private)), self.concealing),
             "private_decisions": pa.concat_tables([hidden, shown.filter(private)]),
         }
         order = [(n, "ascending") for n in ("repo_name", "revision_id", "path_bytes", "content_id", "stage", "rule")]

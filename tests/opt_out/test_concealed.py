@@ -163,3 +163,50 @@ def test_a_concealed_content_is_told_nowhere_though_its_repository_is(tmp_path: 
     for path in (out / "decisions").glob("*.parquet"):
         assert raw not in list(pq.read_table(path)["content_id"])
     assert occurrences_of(out, "local/repo0")
+
+
+# ---------------------------------------------------------------- rows of tables
+
+
+def rows_of(tmp_path: Path, listed: str, **columns: list[object]) -> Path:
+    """Build from a table of rows with an opt-out list; the output folder."""
+    pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
+    names = {"content": "text", "path": "path", "repo_name": "repo", "revision_id": "revision", "repo_url": "url"}
+    mapped = {name: column for name, column in names.items() if column in columns}
+    source = {"kind": "parquet", "paths": [str(tmp_path / "rows.parquet")], "columns": mapped}
+    if "repo" not in columns:
+        source["repo_name_default"] = "acme/secret"
+    (tmp_path / "opt-out.txt").write_text(listed + "\n")
+    stages = ["opt_out", "exact_dedup", "decode", "languages", "signals"]
+    body = light(tmp_path, source=[source], stages=stages, limits={"file_bytes": 9_000})
+    run({**body, "opt_out": {"list": str(tmp_path / "opt-out.txt")}}, tmp_path / "out")
+    return tmp_path / "out"
+
+
+def test_a_content_on_the_list_is_not_told_as_the_one_that_stayed(tmp_path: Path) -> None:
+    from stackbuild.swhid import content_id
+
+    texts = [f"def f{number}(x):\n    return x\n" * 5 for number in range(2)]
+    first = min(content_id(text.encode()).hex() for text in texts)
+    columns = {"text": texts, "path": ["same.py"] * 2, "repo": ["o/r"] * 2, "revision": ["1"] * 2}
+    out = rows_of(tmp_path, f"swh:1:cnt:{first}", **columns)
+    rows = [row for path in (out / "decisions").glob("*.parquet") for row in pq.read_table(path).to_pylist()]
+    assert [(row["rule"], row["kept_content_id"]) for row in rows] == [("duplicate_path", None)]
+
+
+def test_each_url_that_rows_of_a_revision_name_is_held_against_the_list(tmp_path: Path) -> None:
+    columns = {
+        "text": ["def f(x):\n    return x\n" * 5, "y = 1\n" * 2_000],
+        "path": ["fine.py", "acmesecret.py"],
+        "repo": ["nice/one"] * 2,
+        "revision": ["1"] * 2,
+        "url": ["https://gitlab.com/fine/p", "https://gitlab.com/acme/p"],
+    }
+    out = rows_of(tmp_path, "https://gitlab.com/acme/p", **columns)
+    assert occurrences_of(out, "acmesecret") == []
+
+
+def test_a_name_that_the_recipe_gives_to_rows_is_not_told_by_the_recipe(tmp_path: Path) -> None:
+    out = rows_of(tmp_path, "acme", text=["def f(x):\n    return x\n" * 5], path=["a.py"])
+    assert occurrences_of(out, "acme") == []
+    assert "(concealed)" in (out / "build.json").read_text()
