@@ -22,6 +22,7 @@ from pydantic_core import to_jsonable_python
 from stackbuild.errors import RecipeError
 from stackbuild.recipe_merge import Layer, all_leaves, is_set, joined, over
 from stackbuild.shards import canonical_json
+from stackbuild.sources.credentials import without_credentials
 
 OUTPUTS = ("dataset", "repos", "tokens", "index")
 FINISHERS = ("layout", "tokens")
@@ -139,8 +140,8 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value for a message: short, and with control characters escaped."""
-    text = ascii(value)
+    """A value for a message: short, with control characters escaped, and no password of an address in it."""
+    text = ascii(without_credentials(value) if isinstance(value, str) else value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

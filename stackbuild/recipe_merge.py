@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from stackbuild.errors import RecipeError
+from stackbuild.sources.credentials import without_credentials
 
 FILE_BYTES = 1 << 20
 EXTENDS_DEPTH = 16
@@ -331,6 +332,7 @@ def overridden(layer: Layer, text: str) -> Layer:
     Its relative paths start from the current folder, as everything does that is typed.
     """
     dotted, equals, raw = text.partition("=")
+    text = without_credentials(text)
     keys = split(dotted.strip())
     if not equals or not keys:
         raise LayerError(f"--set {text}: write it as key=value, such as near_dedup.threshold=0.8")

@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from stackbuild.errors import InputError
+from stackbuild.sources.credentials import without_credentials
 from stackbuild.sources.git_objects import open_store
 from stackbuild.sources.git_refs import NoCommit, choose, read_commit, read_references, snapshot
 from stackbuild.sources.git_scan import (
@@ -25,11 +26,11 @@ from stackbuild.sources.git_scan import (
     clone,
     name_of_folder,
     name_of_url,
+    no_url,
     read_config,
     read_list,
     remote_url,
     scan,
-    without_credentials,
 )
 from stackbuild.sources.git_tree import expected_bytes, read_entries, sha1_directory
 from stackbuild.sources.unit import Entry, Limits, Origin, ResolveContext, Skipped, Source, SourceOptions, Unit
@@ -46,6 +47,11 @@ class GitOptions(SourceOptions):
     scan_depth: int = Field(8, ge=0, le=64, description="folders below a path that are searched")
     refresh: bool = Field(False, description="clone again what the cache already holds")
     clone_timeout: int = Field(3600, gt=0, description="seconds for one clone")
+
+    @field_validator("paths")
+    @classmethod
+    def _no_urls(cls, paths: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(no_url(path) for path in paths)
 
     @field_validator("urls")
     @classmethod

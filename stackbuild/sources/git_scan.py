@@ -20,12 +20,13 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from stackbuild.errors import InputError
+from stackbuild.sources.credentials import hidden, is_torn, without_credentials
 from stackbuild.sources.git_objects import git_environment, read_regular
 from stackbuild.sources.unit import Skipped, left_out
 
@@ -37,12 +38,21 @@ _PASSED_ON: Final = ("SSH_AUTH_SOCK", "SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_
                      "HTTPS_PROXY", "no_proxy", "NO_PROXY")  # fmt: skip
 
 
+def no_url(path: str) -> str:
+    """A path; ValueError if it looks like a URL, which may hold a password and has a place of its own."""
+    if "://" in path or re.match(r"[^/\s]+(?:@[^/\s]+:|:.*[^/]@)", path):
+        raise ValueError(
+            f"{without_credentials(path)!r} is a URL, not a path: name it under `urls` (or write ./ before it)"
+        )
+    return path
+
+
 class Listed(BaseModel):
     """One line of a list file: a repository on disk and what is known of its origin. Dates are ISO 8601."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    path: str = Field(min_length=1)
+    path: Annotated[str, AfterValidator(no_url)] = Field(min_length=1)
     url: str | None = None
     ref: str | None = None
     visit_date: datetime | None = None
@@ -77,7 +87,7 @@ def canonical_url(url: str) -> str | None:
     A dotless host is a name of this network or of an ssh configuration.
     """
     url = url.strip()
-    if "\\" in url or any(unicodedata.category(char)[0] in "CZ" for char in url):
+    if is_torn(url) or "\\" in url or any(unicodedata.category(char)[0] in "CZ" for char in url):
         return None
     if "://" not in url:
         scp = _SCP.fullmatch(url)
@@ -86,7 +96,7 @@ def canonical_url(url: str) -> str | None:
         url = f"ssh://{scp[1]}/{scp[2]}"
     try:
         parts = urlsplit(url)
-        host = parts.hostname
+        host, _ = parts.hostname, parts.port
     except ValueError:
         return None
     if parts.scheme.lower() not in ("http", "https", "ssh", "git", "git+ssh", "git+https"):
@@ -280,18 +290,22 @@ def remote_url(settings: dict[str, list[str]]) -> str | None:
 
 def clonable(url: str) -> str:
     """The URL to give to `git clone`; ValueError if its protocol is not allowed or it could be taken for an option."""
+    shown = without_credentials(url)
     scp = None if "://" in url else _SCP.fullmatch(url)
-    parts = urlsplit(f"ssh://{url.split(':', 1)[0]}/{scp[2]}" if scp else url)
+    try:
+        parts = urlsplit(f"ssh://{url.split(':', 1)[0]}/{scp[2]}" if scp else url)
+        host = parts.hostname
+    except ValueError:  # whose message may hold what stands before the host
+        raise ValueError("a URL cannot be cloned: its host is none") from None
+    if is_torn(url):
+        raise ValueError(
+            "a URL cannot be cloned: write what is no letter in its password as %XX, and scp-like as ssh://"
+        )
     if parts.scheme not in CLONE_PROTOCOLS or any(unicodedata.category(char)[0] == "C" for char in url):
-        raise ValueError(f"{without_credentials(url)!r} cannot be cloned: give a URL of {', '.join(CLONE_PROTOCOLS)}")
-    if parts.scheme != "file" and (not parts.hostname or parts.hostname.startswith("-")):
-        raise ValueError(f"{without_credentials(url)!r} names no host")
+        raise ValueError(f"{shown!r} cannot be cloned: give a URL of {', '.join(CLONE_PROTOCOLS)}")
+    if parts.scheme != "file" and (not host or host.startswith("-") or any(char.isspace() for char in url)):
+        raise ValueError("a URL cannot be cloned: it names no host, or has spaces")
     return url
-
-
-def without_credentials(text: str) -> str:
-    """The text with what stands between a URL's "://" and "@" removed."""
-    return re.sub(r"(://)[^/\s@]*(?:@[^/\s@]*)*@", r"\1", text)
 
 
 def clone(url: str, cache: str, *, shallow: bool, refresh: bool, offline: bool, timeout: int) -> str | Skipped:
@@ -326,7 +340,7 @@ def clone(url: str, cache: str, *, shallow: bool, refresh: bool, offline: bool, 
         except subprocess.TimeoutExpired:
             return Skipped(shown, f"not cloned within {timeout} s")
         if done.returncode:
-            words = without_credentials(done.stderr.decode("utf-8", "replace")).strip().replace(url, shown)
+            words = hidden(done.stderr.decode("utf-8", "replace").replace(url, shown), url)
             return Skipped(shown, f"cannot be cloned: {' '.join(words.split())[-300:] or done.returncode}")
         _forget_remote(made / "config")
         if place.is_dir():

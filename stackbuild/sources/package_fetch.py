@@ -180,7 +180,7 @@ class Fetcher:
         request = urllib.request.Request(without_userinfo(url), headers={"Accept": ACCEPT, "User-Agent": "stackbuild"})
         with self._opener.open(self.authorize(request), timeout=self.settings.timeout) as response:
             whole = _Whole(response, response.headers.get("Content-Length") or "")
-            return take(whole, response.geturl(), response.headers.get("Content-Type") or "")
+            return take(whole, without_userinfo(response.geturl()), response.headers.get("Content-Type") or "")
 
 
 class _Whole:
