@@ -52,8 +52,8 @@ def exit_of(*arguments: str | Path) -> tuple[int, str]:
 
 def command(name: str, out: Path) -> tuple[int, str]:
     """The exit code of a command on a folder."""
-    more = {"check": ["local/repo0"], "diff": [out], "gc": ["--dry-run"], "logs": ["--failed"]}
-    return exit_of(name, out, *more.get(name, []))
+    more: dict[str, list[str | Path]] = {"check": ["local/repo0"], "diff": [out], "gc": ["--dry-run"], "logs": ["--failed"]}
+    return exit_of(name, out, *more.get(name, ()))
 
 
 def plan_file(out: Path) -> Path:
