@@ -52,7 +52,12 @@ def exit_of(*arguments: str | Path) -> tuple[int, str]:
 
 def command(name: str, out: Path) -> tuple[int, str]:
     """The exit code of a command on a folder."""
-    more: dict[str, list[str | Path]] = {"check": ["local/repo0"], "diff": [out], "gc": ["--dry-run"], "logs": ["--failed"]}
+    more: dict[str, list[str | Path]] = {
+        "check": ["local/repo0"],
+        "diff": [out],
+        "gc": ["--dry-run"],
+        "logs": ["--failed"],
+    }
     return exit_of(name, out, *more.get(name, ()))
 
 
