@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,13 +52,25 @@ def unit_name(unit: Unit) -> str:
 
 def told(build: Build, missed: list[NotRead]) -> list[dict[str, str]]:
     """The same for a report that others read."""
+    places = places_of(build, missed)
     shown = []
     for one in missed:
-        if concealed(build, one):
+        others = [place for place in places if place in one.reason]
+        if any(concealed(build, name, one.repo_name) for name in (one.what, *others, *PATH.findall(one.reason))):
             shown.append(CONCEALED)
         else:
-            shown.append({"what": without_folders(one.what, one.what), "reason": without_folders(one.reason, one.what)})
+            what, reason = (without_folders(text, places) for text in (one.what, one.reason))
+            shown.append({"what": what, "reason": reason})
     return shown
+
+
+def places_of(build: Build, missed: list[NotRead]) -> list[str]:
+    """Every place of this machine that a reason may name, the longest first."""
+    named = [value for unit in build.plan.units for value in unit.where.values()]
+    found = {
+        place for place in (*named, *(one.what for one in missed)) if isinstance(place, str) and os.path.isabs(place)
+    }
+    return sorted(found, key=lambda place: (-len(place), place))
 
 
 def told_recipe(build: Build) -> dict[str, Any]:
@@ -68,30 +81,37 @@ def told_recipe(build: Build) -> dict[str, Any]:
             return {name: inner if name == "kind" else shown(inner) for name, inner in value.items()}
         if isinstance(value, list):
             return [shown(inner) for inner in value]
-        hidden = isinstance(value, str) and concealed(build, NotRead(value, "", False))
+        hidden = isinstance(value, str) and concealed(build, value)
         return "(concealed)" if hidden else value
 
     recipe: dict[str, Any] = without_places(build.plan.recipe)
     return {**recipe, "source": shown(recipe["source"])}
 
 
-def concealed(build: Build, one: NotRead) -> bool:
+def concealed(build: Build, what: str, repo_name: str | None = None) -> bool:
     """Whether a stage of the build names this input, by any name that a source would give it."""
     stages = [node.stage for node in build.nodes if node.stage.private_decisions]
-    base = os.path.basename(one.what.rstrip("/")).removesuffix(".git")
-    package = re.split(r"[=<>!~ ]", one.what)[0]
-    names = {one.repo_name or one.what, one.what, f"local/{base}", f"archive/{base}", f"pypi/{package}"}
+    parts = os.path.basename(what.rstrip("/")).split(".")
+    stems = [".".join(parts[: stop + 1]) for stop in range(len(parts))]  # of x.tar.gz also x.tar and x
+    package = re.split(r"[=<>!~ ]", what)[0]
+    names = {what, f"pypi/{package}", *(f"{kind}/{stem}" for kind in ("local", "archive") for stem in stems)}
+    names |= {repo_name} if repo_name else set()
     table = pa.table(
         {
-            "repo_name": pa.array([name.encode("utf-8", "replace").decode() for name in sorted(names)]),
-            "repo_url": pa.array([one.what.encode("utf-8", "replace").decode()] * len(names)),
+            "repo_name": pa.array([utf8(name) for name in sorted(names)]),
+            "repo_url": pa.array([utf8(what)] * len(names)),
         }
     )
     return bool(concealed_rows(table, stages).any())
 
 
-def without_folders(text: str, what: str) -> str:
-    """A sentence in which every absolute path is its last part."""
-    if os.path.isabs(what):
-        text = text.replace(what, Path(what).name)
+def utf8(text: str) -> str:
+    """Text that Arrow takes: names of files may hold lone surrogates."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def without_folders(text: str, places: Sequence[str] = ()) -> str:
+    """A sentence in which every absolute path is its last part; `places`: paths that may have blanks in them."""
+    for place in places:
+        text = text.replace(place, Path(place).name)
     return PATH.sub(lambda match: match[0].rstrip("/").rsplit("/", 1)[-1], text)

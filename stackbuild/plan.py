@@ -103,12 +103,16 @@ class Plan:
 
 
 class Build:
-    """A plan in an output folder: what is complete, and what each task reads. Used by the driver and by every worker."""
+    """A plan in an output folder: what is complete, and what each task reads. Used by the driver and by every worker.
 
-    def __init__(self, out: Path, plan: Plan):
+    `to_run`: the graph is checked, for which stages read the lists that they name; to look at what is there needs none.
+    """
+
+    def __init__(self, out: Path, plan: Plan, to_run: bool = True):
         self.out, self.plan = out, plan
         self.nodes = nodes_of(plan.recipe)
-        check(self.nodes)
+        if to_run:
+            check(self.nodes)
         self.jobs = jobs_of(self.nodes)
         self.limits = Limits(**plan.recipe.get("limits", {}))
         self._shards: dict[str, list[ShardManifest]] = {}
@@ -243,7 +247,7 @@ class Build:
         assert phase is not None
         body: dict[str, Any] = {
             "stage": self._stage_identity(node),
-            "phase": [phase.name, dict(phase.key)],
+            "phase": [phase.name, dict(phase.key())],
             "params": params,
             "rank": rank,
             "partitions": plan.partitions,

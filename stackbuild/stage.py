@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 import pyarrow as pa
@@ -65,7 +65,7 @@ class Phase:
     `stage.table`. `columns` are the columns of the stage's rows that it wants (only for tasks = "partition").
     `removes`: the phase removes rows itself and keeps the ledger of its stage. `preload`: "module:function" to be called once
     in the task server before its tasks are forked (a large index that the children share; never enry, which cannot fork).
-    `key`: what else than the stage's own options and data its output depends on.
+    `key`: gives what else than the stage's own options and data its output depends on, asked when a task's key is told.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Phase:
     columns: tuple[str, ...] = ()
     removes: bool = False
     preload: tuple[str, ...] = ()
-    key: Mapping[str, Any] = field(default_factory=dict)
+    key: Callable[[], Mapping[str, Any]] = dict
 
 
 class PhaseOutputs:

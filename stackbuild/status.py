@@ -67,7 +67,7 @@ def problem(error: Exception) -> str:
 
 def opened(out: Path) -> Build:
     """The last build of an output folder."""
-    return Build(out, plan_of(out))
+    return Build(out, plan_of(out), to_run=False)
 
 
 def running(out: Path) -> bool:

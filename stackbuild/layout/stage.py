@@ -68,14 +68,17 @@ class Layout(Stage[LayoutOptions]):
 
     def phases(self) -> Sequence[Phase]:
         told = ("*.decisions", "*.private_decisions", "ingest.origins")
-        concealing = {"concealing": [[stage.name, stage.version, dict(stage.key())] for stage in self.concealing]}
         return (
             Phase("runs", self.runs, "partition", columns=("text",)),
             Phase("files", self.files, self.plan_files, reads=("counts", "runs")),
             Phase("repos", self.repos, "buckets", reads=("pointers",)),
-            Phase("decisions", self.decisions, "buckets", reads=told, key=concealing),
+            Phase("decisions", self.decisions, "buckets", reads=told, key=self.concealed_by),
             Phase("clusters", self.clusters, "buckets", reads=("near_dedup.clusters",)),
         )
+
+    def concealed_by(self) -> dict[str, Any]:
+        """What `decisions` depends on beside its tables: the lists of those who are not named."""
+        return {"concealing": [[stage.name, stage.version, dict(stage.key())] for stage in self.concealing]}
 
     # ---- sorted runs
 

@@ -102,13 +102,14 @@ def origins_of_row(repo_name: str | None, repo_url: str | None) -> frozenset[str
         names.add(folded)
         if folded.count("/") == 1 and "." not in folded.split("/")[0]:
             names.add(f"{GITHUB}/{folded}")
-    if repo_url:
-        try:
-            name, parts = origin_of_url(repo_url)
-        except Unreadable:
-            names.add(repo_url.casefold())
-        else:
-            names.add("/".join([name, *parts]))
+    for url in (repo_url, repo_name if repo_name and is_url(repo_name) else None):  # a table's names may be URLs
+        if url:
+            try:
+                name, parts = origin_of_url(url)
+            except Unreadable:
+                names.add(url.casefold())
+            else:
+                names.add("/".join([name, *parts]))
     return frozenset(names)
 
 

@@ -143,7 +143,7 @@ class OptOut(Stage[OptOutOptions]):
 
     def phases(self) -> Sequence[Phase]:
         """With the policy `contents`, the contents of all opted-out occurrences are gathered first."""
-        if self.options.policy == "occurrences" or not self.ledger().entries:
+        if self.options.policy == "occurrences" or not self.options.list:
             return ()
         return (Phase("contents", collect_contents, tasks="partition", columns=self.reads),)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tarfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,7 +12,7 @@ import pytest
 
 from stackbuild.errors import RecipeError
 from stackbuild.index.lookup import Lookup
-from stackbuild.not_read import NotRead, told, without_folders
+from stackbuild.not_read import told, without_folders
 from tests.test_build import PUBLISHED, run
 from tests.worlds import LIGHT, light, world
 
@@ -124,12 +125,32 @@ def test_a_torn_input_is_told_without_its_folder_and_a_concealed_one_not_at_all(
     ],
 )
 def test_a_sentence_loses_the_folders_of_its_paths(text: str, shown: str) -> None:
-    assert without_folders(text, "input") == shown
+    assert without_folders(text) == shown
 
 
 def test_a_path_with_blanks_is_known_by_the_input_itself() -> None:
-    one = NotRead("/home/Ada Lovelace/my work/x", "/home/Ada Lovelace/my work/x is torn", True)
-    assert without_folders(one.reason, one.what) == "x is torn"
+    place = "/home/Ada Lovelace/my work/x"
+    assert without_folders(f"{place} is torn", [place]) == "x is torn"
+
+
+def test_an_input_is_not_named_as_the_twin_of_another(tmp_path: Path) -> None:
+    root = world(tmp_path / "w", repos=1, files=1)
+    folder = tmp_path / "with a blank"
+    folder.mkdir()
+    for name in ("acmesecret.tar.gz", "zcopy.tar.gz", "aopen.tar.gz", "zopen.tar.gz"):
+        with tarfile.open(folder / name, "w:gz") as archive:
+            info = tarfile.TarInfo(f"{'a' if 'open' in name else 'b'}.py")
+            info.mtime = 0
+            archive.addfile(info, None)
+    for first, second in (("acmesecret", "zcopy"), ("aopen", "zopen")):
+        (folder / f"{second}.tar.gz").write_bytes((folder / f"{first}.tar.gz").read_bytes())
+    (tmp_path / "opt-out.txt").write_text("archive/acmesecret\n")
+    body = light(root, opt_out={"list": str(tmp_path / "opt-out.txt")})
+    body["source"].append({"kind": "archives", "paths": [str(folder)]})
+    out = tmp_path / "out"
+    result = run(body, out)
+    assert occurrences_of(out, "acmesecret") == [] and occurrences_of(out, "with a blank") == []
+    assert "zopen.tar.gz" in {row["what"] for row in told(result.build, result.not_read)}
 
 
 # ---------------------------------------------------------------- where the stage may stand
@@ -210,3 +231,17 @@ def test_a_name_that_the_recipe_gives_to_rows_is_not_told_by_the_recipe(tmp_path
     out = rows_of(tmp_path, "acme", text=["def f(x):\n    return x\n" * 5], path=["a.py"])
     assert occurrences_of(out, "acme") == []
     assert "(concealed)" in (out / "build.json").read_text()
+
+
+@pytest.mark.parametrize("name", ["http://github.com/U/r", "git@github.com:u/R.git", "U/r.git/", "github.com/u/r"])
+def test_a_name_that_is_a_url_is_known_as_one(tmp_path: Path, name: str) -> None:
+    out = rows_of(tmp_path, "u/r", text=["def f(x):\n    return x\n" * 5], path=["a.py"], repo=[name], revision=["1"])
+    assert sum(pq.read_metadata(path).num_rows for path in (out / "dataset").rglob("*.parquet")) == 0
+
+
+def test_what_is_published_is_verified_without_the_list(tmp_path: Path) -> None:
+    from stackbuild.housekeeping import verify
+
+    out = rows_of(tmp_path, "u/r", text=["def f(x):\n    return x\n" * 5], path=["a.py"], repo=["o/r"], revision=["1"])
+    (tmp_path / "opt-out.txt").unlink()
+    assert verify(out).problems == []
