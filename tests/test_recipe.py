@@ -259,6 +259,18 @@ def test_packages_are_a_list_of_names_or_tables(tmp_path: Path, packages: str) -
     assert lines and all(line.startswith("source[0].packages") for line in lines)
 
 
+@pytest.mark.parametrize("drop", ['{measure = "nope", comparison = "?", threshold = 1}', "5", '["num_lines > 1"]'])
+def test_a_condition_of_a_table_of_rules_is_text(tmp_path: Path, drop: str) -> None:
+    """Given as a table, its measure and comparison would be looked up as they stand."""
+    rule = f'name = "x"\nsource = "x"\n[[rule]]\nid = "a"\nsource = "x"\ndrop = {drop}\n'
+    written(tmp_path, rule, "rules.toml")
+    text = (
+        SMALL.replace('"decode"]', '"decode", "languages", "signals", "filters"]') + '[filters]\nrules = "rules.toml"\n'
+    )
+    with pytest.raises(RecipeError, match=r"rules\.toml"):
+        check(nodes_of(loaded(tmp_path, text).values))
+
+
 # ---------------------------------------------------------------- stages and their tables
 
 

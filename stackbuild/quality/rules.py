@@ -156,8 +156,10 @@ class Rule(_Strict):
     @field_validator("drop", mode="before")
     @classmethod
     def _parse(cls, value: object) -> object:
-        if not isinstance(value, str):
+        if value is None or isinstance(value, Condition):
             return value
+        if not isinstance(value, str):
+            raise ValueError("write the condition as text, as in 'num_lines > 100000'")
         match = _CONDITION.fullmatch(value)
         if match is None:
             raise ValueError(f"{value!r} is not of the form MEASURE COMPARISON NUMBER, as in 'num_lines > 100000'")
