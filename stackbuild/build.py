@@ -13,7 +13,7 @@ from typing import Any
 
 from stackbuild import __version__, registry
 from stackbuild.errors import InputError, RecipeError, StackbuildError, UsageError
-from stackbuild.graph import INGEST
+from stackbuild.graph import INGEST, check, nodes_of
 from stackbuild.hashing import uniform
 from stackbuild.identity import engine_version, without_places
 from stackbuild.launch import JobReport, Launch, Progress, Silent, only_one
@@ -216,6 +216,7 @@ def resolve(request: Request, keep: bool = True) -> Plan:
     `keep`: write down what was resolved, so that the next run of an unfinished build reads the same.
     """
     recipe = dict(request.recipe)
+    check(nodes_of(recipe))  # before anything is cloned or downloaded
     if request.sample is not None:
         recipe["sample"] = request.sample
     frozen_path = request.out / "plans" / "sources.json"

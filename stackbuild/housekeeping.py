@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from stackbuild.identity import without_places
 from stackbuild.launch import check_ledger
 from stackbuild.plan import Build
 from stackbuild.publish import PRODUCTS, files_below
-from stackbuild.shards import ShardManifest, digest, file_sha256
+from stackbuild.shards import digest, file_sha256
 from stackbuild.status import described, opened
 
 
@@ -48,12 +47,17 @@ def verify(out: Path) -> Verification:
     if not description["complete"]:
         found.notes.append("the last build is not complete; what is there of it is checked")
     files = description["files"]
+    published = found if description["complete"] else Verification()
     for name, expected in files.items():
-        check_file(out / name, expected, found, hashes)
+        check_file(out / name, expected, published, hashes)
     for product in (*PRODUCTS, "report"):
         for path in files_below(out / product):
             if str(path.relative_to(out)) not in files or path.is_symlink():
-                found.problems.append(f"{path} is not of the build")
+                published.problems.append(f"{path} is not of the build")
+    if published is not found:
+        found.files, found.bytes = published.files, published.bytes
+        if published.problems:
+            found.notes.append("publishing was interrupted: run the build again before anybody reads what is published")
     if not (out / "stages").exists():
         found.notes.append("the stages were removed by `stackbuild clean`; the published files are checked")
         return found
@@ -64,9 +68,16 @@ def verify(out: Path) -> Verification:
     ):
         if stated != actual:
             found.problems.append(f"{out / 'build.json'} says {name} {stated}; the plan's is {actual}")
-    for shard in current_shards(build, description["complete"]):
-        for output in shard.outputs:
-            check_file(build.out / output.file, output.sha256, found, hashes)
+    for name in (name for job in build.jobs for name in job.shard_jobs):
+        try:
+            shards = build.shards(name)
+        except InputError as error:
+            if description["complete"]:
+                found.problems.append(str(error))
+            continue
+        for shard in shards:
+            for output in shard.outputs:
+                check_file(build.out / output.file, output.sha256, found, hashes)
     if description["complete"]:
         try:
             check_ledger(build)
@@ -90,18 +101,6 @@ def check_file(path: Path, expected: str, found: Verification, hashes: dict[tupl
         return
     if hashes[inode] != expected:
         found.problems.append(f"{path} has SHA-256 {hashes[inode]}; expected {expected}")
-
-
-def current_shards(build: Build, complete: bool) -> Iterator[ShardManifest]:
-    """Every shard that the stage manifests of the current plan name; of a build that is not complete, as far as it got."""
-    for job in build.jobs:
-        for name in job.shard_jobs:
-            try:
-                yield from build.shards(name)
-            except InputError:
-                if complete:
-                    raise
-                return
 
 
 def orphans(build: Build) -> list[Path]:

@@ -27,7 +27,7 @@ from datatrove.pipeline.base import PipelineStep
 from stackbuild.errors import InputError, PartialFailure, StackbuildError, UsageError
 from stackbuild.graph import INGEST, OCCURRENCES, Job, is_transition, judges_rows
 from stackbuild.plan import Build
-from stackbuild.shards import Ledger, ShardManifest, withdraw
+from stackbuild.shards import Ledger, ShardManifest
 
 TRIES = 2
 
@@ -136,11 +136,12 @@ def explain(rank: int, status: int, log: Path) -> Failure:
     error = Path(f"{log}.error")
     if status < 0:
         return Failure(rank, f"killed by signal {-status}" + (" (out of memory?)" if status == -9 else ""), 5, str(log))
-    if error.exists():
+    try:
         body = json.loads(error.read_text())
-        code = body["exit_code"] if body["exit_code"] in (3, 4, 6, 7, 75) else 5
-        return Failure(rank, f"{body['type']}: {body['message']}", code, str(log))
-    return Failure(rank, f"ended with status {status}", 5, str(log))
+        words, code = f"{body['type']}: {body['message']}", body["exit_code"]
+    except (OSError, ValueError, KeyError, TypeError):  # there is none, or the child died while it wrote
+        return Failure(rank, f"ended with status {status}", 5, str(log))
+    return Failure(rank, words, code if code in (3, 4, 6, 7, 75) else 5, str(log))
 
 
 class TaskServer:
@@ -239,10 +240,8 @@ class Launch:
         complete: dict[int, list[ShardManifest]] = {}
         for spec in specs:
             found = build.found(job, spec.rank, spec.params)
-            if found and not found[0].stats.get("provisional"):
+            if found and not found[0].stats.get("provisional"):  # else: what it could not read may be there now
                 complete[spec.rank] = found
-            elif found:
-                withdraw(build.out, found[0])  # it was not read for a reason that may have passed
         pending = [spec for spec in specs if spec.rank not in complete]
         report = JobReport(job.name, len(specs))
         self.progress.job(job.name, len(specs), len(complete))
@@ -398,8 +397,8 @@ def only_one(out: Path) -> Iterator[None]:
     """Hold the output folder: two drivers at once would do the same work twice."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise UsageError(f"{out} is not a folder; give an output folder.") from error
+    except OSError as error:
+        raise UsageError(f"{out} is not a folder and cannot be made one: {error.strerror}.") from error
     with open(out / ".lock", "a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

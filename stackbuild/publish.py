@@ -58,6 +58,9 @@ def publish(build: Build, written: Mapping[str, Mapping[str, bytes]]) -> dict[st
     does not make. Returns the SHA-256 of every published file by its path below OUT."""
     made = products(build)
     hashes = {}
+    for name in PRODUCTS:
+        for left in build.out.glob(f".{name}.*"):  # an old release that a killed run did not come to remove
+            shutil.rmtree(left, ignore_errors=True)
     for name, files in made.items():
         whole: Files = {**files, **written.get(name, {})}
         place(build.out, name, whole)

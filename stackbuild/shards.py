@@ -191,7 +191,10 @@ class Attempt:
         self._files.append((table, path))
 
     def commit(self, key: str, ledger: Ledger, stats: dict[str, Any]) -> ShardManifest:
-        """Seal the files and publish the manifest; if another attempt was first, withdraw and return that one's."""
+        """Seal the files and publish the manifest; if another attempt was first, withdraw and return that one's.
+
+        A manifest one of whose files is gone, or that is provisional, is replaced.
+        """
         ledger.check(f"{self.job}, shard {self.rank}")
         outputs = []
         for table, path, writer in self._writers:
@@ -208,11 +211,12 @@ class Attempt:
         manifest = ShardManifest(self.job, self.rank, key, self.name, tuple(outputs), ledger, stats)
         if publish_manifest(self.out, manifest):
             return manifest
-        self.discard()
         winner = find_manifest(self.out, self.job, self.rank, key)
-        if winner is None:
-            raise InputError(f"The manifest of {self.job}, shard {self.rank} vanished while it was committed.")
-        return winner
+        if winner is not None and not winner.stats.get("provisional"):
+            self.discard()
+            return winner
+        publish_manifest(self.out, manifest, replace=True)  # the other lacks a file, or what it could not read
+        return manifest
 
     def _relative(self, path: Path) -> str:
         return str(path.relative_to(self.out))
@@ -228,8 +232,8 @@ def manifest_path(out: Path, job: str, rank: int, key: str) -> Path:
     return out / "stages" / job / "manifests" / f"{rank:05d}-{key[:24]}.json"
 
 
-def publish_manifest(out: Path, manifest: ShardManifest) -> bool:
-    """Link the manifest under its shard and key; False if another attempt was first."""
+def publish_manifest(out: Path, manifest: ShardManifest, replace: bool = False) -> bool:
+    """Link the manifest under its shard and key; False if another attempt was first, unless that is to be replaced."""
     body = {
         "version": MANIFEST_VERSION,
         "job": manifest.job,
@@ -249,7 +253,10 @@ def publish_manifest(out: Path, manifest: ShardManifest) -> bool:
         file.flush()
         os.fsync(file.fileno())
     try:
-        os.link(temporary, target)
+        if replace:
+            os.replace(temporary, target)
+        else:
+            os.link(temporary, target)
         return True
     except FileExistsError:
         # On NFS the link may have been made although the client saw an error: our inode under the name means we won.
@@ -281,7 +288,9 @@ def load_manifest(path: Path) -> ShardManifest:
             Ledger(**body["ledger"]),
             body["stats"],
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); run the same build again.") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is not a whole shard manifest ({error}); remove it and build again.") from error
 
 
@@ -301,7 +310,6 @@ def find_manifest(out: Path, job: str, rank: int, key: str) -> ShardManifest | N
     for output in manifest.outputs:
         target = out / output.file
         if not target.exists():
-            withdraw(out, manifest)
             return None
         if target.stat().st_size != output.bytes:
             raise InputError(
@@ -309,11 +317,6 @@ def find_manifest(out: Path, job: str, rank: int, key: str) -> ShardManifest | N
                 f"Remove {path} and build again to make it anew."
             )
     return manifest
-
-
-def withdraw(out: Path, manifest: ShardManifest) -> None:
-    """Take a shard's manifest away, so that its task runs again; its files stay for readers that have them open."""
-    manifest_path(out, manifest.job, manifest.rank, manifest.key).unlink(missing_ok=True)
 
 
 # ---------------------------------------------------------------- reading

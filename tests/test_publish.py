@@ -249,3 +249,42 @@ def test_a_stage_manifest_that_was_changed_is_named(copy: Path, command: list[st
     path = copy / "stages" / "00-ingest" / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "shards": shards}))
     assert main([*command, str(copy)]) == 4
+
+
+def test_an_old_release_that_a_killed_run_left_is_removed(copy: Path, root: Path) -> None:
+    (copy / ".dataset.0badcafe" / "data").mkdir(parents=True)
+    run(light(root), copy)
+    assert not (copy / ".dataset.0badcafe").exists()
+
+
+def test_a_publishing_that_was_interrupted_is_told_and_not_called_damage(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    body = json.loads((copy / "build.json").read_text())
+    (copy / "build.json").write_text(json.dumps({**body, "complete": False}))
+    shutil.rmtree(copy / "clusters")
+    assert main(["verify", str(copy)]) == 0
+    assert "publishing was interrupted" in capsys.readouterr().out
+
+
+def test_a_missing_file_of_a_stage_is_named_and_nothing_is_changed_by_looking(
+    copy: Path, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = next(copy.glob("stages/00-contents/data/*/contents-000.parquet"))
+    gone.unlink()
+    before = sorted(copy.rglob("*"))
+    assert verify(copy).problems and str(gone) in verify(copy).problems[0]
+    assert main(["gc", "--dry-run", str(copy)]) == 0
+    assert sorted(copy.rglob("*")) == before
+    for manifest in copy.glob("stages/00-ingest/manifests/*.json"):
+        manifest.unlink()
+    for command in (["verify"], ["gc"], ["report"]):
+        assert main([*command, str(copy)]) == 4
+    run(light(root), copy)
+    assert main(["verify", str(copy)]) == 0
+
+
+def test_a_folder_that_is_no_build_is_not_made_by_looking_at_it(tmp_path: Path) -> None:
+    for command in (["gc"], ["clean"], ["manifest", "write"], ["verify"], ["report"], ["status"]):
+        assert main([*command, str(tmp_path / "typo")]) == 4
+    assert not (tmp_path / "typo").exists()

@@ -44,6 +44,8 @@ def run(
     from stackbuild.recipe import load
 
     loaded = load(recipe, sets)
+    if tokenizer is not None and "tokens" not in loaded.values["outputs"]:
+        raise UsageError(f'--tokenizer {tokenizer}: {recipe} makes no tokens; add "tokens" to its outputs.')
     console = Console(stderr=True)
     signal.signal(signal.SIGTERM, _interrupt)
     started = time.monotonic()

@@ -10,6 +10,7 @@ from stackbuild.launch import only_one
 
 def run(out: Path, dry_run: bool) -> None:
     """Tell what is an orphan; remove it unless told not to."""
+    finished(out)  # a folder that is no build is not made one by the lock
     with only_one(out):
         found = orphans(finished(out))
         for path in found:

@@ -18,6 +18,7 @@ NAMES = ("syntax", "bytes", "paths in their trees")
 
 def write(out: Path) -> None:
     """Write OUT/manifest from the finished build."""
+    finished(out)  # a folder that is no build is not made one by the lock
     with only_one(out):
         build = finished(out)
         place(out, "manifest", {**products(build)["manifest"], "header.json": manifest_header(build)})

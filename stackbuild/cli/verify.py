@@ -17,8 +17,7 @@ def run(out: Path, as_json: bool) -> None:
     if found.problems:
         raise InputError("\n".join(found.problems))
     if not as_json:
-        print(
-            f"{found.files:,} files of {found.bytes / 1e6:,.1f} MB hash to what the build says, and the ledger adds up."
-        )
+        ledger = ", and the ledger adds up" if found.ledger else ""
+        print(f"{found.files:,} files of {found.bytes / 1e6:,.1f} MB hash to what the build says{ledger}.")
         for note in found.notes:
             print(f"note: {note}")

@@ -19,8 +19,7 @@ import pyarrow.parquet as pq
 
 from stackbuild.errors import InputError
 from stackbuild.hashing import owner_bucket, owner_of
-from stackbuild.opt_out.origins import GITHUB, origin_digests
-from stackbuild.sources.git_scan import canonical_url, name_of_url
+from stackbuild.origins import GITHUB, canonical_url, name_of_url, origin_digests
 from stackbuild.swhid import content_id
 
 HEX_ID = re.compile(r"[0-9a-fA-F]{40}")

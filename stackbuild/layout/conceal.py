@@ -22,8 +22,9 @@ ASKED = pa.schema([*(pa.field(f.name, f.type) for f in ORIGIN_FIELDS), pa.field(
 
 
 def pairs(table: pa.Table) -> pa.ChunkedArray:
-    """repo_name and revision_id of each row as one string (neither can hold a NUL)."""
-    return pc.binary_join_element_wise(table["repo_name"], table["revision_id"], "\0")
+    """repo_name and revision_id of each row as one string, from which both can be told."""
+    length = pc.utf8_length(table["repo_name"]).cast(pa.string())
+    return pc.binary_join_element_wise(length, table["repo_name"], table["revision_id"], ":")
 
 
 def concealed_origins(origins: pa.Table, hidden: pa.Table, stages: Sequence[Stage[Any]]) -> pa.Array:

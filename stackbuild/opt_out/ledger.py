@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from stackbuild.errors import InputError
-from stackbuild.opt_out.origins import GITHUB, Unreadable, check_characters, is_url, origin_of_url
+from stackbuild.origins import GITHUB, Unreadable, check_characters, is_url, origin_of_url
 
 FORMAT: Final = 1
 FILE_BYTES: Final = 256 * 1024 * 1024

@@ -3,7 +3,7 @@
 It runs on occurrences, before copies are merged, so that a file which another owner also holds stays under that
 owner's name, and again on the finished files. An owner, repository, origin, snapshot, revision or root directory
 takes away its occurrences only; a content leaves everywhere. (The Stack v2, Lozhkov et al. 2024, section 3.5, matched
-exact names; here they are canonical, see `stackbuild.opt_out.origins`.) What it removed is private: released counts
+exact names; here they are canonical, see `stackbuild.origins`.) What it removed is private: released counts
 only.
 """
 
@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from stackbuild.opt_out.ledger import KINDS, Ledger, load
-from stackbuild.opt_out.origins import GITHUB, origin_digests, origins_of_row, prefixes
+from stackbuild.origins import GITHUB, origin_digests, origins_of_row, prefixes
 from stackbuild.schema import ID
 from stackbuild.stage import Options, Phase, Stage, Verdict
 
@@ -79,7 +79,7 @@ class Matcher:
         above = {prefix for name in names for prefix in prefixes(name)}
         bare = {name.removeprefix(f"{GITHUB}/") for name in names}
         owner = bool(self.owners & above) or any(
-            name.split("/")[0] in self.owners for name in bare if name.count("/") == 1
+            name.split("/")[0] in self.owners for name in bare if name.count("/") <= 1
         )
         repo = bool(self.repos & bare)
         origin = bool(self.origins & (names | above))

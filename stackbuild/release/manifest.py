@@ -133,7 +133,9 @@ def verify_syntax(folder: Path, dataset: Path) -> Level:
             if not path.exists() or file_sha256(path) != entry[f"{kind}_sha256"]:
                 result.fail(f"{path} is missing or does not hash to {entry[f'{kind}_sha256']}")
         listed = {entry[kind] for entry in entries}
-        there = {str(path.relative_to(below)) for path in below.rglob("*") if path.suffix == ".parquet" or path.is_symlink()}
+        there = {
+            str(path.relative_to(below)) for path in below.rglob("*") if path.suffix == ".parquet" or path.is_symlink()
+        }
         for extra in sorted(there - listed):
             result.fail(f"{below / extra} is not in the header")
     if result.wrong:

@@ -15,7 +15,6 @@ _USERINFO = re.compile(r"(://)(?:[^/\s@]*(?:@[^/\s@]*)*@|[^/\s:@]*:\S*[^\s/]@)")
 _QUERY = re.compile(r"(://[^\s?#'\"]*)[?#][^\s'\"]*")
 _SCP_USER = re.compile(r"(?<![^\s/'\"(\[])[^\s@/'\"(\[]+@(?=(?:[A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9a-fA-F:]+\]):)")
 _SCP_PASSWORD = re.compile(r"(?<![^\s'\"(\[])[^\s@/:'\"(\[]*:(?!//)\S*[^\s/]@(?=[A-Za-z0-9\[])")
-_INNER_AT = re.compile(r"[^/]@")  # "/@" begins a name in a path
 LOGIN_CHARS: Final = 7  # of a user without a password; what is longer may be a token
 
 
@@ -24,15 +23,6 @@ def without_credentials(text: str) -> str:
     if "@" not in text and "://" not in text:
         return text
     return _SCP_USER.sub("", _SCP_PASSWORD.sub("", _QUERY.sub(r"\1", _USERINFO.sub(r"\1", text))))
-
-
-def is_torn(address: str) -> bool:
-    """Whether a password with "/" or ":" in it may stand where a program reads a port or a path: nobody can tell its host."""
-    _, scheme, rest = address.partition("://")
-    if scheme:
-        authority, _, path = rest.partition("/")
-        return "@" not in authority and ":" in authority and _INNER_AT.search(path) is not None
-    return _INNER_AT.search(address.partition(":")[2]) is not None
 
 
 def hidden(words: str, address: str) -> str:

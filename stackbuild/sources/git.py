@@ -17,15 +17,14 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from stackbuild.errors import InputError
+from stackbuild.origins import canonical_url, name_of_url
 from stackbuild.sources.credentials import without_credentials
 from stackbuild.sources.git_objects import open_store
 from stackbuild.sources.git_refs import NoCommit, choose, read_commit, read_references, snapshot
 from stackbuild.sources.git_scan import (
-    canonical_url,
     clonable,
     clone,
     name_of_folder,
-    name_of_url,
     no_url,
     read_config,
     read_list,

@@ -26,14 +26,13 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from stackbuild.errors import InputError
-from stackbuild.sources.credentials import hidden, is_torn, without_credentials
+from stackbuild.origins import SCP, canonical_url, is_torn
+from stackbuild.sources.credentials import hidden, without_credentials
 from stackbuild.sources.git_objects import git_environment, read_regular
 from stackbuild.sources.unit import Skipped, left_out
 
 CLONE_PROTOCOLS: Final = ("https", "ssh", "git", "file")
 CONFIG_BYTES: Final = 4 * 1024 * 1024
-_SCP = re.compile(r"(?:[^@/:]+@)?([A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9a-fA-F:]+\]):(?!//)([^:].*)")
-_HOSTS: Final = {"www.github.com": "github.com", "ssh.github.com": "github.com", "altssh.gitlab.com": "gitlab.com"}
 _PASSED_ON: Final = ("SSH_AUTH_SOCK", "SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "http_proxy", "https_proxy",
                      "HTTPS_PROXY", "no_proxy", "NO_PROXY")  # fmt: skip
 
@@ -79,44 +78,6 @@ def nanoseconds(date: datetime) -> int | None:
 
 
 # ---------------------------------------------------------------- names
-
-
-def canonical_url(url: str) -> str | None:
-    """The canonical https URL of a repository; None for what others cannot reach: a path, `file:`, a dotless host.
-
-    A dotless host is a name of this network or of an ssh configuration.
-    """
-    url = url.strip()
-    if is_torn(url) or "\\" in url or any(unicodedata.category(char)[0] in "CZ" for char in url):
-        return None
-    if "://" not in url:
-        scp = _SCP.fullmatch(url)
-        if not scp or len(scp[1]) == 1:  # one letter is a drive, not a host
-            return None
-        url = f"ssh://{scp[1]}/{scp[2]}"
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        return None
-    if parts.scheme.lower() not in ("http", "https", "ssh", "git", "git+ssh", "git+https"):
-        return None
-    if not host or not ("." in host or ":" in host):
-        return None
-    names = [name for name in parts.path.split("/") if name]
-    if names and names[-1].endswith(".git") and names[-1] != ".git":
-        names[-1] = names[-1][: -len(".git")]
-    if not names or any(name in (".", "..") for name in names):
-        return None
-    host = _HOSTS.get(host.rstrip("."), host.rstrip("."))
-    return f"https://{f'[{host}]' if ':' in host else host}/{'/'.join(names)}"
-
-
-def name_of_url(canonical: str) -> str:
-    """`owner/repo` for github.com, `host/owner/repo` for every other host, from a canonical URL."""
-    path = canonical.removeprefix("https://")
-    inner = path.removeprefix("github.com/")
-    return inner if inner != path and inner.count("/") == 1 else path
 
 
 def name_of_folder(folder: str) -> str:
@@ -291,7 +252,7 @@ def remote_url(settings: dict[str, list[str]]) -> str | None:
 def clonable(url: str) -> str:
     """The URL to give to `git clone`; ValueError if its protocol is not allowed or it could be taken for an option."""
     shown = without_credentials(url)
-    scp = None if "://" in url else _SCP.fullmatch(url)
+    scp = None if "://" in url else SCP.fullmatch(url)
     try:
         parts = urlsplit(f"ssh://{url.split(':', 1)[0]}/{scp[2]}" if scp else url)
         host = parts.hostname

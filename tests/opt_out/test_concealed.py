@@ -233,10 +233,59 @@ def test_a_name_that_the_recipe_gives_to_rows_is_not_told_by_the_recipe(tmp_path
     assert "(concealed)" in (out / "build.json").read_text()
 
 
-@pytest.mark.parametrize("name", ["http://github.com/U/r", "git@github.com:u/R.git", "U/r.git/", "github.com/u/r"])
-def test_a_name_that_is_a_url_is_known_as_one(tmp_path: Path, name: str) -> None:
-    out = rows_of(tmp_path, "u/r", text=["def f(x):\n    return x\n" * 5], path=["a.py"], repo=[name], revision=["1"])
-    assert sum(pq.read_metadata(path).num_rows for path in (out / "dataset").rglob("*.parquet")) == 0
+SPELLED = [
+    *(
+        "http://github.com/U/r",
+        "git@github.com:u/R.git",
+        "U/r.git/",
+        "github.com/u/r",
+        "u/r ",
+        " u/r\n",
+        "u//r",
+        "@u/r",
+    ),
+    *("www.github.com/u/r", "https://tok:en@github.com:443/u/r?x=1#y", "https://github.com/u/r/tree/main/x", "/u/r"),
+    *("https://github.com/u/r/blob/100%/a", "https://api.github.com/repos/u/r", "ssh://git@ssh.github.com:443/u/r"),
+]
+
+
+@pytest.mark.parametrize("name", SPELLED)
+@pytest.mark.parametrize("listed", ["u/r", "u", "https://github.com/u/r"])
+def test_a_row_is_known_however_it_spells_its_repository(name: str, listed: str) -> None:
+    from stackbuild.opt_out.ledger import parse
+    from stackbuild.opt_out.stage import Matcher
+
+    matcher = Matcher(parse(listed))
+    assert any(matcher.kinds_of(name, None)) and any(matcher.kinds_of("o/x", name))
+    assert not any(matcher.kinds_of("other/r", "https://github.com/other/u"))
+    assert not any(matcher.kinds_of("gitlab.com/u/r", None)) and not any(matcher.kinds_of("local/r", None))
+
+
+@pytest.mark.parametrize("name", ["gitlab.com/g/p", "https://gitlab.com/g/p/-/tree/main", "git@gitlab.com:G/P.git"])
+@pytest.mark.parametrize("listed", ["https://gitlab.com/g", "https://gitlab.com/g/p"])
+def test_a_row_of_another_forge_is_known_however_it_is_spelt(name: str, listed: str) -> None:
+    from stackbuild.opt_out.ledger import parse
+    from stackbuild.opt_out.stage import Matcher
+
+    matcher = Matcher(parse(listed))
+    assert any(matcher.kinds_of(name, None)) and any(matcher.kinds_of("o/x", name))
+    assert not any(matcher.kinds_of("g/p", None))
+
+
+def test_an_owner_alone_is_known(tmp_path: Path) -> None:
+    from stackbuild.opt_out.ledger import parse
+    from stackbuild.opt_out.stage import Matcher
+
+    assert any(Matcher(parse("acme")).kinds_of("acme", None))
+    assert not any(Matcher(parse("acme")).kinds_of("acmes", None))
+
+
+def test_a_name_that_is_a_url_leaves_the_build(tmp_path: Path) -> None:
+    names = ["http://github.com/U/r", "o/kept"]
+    texts = [f"def f{number}(x):\n    return x\n" * 5 for number in range(2)]
+    out = rows_of(tmp_path, "u/r", text=texts, path=["a.py"] * 2, repo=names, revision=["1"] * 2)
+    assert sum(pq.read_metadata(path).num_rows for path in (out / "dataset").rglob("*.parquet")) == 1
+    assert occurrences_of(out, "http://github.com/U/r") == []
 
 
 def test_what_is_published_is_verified_without_the_list(tmp_path: Path) -> None:

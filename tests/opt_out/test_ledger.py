@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stackbuild.errors import InputError
 from stackbuild.opt_out.ledger import Ledger, canonical, load, parse
-from stackbuild.opt_out.origins import Unreadable
+from stackbuild.origins import Unreadable
 
 DIGEST = "0123456789abcdef0123456789abcdef01234567"
 

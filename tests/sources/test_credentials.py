@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from stackbuild.errors import InputError, RecipeError
+from stackbuild.origins import canonical_url
 from stackbuild.recipe import load
 from stackbuild.sources.credentials import hidden, without_credentials
 from stackbuild.sources.git import SOURCE, GitOptions
-from stackbuild.sources.git_scan import canonical_url
 from stackbuild.sources.unit import ResolveContext
 from tests.sources.test_git import Repository, units
 

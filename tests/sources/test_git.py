@@ -17,10 +17,11 @@ from pydantic import ValidationError
 
 from stackbuild import swhid
 from stackbuild.errors import InputError
+from stackbuild.origins import canonical_url, name_of_url
 from stackbuild.sources import git as git_source
 from stackbuild.sources.git import SOURCE, GitOptions
 from stackbuild.sources.git_refs import Commit, read_references, snapshot
-from stackbuild.sources.git_scan import canonical_url, name_of_folder, name_of_url, read_config, remote_url
+from stackbuild.sources.git_scan import name_of_folder, read_config, remote_url
 from stackbuild.sources.git_tree import is_lfs_pointer
 from stackbuild.sources.unit import Entry, File, Limits, Link, Origin, ResolveContext, Skipped, Unit, Unread
 

@@ -19,6 +19,9 @@ URL_BYTES: Final = 2_048
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _SCP = re.compile(r"(?:[^@/:\s]+@)?([A-Za-z0-9.-]+):(?!/)([^:\s]+)")
 _ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_OTHER_GITHUB: Final = frozenset(
+    {"github.com", "ssh.github.com", "api.github.com", "raw.githubusercontent.com", "codeload.github.com"}
+)
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 
 
@@ -95,22 +98,48 @@ def path_of(path: str) -> list[str]:
 
 
 def origins_of_row(repo_name: str | None, repo_url: str | None) -> frozenset[str]:
-    """Every canonical name of a row's repository: by its name and by its URL."""
+    """Every canonical name of a row's repository: by its name and by its URL.
+
+    Tables are written by others, so what a list would refuse is read here as far as it can be: blanks around, doubled
+    slashes, pages of a repository, a name that is a URL. A name too many costs a look, one too few a person's wish.
+    """
     names = set()
-    if repo_name:
-        folded = repo_name.casefold().strip("/").removesuffix(".git")
-        names.add(folded)
-        if folded.count("/") == 1 and "." not in folded.split("/")[0]:
-            names.add(f"{GITHUB}/{folded}")
-    for url in (repo_url, repo_name if repo_name and is_url(repo_name) else None):  # a table's names may be URLs
-        if url:
-            try:
-                name, parts = origin_of_url(url)
-            except Unreadable:
-                names.add(url.casefold())
-            else:
-                names.add("/".join([name, *parts]))
+    for text in filter(None, (repo_name, repo_url)):
+        names |= read_loosely(text)
+        try:
+            host_name, parts = origin_of_url(text.strip())
+        except Unreadable:
+            continue
+        names.add("/".join([host_name, *parts]))
     return frozenset(names)
+
+
+def read_loosely(text: str) -> set[str]:
+    """Names that a text from a table may mean; never an error."""
+    folded = unicodedata.normalize("NFKC", text).casefold().strip().lstrip("@")
+    scheme = _SCHEME.match(folded)
+    scp = None if scheme else _SCP.fullmatch(folded)
+    if scp and "." in scp[1]:
+        folded = f"{scp[1]}/{scp[2]}"
+    elif scheme:
+        folded = re.sub(r"^[^/]*@", "", folded[scheme.end() :])
+    folded = re.split(r"[?#]", folded, maxsplit=1)[0]
+    parts = [part.strip() for part in folded.split("/") if part.strip()]
+    if not parts:
+        return set()
+    if "." in parts[0]:
+        host_name = parts[0].split(":", 1)[0].rstrip(".").removeprefix("www.")
+        path = parts[1:]
+        if host_name in _OTHER_GITHUB:
+            host_name, path = GITHUB, path[1:] if path[:1] == ["repos"] else path
+        path = path[: path.index("-")] if "-" in path else path  # GitLab's pages stand behind /-/
+        whole = {tuple(path)} | ({tuple(path[:2])} if host_name == GITHUB else set())
+        found = {"/".join([host_name, *(part for part in names)]) for names in whole}
+    else:
+        found = {"/".join(parts)}
+        if len(parts) == 2:
+            found.add("/".join([GITHUB, *parts]))
+    return found | {name.removesuffix(".git") for name in found}
 
 
 def prefixes(origin: str) -> list[str]:
@@ -128,3 +157,58 @@ def origin_digests(repo_url: str) -> set[str]:
     head, slash, tail = bare.partition("/")
     spelled |= {f"https://{head.lower()}{slash}{tail}{end}" for end in ("", ".git", "/")}
     return {hashlib.sha1(text.encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest() for text in spelled}
+
+
+# ---------------------------------------------------------------- names in tables
+
+_INNER_AT = re.compile(r"[^/]@")  # "/@" begins a name in a path
+# git's own reading of user@host:path, wider than the list's: the host may be an IPv6 address or the name of a network.
+SCP: Final = re.compile(r"(?:[^@/:]+@)?([A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9a-fA-F:]+\]):(?!//)([^:].*)")
+_HOSTS: Final = {"www.github.com": "github.com", "ssh.github.com": "github.com", "altssh.gitlab.com": "gitlab.com"}
+
+
+def is_torn(address: str) -> bool:
+    """Whether a password with "/" or ":" in it may stand where a program reads a port or a path: nobody can tell its host."""
+    _, scheme, rest = address.partition("://")
+    if scheme:
+        authority, _, path = rest.partition("/")
+        return "@" not in authority and ":" in authority and _INNER_AT.search(path) is not None
+    return _INNER_AT.search(address.partition(":")[2]) is not None
+
+
+def canonical_url(url: str) -> str | None:
+    """The canonical https URL of a repository; None for what others cannot reach: a path, `file:`, a dotless host.
+
+    A dotless host is a name of this network or of an ssh configuration.
+    """
+    url = url.strip()
+    if is_torn(url) or "\\" in url or any(unicodedata.category(char)[0] in "CZ" for char in url):
+        return None
+    if "://" not in url:
+        scp = SCP.fullmatch(url)
+        if not scp or len(scp[1]) == 1:  # one letter is a drive, not a host
+            return None
+        url = f"ssh://{scp[1]}/{scp[2]}"
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return None
+    if parts.scheme.lower() not in ("http", "https", "ssh", "git", "git+ssh", "git+https"):
+        return None
+    if not host or not ("." in host or ":" in host):
+        return None
+    names = [name for name in parts.path.split("/") if name]
+    if names and names[-1].endswith(".git") and names[-1] != ".git":
+        names[-1] = names[-1][: -len(".git")]
+    if not names or any(name in (".", "..") for name in names):
+        return None
+    host = _HOSTS.get(host.rstrip("."), host.rstrip("."))
+    return f"https://{f'[{host}]' if ':' in host else host}/{'/'.join(names)}"
+
+
+def name_of_url(canonical: str) -> str:
+    """`owner/repo` for github.com, `host/owner/repo` for every other host, from a canonical URL."""
+    path = canonical.removeprefix("https://")
+    inner = path.removeprefix("github.com/")
+    return inner if inner != path and inner.count("/") == 1 else path
