@@ -37,9 +37,10 @@ class FooterReader:
     def parts(
         self, path: Path, columns: Mapping[str, str], optional: frozenset[str], size: int
     ) -> list[Part] | Skipped:
-        """What `row_files.parts` says of a file; Skipped if reading it kills two processes or takes too much memory.
+        """What `row_files.parts` says of a file; Skipped if it is damaged, and if reading it kills two processes or takes too
+        much memory.
 
-        Raises InputError if the file is damaged or lacks a column.
+        Raises InputError if the file lacks a column: that is the recipe's mistake.
         """
         question = {"path": str(path), "columns": dict(columns), "optional": sorted(optional), "size": size}
         question["unit_bytes"] = row_files.UNIT_BYTES
@@ -127,6 +128,8 @@ def answered(question: dict[str, Any]) -> dict[str, Any]:
         path, optional = Path(question["path"]), frozenset(question["optional"])
         found = row_files.parts(path, question["columns"], optional, question["size"], [], question["unit_bytes"])
         return {"parts": [(part.key, part.bytes) for part in found]}
+    except row_files.Damaged as error:
+        return {"skip": str(error)}
     except InputError as error:
         return {"error": str(error)}
     except MemoryError:

@@ -33,6 +33,7 @@ from stackbuild.sources.origin_columns import ORIGIN, SLICE_BYTES, Frame, batche
 from stackbuild.sources.row_files import (
     JSON_SUFFIXES,
     SUFFIXES,
+    Damaged,
     Part,
     check_planned,
     chunks,
@@ -101,7 +102,7 @@ class ParquetSource:
     columnar = True
 
     def units(self, options: ParquetOptions, context: ResolveContext) -> tuple[list[Unit], list[Skipped]]:
-        """Hash every file and cut it into units, sorted by key. InputError for a damaged file, or if there is none."""
+        """Hash every file and cut it into units, sorted by key. InputError if none can be read, or one lacks a column."""
         skipped: list[Skipped] = []
         paths = list(find(options.paths, skipped, context.leave_out))
         names = Counter(stem_of(path) for path in paths)
@@ -110,7 +111,11 @@ class ParquetSource:
         with FooterReader() as reader:
             for done, path in enumerate(paths, start=1):
                 context.progress("reading footers", done, len(paths))
-                sha256, size, cuts = examine(path)
+                try:
+                    sha256, size, cuts = examine(path)
+                except Damaged as error:
+                    skipped.append(Skipped(str(path), str(error)))
+                    continue
                 if sha256 in seen:
                     skipped.append(Skipped(str(path), f"has the same bytes as {seen[sha256]}"))
                     continue

@@ -34,6 +34,10 @@ class Part:
     bytes: int
 
 
+class Damaged(InputError):
+    """A file that is there and does not read; the message says why, without its name. The others are read all the same."""
+
+
 def find(paths: tuple[str, ...], skipped: list[Skipped], leave_out: tuple[str, ...] = ()) -> Iterator[Path]:
     """Each file once, in order of path: named, matched by a glob, or in a folder under a known suffix."""
     found: dict[str, Path] = {}
@@ -83,7 +87,7 @@ def examine(path: Path) -> tuple[str, int, list[tuple[int, int]]]:
                     line += chunk.count(b"\n")
                 at += len(chunk)
     except OSError as error:
-        raise InputError(f"{str(path)!r} cannot be read: {error.strerror or error}") from error
+        raise Damaged(f"cannot be read: {error.strerror or error}") from error
     return digest.hexdigest(), at, [cut for cut in cuts if cut[0] < at or at == 0]
 
 
@@ -95,7 +99,7 @@ def parts(
     cuts: list[tuple[int, int]],
     unit_bytes: int = UNIT_BYTES,
 ) -> Iterator[Part]:
-    """The units of a file. InputError if it is damaged or lacks a column, MemoryError if its footer is a bomb."""
+    """The units of a file. Damaged if it is, InputError if it lacks a column, MemoryError if its footer is a bomb."""
     if path.name.lower().endswith(JSON_SUFFIXES):
         ends = [*(at for at, _ in cuts[1:]), size]
         expansion = 1 if len(cuts) > 1 or path.suffix in (".jsonl", ".ndjson") else EXPANSION
@@ -103,7 +107,11 @@ def parts(
             yield Part({"first": first, "bytes": [start, end]}, (end - start) * expansion)
         return
     if path.name.lower().endswith(".arrow"):
-        theirs(path, columns, optional, arrow_stream.schema_of(str(path)))
+        try:
+            schema = arrow_stream.schema_of(str(path))
+        except InputError as error:
+            raise Damaged(str(error).replace(f"{str(path)!r} ", "", 1)) from error
+        theirs(path, columns, optional, schema)
         yield Part({"first": 0}, size)
         return
     try:
@@ -124,9 +132,7 @@ def parts(
     except MemoryError:  # Arrow's own is an ArrowException too
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise InputError(
-            f"{str(path)!r} is not a whole Parquet file ({error}). Write it again, or leave it out."
-        ) from error
+        raise Damaged(f"is not a whole Parquet file ({error})") from error
 
 
 def theirs(path: Path, columns: Mapping[str, str], optional: frozenset[str], found: pa.Schema) -> dict[str, str]:

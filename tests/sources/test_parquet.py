@@ -309,6 +309,16 @@ def test_a_cut_file_is_an_error_that_names_it(tmp_path: Path, name: str) -> None
             assert not rows(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["bad.parquet", "bad.arrow"])
+def test_a_damaged_file_is_told_and_the_others_are_read(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "good.parquet", ROWS)
+    (tmp_path / name).write_bytes(b"PAR1 nothing PAR1")
+    found, skipped = SOURCE.units(options(tmp_path), ResolveContext(str(tmp_path)))
+    assert [unit.key["name"] for unit in found] == ["good"]
+    assert [Path(skip.what).name for skip in skipped] == [name]
+    assert str(tmp_path) not in skipped[0].reason and "not a" in skipped[0].reason
+
+
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from([".parquet", ".arrow"]), st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), max_size=4)
