@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
-from stackbuild.pii.gate import IPV4, IPV6
 from stackbuild.pii.rules import Ip
+from stackbuild.pii.shapes import IPV4, IPV6
 from stackbuild.pii.spans import I64, Span, Texts
 
 ENTITY: Final = "IP_ADDRESS"

@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from stackbuild.pii.gate import EMAIL
 from stackbuild.pii.rules import Email
 from stackbuild.pii.secrets import windows
+from stackbuild.pii.shapes import EMAIL
 from stackbuild.pii.spans import I64, Span, Texts
 
 ENTITY: Final = "EMAIL"

@@ -20,7 +20,8 @@ import numpy.typing as npt
 import re2
 
 from stackbuild.errors import InputError
-from stackbuild.pii.gate import DOTTED, USERINFO, Anchor
+from stackbuild.pii.gate import Anchor
+from stackbuild.pii.shapes import DOTTED, USERINFO
 
 RULES_FILE: Final = Path(__file__).with_name("rules.toml")
 FORMAT: Final = 1

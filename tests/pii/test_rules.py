@@ -84,6 +84,24 @@ def test_literals_are_found_as_by_search() -> None:
         assert got == expected
 
 
+def test_more_hits_than_there_was_room_for_are_all_found() -> None:
+    """A text of literals inside each other, several at each place, far beyond the first array of hits."""
+    literals = [b"a", b"aa", b"aaa", b"aaaa"]
+    built = gate.automaton([gate.Anchor(literal, k) for k, literal in enumerate(literals)])
+    hits = gate.hits(Texts.of(pa.array(["a" * 5_000, "", "a"], pa.large_string())), built)
+    expected = [(k, p, p + k + 1) for k in range(4) for p in range(5_000 - k)]
+    assert [tuple(hit) for hit in hits.tolist()] == sorted([*expected, (0, 5_000, 5_001)])
+
+
+def test_the_pass_is_compiled_once_for_read_and_for_made_texts() -> None:
+    """Buffers that were read cannot be written to and those that Python made can: numba takes them for two types."""
+    made = pa.array(["jo@firm.com"], pa.large_string())
+    _, offsets, data = made.buffers()
+    read = pa.Array.from_buffers(made.type, 1, [None, *(pa.py_buffer(part.to_pybytes()) for part in (offsets, data))])
+    assert [len(gate.hits(Texts.of(column), DETECTION.automaton)) for column in (made, read)] == [1, 1]
+    assert len(gate._scan.signatures) == 1
+
+
 def test_anchors_ask_for_case_boundary_and_run() -> None:
     digits = rules.members("0-9")
     built = gate.automaton([gate.Anchor(b"Ab", 0, bounded=True, alphabet=digits, run=3, within=2)])
