@@ -117,7 +117,7 @@ def logs(
 
 @app.command()
 def verify(out: Folder, json_: Json = False) -> None:
-    """Hash every committed file again and check the ledger."""
+    """Hash every published and committed file again and check the ledger."""
     from stackbuild.cli.verify import run
 
     run(out, json_)
