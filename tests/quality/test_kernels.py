@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stackbuild.quality import kernels
+from stackbuild.quality import characters
 from stackbuild.quality.signals import PHRASES, measure, visible_text
 
 # The paper's expressions (section 2.1), which the kernel must equal without using them.
@@ -64,6 +64,12 @@ PIECES = [
 @given(st.lists(st.text(max_size=60) | st.lists(st.sampled_from(PIECES), max_size=30).map("".join), max_size=8))
 @settings(max_examples=150, deadline=None)
 def test_any_text_is_counted_as_python_counts_it(texts: list[str]) -> None:
+    check(texts)
+
+
+@given(st.lists(st.lists(st.sampled_from([p for p in PIECES if p.isascii()]), max_size=40).map("".join), max_size=8))
+@settings(max_examples=150, deadline=None)
+def test_ascii_text_which_has_a_pass_of_its_own_is_counted_as_python_counts_it(texts: list[str]) -> None:
     check(texts)
 
 
@@ -123,18 +129,18 @@ def test_a_phrase_counts_in_the_first_five_lines_only() -> None:
 
 
 def test_every_code_point_has_the_class_that_python_gives_it() -> None:
-    classes = kernels.character_classes()
+    classes = characters.character_classes()
     points = np.arange(sys.maxunicode + 1)
     flags = classes.blocks[classes.block_of[points >> 8], points & 255]
     text = [chr(point) for point in range(sys.maxunicode + 1)]
     for flag, test in (
-        (kernels.ALPHABETIC, str.isalpha),
-        (kernels.ALPHANUMERIC, str.isalnum),
-        (kernels.SPACE, str.isspace),
+        (characters.ALPHABETIC, str.isalpha),
+        (characters.ALPHANUMERIC, str.isalnum),
+        (characters.SPACE, str.isspace),
     ):
         assert np.array_equal(flags & flag != 0, np.fromiter(map(test, text), np.bool_))
     ends = {c for c in text if len(f"a{c}b".splitlines()) == 2}
-    assert {text[point] for point in np.flatnonzero(flags & kernels.LINE_END)} == ends
+    assert {text[point] for point in np.flatnonzero(flags & characters.LINE_END)} == ends
     assert np.array_equal(classes.ascii, flags[:128])
 
 
