@@ -44,6 +44,10 @@ class ForkedEnry(StackbuildError):
     """enry was loaded before this process was forked, and would hang."""
 
 
+# Go collects garbage when its heap of 20 MB has grown by so many per cent: each call leaves a copy of the text behind, and
+# at Go's own 100 a tenth of the time goes into collecting it. Read from the environment when the library is loaded.
+GO_COLLECTS_AT = "400"
+
 _enry: tuple[int, ModuleType] | None = None
 
 
@@ -51,6 +55,7 @@ def enry() -> ModuleType:
     """The library, loaded in this very process."""
     global _enry
     if _enry is None:
+        os.environ.setdefault("GOGC", GO_COLLECTS_AT)
         import enry.definitions as loaded
 
         _enry = os.getpid(), loaded
@@ -63,8 +68,10 @@ def enry() -> ModuleType:
 
 
 # Several languages come only from enry's classifier (2 of 10,017 files). Where two have one score, Go's random order of
-# maps decides, for each at least one time in five; in so many calls one of them is missed once in 10 ** 9 ties.
+# maps decides, for each at least one time in five; in so many calls one of them is missed once in 10 ** 9 ties. Once the
+# first by name of all has been drawn, no further call can change the answer.
 TIE_CALLS = 100
+REMEMBERED = 100_000  # extensions, names and paths whose answer is kept, each
 
 # A modeline names a language by "-*- ... -*-", or after a colon by one of three keys with "=". enry looks for it in the
 # first and the last five lines; we look in six, and for less than a modeline, so that none is missed.
@@ -113,11 +120,13 @@ def path_within(path_bytes: bytes) -> str:
 
 
 class Detector:
-    """enry with a memory of extensions; one for each process."""
+    """enry with a memory of extensions, names and paths; one for each process."""
 
     def __init__(self) -> None:
         self.enry = enry()
         self._by_extension: dict[str, str | None] = {}
+        self._by_name: dict[str, str | None] = {}
+        self._vendored: dict[str, bool] = {}
 
     def language(self, path: str, head: bytes) -> str | None:
         """What `enry.get_language` says, None for nothing; `head` is text, without NUL. Of tied languages the first by
@@ -130,11 +139,30 @@ class Detector:
         found: list[str] = self.enry.get_languages(path, head)
         if len(found) < 2:
             return (found[0] or None) if found else None
-        drawn: set[str] = {self.enry.get_language(path, head) for _ in range(TIE_CALLS)}
-        return min(drawn)
+        best, first = found[0], min(found)
+        for _ in range(TIE_CALLS):
+            if best == first:  # nothing that is drawn can come before it
+                break
+            best = min(best, self.enry.get_language(path, head))
+        return best
+
+    def is_vendor(self, path: str) -> bool:
+        """What enry says of a path; the same paths stand in many repositories."""
+        if path not in self._vendored:
+            if len(self._vendored) >= REMEMBERED:
+                self._vendored.clear()
+            self._vendored[path] = self.enry.is_vendor(path)
+        return self._vendored[path]
 
     def by_name(self, name: str) -> str | None:
         """The language, if the file name alone decides it, by itself or by its extension."""
+        if name not in self._by_name:
+            if len(self._by_name) >= REMEMBERED:
+                self._by_name.clear()
+            self._by_name[name] = self._decided_by(name)
+        return self._by_name[name]
+
+    def _decided_by(self, name: str) -> str | None:
         known: list[str] = self.enry.get_languages_by_filename(name)
         if known:
             return known[0] if len(known) == 1 else None
@@ -142,7 +170,7 @@ class Detector:
         if not dot:
             return None
         if extension not in self._by_extension:
-            if len(self._by_extension) >= 100_000:
+            if len(self._by_extension) >= REMEMBERED:
                 self._by_extension.clear()
             self._by_extension[extension] = self._single("." + extension)
         return self._by_extension[extension]
@@ -187,7 +215,7 @@ class Languages(Stage[LanguageOptions]):
         for path_bytes, head in zip(files["path_bytes"].to_pylist(), heads, strict=True):
             path = path_within(path_bytes)
             languages.append(detector.language(path, head))
-            vendored.append(enry_.is_vendor(path))
+            vendored.append(detector.is_vendor(path))
             generated.append(enry_.is_generated(path, head))
         columns = zip(self.adds, (languages, vendored, generated), strict=True)
         return {field.name: pa.array(values, field.type) for field, values in columns}

@@ -132,6 +132,30 @@ def test_where_enry_draws_between_languages_we_take_the_first_by_name(
     assert {detector.language(name, head) for _ in range(20)} == {language}
 
 
+def test_draws_end_when_the_first_by_name_of_all_was_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is drawn first and however late: the least of what can be drawn, in no more than TIE_CALLS calls."""
+    detector = Detector()
+    for order, calls in ((["B", "A", "C"], [*"BBBA", *"BA" * 200]), (["A", "B"], []), (["C", "A"], ["C"] * 100)):
+        left = list(calls)
+        monkeypatch.setattr(detector.enry, "get_languages", lambda path, head, order=order: order)
+        monkeypatch.setattr(detector.enry, "get_language", lambda path, head, left=left: left.pop(0))
+        drawn = {order[0], *calls[:100]}
+        assert detector.language("no name", b"x") == min(drawn)
+        assert len(calls) - len(left) <= languages.TIE_CALLS
+    assert left == []
+
+
+def test_what_is_remembered_is_bounded_and_the_answers_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(languages, "REMEMBERED", 2)
+    detector = Detector()
+    paths = ["a.py", "node_modules/a.js", "b.go", "c.java", "vendor/d.go", "a.py", "node_modules/a.js"]
+    named = ["Python", "JavaScript", "Go", "Java", "Go", "Python", "JavaScript"]
+    for _ in range(2):
+        assert [detector.is_vendor(path) for path in paths] == [languages.enry().is_vendor(path) for path in paths]
+        assert [detector.language(path, b"x") for path in paths] == named
+        assert len(detector._vendored) <= 2 and len(detector._by_name) <= 2 and len(detector._by_extension) <= 2
+
+
 @given(st.lists(st.sampled_from(LINES) | st.just("x: y"), max_size=20))
 @settings(max_examples=400, deadline=None)
 def test_no_modeline_is_missed(lines: list[str]) -> None:
