@@ -26,7 +26,7 @@ from stackbuild.dedup.options import Shingling
 
 UNICODE_VERSION = unicodedata.unidata_version
 ALL_LETTERS_BELOW = 0x40000  # no letter or digit of Unicode stands above
-BLOCK = 1024  # words hashed before their n-grams are; 8 KB stay in the first-level cache
+BLOCK = 4096  # room for words that are hashed before their n-grams are; source fills some 8 KB of it at a time
 
 Bytes = npt.NDArray[np.uint8]
 Hashes = npt.NDArray[np.uint64]
@@ -64,10 +64,15 @@ def utf8_buffers(texts: pa.Array) -> tuple[Bytes, Offsets]:
     if texts.null_count:
         texts = texts.fill_null(b"" if pa.types.is_large_binary(texts.type) else "")
     _, offsets, data = texts.buffers()
-    if not len(texts) or offsets is None:
-        return np.zeros(0, np.uint8), np.zeros(len(texts) + 1, np.int64)
-    bounds = np.frombuffer(offsets, np.int64, count=len(texts) + 1, offset=8 * texts.offset)
-    return (np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(0, np.uint8)), bounds
+    none = not len(texts) or offsets is None
+    bounds = (
+        np.zeros(len(texts) + 1, np.int64)
+        if none
+        else np.frombuffer(offsets, np.int64, count=len(texts) + 1, offset=8 * texts.offset)
+    )
+    bytes_ = np.zeros(0, np.uint8) if none or data is None or not data.size else np.frombuffer(data, np.uint8)
+    bytes_.flags.writeable = bounds.flags.writeable = False  # always, so that the kernels are compiled once
+    return bytes_, bounds
 
 
 @njit(cache=True, nogil=True)
@@ -96,10 +101,16 @@ def _decode(data: Bytes, at: int, stop: int) -> tuple[int, int]:
 def next_words(
     data: Bytes, at: int, stop: int, lower: npt.NDArray[np.int32], words: Hashes, count: int
 ) -> tuple[int, int]:
-    """Hash words from `at` on into `words[count:]` until it is full or the text ends: (where to go on, new count)."""
+    """Hash words from `at` on into `words[count:]` until it may be full or the text ends: (where to go on, new count).
+
+    Where words end cannot be foretold, so the loop does not branch on it: each byte writes the hash so far, and the
+    last write of a word is the one that stays.
+    """
+    first = count
     hash_ = _FNV_OFFSET
     inside = False
-    while at < stop:
+    safe = at + 2 * (len(words) - count) - 1  # a word and what parts it from the next are two bytes at least
+    while at < stop and (at < safe or inside):
         byte = data[at]
         if byte < 128:
             character = lower[byte]
@@ -107,19 +118,16 @@ def next_words(
         else:
             code, at = _decode(data, at, stop)
             character = lower[code] if code < ALL_LETTERS_BELOW else np.int32(0)
-        if character != 0:
-            hash_ = (hash_ ^ np.uint64(character)) * _FNV_PRIME
-            inside = True
-        elif inside:
-            words[count] = (hash_ ^ (hash_ >> _32)) * _MIX_1
-            count += 1
-            hash_ = _FNV_OFFSET
-            inside = False
-            if count == len(words):
-                return at, count
+        words[count] = hash_
+        goes_on = character != 0
+        count += inside & (not goes_on)
+        hash_ = (hash_ ^ np.uint64(character)) * _FNV_PRIME if goes_on else _FNV_OFFSET
+        inside = goes_on
     if inside:
-        words[count] = (hash_ ^ (hash_ >> _32)) * _MIX_1
+        words[count] = hash_
         count += 1
+    for i in range(first, count):
+        words[i] = (words[i] ^ (words[i] >> _32)) * _MIX_1
     return at, count
 
 
@@ -134,17 +142,6 @@ def hash_ngrams(words: Hashes, count: int, ngram: int, out: Hashes) -> int:
         value = (value ^ (value >> _33)) * _MIX_1
         value = (value ^ (value >> _33)) * _MIX_2
         out[i] = value ^ (value >> _33)
-    return total
-
-
-@njit(cache=True, nogil=True)
-def _count_words(data: Bytes, spans: Offsets, parts: int, lower: npt.NDArray[np.int32], words: Hashes) -> int:
-    total = 0
-    for part in range(parts):
-        at, stop = spans[part, 0], spans[part, 1]
-        while at < stop:
-            at, count = next_words(data, at, stop, lower, words, 0)
-            total += count
     return total
 
 
@@ -208,18 +205,14 @@ def _sets(
     files = len(bounds) - 1
     spans = np.empty((HEADERS + 1, 2), np.int64)
     words = np.empty(block + ngram, np.uint64)
-    room = np.zeros(files + 1, np.int64)
-    longest = 0
-    for file in range(files):
-        parts = kept_spans(data, bounds[file], bounds[file + 1], header_blind, spans)
-        shingles = max(_count_words(data, spans, parts, lower, words) - ngram + 1, 0)
-        room[file + 1] = room[file] + shingles
-        longest = max(longest, shingles)
-    hashes = np.empty(room[files], np.uint64)
-    spare = np.empty(longest, np.uint64)
+    hashes = np.empty((bounds[files] - bounds[0]) // 8, np.uint64)  # source has a word in six to ten bytes
+    spare = np.empty(0, np.uint64)
     offsets = np.zeros(files + 1, np.int64)
     for file in range(files):
         begin = offsets[file]
+        most = begin + (bounds[file + 1] - bounds[file]) // 2 + 1
+        if most > len(hashes):
+            hashes = _longer(hashes, begin, most)
         made = begin
         held = 0
         parts = kept_spans(data, bounds[file], bounds[file + 1], header_blind, spans)
@@ -232,14 +225,24 @@ def _sets(
                     keep = ngram - 1
                     words[:keep] = words[held - keep : held].copy()
                     held = keep
+        if made - begin > len(spare):
+            spare = np.empty(2 * (made - begin), np.uint64)
         offsets[file + 1] = begin + sort_distinct(hashes[begin:], spare, made - begin)
     return hashes[: offsets[files]].copy(), offsets
+
+
+@njit(cache=True, nogil=True)
+def _longer(hashes: Hashes, used: int, wanted: int) -> Hashes:
+    """The first `used` hashes in an array of at least `wanted`, and of twice the length."""
+    longer = np.empty(max(2 * len(hashes), wanted), np.uint64)
+    longer[:used] = hashes[:used]
+    return longer
 
 
 def shingle_sets(texts: pa.Array, shingling: Shingling) -> tuple[Hashes, Offsets]:
     """The distinct shingles of n texts: (uint64, ascending within a file; int64 offsets of shape (n + 1,)).
 
-    Memory: 8 bytes for each shingle of the batch, twice while the result is cut to size.
+    Memory: 8 bytes for each shingle of the batch, up to four times while it grows and is cut to size.
     """
     data, bounds = utf8_buffers(texts)
     hashes, offsets = _sets(data, bounds, word_characters(), shingling.ngram, shingling.header_blind, BLOCK)
