@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 from datasketch import MinHash
 
+from stackbuild.dedup import shingles, signatures
 from stackbuild.dedup.options import Shingling
 from stackbuild.dedup.shingles import shingle_sets
 from stackbuild.dedup.signatures import band_keys, permutation_constants, sign_sets, sign_texts, splitmix64
@@ -128,3 +129,16 @@ def test_exact_jaccard_of_made_pairs():
     hashes, offsets, true = pairs_of_sets(np.random.default_rng(4), 50, 0.3, 0.9, 100)
     left = np.arange(0, 100, 2)
     assert jaccard_pairs(hashes, offsets, hashes, offsets, left, left + 1, 0.0) == pytest.approx(true)
+
+
+def test_kernels_are_compiled_once_for_read_and_for_made_texts():
+    """Buffers that were read cannot be written to and those that Python made can: numba takes them for two types."""
+    made = pa.array(["one two three four five six", "seven"], pa.large_string())
+    _, offsets, data = made.buffers()
+    read = pa.Array.from_buffers(made.type, 2, [None, *(pa.py_buffer(part.to_pybytes()) for part in (offsets, data))])
+    a, b = permutation_constants(1, 8)
+    results = [sign_texts(texts, Shingling(), a, b)[0].tolist() for texts in (made, read)]
+    assert results[0] == results[1]
+    sets = [shingle_sets(texts, Shingling())[0].tolist() for texts in (made, read)]
+    assert sets[0] == sets[1]
+    assert len(signatures._sign.signatures) == len(shingles._sets.signatures) == 1
