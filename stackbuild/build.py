@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from stackbuild import __version__, registry
+from stackbuild.cluster import RayOptions
 from stackbuild.errors import InputError, RecipeError, StackbuildError, UsageError
 from stackbuild.graph import INGEST, check, nodes_of
 from stackbuild.hashing import uniform
 from stackbuild.identity import engine_version, without_places
-from stackbuild.launch import JobReport, Launch, Progress, Silent, only_one
+from stackbuild.journal import only_one
+from stackbuild.launch import Executor, JobReport, Launch, Local, Progress, Silent
 from stackbuild.not_read import NotRead, not_read, told, told_recipe
 from stackbuild.plan import Build, Plan
 from stackbuild.publish import PRODUCTS, dataset_files, folder_name, publish
@@ -42,6 +44,7 @@ class Request:
     folder: Path
     out: Path
     workers: int
+    executor: str = "local"  # or ray
     offline: bool = False
     update: bool = False
     sample: float | None = None
@@ -68,15 +71,31 @@ def run(request: Request) -> Result:
             path = plan.save(out)
             build = Build(out, plan)
             describe(build, complete=False, files=published(out))
-            reports = Launch(build, path, request.workers, request.progress).run()
-            missed = not_read(build)
-            if all(shard.stats.get("refused") for shard in build.shards(INGEST.name)):
-                reasons = "\n".join(f"  {one.what}: {one.reason}" for one in missed[:10])
-                raise InputError(f"Nothing could be read, so nothing was published:\n{reasons}")
-            finish(build)
+            executor = executor_for(request, path)
+            reports = Launch(build, executor, request.workers, request.executor, request.progress).run()
+            missed = conclude(build)
         except OSError as error:
             raise disk_error(error, out) from error
     return Result(build, reports, missed)
+
+
+def executor_for(request: Request, plan: Path) -> Executor:
+    """What runs the tasks of a build that this process drives."""
+    if request.executor == "ray":
+        from stackbuild.on_ray import Ray  # type: ignore[import-untyped,unused-ignore]
+
+        return Ray(request.out, plan, request.workers, RayOptions.model_validate(request.recipe.get("ray", {})))
+    return Local(request.out, plan, request.workers)
+
+
+def conclude(build: Build) -> list[NotRead]:
+    """Publish a build all of whose jobs are complete, unless nothing could be read; returns what could not."""
+    missed = not_read(build)
+    if all(shard.stats.get("refused") for shard in build.shards(INGEST.name)):
+        reasons = "\n".join(f"  {one.what}: {one.reason}" for one in missed[:10])
+        raise InputError(f"Nothing could be read, so nothing was published:\n{reasons}")
+    finish(build)
+    return missed
 
 
 def finish(build: Build) -> None:
@@ -215,7 +234,7 @@ def resolve(request: Request, keep: bool = True) -> Plan:
 
     `keep`: write down what was resolved, so that the next run of an unfinished build reads the same.
     """
-    recipe = dict(request.recipe)
+    recipe = {key: value for key, value in request.recipe.items() if key not in ("slurm", "ray")}  # where, never what
     check(nodes_of(recipe))  # before anything is cloned or downloaded
     if request.sample is not None:
         recipe["sample"] = request.sample

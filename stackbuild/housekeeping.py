@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stackbuild.errors import InputError
 from stackbuild.identity import without_places
-from stackbuild.launch import check_ledger
+from stackbuild.ledger import check_ledger
 from stackbuild.plan import Build
 from stackbuild.publish import PRODUCTS, files_below
 from stackbuild.shards import digest, file_sha256

@@ -19,6 +19,7 @@ from typing import Any, Protocol, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import to_jsonable_python
 
+from stackbuild.cluster import RayOptions, SlurmOptions
 from stackbuild.errors import RecipeError
 from stackbuild.recipe_merge import Layer, all_leaves, is_set, joined, over
 from stackbuild.shards import canonical_json
@@ -79,7 +80,8 @@ class Envelope(BaseModel):
     deviations: dict[str, str] = Field(
         default_factory=dict, description="where this differs from a published recipe, in words"
     )
-    slurm: dict[str, Any] = Field(default_factory=dict, description="for a cluster")
+    slurm: SlurmOptions = Field(default_factory=SlurmOptions, description="for `--executor slurm`")
+    ray: RayOptions = Field(default_factory=RayOptions, description="for `--executor ray`")
 
     @field_validator("name")
     @classmethod

@@ -1,10 +1,15 @@
 """The task server: one process that has imported what is heavy and forks a child for every task.
 
 A killed child is seen, a task costs milliseconds to start, and a large index (ScanCode's) is shared by all children. The
-server has one thread and never imports enry, whose Go runtime does not survive a fork. It speaks JSON lines: on its standard
-input `{"job": NAME}` and `{"run": RANK, "params": {}, "isolate": false, "log": PATH}`, on its standard output
-`{"ended": RANK, "status": 0, "cpu": SECONDS, "memory": BYTES, "private": BYTES}` (the
-largest resident set of the child, and what of it is not shared with the server). It ends, with its children, when its input closes.
+server has one thread and never imports enry, whose Go runtime does not survive a fork. It speaks JSON lines. On its standard
+input: `{"job": NAME}`, `{"run": RANK, "params": {}, "how": {}, "log": PATH}`. On its standard output, when a child ended:
+`{"ended": RANK, "status": 0, "more": false, "cpu": SECONDS, "wall": SECONDS, "memory": BYTES, "private": BYTES, "rows": ROWS,
+"bytes": BYTES, "out_of_memory": false}` (the largest resident set of the child, and what of it is not shared with the server;
+what it read; whether the kernel killed for memory meanwhile); and every other second while children run: `{"beat": [{"rank",
+"rows", "bytes", "where", "memory"}]}`. It ends, with its children, when its input closes.
+
+When the server and its children together come near the memory that they may take, it ends the largest child and writes down
+which task that was and where it stood: the kernel would take any of them, and say nothing.
 """
 
 from __future__ import annotations
@@ -18,18 +23,25 @@ import os
 import selectors
 import signal
 import sys
+import time
 import traceback
+from dataclasses import dataclass
+from mmap import mmap
 from pathlib import Path
 from typing import Any
 
-from stackbuild import registry
+from stackbuild import beacon, memory, registry
 from stackbuild.errors import StackbuildError
 
 PR_SET_PDEATHSIG = 1
+LOOK_SECONDS = 0.25  # between two looks at the children's memory
+BEAT_SECONDS = 2.0
+MEMORY_SHARE = 0.95  # of what may be taken; above it the largest child ends
+MORE_PARTS = 96  # exit status of a child that committed a part of its task and left others
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m stackbuild.server OUT PLAN`: serve until the input closes."""
+    """`python -m stackbuild.server OUT PLAN [BYTES]`: serve until the input closes; BYTES: of memory, for all together."""
     out, plan_path = Path(arguments[0]), Path(arguments[1])
     die_with_parent()
     import pyarrow as pa
@@ -41,7 +53,7 @@ def main(arguments: list[str]) -> int:
     if importlib.util.find_spec("pandas"):
         import pandas  # noqa: F401  pyarrow imports it at the first conversion, which would be in every child
 
-    Server(Build(out, Plan.load(plan_path))).serve()
+    Server(Build(out, Plan.load(plan_path)), int(arguments[2]) if len(arguments) > 2 else memory.limit()).serve()
     return 0
 
 
@@ -50,15 +62,26 @@ def die_with_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+@dataclass
+class Child:
+    """A task at work: its number, its log, the page that it writes to, and the server's resident bytes at its fork."""
+
+    rank: int
+    log: str
+    page: mmap
+    shared: int
+    started: float
+
+
 class Server:
     """Forks children and reports how each ended."""
 
-    def __init__(self, build: Any):
-        self.build = build
+    def __init__(self, build: Any, limit: int):
+        self.build, self.limit = build, limit
         self.job: Any = None
-        self.children: dict[
-            int, tuple[int, int]
-        ] = {}  # by process: the task, and the server's resident bytes at its fork
+        self.children: dict[int, Child] = {}  # by process
+        self._beat = 0.0
+        self._kills = memory.kernel_kills()
         self._preloaded: set[str] = set()
         self._answers = os.dup(1)  # children and libraries may print; answers have a descriptor of their own
         os.dup2(2, 1)
@@ -74,7 +97,7 @@ class Server:
             selector.register(0, selectors.EVENT_READ)
             selector.register(wake_read, selectors.EVENT_READ)
             while True:
-                for key, _ in selector.select():
+                for key, _ in selector.select(LOOK_SECONDS if self.children else None):
                     if key.fd == wake_read:
                         os.read(wake_read, 4096)
                         self.reap()
@@ -86,6 +109,9 @@ class Server:
                     *lines, buffer = (buffer + data).split(b"\n")
                     for line in lines:
                         self.obey(json.loads(line))
+                if self.children:
+                    self.watch_memory()
+                    self.beat()
 
     def obey(self, message: dict[str, Any]) -> None:
         if "job" in message:
@@ -118,10 +144,10 @@ class Server:
         gc.freeze()
 
     def fork(self, message: dict[str, Any]) -> None:
-        shared = resident()
+        child = Child(message["run"], message["log"], beacon.page(), memory.resident(), time.monotonic())
         pid = os.fork()
         if pid:
-            self.children[pid] = (message["run"], shared)
+            self.children[pid] = child
             return
         status = 70
         try:
@@ -133,6 +159,7 @@ class Server:
             log = os.open(message["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             os.dup2(log, 1)
             os.dup2(log, 2)
+            beacon.attach(child.page)
             status = run_child(self.build, self.job, message)
         finally:
             os._exit(status)
@@ -145,35 +172,88 @@ class Server:
                 return
             if not pid:
                 return
-            rank, shared = self.children.pop(pid)
+            child = self.children.pop(pid)
             code = os.waitstatus_to_exitcode(status)
-            answer = {
-                "ended": rank,
-                "status": code,
-                "cpu": usage.ru_utime + usage.ru_stime,
-                "memory": usage.ru_maxrss * 1024,
-                "private": max(0, usage.ru_maxrss * 1024 - shared),
-            }
-            os.write(self._answers, json.dumps(answer).encode() + b"\n")
+            peak, read, kills = usage.ru_maxrss * 1024, beacon.read(child.page), memory.kernel_kills()
+            child.page.close()
+            self.answer(
+                ended=child.rank,
+                status=0 if code == MORE_PARTS else code,
+                more=code == MORE_PARTS,
+                cpu=usage.ru_utime + usage.ru_stime,
+                wall=time.monotonic() - child.started,
+                memory=peak,
+                private=max(0, peak - child.shared),
+                rows=read.rows,
+                bytes=read.bytes,
+                out_of_memory=code == -signal.SIGKILL and kills > self._kills,
+            )
+            self._kills = kills
+
+    def watch_memory(self) -> None:
+        """End the largest child if all together come near the limit."""
+        own, room = memory.resident(), int(self.limit * MEMORY_SHARE)
+        if own + sum(memory.resident(pid) for pid in self.children) <= room:
+            return  # shared pages are counted many times here: the true sum is smaller still
+        sizes = {pid: memory.private(pid) for pid in self.children}
+        if own + sum(sizes.values()) <= room:
+            return
+        pid = max(sizes, key=lambda one: sizes[one])
+        child = self.children[pid]
+        message = (
+            f"task {child.rank} of {self.job.name} outgrew its memory: it held {sizes[pid] / 1e6:,.0f} MB of its own when "
+            f"{len(sizes)} task(s) and the task server ({own / 1e6:,.0f} MB) came near the {self.limit / 1e6:,.0f} MB that they "
+            f"may take together. It was at: {beacon.read(child.page).where or 'its start'}"
+        )
+        body = {"type": "OutOfMemory", "message": message, "exit_code": 5, "cause": "out_of_memory"}
+        try:
+            Path(child.log + ".error").write_text(json.dumps(body))
+        except OSError as error:
+            print(message, error, sep="\n", file=sys.stderr)
+        os.kill(pid, signal.SIGKILL)
+        self._beat = 0.0  # what is told next shows it
+
+    def beat(self) -> None:
+        """Tell where the children are, every other second."""
+        now = time.monotonic()
+        if now - self._beat < BEAT_SECONDS:
+            return
+        self._beat = now
+        readings = [(child, beacon.read(child.page), memory.resident(pid)) for pid, child in self.children.items()]
+        self.answer(
+            beat=[
+                {
+                    "rank": c.rank,
+                    "rows": r.rows,
+                    "bytes": r.bytes,
+                    "where": r.where,
+                    "memory": size,
+                    "wall": now - c.started,
+                }
+                for c, r, size in readings
+            ]
+        )
+
+    def answer(self, **message: Any) -> None:
+        os.write(self._answers, json.dumps(message).encode() + b"\n")
 
     def stop(self) -> None:
         for pid in self.children:
             os.kill(pid, signal.SIGKILL)
 
 
-def resident() -> int:
-    """Bytes of this process's resident set; a child begins with these pages, and shares those that neither writes to."""
-    with open("/proc/self/statm", "rb") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
 def run_child(build: Any, job: Any, message: dict[str, Any]) -> int:
     """Run the task; an error goes to the log whole and to LOG.error as one JSON object."""
-    from stackbuild.execute import run_task
+    from stackbuild import execute
 
     try:
-        run_task(build, job, message["run"], message["params"], message["isolate"])
-        return 0
+        if hasattr(execute, "Try"):
+            complete = execute.run_task(build, job, message["run"], message["params"], execute.Try(**message["how"]))
+        else:
+            complete = bool(
+                execute.run_task(build, job, message["run"], message["params"], message["how"]["mode"] != "plain")
+            )
+        return 0 if complete else MORE_PARTS
     except BaseException as error:
         traceback.print_exc()
         code = error.exit_code if isinstance(error, StackbuildError) else 1
@@ -182,6 +262,7 @@ def run_child(build: Any, job: Any, message: dict[str, Any]) -> int:
             "message": str(error),
             "exit_code": code,
             "errno": getattr(error, "errno", None),
+            "rows": getattr(error, "rows", None),
         }
         try:
             Path(message["log"] + ".error").write_text(json.dumps(body))

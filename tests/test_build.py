@@ -20,7 +20,7 @@ import pytest
 
 from stackbuild import build as building
 from stackbuild.errors import InputError, RecipeError
-from stackbuild.launch import check_ledger
+from stackbuild.ledger import check_ledger
 from tests.worlds import LIGHT, light, recipe, world
 
 PUBLISHED = ("dataset", "repos", "decisions", "private", "clusters", "manifest", "index", "tokens", "report")
@@ -122,12 +122,12 @@ def test_after_kill_minus_nine_at_random_moments_the_bytes_are_the_same(
 
 
 def test_a_killed_task_is_seen_and_tried_again(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stackbuild import launch
+    from stackbuild import pool
 
     killed: list[int] = []
-    wait = launch.TaskServer.wait
+    wait = pool.TaskServer.wait
 
-    def wait_and_kill(self: launch.TaskServer) -> dict[str, Any]:
+    def wait_and_kill(self: pool.TaskServer, seconds: float | None) -> list[dict[str, Any]]:
         if not killed:
             deadline = time.monotonic() + 20
             while not killed and time.monotonic() < deadline:
@@ -135,9 +135,9 @@ def test_a_killed_task_is_seen_and_tried_again(root: Path, tmp_path: Path, monke
                 if children:
                     killed.append(int(children[0]))
                     os.kill(killed[0], signal.SIGKILL)
-        return wait(self)
+        return wait(self, seconds)
 
-    monkeypatch.setattr(launch.TaskServer, "wait", wait_and_kill)
+    monkeypatch.setattr(pool.TaskServer, "wait", wait_and_kill)
     result = run(light(root), tmp_path / "out")
     assert killed
     assert result.reports[0].ran == result.reports[0].tasks

@@ -141,8 +141,8 @@ def test_toml_types_are_not_converted(tmp_path: Path, word: str) -> None:
 
 
 def test_numbers_are_finite(tmp_path: Path) -> None:
-    assert any("finite" in line for line in refused(tmp_path, SMALL + "[slurm]\nshare = nan\n"))
-    assert any("finite" in line for line in refused(tmp_path, SMALL + "[slurm]\nshares = [[1.0, inf]]\n"))
+    assert any("finite" in line for line in refused(tmp_path, SMALL + "[slurm]\ncpus = nan\n"))
+    assert any("finite" in line for line in refused(tmp_path, SMALL + "[slurm]\nsbatch = [[1.0, inf]]\n"))
 
 
 def test_partitions_are_a_power_of_two(tmp_path: Path) -> None:
@@ -491,7 +491,7 @@ def test_set_takes_toml_values_and_strings(tmp_path: Path) -> None:
         == value("limits.depth=3", "limits.ratio=4")["limits"]
     )
     assert value("seed=1", "seed=2")["seed"] == 2
-    assert value("slurm.time=01:30:00")["slurm"] == {"time": "01:30:00"}
+    assert value("slurm.time=01:30:00")["slurm"]["time"] == "01:30:00"
 
 
 def test_set_reaches_an_item_of_a_list_and_nothing_else(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ import pytest
 
 from stackbuild import build as building
 from stackbuild import identity
-from stackbuild.launch import JobStep, Launch
+from stackbuild.journal import driver_journal
+from stackbuild.launch import JobStep, Launch, Local
 from stackbuild.plan import Build, Plan
 from stackbuild.stage import Options, Stage
 from tests.test_build import ran, released, run
@@ -173,14 +174,12 @@ def test_the_same_bytes_for_any_number_of_tasks_of_a_job(root: Path, tmp_path: P
     plan = building.resolve(building.Request(body, Path("/"), out, 1))
     path = plan.save(out)
     build = Build(out, plan)
-    launch = Launch(build, path, 1)
-    (out / "launches").mkdir()
-    from stackbuild.launch import Journal
+    launch, journal = Launch(build, Local(out, path, 1), 1), driver_journal(out)
 
     for job in build.jobs:
         for rank in reversed(range(tasks)):
             list(JobStep(str(out), str(path), job.name).run(None, rank, tasks))
-        assert launch.run_job(job, Journal(out)).ran == 0
+        assert launch.run_job(job, journal).ran == 0
     building.finish(build)
     assert released(out) == released(tmp_path / "local")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from stackbuild.errors import InputError
 from stackbuild.housekeeping import freed_by, remove
-from stackbuild.launch import only_one
+from stackbuild.journal import only_one
 from stackbuild.status import described
 
 

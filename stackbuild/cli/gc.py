@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from stackbuild.housekeeping import finished, freed_by, orphans, remove
-from stackbuild.launch import only_one
+from stackbuild.journal import only_one
 
 
 def run(out: Path, dry_run: bool) -> None:

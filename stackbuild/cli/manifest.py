@@ -8,7 +8,7 @@ from pathlib import Path
 from stackbuild.build import manifest_header
 from stackbuild.errors import InputError
 from stackbuild.housekeeping import finished
-from stackbuild.launch import only_one
+from stackbuild.journal import only_one
 from stackbuild.proof import contents_held, trees_read
 from stackbuild.publish import place, products
 from stackbuild.release.manifest import Level, read_header, verify_bytes, verify_paths, verify_syntax

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from stackbuild.cluster import RayOptions, SlurmOptions
 from stackbuild.recipe_check import FINISHERS, Envelope, LimitOptions, Lookup, as_json
 
 INTRODUCTION = """# Recipes
@@ -55,11 +56,13 @@ def recipes_page(lookup: Lookup | None = None) -> str:
     parts = [INTRODUCTION.format(recipes=", ".join(f"`{name}`" for name in bundled_names()))]
     parts += [
         "## The recipe",
-        table(Envelope, skip=("limits", "source")),
+        table(Envelope, skip=("limits", "source", "slurm", "ray")),
         "### `[limits]`",
         paragraph(LimitOptions),
         table(LimitOptions),
     ]
+    for name, options in (("slurm", SlurmOptions), ("ray", RayOptions)):
+        parts += [f"### `[{name}]`", paragraph(options), table(options)]
     parts.append("## Sources\n\nEach `[[source]]` has a `kind` and the options of that kind.")
     for kind in lookup.source_kinds():
         parts += section(f'`kind = "{kind}"`', lookup.source_options(kind), skip=("kind",))

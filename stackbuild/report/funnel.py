@@ -17,7 +17,7 @@ UNTOLD = ("occurrences",)
 
 def funnel_of(build: Build) -> list[dict[str, Any]]:
     """One entry for each stage, in order: counts and bytes of schema `Ledger`, and its rules with rows and bytes."""
-    from stackbuild.launch import check_ledger
+    from stackbuild.ledger import check_ledger
 
     return [entry(stage, ledger) for stage, ledger in check_ledger(build) if stage not in UNTOLD or ledger.dropped]
 

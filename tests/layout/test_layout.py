@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from stackbuild import registry
 from stackbuild.build import finish
 from stackbuild.errors import InputError
-from stackbuild.launch import check_ledger
 from stackbuild.layout.columns import REPOS, repositories
 from stackbuild.layout.options import cut_by_owner
 from stackbuild.layout.stage import Layout
+from stackbuild.ledger import check_ledger
 from stackbuild.shards import Attempt, Ledger, file_sha256, leaf_of, may_hold, open_parquet, read_batches
 from stackbuild.stage import Options, Stage
 from stackbuild.tables import TableWriter
