@@ -1,0 +1,193 @@
+"""The folder of a launch on a cluster, OUT/launches/<id>: what was frozen at submission, and what happened.
+
+    launch.json            the plan, the settings, the jobs in order, the digest of the code        written once
+    waves/NN.W.json        what one array is to do: job NN, wave W (1 as submitted, more for retries)  written once each
+    scripts/               the batch scripts, as they were given to sbatch
+    jobs*.jsonl            every job id, on disk before the next job is submitted (a file for each writer)
+    events/                what array elements and gates tell, a file for each attempt of each
+    beats/                 what is at work right now, a file for each element
+    logs/                  a log for each attempt of an element (NN.W-E.R.log), Slurm's own beside it (.out), and logs/JOB/
+                           for each try of a task
+
+Nothing here is written over: a relaunch has a folder of its own, so that an element of an old launch that comes back reads
+what it was submitted with.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stackbuild.errors import InputError
+from stackbuild.journal import Journal
+from stackbuild.shards import canonical_json, write_atomically
+
+PREFIX = "stackbuild"
+
+
+@dataclass(frozen=True)
+class Wave:
+    """One array of a job. `ranks`: the tasks it is for, None for all that are not complete when it starts. `memory`: bytes of
+    a task; `shared`: bytes of an element beside. `one_part`: each part of a task in a process of its own."""
+
+    number: int
+    wave: int
+    job: str
+    elements: int
+    cpus: int
+    memory: int
+    shared: int
+    time: str
+    ranks: list[int] | None = None
+    one_part: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.number:02d}.{self.wave}"
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A job of Slurm's. `kind`: array, gate or publish. An array holds the elements from `first` on."""
+
+    slurm: str
+    kind: str
+    number: int
+    wave: int
+    first: int = 0
+    elements: int = 1
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """launch.json."""
+
+    id: str
+    plan: str  # digest
+    plan_path: str  # relative to OUT
+    code: str  # digest of the engine's and the stages' code: what runs must be what was submitted
+    settings: dict[str, Any]
+    jobs: list[str]
+    cached: dict[str, int] = field(default_factory=dict)  # tasks of the jobs that were complete at submission
+    tasks: dict[str, int] = field(default_factory=dict)  # of the others, as far as it was known
+
+
+class LaunchFolder:
+    """A launch by its id."""
+
+    def __init__(self, out: Path, name: str):
+        self.out, self.id = out, name
+        self.path = out / "launches" / name
+
+    @property
+    def prefix(self) -> str:
+        """What the names of its jobs begin with."""
+        return f"{PREFIX}-{self.id}-"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def beats(self) -> Path:
+        return self.path / "beats"
+
+    # ---- frozen
+
+    def freeze(self, frozen: Frozen) -> None:
+        for name in ("waves", "scripts", "events", "beats", "logs"):
+            (self.path / name).mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path / "launch.json", canonical_json(asdict(frozen)))
+
+    def frozen(self) -> Frozen:
+        return Frozen(**self._json(self.path / "launch.json"))
+
+    def wave_path(self, number: int, wave: int) -> Path:
+        return self.path / "waves" / f"{number:02d}.{wave}.json"
+
+    def add_wave(self, wave: Wave) -> Path:
+        path = self.wave_path(wave.number, wave.wave)
+        write_atomically(path, canonical_json(asdict(wave)))
+        return path
+
+    def wave(self, path: Path) -> Wave:
+        return Wave(**self._json(path))
+
+    def waves(self, number: int) -> list[Wave]:
+        """The waves of a job, first to last."""
+        paths = (self.path / "waves").glob(f"{number:02d}.*.json")
+        return sorted((self.wave(path) for path in paths), key=lambda wave: wave.wave)
+
+    def script(self, name: str, text: str) -> Path:
+        """Keep a batch script beside what it did."""
+        path = self.path / "scripts" / f"{name}.sh"
+        write_atomically(path, text.encode())
+        return path
+
+    def _json(self, path: Path) -> dict[str, Any]:
+        try:
+            body = json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} cannot be read ({error}); submit the build again.") from error
+        return dict(body)
+
+    # ---- job ids
+
+    def submitted(self) -> list[Submitted]:
+        """Every job that is known to have been submitted, by number and wave."""
+        found = [
+            Submitted(**event["submitted"]) for event in self._lines("jobs*.jsonl") if event.get("event") == "submitted"
+        ]
+        return sorted(found, key=lambda one: (one.number, one.wave, one.kind, one.first))
+
+    def note(self, one: Submitted, writer: str = "") -> None:
+        """Write down a job's id, on disk when this returns."""
+        name = f"jobs.{writer}.jsonl" if writer else "jobs.jsonl"
+        Journal(self.path / name).write(flush=True, event="submitted", submitted=asdict(one))
+
+    def mark(self, event: str, **more: Any) -> None:
+        """Write down that all was released, or cancelled."""
+        Journal(self.path / "jobs.jsonl").write(flush=True, event=event, **more)
+
+    def marked(self, event: str) -> bool:
+        return any(one.get("event") == event for one in self._lines("jobs.jsonl"))
+
+    # ---- events
+
+    def events_of(self, writer: str) -> Journal:
+        """The file in which one attempt of an element, or a gate, tells what happened."""
+        return Journal(self.path / "events" / f"{writer}.jsonl")
+
+    def events(self) -> list[dict[str, Any]]:
+        """What all have told, oldest first."""
+        return sorted(self._lines("events/*.jsonl"), key=lambda event: event["time"])
+
+    def _lines(self, pattern: str) -> Iterator[dict[str, Any]]:
+        for path in sorted(self.path.glob(pattern)):
+            try:
+                lines = path.read_bytes().splitlines()
+            except OSError:
+                continue
+            for line in lines:
+                try:
+                    event = json.loads(line)
+                except (ValueError, RecursionError):  # cut short by a crash
+                    continue
+                if isinstance(event, dict) and isinstance(event.get("time"), (int, float)):
+                    yield event
+
+
+def new_id() -> str:
+    """A name for a launch: when, and a few letters against two in one second."""
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
+
+
+def restart_count() -> int:
+    """How often Slurm has started this job before."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", "0") or 0)
