@@ -1,0 +1,244 @@
+"""What a test on the cluster is made of: an input, a recipe with a misbehaving stage, a local build to compare with, and a
+watcher that asks `stackbuild status` all the while."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.slurm.cluster import PATH, Cluster
+from tests.worlds import world
+
+ROOT = Path(__file__).parent.parent.parent
+RECIPE = """
+name = "scenario"
+seed = 7
+partitions = 8
+stages = ["exact_dedup", "decode", "languages", "signals", "moody"]
+outputs = ["dataset"]
+
+[[source]]
+kind = "directory"
+paths = [{folders}]
+
+[[source]]
+kind = "git"
+paths = ["{input}/git"]
+
+[exact_dedup]
+winner = ["-revision_date"]
+"""
+SLURM = {
+    "time": "00:30:00",
+    "memory": "400MB",
+    "shared_memory": "400MB",
+    "cpus": 2,
+    "tasks_per_job": 3,
+    "warn_seconds": 10,
+}
+
+
+def make_input(root: Path) -> Path:
+    """Folders and git repositories with some three hundred files, copies and near-copies among them."""
+    world(root / "folders", repos=8, files=10)
+    for number, repo in enumerate(sorted(world(root / "git", repos=4, files=12, seed=1).iterdir())):
+        environment = {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
+        for who in ("AUTHOR", "COMMITTER"):
+            environment |= {
+                f"GIT_{who}_NAME": "Ada",
+                f"GIT_{who}_EMAIL": "ada@example.org",
+                f"GIT_{who}_DATE": "2024-05-01T00:00:00Z",
+            }
+        for command in (
+            ["init", "-q", "-b", "main"],
+            ["add", "."],
+            ["commit", "-q", "-m", "all"],
+            ["remote", "add", "origin", f"https://github.com/ada/tool{number}"],
+        ):
+            subprocess.run(["git", *command], cwd=repo, env=environment, check=True)
+    return root
+
+
+def install_stage(folder: Path) -> Path:
+    """What `pip install` would leave of a package with the stage."""
+    shutil.copy(Path(__file__).with_name("moody.py"), folder / "moody.py")
+    info = folder / "moody-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: moody\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[stackbuild.stages]\nmoody = moody:Moody\n")
+    return folder
+
+
+class Scenario:
+    """One build that a test drives as a user would, from a login node.
+
+    `package`: folder of the stage; `orders`: what the stage is told, see `moody.py`; `slurm`: the recipe's table.
+    """
+
+    def __init__(self, cluster: Cluster | None, recipe: str, folder: Path, package: Path, **slurm: Any):
+        self.cluster, self.folder, self.package = cluster, folder, package
+        self.out, self.orders, self.recipe = folder / "out", folder / "orders", folder / "recipe.toml"
+        self.orders.mkdir(parents=True)
+        options = {**SLURM, "env_command": f"export PYTHONPATH={package}:{ROOT} MOODY={self.orders}", **slurm}
+        lines = [f"{name} = {json.dumps(value)}" for name, value in options.items()]
+        self.recipe.write_text(recipe + "\n[slurm]\n" + "\n".join(lines) + "\n")
+
+    # ------------------------------------------------------------ the stage
+
+    def order(self, rank: int, *actions: str) -> None:
+        """What the first, second … process that works on a partition does."""
+        (self.orders / f"{rank}.json").write_text(json.dumps(actions))
+
+    def go(self) -> None:
+        """Let those go on that wait."""
+        (self.orders / "go").touch()
+
+    def began(self, rank: int) -> list[dict[str, Any]]:
+        """The processes that began to work on a partition."""
+        found = []
+        while (path := self.orders / f"{rank}.{len(found) + 1}.began").exists():
+            text = path.read_text()
+            found.append(json.loads(text) if text else {})
+        return found
+
+    # ------------------------------------------------------------ the command line
+
+    @property
+    def environment(self) -> dict[str, str]:
+        base = self.cluster.environment() if self.cluster else {**os.environ, "PATH": PATH}
+        return {
+            **base,
+            "PYTHONPATH": f"{self.package}:{ROOT}",
+            "MOODY": str(self.orders),
+            "OMP_NUM_THREADS": "1",
+            "COLUMNS": "200",
+        }
+
+    def command(self, *arguments: str | Path) -> list[str]:
+        return [sys.executable, "-m", "stackbuild", *map(str, arguments)]
+
+    def stackbuild(self, *arguments: str | Path, expect: int | None = 0) -> subprocess.CompletedProcess[str]:
+        """A stackbuild command; `expect`: the exit code that it must end with."""
+        done = subprocess.run(
+            self.command(*arguments), env=self.environment, cwd=self.folder, capture_output=True, text=True, check=False, timeout=400
+        )  # fmt: skip
+        if expect is not None and done.returncode != expect:
+            story = self.cluster.story() if self.cluster else ""
+            raise AssertionError(
+                f"{' '.join(done.args[2:])} ended with {done.returncode}\n{done.stdout}\n{done.stderr}\n{story}\n{self.logs()}"
+            )
+        return done
+
+    def build(
+        self, *arguments: str, executor: str = "slurm", expect: int | None = 0
+    ) -> subprocess.CompletedProcess[str]:
+        return self.stackbuild(
+            "build", self.recipe, "--output", self.out, "--executor", executor, *arguments, expect=expect
+        )
+
+    def status(self) -> dict[str, Any]:
+        return json.loads(self.stackbuild("status", self.out, "--json", expect=None).stdout)  # type: ignore[no-any-return]
+
+    def logs(self) -> str:
+        """The ends of all logs of the launches, for a test's message."""
+        paths = sorted((self.out / "launches").rglob("*.log"), key=lambda path: path.stat().st_mtime)[-12:]
+        return "\n".join(f"--- {path}\n" + path.read_text(errors="replace")[-1500:] for path in paths)
+
+    # ------------------------------------------------------------ what must hold afterwards
+
+    def same_as(self, reference: Path) -> None:
+        """The release has the same bytes as another, and everything in it is whole and adds up."""
+        assert release(self.out) == release(reference)
+        self.stackbuild("verify", self.out)
+
+
+def release(out: Path) -> dict[str, str]:
+    """SHA-256 of every published file, which build.json must list."""
+    body = json.loads((out / "build.json").read_bytes())
+    assert body["complete"], body
+    found = {
+        str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for name in ("dataset", "repos", "decisions", "clusters", "manifest", "index", "tokens", "report")
+        for path in sorted((out / name).rglob("*"))
+        if path.is_file()
+    }
+    listed = {name: digest for name, digest in body["files"].items() if not name.startswith("private/")}
+    assert found == listed
+    return found
+
+
+WATCHER = """
+import contextlib, io, json, sys, time
+from stackbuild.cli import main
+sys.argv = ["stackbuild", "status", sys.argv[1], "--json"]
+while True:
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said):
+            main()
+    except SystemExit as end:
+        code = end.code or 0
+    else:
+        code = 0
+    print(json.dumps([code, said.getvalue()]), flush=True)
+    time.sleep(1)
+"""
+
+
+class Watch:
+    """The answers of `stackbuild status --json` while something happens."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, Any]] = []
+
+    def wait_for(self, true: Callable[[dict[str, Any]], bool], seconds: float, what: str) -> dict[str, Any]:
+        """Wait until an answer from now on satisfies; returns it."""
+        end, index = time.monotonic() + seconds, len(self.seen)
+        while True:
+            for status in self.seen[index:]:
+                if true(status):
+                    return status
+            index = len(self.seen)
+            if time.monotonic() > end:
+                raise AssertionError(
+                    f"status did not say so in {seconds} s: {what}\n{json.dumps(self.seen[-1:], indent=1)}"
+                )
+            time.sleep(0.1)
+
+
+@contextmanager
+def watching(scenario: Scenario) -> Iterator[Watch]:
+    """Ask for the status every second, in one process, which says nothing before there is a build."""
+    watch = Watch()
+    process = subprocess.Popen(
+        [sys.executable, "-c", WATCHER, str(scenario.out)], env=scenario.environment, cwd=scenario.folder,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+
+    def read() -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            code, said = json.loads(line)
+            if said:
+                watch.seen.append(json.loads(said))
+            else:
+                assert code == 4, code
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    try:
+        yield watch
+    finally:
+        process.kill()
+        process.wait()
+        thread.join()
