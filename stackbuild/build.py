@@ -19,6 +19,7 @@ from stackbuild.hashing import uniform
 from stackbuild.identity import engine_version, without_places
 from stackbuild.journal import only_one
 from stackbuild.launch import Executor, JobReport, Launch, Local, Progress, Silent
+from stackbuild.launches import refuse_while_on_cluster
 from stackbuild.not_read import NotRead, not_read, told, told_recipe
 from stackbuild.plan import Build, Plan
 from stackbuild.publish import PRODUCTS, dataset_files, folder_name, publish
@@ -66,6 +67,7 @@ def run(request: Request) -> Result:
     out = request.out
     with only_one(out):
         refuse_a_folder_in_use(out)
+        refuse_while_on_cluster(out)
         try:
             plan = resolve(request)
             path = plan.save(out)
@@ -84,7 +86,10 @@ def executor_for(request: Request, plan: Path) -> Executor:
     if request.executor == "ray":
         from stackbuild.on_ray import Ray  # type: ignore[import-untyped,unused-ignore]
 
-        return Ray(request.out, plan, request.workers, RayOptions.model_validate(request.recipe.get("ray", {})))
+        ray: Executor = Ray(
+            request.out, plan, request.workers, RayOptions.model_validate(request.recipe.get("ray", {}))
+        )
+        return ray
     return Local(request.out, plan, request.workers)
 
 

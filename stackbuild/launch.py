@@ -9,6 +9,7 @@ see `stackbuild/slurm`.
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -147,9 +148,8 @@ class Launch:
     def run(self) -> list[JobReport]:
         """Run every job of the graph; PartialFailure names what failed and where its log is."""
         journal = driver_journal(self.build.out)
-        journal.write(
-            event="start", plan=self.build.plan.digest, executor=self.kind, workers=self.workers, pid=os.getpid()
-        )
+        journal.write(event="start", plan=self.build.plan.digest, executor=self.kind, workers=self.workers, pid=os.getpid(),
+                      host=socket.gethostname())  # fmt: skip
         try:
             for job in self.build.jobs:
                 self.reports.append(self.run_job(job, journal))

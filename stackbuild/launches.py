@@ -24,7 +24,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stackbuild.errors import InputError
+from stackbuild import scheduler
+from stackbuild.beats import STALE_SECONDS, beats
+from stackbuild.errors import InputError, UsageError
 from stackbuild.journal import Journal
 from stackbuild.shards import canonical_json, write_atomically
 
@@ -170,17 +172,52 @@ class LaunchFolder:
 
     def _lines(self, pattern: str) -> Iterator[dict[str, Any]]:
         for path in sorted(self.path.glob(pattern)):
-            try:
-                lines = path.read_bytes().splitlines()
-            except OSError:
-                continue
-            for line in lines:
-                try:
-                    event = json.loads(line)
-                except (ValueError, RecursionError):  # cut short by a crash
-                    continue
-                if isinstance(event, dict) and isinstance(event.get("time"), (int, float)):
-                    yield event
+            yield from read_events(path)
+
+
+def read_events(path: Path) -> Iterator[dict[str, Any]]:
+    """The events of one file, in order; nothing if it is not there, and without lines that a crash cut short."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        try:
+            event = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(event, dict) and isinstance(event.get("time"), (int, float)):
+            yield event
+
+
+def last_launch(out: Path) -> LaunchFolder | None:
+    """The launch of a folder's last run, if that was submitted to a cluster."""
+    last: dict[str, Any] = {}
+    for event in read_events(out / "launches" / "journal.jsonl"):
+        if event.get("event") == "start":
+            last = event
+    return LaunchFolder(out, last["launch"]) if isinstance(last.get("launch"), str) else None
+
+
+def live_jobs(folder: LaunchFolder) -> list[scheduler.Element]:
+    """Jobs of a launch that are queued or run."""
+    return [job for job in scheduler.queue(folder.prefix) if job.live]
+
+
+def refuse_while_on_cluster(out: Path) -> None:
+    """UsageError if jobs of this folder's last launch are in Slurm's queue: two that build one folder do the work twice."""
+    folder = last_launch(out)
+    if folder is None or not (folder.path / "launch.json").exists():
+        return
+    if not scheduler.available():
+        live = sum(time.time() - beat.time < STALE_SECONDS for beat in beats(folder.beats))
+    else:
+        live = len(live_jobs(folder))
+    if live:
+        raise UsageError(
+            f"{live} job(s) of launch {folder.id} build {out} on Slurm. Follow them with `stackbuild status {out} --watch`, or "
+            f"end them with `stackbuild cancel {out}`."
+        )
 
 
 def new_id() -> str:

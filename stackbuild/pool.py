@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from stackbuild.errors import PartialFailure, StackbuildError
-from stackbuild.retries import Cause, Failure, How, Retries, explain
+from stackbuild.retries import Failure, How, Retries, explain
 
 
 @dataclass(frozen=True)
@@ -151,13 +151,16 @@ class Pool:
     """Runs tasks of one job at most `workers` at a time, each failed one again as its cause asks for.
 
     `logs`: folder of a log for each try, `<rank>.<tag><attempt>.log`. `ended` is told of each try. `idle` is called at least
-    every `LOOK_SECONDS`; True from it ends the run: what has not begun is left, what is at work is for the server's end.
+    every `LOOK_SECONDS`; True from it ends the run, and what is at work is for the server's end. `closed`: nothing begins any
+    more. `left`: how many tasks a run did not end. `one_part`: see `execute.Try`.
     """
 
     LOOK_SECONDS = 1.0
 
     def __init__(self, server: TaskServer, workers: int, logs: Path, tag: str = ""):
         self.server, self.workers, self.logs, self.tag = server, workers, logs, tag
+        self.one_part = self.closed = False
+        self.left = 0
         self.running: dict[int, Running] = {}
         self.ended: Callable[[Ended], None] = lambda one: None
         self.idle: Callable[[], bool] = lambda: False
@@ -166,12 +169,12 @@ class Pool:
         """Run the tasks of a job; return the last failure of each that failed in all its tries."""
         self.server.job(job)
         waiting: list[tuple[float, TaskSpec]] = [(0.0, spec) for spec in reversed(specs)]
-        retries = {spec.rank: Retries() for spec in specs}
+        retries = {spec.rank: Retries(How(one_part=self.one_part)) for spec in specs}
         attempts = dict.fromkeys(retries, 0)
         failures: list[Failure] = []
         while waiting or self.running:
-            if self.idle():
-                return failures
+            if self.idle() or (self.closed and not self.running):
+                break
             self._start(waiting, retries, attempts)
             for answer in self.server.wait(self.LOOK_SECONDS):
                 if "beat" in answer:
@@ -190,6 +193,7 @@ class Pool:
                         failures.append(one.failure)
                     else:
                         waiting.insert(0 if again.alone else len(waiting), (time.monotonic() + again.wait, spec))
+        self.left = len(waiting) + len(self.running)
         return failures
 
     def _start(
@@ -197,7 +201,11 @@ class Pool:
     ) -> None:
         """Start what may start: the last of the list first; one that wants to be alone only when nothing else runs."""
         for index in range(len(waiting) - 1, -1, -1):
-            if len(self.running) >= self.workers or any(retries[rank].how.alone for rank in self.running):
+            if (
+                self.closed
+                or len(self.running) >= self.workers
+                or any(retries[rank].how.alone for rank in self.running)
+            ):
                 return
             due, spec = waiting[index]
             how = retries[spec.rank].how
@@ -215,8 +223,3 @@ class Pool:
         failure = explain(one.spec.rank, status, one.log, answer["out_of_memory"]) if status else None
         names = ("more", "cpu", "wall", "memory", "private", "rows", "bytes")
         return Ended(one.spec.rank, one.attempt, status, failure=failure, **{name: answer[name] for name in names})
-
-
-def is_final(failure: Failure) -> bool:
-    """Whether a build must not go on whatever is tried: see `retries.WAVES` for what a cluster tries again."""
-    return failure.cause in (Cause.EXCEPTION, Cause.REFUSED, Cause.DISK, Cause.CANCELLED)

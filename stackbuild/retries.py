@@ -100,9 +100,9 @@ class How:
 class Retries:
     """The tries of one task so far; says how the next one is made."""
 
-    def __init__(self) -> None:
+    def __init__(self, how: How | None = None) -> None:
         self.failed: Counter[Cause] = Counter()
-        self.how = How()
+        self.how = how or How()
 
     def again(self, failure: Failure) -> How | None:
         """How to try again after this failure; None: not at all."""

@@ -77,7 +77,9 @@ def build(
             "--workers", "-j", min=0, help="Tasks at once; 0: one for each core.", envvar="STACKBUILD_WORKERS"
         ),
     ] = 0,
-    executor: Annotated[str, typer.Option("--executor", help="local (slurm and ray come later).")] = "local",
+    executor: Annotated[
+        str, typer.Option("--executor", help="local, slurm or ray.", envvar="STACKBUILD_EXECUTOR")
+    ] = "local",
     sample: Annotated[
         str | None, typer.Option("--sample", metavar="1/1000", help="Take this share of the repositories, by hash.")
     ] = None,
@@ -87,12 +89,14 @@ def build(
     sets: Set = None,
     offline: Annotated[bool, typer.Option("--offline", help="Ask no server; use what was downloaded.")] = False,
     update: Annotated[bool, typer.Option("--update", help="Resolve names and versions anew.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="With slurm: follow the jobs to their end.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With slurm: print the batch scripts only.")] = False,
     json_: Json = False,
 ) -> None:
     """Build a dataset from a recipe."""
     from stackbuild.cli.build import run
 
-    run(recipe, output, workers, executor, sample, tokenizer, sets or [], offline, update, json_)
+    run(recipe, output, workers, executor, sample, tokenizer, sets or [], offline, update, json_, wait, dry_run)
 
 
 @app.command()
@@ -103,6 +107,14 @@ def status(
     from stackbuild.cli.status import run
 
     run(out, watch, json_)
+
+
+@app.command()
+def cancel(out: Folder) -> None:
+    """End the jobs or the process that builds a folder; what is complete is kept."""
+    from stackbuild.cli.slurm import cancel
+
+    cancel(out)
 
 
 @app.command()

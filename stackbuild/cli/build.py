@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from stackbuild.errors import PartialFailure, UsageError
 
 LINE_SECONDS = 5.0
+EXECUTORS = ("local", "slurm", "ray")
 
 
 def run(
@@ -34,41 +35,68 @@ def run(
     offline: bool,
     update: bool,
     as_json: bool,
+    wait: bool = False,
+    dry_run: bool = False,
 ) -> None:
     """Build, then show the funnel, the report's path and what to try next."""
-    if executor != "local":
-        raise UsageError(f"There is no executor {executor!r} in this version; use --executor local.")
+    if executor not in EXECUTORS:
+        raise UsageError(f"There is no executor {executor!r}; there are {', '.join(EXECUTORS)}.")
+    if (wait or dry_run) and executor != "slurm":
+        raise UsageError(
+            "--wait and --dry-run are for --executor slurm; `stackbuild plan` shows what a build would do."
+        )
     if tokenizer is not None:
         sets = [*sets, f"tokens.tokenizer={json.dumps(str(tokenizer.resolve()))}"]
     from stackbuild import build as building
+    from stackbuild.not_read import not_read
     from stackbuild.recipe import load
 
     loaded = load(recipe, sets)
     if tokenizer is not None and "tokens" not in loaded.values["outputs"]:
         raise UsageError(f'--tokenizer {tokenizer}: {recipe} makes no tokens; add "tokens" to its outputs.')
     console = Console(stderr=True)
+    request = building.Request(
+        recipe=loaded.resolved(),
+        folder=loaded.folder,
+        out=output.resolve(),
+        workers=workers or min(os.cpu_count() or 1, 16),
+        executor=executor,
+        offline=offline,
+        update=update,
+        sample=share(sample),
+    )
+    if executor == "slurm":
+        from stackbuild.cli.slurm import submit
+        from stackbuild.status import opened
+
+        if submit(request, wait, dry_run, as_json):
+            built = opened(request.out)
+            show(output, building.Result(built, [], not_read(built)), as_json)
+        return
     signal.signal(signal.SIGTERM, _interrupt)
     started = time.monotonic()
     try:
         with shown(console) as progress:
-            result = building.run(
-                building.Request(
-                    recipe=loaded.resolved(),
-                    folder=loaded.folder,
-                    out=output.resolve(),
-                    workers=workers or min(os.cpu_count() or 1, 16),
-                    offline=offline,
-                    update=update,
-                    sample=share(sample),
-                    progress=progress,
-                    resolving=progress.resolving,
-                )
-            )
+            request.progress, request.resolving = progress, progress.resolving
+            result = building.run(request)
     except KeyboardInterrupt as error:
         console.print("interrupted; run the same command again to go on", highlight=False)
         raise typer.Exit(130) from error
+    if not as_json:
+        ran, tasks = sum(r.ran for r in result.reports), sum(r.tasks for r in result.reports)
+        cpu = sum(r.cpu for r in result.reports)
+        console.print(
+            f"{ran} of {tasks} tasks ran, {cpu:.1f} CPU-seconds, {time.monotonic() - started:.1f} s; the rest was complete."
+        )
+    show(output, result, as_json)
+    raise_for_passing(result.not_read)
+
+
+def show(output: Path, result: Any, as_json: bool) -> None:
+    """The funnel, what could not be read, and what to try next."""
     from stackbuild.report.funnel import funnel_of, funnel_table
 
+    console = Console(stderr=True)
     funnel = funnel_of(result.build)
     if as_json:
         print(
@@ -81,7 +109,6 @@ def run(
                 }
             )
         )
-        raise_for_passing(result.not_read)
         return
     Console().print(funnel_table(funnel))
     for one in result.not_read[:20]:
@@ -90,14 +117,8 @@ def run(
         )
     if len(result.not_read) > 20:
         console.print(f"not read: {len(result.not_read) - 20} more; see {output}/report/index.html", style="yellow")
-    ran, tasks = sum(r.ran for r in result.reports), sum(r.tasks for r in result.reports)
-    cpu = sum(r.cpu for r in result.reports)
-    console.print(
-        f"{ran} of {tasks} tasks ran, {cpu:.1f} CPU-seconds, {time.monotonic() - started:.1f} s; the rest was complete."
-    )
     for line in next_steps(output, result):
         print(line)
-    raise_for_passing(result.not_read)
 
 
 def raise_for_passing(missed: list[Any]) -> None:

@@ -1,0 +1,64 @@
+"""`stackbuild build --executor slurm`, and `stackbuild cancel`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from stackbuild.build import Request
+from stackbuild.cli.show import escaped
+from stackbuild.cluster import SlurmOptions
+
+
+def submit(request: Request, follow: bool, dry_run: bool, as_json: bool) -> bool:
+    """Submit a build; True if it was followed to its end and is complete."""
+    from stackbuild.slurm import follow as following
+    from stackbuild.slurm import submit as submitting
+
+    options = SlurmOptions.model_validate(request.recipe.get("slurm", {}))
+    if dry_run:
+        scripts = submitting.dry_run(request, options)
+        if as_json:
+            print(json.dumps([{"command": command, "script": script} for command, script in scripts]))
+        for number, (command, script) in enumerate([] if as_json else scripts):
+            print(("" if number == 0 else "\n") + f"# {command}\n{script}", end="")
+        return False
+    console = Console(stderr=True)
+    done = submitting.submit(request, options)
+    folder = done.folder
+    if as_json and not follow:
+        print(json.dumps({"launch": folder.id, "joined": done.joined, "jobs": done.jobs}))
+    if done.joined:
+        console.print(f"launch {folder.id} is under way already; nothing was submitted", highlight=False)
+    else:
+        waves = len(done.waves)
+        console.print(
+            f"launch {folder.id}: {waves} array(s) of {sum(w.elements for w in done.waves)} elements, {waves} gate(s) and the "
+            f"publishing job were submitted as {done.jobs[0]} to {done.jobs[-1]}",
+            highlight=False,
+        )
+    if not follow:
+        if not as_json:
+            print(f"next:\n  stackbuild status {request.out} --watch\n  stackbuild cancel {request.out}")
+        return False
+    try:
+        found = following.wait(folder, lambda line: console.print(escaped(line), markup=False, highlight=False))
+    except KeyboardInterrupt as error:
+        console.print(
+            f"no longer following; the jobs go on. `stackbuild cancel {request.out}` ends them", highlight=False
+        )
+        raise typer.Exit(130) from error
+    if found.state == "done" and found.end:
+        console.print(f"{found.end['ran']} of {found.end['tasks']} tasks ran; the rest was complete.", highlight=False)
+    following.raise_for(found)
+    return True
+
+
+def cancel(out: Path) -> None:
+    """End what builds a folder."""
+    from stackbuild.slurm.follow import cancel
+
+    print(cancel(out.resolve()))

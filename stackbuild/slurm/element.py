@@ -1,0 +1,190 @@
+"""One element of an array: takes its share of a job's tasks and runs them as a local build would, in a task server's children.
+
+    python -m stackbuild.slurm.element OUT WAVE ELEMENT
+
+Its first act is to be ready for signals; its second to check the gate: the stages before this job must be complete for this
+very plan, and the code must be what was submitted. It ends with 0 if all its tasks are complete, 5 if some failed, 85 if it
+stopped before its time limit and got on (the script requeues it), 86 if it stopped and did not.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stackbuild.launches import LaunchFolder, Wave
+    from stackbuild.plan import Build
+    from stackbuild.pool import Ended
+
+GRACE_SECONDS = 30.0  # before the limit, what still runs is ended
+
+
+class Stop:
+    """Whether a signal has asked for an end: TERM at once, USR1 when what runs has ended or the time limit is near."""
+
+    def __init__(self) -> None:
+        self.deadline: float | None = None
+        self.reason = ""
+        signal.signal(signal.SIGTERM, self._now)
+        signal.signal(signal.SIGUSR1, self._soon)
+
+    def _now(self, number: int, frame: FrameType | None) -> None:
+        self.deadline, self.reason = time.monotonic(), self.reason or "SIGTERM"
+
+    def _soon(self, number: int, frame: FrameType | None) -> None:
+        if self.deadline is None:
+            self.deadline, self.reason = float("inf"), "the time limit is near"
+
+    def by(self, seconds: float) -> None:
+        """Once warned, allow so much more time."""
+        if self.deadline == float("inf"):
+            self.deadline = time.monotonic() + seconds
+
+    @property
+    def asked(self) -> bool:
+        return self.deadline is not None
+
+    @property
+    def due(self) -> bool:
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
+
+def main(arguments: list[str]) -> int:
+    stop = Stop()
+    out, wave_path, element = Path(arguments[0]), Path(arguments[1]), int(arguments[2])
+    from stackbuild.errors import StackbuildError
+    from stackbuild.launches import LaunchFolder, restart_count
+
+    folder = LaunchFolder(out, wave_path.parent.parent.name)
+    wave = folder.wave(wave_path)
+    writer = f"{wave.name}-{element}.{restart_count()}"
+    journal = folder.events_of(f"{writer}.{os.environ.get('SLURM_JOB_ID', os.getpid())}")
+    told: dict[str, Any] = {"job": wave.job, "number": wave.number, "wave": wave.wave, "element": element}
+    try:
+        status, reason = Element(folder, wave, element, stop, journal, told).run()
+    except StackbuildError as error:
+        print(f"stackbuild: {error}", file=sys.stderr)
+        status, reason = error.exit_code, str(error)
+    except OSError as error:
+        status, reason = 5, f"{error.filename or out}: {error.strerror or error}"
+        print(f"stackbuild: {reason}", file=sys.stderr)
+    try:
+        journal.write(event="element-end", **told, restart=restart_count(), status=status, reason=reason)
+    except OSError as error:  # a full disk: the exit status still says it
+        print(f"stackbuild: {error}", file=sys.stderr)
+    return status
+
+
+class Element:
+    """The work of one attempt."""
+
+    def __init__(self, folder: LaunchFolder, wave: Wave, element: int, stop: Stop, journal: Any, told: dict[str, Any]):
+        self.folder, self.wave, self.element, self.stop, self.journal, self.told = (
+            folder,
+            wave,
+            element,
+            stop,
+            journal,
+            told,
+        )
+        self.committed = 0
+
+    def run(self) -> tuple[int, str]:
+        """(exit status, reason in words if it is not 0)."""
+        from stackbuild.launch import complete_tasks
+        from stackbuild.launches import restart_count
+        from stackbuild.pool import TaskSpec
+        from stackbuild.slurm.balance import assign, costs_of
+        from stackbuild.slurm.code import open_launched
+
+        build = open_launched(self.folder)
+        job = build.jobs[self.wave.number]
+        gate(build, self.wave.number)
+        specs = [TaskSpec(rank, params) for rank, params in enumerate(build.task_params(job))]
+        if self.wave.ranks is not None:
+            specs = [specs[rank] for rank in self.wave.ranks]
+        mine = [specs[i] for i in assign(costs_of(build, job, specs), self.wave.elements)[self.element]]
+        complete = complete_tasks(build, job, mine)
+        self.journal.write(
+            event="element",
+            **self.told,
+            of=self.wave.elements,
+            tasks=len(mine),
+            cached=len(complete),
+            node=os.environ.get("SLURMD_NODENAME", ""),
+            slurm=os.environ.get("SLURM_JOB_ID", ""),
+            restart=restart_count(),
+            pid=os.getpid(),
+        )
+        pending = [spec for spec in mine if spec.rank not in complete]
+        if not pending:
+            return 0, ""
+        return self.work(build, pending)
+
+    def work(self, build: Build, pending: list[Any]) -> tuple[int, str]:
+        from stackbuild.beats import Beat, Heart
+        from stackbuild.launches import restart_count
+        from stackbuild.pool import Pool, TaskServer
+        from stackbuild.slurm.script import NO_PROGRESS, REQUEUE_ME, memory_of
+
+        logs = self.folder.logs / self.wave.job
+        logs.mkdir(parents=True, exist_ok=True)
+        tag = f"{self.wave.wave}.{os.environ.get('SLURM_JOB_ID', os.getpid())}.{restart_count()}."
+        limit = memory_of(self.wave)
+        name = f"{self.wave.name}-{self.element}"
+        plan = build.out / self.folder.frozen().plan_path
+        server = TaskServer(build.out, plan, self.folder.logs / f"{name}.{restart_count()}.server.log", limit)
+        pool = Pool(server, self.wave.cpus, logs, tag)
+        pool.one_part = self.wave.one_part
+        beat = Beat(name, self.wave.job, len(pending), limit=limit)
+        beat.node = os.environ.get("SLURMD_NODENAME", beat.node)
+        heart = Heart(self.folder.beats / f"{name}.json", beat)
+        grace = float(self.folder.frozen().settings["warn_seconds"]) - GRACE_SECONDS
+
+        def ended(one: Ended) -> None:
+            beat.count(one)
+            self.committed += one.status == 0
+            self.journal.write(**{**one.event(self.wave.job), **self.told})
+
+        def idle() -> bool:
+            heart.tick(pool)
+            self.stop.by(max(1.0, grace))
+            pool.closed = self.stop.asked
+            return self.stop.due
+
+        pool.ended, pool.idle = ended, idle
+        before = parts_of(build, self.wave.job)
+        try:
+            failures = pool.run(self.wave.job, pending)
+        finally:
+            server.close()
+            heart.stop()
+        if pool.left:
+            got_on = self.committed or parts_of(build, self.wave.job) > before
+            return (REQUEUE_ME if got_on else NO_PROGRESS), self.stop.reason
+        if failures:
+            return 5, f"{len(failures)} of {len(pending)} tasks failed; the first: {failures[0].reason}"
+        return 0, ""
+
+
+def gate(build: Build, number: int) -> None:
+    """InputError unless every job before this one is complete for this plan: a dependency that Slurm let through too early
+    (an array that was not waited for, one that somebody requeued) ends here and not in a short output."""
+    for job in build.jobs[:number]:
+        for name in job.shard_jobs:
+            build.shards(name)
+
+
+def parts_of(build: Build, job: str) -> int:
+    """How many parts of the job's tasks are committed."""
+    return sum(1 for name in job.split("+") for _ in (build.out / "stages" / name / "parts").glob("*.json"))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

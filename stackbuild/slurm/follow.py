@@ -1,0 +1,114 @@
+"""Looking after a launch from where it was submitted: waiting for its end, and ending it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stackbuild import scheduler
+from stackbuild.errors import PartialFailure, StackbuildError, UsageError
+from stackbuild.journal import driver_journal
+from stackbuild.launches import LaunchFolder, last_launch, live_jobs, read_events
+from stackbuild.status import running
+
+LOOK_SECONDS = 2.0
+FORGOTTEN_LOOKS = 3  # without a live job and without a last word, before a launch is given up
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a launch ended: done, failed, cancelled or lost; what it said last, and the code to end with."""
+
+    state: str
+    message: str = ""
+    exit_code: int = 0
+    end: dict[str, Any] | None = None
+
+
+def outcome(folder: LaunchFolder) -> Outcome | None:
+    """How a launch ended, None if it has not said so."""
+    for event in reversed(folder.events()):
+        if event["event"] == "end":
+            return Outcome("done", end=event)
+        if event["event"] == "failed":
+            return Outcome("failed", event["message"], int(event["exit_code"]) or 5)
+    return Outcome("cancelled", "It was cancelled.", 130) if folder.marked("cancelled") else None
+
+
+def wait(folder: LaunchFolder, tell: Callable[[str], None]) -> Outcome:
+    """Wait for a launch's end, telling each job that ends and each try that fails."""
+    told = missing = 0
+    while True:
+        events = folder.events()
+        for event in events[told:]:
+            if line := line_of(event):
+                tell(line)
+        told = len(events)
+        found = outcome(folder)
+        jobs = live_jobs(folder)
+        if found is not None and (found.state == "done" or not jobs):
+            return found
+        missing = 0 if jobs else missing + 1
+        if missing >= FORGOTTEN_LOOKS:
+            return Outcome("lost", f"No job of launch {folder.id} is in Slurm's queue and none said a last word.", 5)
+        time.sleep(LOOK_SECONDS)
+
+
+def line_of(event: dict[str, Any]) -> str:
+    """An event for people, "" if it is not worth a line."""
+    kind = event["event"]
+    if kind == "gate" and event["complete"] == event["of"]:
+        return f"{event['job']}: {event['of']} tasks complete"
+    if kind == "gate":
+        causes = ", ".join(sorted({f["cause"] for f in event["failures"]}))
+        next_ = f"tried again as wave {event['again']}" if event["again"] else "given up"
+        return f"{event['job']}: {event['of'] - event['complete']} of {event['of']} tasks failed ({causes}); {next_}"
+    if kind == "task" and event["status"]:
+        return f"{event['job']}: task {event['rank']}, attempt {event['attempt']}: {event['cause']}: {first_line(event['message'])}"
+    if kind == "element-end" and event["status"] == 85:
+        return f"{event['job']}: element {event['element']} stopped ({event['reason']}) and goes on in a new attempt"
+    return ""
+
+
+def first_line(text: str) -> str:
+    return (text.splitlines() or [""])[0][:300]
+
+
+def raise_for(found: Outcome) -> None:
+    """What the command ends with, if a launch did not end well."""
+    if found.state == "done":
+        if found.end and found.end.get("passing"):
+            raise PartialFailure(
+                f"{found.end['passing']} of the inputs could not be read; the rest is built and published. Run the same command "
+                "again to try them once more, or take them out of the recipe."
+            )
+        return
+    error = StackbuildError(found.message)
+    error.exit_code = found.exit_code
+    raise error
+
+
+def cancel(out: Path) -> str:
+    """End what builds a folder, on Slurm or by a driver on this machine; says what was done. UsageError if nothing does."""
+    folder = last_launch(out)
+    if folder is not None and (folder.path / "launch.json").exists():
+        scheduler.require()
+        jobs = live_jobs(folder)
+        if jobs:
+            folder.mark("cancelled")
+            scheduler.cancel({job.array for job in jobs})
+            driver_journal(out).write(event="cancelled", launch=folder.id)
+            return f"{len(jobs)} job(s) of launch {folder.id} cancelled; what is complete is kept."
+    if running(out):
+        starts = [e for e in read_events(out / "launches" / "journal.jsonl") if e.get("event") == "start"]
+        if starts and starts[-1].get("host") == socket.gethostname() and isinstance(starts[-1].get("pid"), int):
+            os.kill(starts[-1]["pid"], signal.SIGTERM)
+            return f"The build of process {starts[-1]['pid']} was asked to end; what is complete is kept."
+        raise UsageError(f"Another machine builds {out}; end it there.")
+    raise UsageError(f"Nothing builds {out}.")

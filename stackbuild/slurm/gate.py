@@ -1,0 +1,286 @@
+"""What runs when all elements of a wave have ended: looks at what they left, and opens the way or tries again.
+
+    python -m stackbuild.slurm.gate OUT WAVE
+
+Everything there: the stage manifest is written, and what depends on this job begins. Something missing: why is told from the
+tasks' own events, Slurm's state of the element, and its log; what may go better next time is submitted as a further wave, with
+more memory or time where that was the cause, and the next job is made to wait for that wave's gate. What cannot go better ends
+the launch: this job fails, and Slurm cancels what depends on it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stackbuild import scheduler
+from stackbuild.cluster import SlurmOptions, minutes
+from stackbuild.errors import StackbuildError
+from stackbuild.graph import Job
+from stackbuild.launch import complete_tasks, partial_failure
+from stackbuild.launches import LaunchFolder, Wave, restart_count
+from stackbuild.plan import Build
+from stackbuild.pool import TaskSpec
+from stackbuild.retries import WAVES, Cause, Failure, element_cause
+from stackbuild.slurm.balance import assign, costs_of
+from stackbuild.slurm.code import open_launched
+from stackbuild.slurm.executor import SlurmExecutor
+from stackbuild.slurm.script import NO_PROGRESS, memory_of
+from stackbuild.slurm.submit import array_limit
+
+TAIL_BYTES = 16_384
+FINAL = (Cause.EXCEPTION, Cause.REFUSED, Cause.DISK, Cause.CANCELLED)
+
+
+def main(arguments: list[str]) -> int:
+    out, wave_path = Path(arguments[0]), Path(arguments[1])
+    folder = LaunchFolder(out, wave_path.parent.parent.name)
+    wave = folder.wave(wave_path)
+    writer = f"{wave.name}-gate.{restart_count()}.{os.environ.get('SLURM_JOB_ID', os.getpid())}"
+    journal = folder.events_of(writer)
+    try:
+        Gate(folder, wave, writer, journal).run()
+    except StackbuildError as error:
+        print(f"stackbuild: {error}", file=sys.stderr)
+        journal.write(event="failed", job=wave.job, number=wave.number, message=str(error), exit_code=error.exit_code)
+        return error.exit_code or 5
+    return 0
+
+
+@dataclass(frozen=True)
+class ElementEnd:
+    """How an element ended: the cause in Slurm's and its log's words, its last exit status, and whether it said a last word."""
+
+    cause: Cause
+    status: int | None
+    reason: str
+    log: str
+
+
+class Gate:
+    """One look at one wave."""
+
+    def __init__(self, folder: LaunchFolder, wave: Wave, writer: str, journal: Any):
+        self.folder, self.wave, self.writer, self.journal = folder, wave, writer, journal
+        self.options = SlurmOptions.model_validate(folder.frozen().settings)
+
+    def run(self) -> None:
+        """Complete the job, submit a further wave, or raise what ends the launch."""
+        build = open_launched(self.folder)
+        job = build.jobs[self.wave.number]
+        specs = [TaskSpec(rank, params) for rank, params in enumerate(build.task_params(job))]
+        complete = complete_tasks(build, job, specs, again=False)
+        pending = [spec for spec in specs if spec.rank not in complete]
+        if not pending:
+            shards = {name: [complete[s.rank][i] for s in specs] for i, name in enumerate(job.shard_jobs)}
+            build.complete(job, shards)
+            self._told(len(specs), len(specs), [], None)
+            self.journal.write(event="job-end", job=job.name, **self._sums())
+            return
+        failures = self.failures(build, job, specs, pending)
+        again = next_wave(self.wave, failures, self._earlier(), self.options, self._numbered(), self._stuck(failures))
+        self._told(len(complete), len(specs), failures, again)
+        if again is None:
+            raise partial_failure(build, job, failures, len(specs))
+        self.submit(build, again)
+
+    # ---- why
+
+    def failures(self, build: Build, job: Job, specs: Sequence[TaskSpec], pending: Sequence[TaskSpec]) -> list[Failure]:
+        """For each task that is not complete, why."""
+        wanted = specs if self.wave.ranks is None else [specs[rank] for rank in self.wave.ranks]
+        shares = assign(costs_of(build, job, wanted), self.wave.elements)
+        element_of = {wanted[i].rank: element for element, share in enumerate(shares) for i in share}
+        events = [
+            e for e in self.folder.events() if (e.get("number"), e.get("wave")) == (self.wave.number, self.wave.wave)
+        ]
+        last = {e["rank"]: e for e in events if e["event"] == "task" and e["status"]}
+        ends = self.ends(events)
+        found = []
+        for spec in pending:
+            element = element_of.get(spec.rank, -1)
+            end = ends.get(element) or ElementEnd(Cause.KILLED, None, "its element left no word", "")
+            event = last.get(spec.rank)
+            if event is not None and (end.status == 5 or event.get("cause") == Cause.MEMORY):
+                found.append(Failure(spec.rank, event["message"], 5, event["log"], Cause(event["cause"])))
+            else:
+                reason = end.reason or f"element {element} ended: {end.cause}"
+                found.append(Failure(spec.rank, reason, 5, end.log, end.cause))
+        return found
+
+    def ends(self, events: Sequence[Mapping[str, Any]]) -> dict[int, ElementEnd]:
+        """How each element of this wave ended, from its last attempt."""
+        said: dict[int, Mapping[str, Any]] = {}
+        begun: dict[int, int] = {}
+        for event in events:
+            if event["event"] == "element":
+                begun[event["element"]] = max(begun.get(event["element"], 0), event["restart"])
+            elif event["event"] == "element-end":
+                said[event["element"]] = event
+        arrays = [
+            s
+            for s in self.folder.submitted()
+            if (s.kind, s.number, s.wave) == ("array", self.wave.number, self.wave.wave)
+        ]
+        states = {(job.array, job.index): job.state for job in scheduler.queue(self.folder.prefix, ended=True)}
+        aged = [f"{a.slurm}_{i}" for a in arrays for i in range(a.elements) if (a.slurm, i) not in states]
+        accounted = scheduler.accounted(aged) if aged else {}
+        found: dict[int, ElementEnd] = {}
+        for array in arrays:
+            for index in range(array.elements):
+                element = array.first + index
+                state = states.get((array.slurm, index)) or accounted.get(f"{array.slurm}_{index}", "")
+                own = said.get(element)
+                if own is not None and own["restart"] < begun.get(element, 0):
+                    own = None  # of an attempt before the last
+                found[element] = self._end(element, f"{array.slurm}_{index}", state, own)
+        return found
+
+    def _end(self, element: int, slurm: str, state: str, said: Mapping[str, Any] | None) -> ElementEnd:
+        out = self.folder.logs / f"{slurm}.out"
+        logs = sorted(self.folder.logs.glob(f"{self.wave.name}-{element}.*.log"))
+        log = str(logs[-1] if logs else out)
+        cause = element_cause(state, tail(out) + (tail(logs[-1]) if logs else ""))
+        status = int(said["status"]) if said else None
+        reason = str(said["reason"]) if said else f"element {element} (job {slurm}) ended as {state or 'nobody knows'}"
+        if said is not None and status not in (5, 85, NO_PROGRESS) and cause is Cause.KILLED:
+            cause = Cause.REFUSED if status in (3, 4, 6, 7) else Cause.TEMPORARY if status == 75 else Cause.EXCEPTION
+        elif status in (85, NO_PROGRESS) and cause is Cause.KILLED:
+            cause = Cause.TIME
+        return ElementEnd(cause, status, reason, log)
+
+    def _stuck(self, failures: Sequence[Failure]) -> bool:
+        """Whether an element ran into its time limit and had nothing to show for it."""
+        ended = [e for e in self.folder.events() if e["event"] == "element-end" and e["number"] == self.wave.number]
+        return any(f.cause is Cause.TIME for f in failures) and any(e["status"] == NO_PROGRESS for e in ended)
+
+    # ---- again
+
+    def _earlier(self) -> Mapping[int, Counter[str]]:
+        """By task: how often it has failed by each cause in earlier waves of this launch."""
+        counts: dict[int, Counter[str]] = {}
+        for event in self.folder.events():
+            if event["event"] == "gate" and event["number"] == self.wave.number and event["wave"] < self.wave.wave:
+                for failure in event["failures"]:
+                    counts.setdefault(failure["rank"], Counter())[failure["cause"]] += 1
+        return counts
+
+    def _numbered(self) -> int:
+        """A wave number that is free: an attempt of this gate before this one may have used the next."""
+        return max(wave.wave for wave in self.folder.waves(self.wave.number)) + 1
+
+    def submit(self, build: Build, again: Wave) -> None:
+        """Submit a further wave held, make what waits for this gate wait for that one's, and let it begin."""
+        folder, frozen = self.folder, self.folder.frozen()
+        before = [s for s in folder.submitted() if s.number == self.wave.number and s.wave > self.wave.wave]
+        folder.add_wave(again)
+        plan = folder.out / frozen.plan_path
+        executor = SlurmExecutor(folder, plan, again, self.options, array_limit(self.options), self.writer)
+        try:
+            arrays, gate = executor.run(hold=True)
+        except StackbuildError as error:
+            raise StackbuildError(
+                f"{len(again.ranks or [])} tasks of {again.job} could be tried again, but not be submitted from here: {error}\n"
+                "Run the same build again on a login node."
+            ) from error
+        for job in self.dependents():
+            scheduler.depend(job, f"afterok:{gate}")
+        scheduler.cancel(s.slurm for s in before)
+        scheduler.release(arrays)
+
+    def dependents(self) -> list[str]:
+        """The ids of the arrays of the next job, or of the publishing job."""
+        later = [s for s in self.folder.submitted() if s.number > self.wave.number and s.wave == 1 and s.kind != "gate"]
+        first = min((s.number for s in later), default=0)
+        return [s.slurm for s in later if s.number == first]
+
+    # ---- telling
+
+    def _told(self, complete: int, of: int, failures: Sequence[Failure], again: Wave | None) -> None:
+        self.journal.write(
+            event="gate",
+            job=self.wave.job,
+            number=self.wave.number,
+            wave=self.wave.wave,
+            complete=complete,
+            of=of,
+            again=again.wave if again else None,
+            failures=[
+                {
+                    "rank": f.rank,
+                    "cause": str(f.cause),
+                    "message": f.reason[:2_000],
+                    "log": f.log,
+                    "final": f.cause in FINAL,
+                }
+                for f in failures
+            ],
+        )
+
+    def _sums(self) -> dict[str, Any]:
+        """What all tries of this job took."""
+        tasks = [e for e in self.folder.events() if e["event"] == "task" and e.get("number") == self.wave.number]
+        begun = [e["time"] for e in self.folder.events() if e["event"] == "element" and e["number"] == self.wave.number]
+        return {
+            "number": self.wave.number,
+            "ran": sum(e["status"] == 0 and not e["more"] for e in tasks),
+            "cpu": round(sum(e["cpu"] for e in tasks), 3),
+            "memory": max((e["memory"] for e in tasks), default=0),
+            "private": max((e["private"] for e in tasks), default=0),
+            "wall": round(max((e["time"] for e in tasks), default=0) - min(begun, default=0), 3)
+            if tasks and begun
+            else 0.0,
+        }
+
+
+def next_wave(
+    wave: Wave,
+    failures: Sequence[Failure],
+    earlier: Mapping[int, Counter[str]],
+    options: SlurmOptions,
+    number: int,
+    stuck: bool,
+) -> Wave | None:
+    """The wave that tries these tasks again; None if one of them cannot go better, whatever is tried.
+
+    Memory doubles for a wave in which a task ran out of it, up to the recipe's `max_memory`; such tasks run one at a time in
+    an element, part by part. Time doubles if an element got nowhere in what it had.
+    """
+    for failure in failures:
+        if failure.cause in FINAL or earlier.get(failure.rank, Counter())[failure.cause] >= WAVES.get(failure.cause, 0):
+            return None
+    memory = any(failure.cause is Cause.MEMORY for failure in failures)
+    ranks = sorted(failure.rank for failure in failures)
+    cpus = 1 if memory else min(wave.cpus, len(ranks))
+    found = Wave(
+        wave.number,
+        number,
+        wave.job,
+        len(ranks) if memory else min(len(ranks), wave.elements),
+        cpus,
+        wave.memory * 2 if memory else wave.memory,
+        wave.shared,
+        str(max(1, round(minutes(wave.time) * 2))) if stuck else wave.time,
+        ranks,
+        one_part=memory or wave.one_part,
+    )
+    return None if memory and memory_of(found) > options.max_memory else found
+
+
+def tail(path: Path) -> str:
+    """The last bytes of a log, "" if there is none."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+            return file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,169 @@
+"""The batch scripts, as text: what `sbatch` is given for an array, a gate, and the publishing job.
+
+Each begins with its traps, so that no signal finds it unprepared; keeps a log for each attempt; sets an environment of its
+own, for it is submitted with none; and requeues itself by array and task id, for the job id of an array's last element is
+that of the whole array.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from stackbuild.cluster import SlurmOptions
+from stackbuild.launches import LaunchFolder, Wave
+
+REQUEUE_ME = 85  # exit status of an element that stopped cleanly before its time limit, with something done
+NO_PROGRESS = 86  # the same, with nothing done
+MAX_RESTARTS = 50  # of an element that gets on each time
+# What a job needs of the environment of whoever submits; all else is left behind.
+KEPT = ("HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "SLURM_CONF", "PYTHONPATH", "LD_LIBRARY_PATH", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR",
+        "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")  # fmt: skip
+
+BODY = """\
+{header}
+# A signal may come at any time: the traps stand first.
+stopped= child=
+heed() {{ stopped=$1; if [ -n "$child" ]; then kill -s "$2" "$child" 2>/dev/null; fi; }}
+trap 'heed warned USR1' USR1  # {warn} s before the time limit
+trap 'heed ended TERM' TERM
+{head}
+{environment}
+{env_command}
+"$python" -m {module} {arguments} &
+child=$!
+case $stopped in warned) kill -s USR1 "$child" ;; ended) kill -s TERM "$child" ;; esac
+wait "$child"
+status=$?
+while kill -0 "$child" 2>/dev/null; do  # a trap cuts a wait short
+  wait "$child"
+  status=$?
+done
+if [ -n "$stopped" ]; then
+  wait "$child" 2>/dev/null
+  again=$?
+  [ "$again" = 127 ] || status=$again
+fi
+{tail}
+exit "$status"
+"""
+REQUEUE = """\
+# Stopped before the time limit: the same element goes on in a new attempt. One that died of the warning had not begun.
+if [ "$stopped" = warned ] && {{ [ "$status" = {again} ] || [ "$status" -gt 128 ]; }} && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {most} ]; then
+  echo "requeued at $(date -u +%FT%TZ)"
+  scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}" && sleep 60
+fi"""
+
+
+def array_script(folder: LaunchFolder, wave: Wave, options: SlurmOptions, first: int, elements: int) -> str:
+    """The script of one array: elements `first` to `first + elements - 1` of a wave."""
+    name = f"{folder.prefix}{wave.name}"
+    running = f"%{options.max_running}" if options.max_running else ""
+    header = _header(
+        [
+            f"--job-name={name}",
+            f"--array=0-{elements - 1}{running}",
+            f"--output={folder.logs}/%A_%a.out",
+            f"--cpus-per-task={wave.cpus}",
+            f"--mem={megabytes(memory_of(wave))}M",
+            f"--time={wave.time}",
+            f"--signal=B:USR1@{options.warn_seconds}",
+            "--requeue" if options.requeue else "--no-requeue",
+        ],
+        options,
+    )
+    head = (
+        f"element=$((SLURM_ARRAY_TASK_ID + {first}))\n"
+        f'exec >>{_q(str(folder.logs / wave.name))}-"$element.${{SLURM_RESTART_COUNT:-0}}.log" 2>&1'
+    )
+    arguments = f'{_q(str(folder.out))} {_q(str(folder.wave_path(wave.number, wave.wave)))} "$element"'
+    tail = REQUEUE.format(again=REQUEUE_ME, most=MAX_RESTARTS) if options.requeue else ""
+    return _script(header, head, "stackbuild.slurm.element", arguments, tail, options)
+
+
+def gate_script(folder: LaunchFolder, wave: Wave, options: SlurmOptions) -> str:
+    """The script of the job that looks at what a wave left."""
+    return _single(
+        folder, f"{wave.name}-gate", "stackbuild.slurm.gate", folder.wave_path(wave.number, wave.wave), options
+    )
+
+
+def publish_script(folder: LaunchFolder, options: SlurmOptions) -> str:
+    """The script of the last job."""
+    return _single(folder, "publish", "stackbuild.slurm.publish", folder.path, options)
+
+
+def _single(folder: LaunchFolder, what: str, module: str, argument: Path, options: SlurmOptions) -> str:
+    header = _header(
+        [
+            f"--job-name={folder.prefix}{what}",
+            f"--output={folder.logs}/%j.out",
+            "--cpus-per-task=1",
+            f"--mem={megabytes(options.shared_memory)}M",
+            f"--time={options.time}",
+            "--requeue",  # what it does it may do again
+        ],
+        options,
+    )
+    head = f'exec >>{_q(str(folder.logs / what))}."${{SLURM_RESTART_COUNT:-0}}.log" 2>&1'
+    return _script(header, head, module, f"{_q(str(folder.out))} {_q(str(argument))}", "", options)
+
+
+def _header(lines: Sequence[str], options: SlurmOptions) -> str:
+    site = [(name, getattr(options, name)) for name in ("partition", "account", "qos")]
+    asked = [f"--{name}={value}" for name, value in site if value]
+    ours = ["--nodes=1", "--ntasks=1", "--open-mode=append", "--export=NIL", "--kill-on-invalid-dep=yes"]
+    # With a command of the site's own, such as `module load`, the shell must be one that knows it.
+    shell = "#!/bin/bash -l" if options.env_command else "#!/bin/bash"
+    return "\n".join([shell, *(f"#SBATCH {line}" for line in [*lines, *ours, *asked, *options.sbatch])])
+
+
+def _script(header: str, head: str, module: str, arguments: str, tail: str, options: SlurmOptions) -> str:
+    return BODY.format(
+        header=header,
+        head=head,
+        environment="\n".join(environment(options)),
+        env_command=options.env_command,
+        module=module,
+        arguments=arguments,
+        tail=tail,
+        warn=options.warn_seconds,
+    )
+
+
+def environment(options: SlurmOptions) -> list[str]:
+    """Shell lines that set all that a job has: the path of the running interpreter first, or of the environment asked for."""
+    slurm = os.path.dirname(shutil.which("scontrol") or "")
+    own = (
+        os.path.join(options.venv, "bin")
+        if options.venv
+        else ""
+        if options.env_command
+        else os.path.dirname(sys.executable)
+    )
+    path = [*([own] if own else []), *([slurm] if slurm else []), "/usr/local/bin", "/usr/bin", "/bin"]
+    # A command such as `module load` goes on from the PATH that the login shell has.
+    lines = [f"export PATH={_q(':'.join(dict.fromkeys(path)))}{':$PATH' if options.env_command else ''}"]
+    kept = {name: value for name, value in os.environ.items() if name in KEPT or name.startswith("STACKBUILD_")}
+    lines += [f"export {name}={_q(value)}" for name, value in sorted(kept.items())]
+    lines += ["export OMP_NUM_THREADS=1 PYTHONUNBUFFERED=1 PYTHONHASHSEED=0"]
+    lines += [f"python={_q(os.path.join(own, 'python') if options.venv else 'python' if not own else sys.executable)}"]
+    return lines
+
+
+def memory_of(wave: Wave) -> int:
+    """Bytes that an element asks for: its tasks', and what they share."""
+    return wave.cpus * wave.memory + wave.shared
+
+
+def megabytes(size: int) -> int:
+    """Slurm's M is 2^20 bytes."""
+    return -(-size // 2**20)
+
+
+def _q(text: str) -> str:
+    return shlex.quote(text)

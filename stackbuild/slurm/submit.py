@@ -1,0 +1,213 @@
+"""A build is put before Slurm as a whole: an array and a gate for each job of the graph, and a last job that publishes.
+
+    array NN.1  --afterany-->  gate NN  --afterok-->  array NN+1.1  ...  --afterok-->  publish
+
+The first arrays are submitted held and released when all is submitted and every id is on disk: a driver that dies in between
+leaves nothing that runs. A gate waits for all arrays of its job, writes the stage manifest, or submits a further wave of what
+failed and makes the next job wait for that one's gate (`gate.py`). An invalid dependency cancels what waits for it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from stackbuild import scheduler
+from stackbuild.build import Request, describe, disk_error, published, refuse_a_folder_in_use, resolve
+from stackbuild.cluster import SlurmOptions
+from stackbuild.errors import InputError, UsageError
+from stackbuild.graph import Job
+from stackbuild.journal import driver_journal, only_one
+from stackbuild.launch import complete_tasks
+from stackbuild.launches import Frozen, LaunchFolder, Submitted, Wave, last_launch, live_jobs, new_id
+from stackbuild.plan import Build, Plan
+from stackbuild.pool import TaskSpec
+from stackbuild.slurm.balance import elements_for
+from stackbuild.slurm.code import code_digest
+from stackbuild.slurm.executor import SlurmExecutor
+from stackbuild.slurm.script import gate_script, publish_script
+
+
+@dataclass
+class Submission:
+    """What came of submitting. `joined`: the same build was under way already. `waves`: of the jobs that are to run."""
+
+    folder: LaunchFolder
+    joined: bool = False
+    waves: list[Wave] = field(default_factory=list)
+    jobs: list[str] = field(default_factory=list)  # ids
+
+
+def submit(request: Request, options: SlurmOptions) -> Submission:
+    """Resolve, plan, submit all, and return; UsageError if another build of this folder is under way."""
+    scheduler.require()
+    out = request.out
+    with only_one(out):
+        refuse_a_folder_in_use(out)
+        under_way = live(out)
+        try:
+            plan = resolve(request)
+            if under_way is not None:
+                return join(under_way, plan)
+            path = plan.save(out)
+            build = Build(out, plan)
+            describe(build, complete=False, files=published(out))
+            return launch(build, str(path.relative_to(out)), options)
+        except OSError as error:
+            raise disk_error(error, out) from error
+
+
+def live(out: object) -> LaunchFolder | None:
+    """The folder's last launch if it is under way. One that was not submitted whole is cancelled: none of it runs."""
+    folder = last_launch(out)  # type: ignore[arg-type]
+    if folder is None or not (folder.path / "launch.json").exists():
+        return None
+    jobs = live_jobs(folder)
+    if not jobs:
+        return None
+    if not folder.marked("released"):
+        scheduler.cancel({job.array for job in jobs})
+        return None
+    return folder
+
+
+def join(folder: LaunchFolder, plan: Plan) -> Submission:
+    """The same build is under way: nothing is submitted. Another one is refused."""
+    frozen = folder.frozen()
+    if frozen.plan != plan.digest:
+        raise UsageError(
+            f"Launch {folder.id} builds another recipe, or other inputs, in {folder.out}. Wait for it, or end it with "
+            f"`stackbuild cancel {folder.out}`."
+        )
+    return Submission(folder, joined=True, jobs=[one.slurm for one in folder.submitted()])
+
+
+def launch(build: Build, plan_path: str, options: SlurmOptions) -> Submission:
+    """Submit the jobs of a build that are not complete."""
+    out = build.out
+    folder = LaunchFolder(out, new_id())
+    waves, cached, tasks = waves_of(build, options, keep=True)
+    journal = driver_journal(out)
+    journal.write(
+        flush=True, event="start", plan=build.plan.digest, executor="slurm", launch=folder.id, pid=os.getpid(),
+        host=socket.gethostname(),
+    )  # fmt: skip
+    names = [job.name for job in build.jobs]
+    folder.freeze(
+        Frozen(
+            folder.id,
+            build.plan.digest,
+            plan_path,
+            code_digest(build),
+            options.model_dump(mode="json"),
+            names,
+            cached,
+            tasks,
+        )
+    )
+    max_array = array_limit(options)
+    submitted: list[str] = []
+    held: list[str] = []
+    try:
+        after: list[str] = []
+        for wave in waves:
+            folder.add_wave(wave)
+            executor = SlurmExecutor(folder, out / plan_path, wave, options, max_array)
+            arrays, gate = executor.run(after, hold=not after)
+            held += arrays if not after else []
+            submitted += [*arrays, gate]
+            after = [gate]
+        submitted.append(submit_publish(folder, options, after))
+        held += [] if after else submitted[-1:]
+        scheduler.release(held)
+    except BaseException:
+        scheduler.cancel({job.array for job in live_jobs(folder)} | set(submitted))
+        raise
+    folder.mark("released")
+    return Submission(folder, waves=waves, jobs=submitted)
+
+
+def submit_publish(folder: LaunchFolder, options: SlurmOptions, after: Sequence[str]) -> str:
+    """Submit the job that checks the ledger and publishes."""
+    script = publish_script(folder, options)
+    folder.script("publish", script)
+    job = scheduler.sbatch(script, [f"--dependency=afterok:{':'.join(after)}"] if after else ["--hold"])
+    folder.note(Submitted(job, "publish", len(folder.frozen().jobs), 1))
+    return job
+
+
+def array_limit(options: SlurmOptions) -> int:
+    """Elements of one array: what the site allows, or less if the recipe says so."""
+    site = scheduler.max_array_size() if scheduler.available() else 1_001
+    return max(1, min(site, options.max_array or site))
+
+
+# ---------------------------------------------------------------- what is to run
+
+
+def waves_of(build: Build, options: SlurmOptions, keep: bool) -> tuple[list[Wave], dict[str, int], dict[str, int]]:
+    """(first waves of the jobs that are not complete, tasks of those that are, tasks of the others as far as known).
+
+    `keep`: write the stage manifests of what is complete.
+    """
+    waves: list[Wave] = []
+    cached: dict[str, int] = {}
+    tasks: dict[str, int] = {}
+    size = sum(unit.bytes for unit in build.plan.units)
+    for number, job in enumerate(build.jobs):
+        ranks: list[int] | None = None
+        if not waves:  # all before it is complete, so that what it has to do can be told
+            specs = [TaskSpec(rank, params) for rank, params in enumerate(build.task_params(job))]
+            complete = complete_tasks(build, job, specs)
+            if len(complete) == len(specs) and keep_manifest(build, job, specs, complete, keep):
+                cached[job.name] = len(specs)
+                continue
+            ranks = [spec.rank for spec in specs if spec.rank not in complete]
+            count, of = len(ranks), len(specs)
+        else:
+            count = of = planned_tasks(build, job)
+        tasks[job.name] = of
+        elements = elements_for(count, size * count // max(1, of), options)
+        waves.append(
+            Wave(number, 1, job.name, min(elements, count), min(options.cpus, count), options.memory, options.shared_memory,
+                 options.time, ranks)
+        )  # fmt: skip
+    return waves, cached, tasks
+
+
+def keep_manifest(build: Build, job: Job, specs: Sequence[TaskSpec], complete: dict[int, list], keep: bool) -> bool:  # type: ignore[type-arg]
+    """Write the stage manifests of a complete job, or say whether they are there."""
+    if keep:
+        build.complete(job, {name: [complete[s.rank][i] for s in specs] for i, name in enumerate(job.shard_jobs)})
+        return True
+    try:
+        return all(build.shards(name) is not None for name in job.shard_jobs)
+    except InputError:
+        return False
+
+
+def planned_tasks(build: Build, job: Job) -> int:
+    """How many tasks a job will have, as far as it can be told before what it reads is there."""
+    if job.kind == "ingest":
+        return len(build.plan.units)
+    return 1 if job.phase is not None and job.phase.tasks == "one" else build.plan.partitions
+
+
+def dry_run(request: Request, options: SlurmOptions) -> list[tuple[str, str]]:
+    """(how it would be submitted, script) of every job that would be, without writing or submitting anything."""
+    plan = resolve(request, keep=False)
+    build = Build(request.out, plan)
+    folder = LaunchFolder(request.out, "LAUNCH")
+    waves, _, _ = waves_of(build, options, keep=False)
+    found: list[tuple[str, str]] = []
+    after = "--hold"
+    for wave in waves:
+        executor = SlurmExecutor(folder, request.out, wave, options, array_limit(options))
+        found += [(f"sbatch --parsable {after}", script) for _, _, script in executor.scripts()]
+        found.append(
+            (f"sbatch --parsable --dependency=afterany:ARRAYS_{wave.name}", gate_script(folder, wave, options))
+        )
+        after = f"--dependency=afterok:GATE_{wave.name}"
+    return [*found, (f"sbatch --parsable {after}", publish_script(folder, options))]
