@@ -89,8 +89,7 @@ class Scenario:
         self.cluster, self.folder, self.package = cluster, folder, package
         self.out, self.orders, self.recipe = folder / "out", folder / "orders", folder / "recipe.toml"
         self.orders.mkdir(parents=True)
-        options = {**SLURM, "env_command": f"export PYTHONPATH={package}:{ROOT} MOODY={self.orders}", **slurm}
-        lines = [f"{name} = {json.dumps(value)}" for name, value in options.items()]
+        lines = [f"{name} = {json.dumps(value)}" for name, value in {**SLURM, **slurm}.items()]
         self.recipe.write_text(recipe + "\n[slurm]\n" + "\n".join(lines) + "\n")
 
     # ------------------------------------------------------------ the stage
@@ -99,9 +98,9 @@ class Scenario:
         """What the first, second … process that works on a partition does."""
         (self.orders / f"{rank}.json").write_text(json.dumps(actions))
 
-    def go(self) -> None:
-        """Let those go on that wait."""
-        (self.orders / "go").touch()
+    def go(self, rank: int | None = None, number: int = 1) -> None:
+        """Let all go on that wait, or one process."""
+        (self.orders / ("go" if rank is None else f"{rank}.{number}.go")).touch()
 
     def began(self, rank: int) -> list[dict[str, Any]]:
         """The processes that began to work on a partition."""
@@ -119,7 +118,7 @@ class Scenario:
         return {
             **base,
             "PYTHONPATH": f"{self.package}:{ROOT}",
-            "MOODY": str(self.orders),
+            "STACKBUILD_ORDERS": str(self.orders),
             "OMP_NUM_THREADS": "1",
             "COLUMNS": "200",
         }
