@@ -35,10 +35,13 @@ PREFIX = "stackbuild"
 
 @dataclass(frozen=True)
 class Wave:
-    """One array of a job. `ranks`: the tasks it is for, None for all that are not complete when it starts. `memory`: bytes of
-    a task; `shared`: bytes of an element beside. `one_part`: each part of a task in a process of its own."""
+    """One array. It is for job `number`, or, with a single element, for that and the jobs behind it up to `last`, which are so
+    small that starting each by itself would take longer than they do. `ranks`: the tasks of the first job that it is for,
+    None for all that are not complete when it starts. `memory`: bytes of a task; `shared`: bytes of an element beside.
+    `one_part`: each part of a task in a process of its own."""
 
     number: int
+    last: int
     wave: int
     job: str
     elements: int

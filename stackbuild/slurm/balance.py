@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
+from dataclasses import replace
 
 from stackbuild.cluster import SlurmOptions
 from stackbuild.graph import INGEST, Job
+from stackbuild.launches import Wave
 from stackbuild.plan import Build
 from stackbuild.pool import TaskSpec
 
 ELEMENT_SECONDS = 300.0  # of work that an element should have: its start costs some seconds
 BYTES_PER_CPU_SECOND = 20e6  # of one job; a whole build is slower, and this errs towards more elements
+CHAIN_SECONDS = 1_200.0  # of work that one element may have, of jobs that it takes one after the other
 
 
 def elements_for(tasks: int, size: int, options: SlurmOptions) -> int:
@@ -21,6 +24,23 @@ def elements_for(tasks: int, size: int, options: SlurmOptions) -> int:
         return max(1, -(-tasks // options.tasks_per_job))
     wanted = size / BYTES_PER_CPU_SECOND / ELEMENT_SECONDS / options.cpus
     return int(max(1, min(-(-wanted // 1), tasks, options.max_elements)))
+
+
+def chained(waves: Sequence[Wave], seconds: float) -> list[Wave]:
+    """Waves of one element that follow each other become one, while they have minutes of work together and not hours.
+
+    `seconds`: of work in each.
+    """
+    found: list[Wave] = []
+    spent = 0.0
+    for wave in waves:
+        if found and found[-1].elements == wave.elements == 1 and spent + seconds <= CHAIN_SECONDS:
+            found[-1] = replace(found[-1], last=wave.last, cpus=max(found[-1].cpus, wave.cpus))
+            spent += seconds
+        else:
+            found.append(wave)
+            spent = seconds
+    return found
 
 
 def assign(costs: Sequence[float], elements: int) -> list[list[int]]:

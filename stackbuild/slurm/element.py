@@ -1,4 +1,5 @@
 """One element of an array: takes its share of a job's tasks and runs them as a local build would, in a task server's children.
+The single element of a chain of small jobs takes one after the other.
 
     python -m stackbuild.slurm.element OUT WAVE ELEMENT
 
@@ -18,9 +19,10 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from stackbuild.graph import Job
     from stackbuild.launches import LaunchFolder, Wave
     from stackbuild.plan import Build
-    from stackbuild.pool import Ended
+    from stackbuild.pool import Ended, TaskServer, TaskSpec
 
 GRACE_SECONDS = 30.0  # before the limit, what still runs is ended
 
@@ -66,6 +68,7 @@ def main(arguments: list[str]) -> int:
     writer = f"{wave.name}-{element}.{restart_count()}"
     journal = folder.events_of(f"{writer}.{os.environ.get('SLURM_JOB_ID', os.getpid())}")
     told: dict[str, Any] = {"job": wave.job, "number": wave.number, "wave": wave.wave, "element": element}
+    status, reason = 70, ""
     try:
         status, reason = Element(folder, wave, element, stop, journal, told).run()
     except StackbuildError as error:
@@ -82,7 +85,7 @@ def main(arguments: list[str]) -> int:
 
 
 class Element:
-    """The work of one attempt."""
+    """The work of one attempt. `told`: what is said with every event; it names the job at hand."""
 
     def __init__(self, folder: LaunchFolder, wave: Wave, element: int, stop: Stop, journal: Any, told: dict[str, Any]):
         self.folder, self.wave, self.element, self.stop, self.journal, self.told = (
@@ -94,20 +97,38 @@ class Element:
             told,
         )
         self.committed = 0
+        self._server: TaskServer | None = None
 
     def run(self) -> tuple[int, str]:
         """(exit status, reason in words if it is not 0)."""
+        from stackbuild.launches import restart_count
+        from stackbuild.slurm.code import open_launched
+
+        build = open_launched(self.folder)
+        gate(build, self.wave.number)
+        try:
+            for number in range(self.wave.number, self.wave.last + 1):
+                self.told |= {"job": build.jobs[number].name, "number": number}
+                status, reason = self.job(build, number)
+                if status or number == self.wave.last:
+                    break
+                close(build, number)
+                self.journal.write(event="element-end", **self.told, restart=restart_count(), status=0, reason="")
+        finally:
+            if self._server is not None:
+                self._server.close()
+        return status, reason
+
+    def job(self, build: Build, number: int) -> tuple[int, str]:
+        """Take this element's share of one job."""
         from stackbuild.launch import complete_tasks
         from stackbuild.launches import restart_count
         from stackbuild.pool import TaskSpec
         from stackbuild.slurm.balance import assign, costs_of
-        from stackbuild.slurm.code import open_launched
 
-        build = open_launched(self.folder)
-        job = build.jobs[self.wave.number]
-        gate(build, self.wave.number)
+        job = build.jobs[number]
         specs = [TaskSpec(rank, params) for rank, params in enumerate(build.task_params(job))]
-        if self.wave.ranks is not None:
+        if self.wave.ranks is not None and number == self.wave.number:
             specs = [specs[rank] for rank in self.wave.ranks]
         mine = [specs[i] for i in assign(costs_of(build, job, specs), self.wave.elements)[self.element]]
         complete = complete_tasks(build, job, mine)
@@ -123,26 +144,22 @@ class Element:
             pid=os.getpid(),
         )
         pending = [spec for spec in mine if spec.rank not in complete]
-        if not pending:
-            return 0, ""
-        return self.work(build, pending)
+        return self.work(build, job, pending) if pending else (0, "")
 
-    def work(self, build: Build, pending: list[Any]) -> tuple[int, str]:
+    def work(self, build: Build, job: Job, pending: list[TaskSpec]) -> tuple[int, str]:
+        """Run tasks of a job until they have ended, or a signal asks for an end."""
         from stackbuild.beats import Beat, Heart
         from stackbuild.launches import restart_count
-        from stackbuild.pool import Pool, TaskServer
+        from stackbuild.pool import Pool
         from stackbuild.slurm.script import NO_PROGRESS, REQUEUE_ME, memory_of
 
-        logs = self.folder.logs / self.wave.job
+        logs = self.folder.logs / job.name
         logs.mkdir(parents=True, exist_ok=True)
         tag = f"{self.wave.wave}.{os.environ.get('SLURM_JOB_ID', os.getpid())}.{restart_count()}."
-        limit = memory_of(self.wave)
         name = f"{self.wave.name}-{self.element}"
-        plan = build.out / self.folder.frozen().plan_path
-        server = TaskServer(build.out, plan, self.folder.logs / f"{name}.{restart_count()}.server.log", limit)
-        pool = Pool(server, self.wave.cpus, logs, tag)
+        pool = Pool(self.server(build), self.wave.cpus, logs, tag)
         pool.one_part = self.wave.one_part
-        beat = Beat(name, self.wave.job, len(pending), limit=limit)
+        beat = Beat(name, job.name, len(pending), limit=memory_of(self.wave))
         beat.node = os.environ.get("SLURMD_NODENAME", beat.node)
         heart = Heart(self.folder.beats / f"{name}.json", beat)
         grace = float(self.folder.frozen().settings["warn_seconds"]) - GRACE_SECONDS
@@ -150,7 +167,7 @@ class Element:
         def ended(one: Ended) -> None:
             beat.count(one)
             self.committed += one.status == 0
-            self.journal.write(**{**one.event(self.wave.job), **self.told})
+            self.journal.write(**{**one.event(job.name), **self.told})
 
         def idle() -> bool:
             heart.tick(pool)
@@ -159,18 +176,46 @@ class Element:
             return self.stop.due
 
         pool.ended, pool.idle = ended, idle
-        before = parts_of(build, self.wave.job)
+        before = parts_of(build, job)
         try:
-            failures = pool.run(self.wave.job, pending)
+            failures = pool.run(job.name, pending)
         finally:
-            server.close()
             heart.stop()
+            if pool.left or (job.phase is not None and job.phase.preload):  # its index was for this job only
+                self.close_server()
         if pool.left:
-            got_on = self.committed or parts_of(build, self.wave.job) > before
+            got_on = self.committed or parts_of(build, job) > before
             return (REQUEUE_ME if got_on else NO_PROGRESS), self.stop.reason
         if failures:
             return 5, f"{len(failures)} of {len(pending)} tasks failed; the first: {failures[0].reason}"
         return 0, ""
+
+    def server(self, build: Build) -> TaskServer:
+        """The task server, which all jobs of this element share."""
+        from stackbuild.launches import restart_count
+        from stackbuild.pool import TaskServer
+        from stackbuild.slurm.script import memory_of
+
+        if self._server is None:
+            log = self.folder.logs / f"{self.wave.name}-{self.element}.{restart_count()}.server.log"
+            plan = build.out / self.folder.frozen().plan_path
+            self._server = TaskServer(build.out, plan, log, memory_of(self.wave))
+        return self._server
+
+    def close_server(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+
+def close(build: Build, number: int) -> None:
+    """Write the stage manifests of a job whose tasks this element has all run; InputError if one of them is not there."""
+    from stackbuild.launch import left_by
+    from stackbuild.pool import TaskSpec
+
+    job = build.jobs[number]
+    found = [left_by(build, job, TaskSpec(rank, params)) for rank, params in enumerate(build.task_params(job))]
+    build.complete(job, {name: [shards[i] for shards in found] for i, name in enumerate(job.shard_jobs)})
 
 
 def gate(build: Build, number: int) -> None:
@@ -181,9 +226,9 @@ def gate(build: Build, number: int) -> None:
             build.shards(name)
 
 
-def parts_of(build: Build, job: str) -> int:
+def parts_of(build: Build, job: Job) -> int:
     """How many parts of the job's tasks are committed."""
-    return sum(1 for name in job.split("+") for _ in (build.out / "stages" / name / "parts").glob("*.json"))
+    return sum(1 for name in job.shard_jobs for _ in (build.out / "stages" / name / "parts").glob("*.json"))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,30 +70,51 @@ class Gate:
         self.options = SlurmOptions.model_validate(folder.frozen().settings)
 
     def run(self) -> None:
-        """Complete the job, submit a further wave, or raise what ends the launch."""
+        """Complete the jobs of the wave, or submit a further one, or raise what ends the launch."""
         build = open_launched(self.folder)
-        job = build.jobs[self.wave.number]
-        specs = [TaskSpec(rank, params) for rank, params in enumerate(build.task_params(job))]
-        complete = complete_tasks(build, job, specs, again=False)
-        pending = [spec for spec in specs if spec.rank not in complete]
-        if not pending:
+        for number in range(self.wave.number, self.wave.last + 1):
+            job = build.jobs[number]
+            specs = [TaskSpec(rank, params) for rank, params in enumerate(build.task_params(job))]
+            complete = complete_tasks(build, job, specs, again=False)
+            pending = [spec for spec in specs if spec.rank not in complete]
+            if pending:
+                self.incomplete(build, number, specs, pending)
+                return
             shards = {name: [complete[s.rank][i] for s in specs] for i, name in enumerate(job.shard_jobs)}
             build.complete(job, shards)
-            self._told(len(specs), len(specs), [], None)
-            self.journal.write(event="job-end", job=job.name, **self._sums())
-            return
-        failures = self.failures(build, job, specs, pending)
-        again = next_wave(self.wave, failures, self._earlier(), self.options, self._numbered(), self._stuck(failures))
-        self._told(len(complete), len(specs), failures, again)
+            self._told(job, number, len(specs), len(specs), [], None)
+            self.journal.write(event="job-end", job=job.name, **self._sums(number))
+
+    def incomplete(self, build: Build, number: int, specs: Sequence[TaskSpec], pending: Sequence[TaskSpec]) -> None:
+        """Submit a further wave for what is missing, if that may go better; raise what ends the launch if not."""
+        job = build.jobs[number]
+        failures = self.failures(build, number, specs, pending)
+        used = [
+            self.wave.wave,
+            *(wave.wave for wave in self.folder.waves(number)),
+        ]  # by this gate's last attempt, perhaps
+        again = next_wave(
+            replace(self.wave, number=number, job=job.name),
+            failures,
+            self._earlier(number),
+            self.options,
+            max(used) + 1,
+            self._stuck(number, failures),
+        )
+        self._told(job, number, len(specs) - len(pending), len(specs), failures, again)
         if again is None:
             raise partial_failure(build, job, failures, len(specs))
         self.submit(build, again)
 
     # ---- why
 
-    def failures(self, build: Build, job: Job, specs: Sequence[TaskSpec], pending: Sequence[TaskSpec]) -> list[Failure]:
-        """For each task that is not complete, why."""
-        wanted = specs if self.wave.ranks is None else [specs[rank] for rank in self.wave.ranks]
+    def failures(
+        self, build: Build, number: int, specs: Sequence[TaskSpec], pending: Sequence[TaskSpec]
+    ) -> list[Failure]:
+        """For each task of a job that is not complete, why."""
+        job = build.jobs[number]
+        frozen = number == self.wave.number and self.wave.ranks is not None
+        wanted = [specs[rank] for rank in self.wave.ranks or ()] if frozen else specs
         shares = assign(costs_of(build, job, wanted), self.wave.elements)
         element_of = {wanted[i].rank: element for element, share in enumerate(shares) for i in share}
         events = [
@@ -154,30 +175,26 @@ class Gate:
             cause = Cause.TIME
         return ElementEnd(cause, status, reason, log)
 
-    def _stuck(self, failures: Sequence[Failure]) -> bool:
+    def _stuck(self, number: int, failures: Sequence[Failure]) -> bool:
         """Whether an element ran into its time limit and had nothing to show for it."""
-        ended = [e for e in self.folder.events() if e["event"] == "element-end" and e["number"] == self.wave.number]
+        ended = [e for e in self.folder.events() if e["event"] == "element-end" and e["number"] == number]
         return any(f.cause is Cause.TIME for f in failures) and any(e["status"] == NO_PROGRESS for e in ended)
 
     # ---- again
 
-    def _earlier(self) -> Mapping[int, Counter[str]]:
-        """By task: how often it has failed by each cause in earlier waves of this launch."""
+    def _earlier(self, number: int) -> Mapping[int, Counter[str]]:
+        """By task of a job: how often it has failed by each cause in earlier waves of this launch."""
         counts: dict[int, Counter[str]] = {}
         for event in self.folder.events():
-            if event["event"] == "gate" and event["number"] == self.wave.number and event["wave"] < self.wave.wave:
+            if event["event"] == "gate" and event["number"] == number and event["wave"] < self.wave.wave:
                 for failure in event["failures"]:
                     counts.setdefault(failure["rank"], Counter())[failure["cause"]] += 1
         return counts
 
-    def _numbered(self) -> int:
-        """A wave number that is free: an attempt of this gate before this one may have used the next."""
-        return max(wave.wave for wave in self.folder.waves(self.wave.number)) + 1
-
     def submit(self, build: Build, again: Wave) -> None:
         """Submit a further wave held, make what waits for this gate wait for that one's, and let it begin."""
         folder, frozen = self.folder, self.folder.frozen()
-        before = [s for s in folder.submitted() if s.number == self.wave.number and s.wave > self.wave.wave]
+        before = [s for s in folder.submitted() if s.number == again.number and s.wave > self.wave.wave]
         folder.add_wave(again)
         plan = folder.out / frozen.plan_path
         executor = SlurmExecutor(folder, plan, again, self.options, array_limit(self.options), self.writer)
@@ -195,17 +212,19 @@ class Gate:
 
     def dependents(self) -> list[str]:
         """The ids of the arrays of the next job, or of the publishing job."""
-        later = [s for s in self.folder.submitted() if s.number > self.wave.number and s.wave == 1 and s.kind != "gate"]
+        later = [s for s in self.folder.submitted() if s.number > self.wave.last and s.wave == 1 and s.kind != "gate"]
         first = min((s.number for s in later), default=0)
         return [s.slurm for s in later if s.number == first]
 
     # ---- telling
 
-    def _told(self, complete: int, of: int, failures: Sequence[Failure], again: Wave | None) -> None:
+    def _told(
+        self, job: Job, number: int, complete: int, of: int, failures: Sequence[Failure], again: Wave | None
+    ) -> None:
         self.journal.write(
             event="gate",
-            job=self.wave.job,
-            number=self.wave.number,
+            job=job.name,
+            number=number,
             wave=self.wave.wave,
             complete=complete,
             of=of,
@@ -222,19 +241,18 @@ class Gate:
             ],
         )
 
-    def _sums(self) -> dict[str, Any]:
-        """What all tries of this job took."""
-        tasks = [e for e in self.folder.events() if e["event"] == "task" and e.get("number") == self.wave.number]
-        begun = [e["time"] for e in self.folder.events() if e["event"] == "element" and e["number"] == self.wave.number]
+    def _sums(self, number: int) -> dict[str, Any]:
+        """What all tries of a job took."""
+        events = [event for event in self.folder.events() if event.get("number") == number]
+        tasks = [event for event in events if event["event"] == "task"]
+        times = [event["time"] for event in events if event["event"] in ("element", "task")]
         return {
-            "number": self.wave.number,
+            "number": number,
             "ran": sum(e["status"] == 0 and not e["more"] for e in tasks),
             "cpu": round(sum(e["cpu"] for e in tasks), 3),
             "memory": max((e["memory"] for e in tasks), default=0),
             "private": max((e["private"] for e in tasks), default=0),
-            "wall": round(max((e["time"] for e in tasks), default=0) - min(begun, default=0), 3)
-            if tasks and begun
-            else 0.0,
+            "wall": round(max(times) - min(times), 3) if times else 0.0,
         }
 
 
@@ -259,9 +277,10 @@ def next_wave(
     cpus = 1 if memory else min(wave.cpus, len(ranks))
     found = Wave(
         wave.number,
+        wave.last,
         number,
         wave.job,
-        len(ranks) if memory else min(len(ranks), wave.elements),
+        len(ranks) if memory and wave.last == wave.number else min(len(ranks), wave.elements),
         cpus,
         wave.memory * 2 if memory else wave.memory,
         wave.shared,

@@ -24,7 +24,7 @@ from stackbuild.launch import complete_tasks
 from stackbuild.launches import Frozen, LaunchFolder, Submitted, Wave, last_launch, live_jobs, new_id
 from stackbuild.plan import Build, Plan
 from stackbuild.pool import TaskSpec
-from stackbuild.slurm.balance import elements_for
+from stackbuild.slurm.balance import BYTES_PER_CPU_SECOND, chained, elements_for
 from stackbuild.slurm.code import code_digest
 from stackbuild.slurm.executor import SlurmExecutor
 from stackbuild.slurm.script import gate_script, publish_script
@@ -171,10 +171,10 @@ def waves_of(build: Build, options: SlurmOptions, keep: bool) -> tuple[list[Wave
         tasks[job.name] = of
         elements = elements_for(count, size * count // max(1, of), options)
         waves.append(
-            Wave(number, 1, job.name, min(elements, count), min(options.cpus, count), options.memory, options.shared_memory,
+            Wave(number, number, 1, job.name, min(elements, count), min(options.cpus, count), options.memory, options.shared_memory,
                  options.time, ranks)
         )  # fmt: skip
-    return waves, cached, tasks
+    return chained(waves, size / BYTES_PER_CPU_SECOND / options.cpus), cached, tasks
 
 
 def keep_manifest(build: Build, job: Job, specs: Sequence[TaskSpec], complete: dict[int, list], keep: bool) -> bool:  # type: ignore[type-arg]
