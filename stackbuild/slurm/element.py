@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -68,14 +69,16 @@ def main(arguments: list[str]) -> int:
     writer = f"{wave.name}-{element}.{restart_count()}"
     journal = folder.events_of(f"{writer}.{os.environ.get('SLURM_JOB_ID', os.getpid())}")
     told: dict[str, Any] = {"job": wave.job, "number": wave.number, "wave": wave.wave, "element": element}
-    status, reason = 70, ""
     try:
         status, reason = Element(folder, wave, element, stop, journal, told).run()
     except StackbuildError as error:
-        print(f"stackbuild: {error}", file=sys.stderr)
         status, reason = error.exit_code, str(error)
     except OSError as error:
         status, reason = 5, f"{error.filename or out}: {error.strerror or error}"
+    except Exception as error:
+        traceback.print_exc()
+        status, reason = 70, f"{type(error).__name__}: {error}"
+    if reason:
         print(f"stackbuild: {reason}", file=sys.stderr)
     try:
         journal.write(event="element-end", **told, restart=restart_count(), status=status, reason=reason)

@@ -12,8 +12,11 @@ from __future__ import annotations
 
 import os
 import sys
+import time
+import traceback
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +25,13 @@ from stackbuild import scheduler
 from stackbuild.cluster import SlurmOptions, minutes
 from stackbuild.errors import StackbuildError
 from stackbuild.graph import Job
+from stackbuild.journal import Journal
 from stackbuild.launch import complete_tasks, partial_failure
 from stackbuild.launches import LaunchFolder, Wave, restart_count
 from stackbuild.plan import Build
 from stackbuild.pool import TaskSpec
 from stackbuild.retries import WAVES, Cause, Failure, element_cause
+from stackbuild.shards import ShardManifest
 from stackbuild.slurm.balance import assign, costs_of
 from stackbuild.slurm.code import open_launched
 from stackbuild.slurm.executor import SlurmExecutor
@@ -34,6 +39,7 @@ from stackbuild.slurm.script import NO_PROGRESS, memory_of
 from stackbuild.slurm.submit import array_limit
 
 TAIL_BYTES = 16_384
+FILE_SYSTEM_LOOKS, FILE_SYSTEM_SECONDS = 5, 15.0
 FINAL = (Cause.EXCEPTION, Cause.REFUSED, Cause.DISK, Cause.CANCELLED)
 
 
@@ -45,11 +51,21 @@ def main(arguments: list[str]) -> int:
     journal = folder.events_of(writer)
     try:
         Gate(folder, wave, writer, journal).run()
-    except StackbuildError as error:
-        print(f"stackbuild: {error}", file=sys.stderr)
-        journal.write(event="failed", job=wave.job, number=wave.number, message=str(error), exit_code=error.exit_code)
-        return error.exit_code or 5
+    except Exception as error:
+        return failed(journal, error, job=wave.job, number=wave.number)
     return 0
+
+
+def failed(journal: Journal, error: Exception, **told: Any) -> int:
+    """Say what ended the launch; returns the exit status. Without this last word a follower would wait for one."""
+    known = isinstance(error, StackbuildError)
+    if not known:
+        traceback.print_exc()
+    message = str(error) if known else f"{type(error).__name__}: {error}"
+    code = (error.exit_code or 5) if isinstance(error, StackbuildError) else 70
+    print(f"stackbuild: {message}", file=sys.stderr)
+    journal.write(event="failed", **told, message=message, exit_code=code)
+    return code
 
 
 @dataclass(frozen=True)
@@ -75,7 +91,7 @@ class Gate:
         for number in range(self.wave.number, self.wave.last + 1):
             job = build.jobs[number]
             specs = [TaskSpec(rank, params) for rank, params in enumerate(build.task_params(job))]
-            complete = complete_tasks(build, job, specs, again=False)
+            complete = self.complete(build, number, specs)
             pending = [spec for spec in specs if spec.rank not in complete]
             if pending:
                 self.incomplete(build, number, specs, pending)
@@ -84,6 +100,28 @@ class Gate:
             build.complete(job, shards)
             self._told(job, number, len(specs), len(specs), [], None)
             self.journal.write(event="job-end", job=job.name, **self._sums(number))
+
+    def complete(self, build: Build, number: int, specs: Sequence[TaskSpec]) -> dict[int, list[ShardManifest]]:
+        """The shards of the tasks that are complete. On a network file system this node may not see yet what another has
+        committed: where every element said that all is well, it is worth a minute."""
+        job = build.jobs[number]
+        for attempt in range(FILE_SYSTEM_LOOKS):
+            for name in job.shard_jobs:
+                with suppress(OSError):
+                    os.listdir(build.out / "stages" / name / "manifests")  # makes NFS ask the server
+            found = complete_tasks(build, job, specs, again=False)
+            if len(found) == len(specs) or not self.all_well(number) or attempt == FILE_SYSTEM_LOOKS - 1:
+                break
+            time.sleep(FILE_SYSTEM_SECONDS)
+        return found
+
+    def all_well(self, number: int) -> bool:
+        """Whether the last word of every element of this wave was that its tasks are complete."""
+        ends = {e["element"]: e["status"] for e in self._events(number) if e["event"] == "element-end"}
+        return len(ends) == self.wave.elements and not any(ends.values())
+
+    def _events(self, number: int) -> list[dict[str, Any]]:
+        return [e for e in self.folder.events() if (e.get("number"), e.get("wave")) == (number, self.wave.wave)]
 
     def incomplete(self, build: Build, number: int, specs: Sequence[TaskSpec], pending: Sequence[TaskSpec]) -> None:
         """Submit a further wave for what is missing, if that may go better; raise what ends the launch if not."""

@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 
 from stackbuild.build import conclude, disk_error
-from stackbuild.errors import StackbuildError
 from stackbuild.journal import only_one
 from stackbuild.launches import LaunchFolder, restart_count
 from stackbuild.ledger import check_ledger
 from stackbuild.slurm.code import open_launched
+from stackbuild.slurm.gate import failed
 
 
 def main(arguments: list[str]) -> int:
@@ -29,10 +29,8 @@ def main(arguments: list[str]) -> int:
                 missed = conclude(build)
             except OSError as error:
                 raise disk_error(error, out) from error
-    except StackbuildError as error:
-        print(f"stackbuild: {error}", file=sys.stderr)
-        journal.write(event="failed", job="publish", message=str(error), exit_code=error.exit_code)
-        return error.exit_code or 5
+    except Exception as error:
+        return failed(journal, error, job="publish")
     tasks = sum(len(build.shards(name)) for job in build.jobs for name in job.shard_jobs[:1])
     ran = {
         (e["job"], e["rank"]) for e in folder.events() if e["event"] == "task" and e["status"] == 0 and not e["more"]
