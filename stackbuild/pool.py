@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from stackbuild.errors import PartialFailure, StackbuildError
 from stackbuild.retries import Failure, How, Retries, explain
@@ -72,6 +72,14 @@ class Running:
     attempt: int
     log: Path
     beat: dict[str, Any] = field(default_factory=dict)
+
+
+class Server(Protocol):
+    """What a pool gives tasks to, and what tells it of them: a task server, or slots of a Ray cluster that hold one each."""
+
+    def job(self, name: str) -> None: ...
+    def start(self, spec: TaskSpec, how: How, log: Path) -> None: ...
+    def wait(self, seconds: float | None = None) -> list[dict[str, Any]]: ...
 
 
 class TaskServer:
@@ -157,7 +165,7 @@ class Pool:
 
     LOOK_SECONDS = 1.0
 
-    def __init__(self, server: TaskServer, workers: int, logs: Path, tag: str = ""):
+    def __init__(self, server: Server, workers: int, logs: Path, tag: str = ""):
         self.server, self.workers, self.logs, self.tag = server, workers, logs, tag
         self.one_part = self.closed = False
         self.left = 0

@@ -37,6 +37,7 @@ WITHIN = {  # further tries of a task within one run of a pool
     Cause.EXCEPTION: 2,  # a survey of all rows, then the confirmation
     Cause.MEMORY: 1,
     Cause.KILLED: 1,
+    Cause.NODE: 3,
     Cause.TEMPORARY: 2,
 }
 WAVES = {  # further waves of a job on a cluster, for tasks that failed by a cause
@@ -129,8 +130,8 @@ def explain(rank: int, status: int, log: Path, out_of_memory: bool = False) -> F
         words, code = f"{body['type']}: {body['message']}", int(body["exit_code"])
     except (OSError, ValueError, KeyError, TypeError):  # there is none, or the child died while it wrote
         body, words, code = {}, "", 5
-    if body.get("cause") == Cause.MEMORY:  # the task server ended it before the kernel had to
-        return Failure(rank, str(body["message"]), 5, str(log), Cause.MEMORY)
+    if body.get("cause"):  # whoever ended it, or saw it end, says why: the task server before the kernel has to, Ray
+        return Failure(rank, str(body["message"]), 5, str(log), Cause(body["cause"]))
     if status < 0:
         if out_of_memory:
             return Failure(rank, f"killed by the kernel (signal {-status}): out of memory", 5, str(log), Cause.MEMORY)
