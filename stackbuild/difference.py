@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from stackbuild import memory
 from stackbuild.errors import InputError
 from stackbuild.status import described
 
@@ -23,7 +25,10 @@ def difference(first: Path, second: Path) -> dict[str, Any]:
     import duckdb
 
     key = ", ".join(KEY)
-    with duckdb.connect() as connection:
+    # What does not fit in half of the memory is spilled to a folder of its own, not to `.tmp` wherever the user stands.
+    with tempfile.TemporaryDirectory(prefix="stackbuild-diff-") as spill, duckdb.connect() as connection:
+        connection.execute("SET temp_directory = $folder", {"folder": spill})
+        connection.execute(f"SET memory_limit = '{memory.limit() // 2 // 2**20}MiB'")
         for name, out in (("a", first), ("b", second)):
             described(out)
             if not (out / "dataset").is_dir():
