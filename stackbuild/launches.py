@@ -173,6 +173,16 @@ class LaunchFolder:
         """What all have told, oldest first."""
         return sorted(self._lines("events/*.jsonl"), key=lambda event: event["time"])
 
+    def last_word(self) -> dict[str, Any] | None:
+        """The event that ended the launch (`end` of the publishing job, `failed` of a gate or of that), or None: none did, or
+        something began after it, as when Slurm requeued the gate."""
+        for event in self.events()[::-1]:
+            if event.get("event") in ("end", "failed"):
+                return event
+            if event.get("event") == "element":
+                return None
+        return None
+
     def _lines(self, pattern: str) -> Iterator[dict[str, Any]]:
         for path in sorted(self.path.glob(pattern)):
             yield from read_events(path)
@@ -194,29 +204,35 @@ def read_events(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def last_launch(out: Path) -> LaunchFolder | None:
-    """The launch of a folder's last run, if that was submitted to a cluster."""
+    """The launch of a folder's last run, if that went to a cluster and was frozen before anything was submitted."""
     last: dict[str, Any] = {}
     for event in read_events(out / "launches" / "journal.jsonl"):
         if event.get("event") == "start":
             last = event
-    return LaunchFolder(out, last["launch"]) if isinstance(last.get("launch"), str) else None
+    found = LaunchFolder(out, last["launch"]) if isinstance(last.get("launch"), str) else None
+    return found if found is not None and (found.path / "launch.json").exists() else None
 
 
 def live_jobs(folder: LaunchFolder) -> list[scheduler.Element]:
-    """Jobs of a launch that are queued or run."""
+    """Jobs of a launch that are queued or run, as Slurm says."""
     return [job for job in scheduler.queue(folder.prefix) if job.live]
 
 
+def under_way(folder: LaunchFolder) -> int:
+    """How many jobs of a launch are queued or run: 0 if it has said its last word; where Slurm does not answer, how many
+    elements have told of themselves within a minute."""
+    if folder.last_word() is not None or folder.marked("cancelled"):
+        return 0
+    try:
+        return len(live_jobs(folder))
+    except scheduler.SchedulerError:
+        return sum(time.time() - beat.time < STALE_SECONDS for beat in beats(folder.beats))
+
+
 def refuse_while_on_cluster(out: Path) -> None:
-    """UsageError if jobs of this folder's last launch are in Slurm's queue: two that build one folder do the work twice."""
+    """UsageError if this folder's last launch is under way: two that build one folder do the work twice."""
     folder = last_launch(out)
-    if folder is None or not (folder.path / "launch.json").exists():
-        return
-    if not scheduler.available():
-        live = sum(time.time() - beat.time < STALE_SECONDS for beat in beats(folder.beats))
-    else:
-        live = len(live_jobs(folder))
-    if live:
+    if folder is not None and (live := under_way(folder)):
         raise UsageError(
             f"{live} job(s) of launch {folder.id} build {out} on Slurm. Follow them with `stackbuild status {out} --watch`, or "
             f"end them with `stackbuild cancel {out}`."

@@ -33,12 +33,12 @@ class Outcome:
 
 def outcome(folder: LaunchFolder) -> Outcome | None:
     """How a launch ended, None if it has not said so."""
-    for event in reversed(folder.events()):
-        if event["event"] == "end":
-            return Outcome("done", end=event)
-        if event["event"] == "failed":
-            return Outcome("failed", event["message"], int(event["exit_code"]) or 5)
-    return Outcome("cancelled", "It was cancelled.", 130) if folder.marked("cancelled") else None
+    word = folder.last_word()
+    if word is not None and word["event"] == "end":
+        return Outcome("done", end=word)
+    if folder.marked("cancelled"):
+        return Outcome("cancelled", "It was cancelled; what is complete is kept.", 130)
+    return Outcome("failed", word["message"], int(word["exit_code"]) or 5) if word is not None else None
 
 
 def wait(folder: LaunchFolder, tell: Callable[[str], None]) -> Outcome:
@@ -97,7 +97,7 @@ def raise_for(found: Outcome) -> None:
 def cancel(out: Path) -> str:
     """End what builds a folder, on Slurm or by a driver on this machine; says what was done. UsageError if nothing does."""
     folder = last_launch(out)
-    if folder is not None and (folder.path / "launch.json").exists():
+    if folder is not None:
         scheduler.require()
         jobs = live_jobs(folder)
         if jobs:

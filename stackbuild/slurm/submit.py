@@ -13,6 +13,7 @@ import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from stackbuild import scheduler
 from stackbuild.build import Request, describe, disk_error, published, refuse_a_folder_in_use, resolve
@@ -21,7 +22,7 @@ from stackbuild.errors import InputError, UsageError
 from stackbuild.graph import Job
 from stackbuild.journal import driver_journal, only_one
 from stackbuild.launch import complete_tasks
-from stackbuild.launches import Frozen, LaunchFolder, Submitted, Wave, last_launch, live_jobs, new_id
+from stackbuild.launches import Frozen, LaunchFolder, Submitted, Wave, last_launch, live_jobs, new_id, under_way
 from stackbuild.plan import Build, Plan
 from stackbuild.pool import TaskSpec
 from stackbuild.slurm.balance import BYTES_PER_CPU_SECOND, chained, elements_for
@@ -46,11 +47,11 @@ def submit(request: Request, options: SlurmOptions) -> Submission:
     out = request.out
     with only_one(out):
         refuse_a_folder_in_use(out)
-        under_way = live(out)
+        before = live(out)
         try:
             plan = resolve(request)
-            if under_way is not None:
-                return join(under_way, plan)
+            if before is not None:
+                return join(before, plan)
             path = plan.save(out)
             build = Build(out, plan)
             describe(build, complete=False, files=published(out))
@@ -59,16 +60,13 @@ def submit(request: Request, options: SlurmOptions) -> Submission:
             raise disk_error(error, out) from error
 
 
-def live(out: object) -> LaunchFolder | None:
+def live(out: Path) -> LaunchFolder | None:
     """The folder's last launch if it is under way. One that was not submitted whole is cancelled: none of it runs."""
-    folder = last_launch(out)  # type: ignore[arg-type]
-    if folder is None or not (folder.path / "launch.json").exists():
-        return None
-    jobs = live_jobs(folder)
-    if not jobs:
+    folder = last_launch(out)
+    if folder is None or not under_way(folder):
         return None
     if not folder.marked("released"):
-        scheduler.cancel({job.array for job in jobs})
+        scheduler.cancel({job.array for job in live_jobs(folder)})
         return None
     return folder
 
