@@ -36,6 +36,11 @@ def minutes(time: str) -> float:
     return numbers[0] + (numbers[1] / 60 if len(numbers) == 2 else 0)
 
 
+def warning(time: str, seconds: int) -> int:
+    """How long before a time limit an element is warned: as asked, but no more than a quarter of the time."""
+    return max(1, min(seconds, int(minutes(time) * 60 / 4)))
+
+
 class SlurmOptions(BaseModel):
     """How the jobs of a build are put before Slurm."""
 

@@ -19,7 +19,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,7 @@ class LaunchFolder:
 
     def __init__(self, out: Path, name: str):
         self.out, self.id = out, name
+        self._read: dict[Path, tuple[int, list[dict[str, Any]]]] = {}  # of each event file: how far, and what was in it
         self.path = out / "launches" / name
 
     @property
@@ -169,9 +170,26 @@ class LaunchFolder:
         """The file in which one attempt of an element, or a gate, tells what happened."""
         return Journal(self.path / "events" / f"{writer}.jsonl")
 
-    def events(self) -> list[dict[str, Any]]:
-        """What all have told, oldest first."""
-        return sorted(self._lines("events/*.jsonl"), key=lambda event: event["time"])
+    def events(self, pattern: str = "*") -> list[dict[str, Any]]:
+        """What all writers of such names have told, oldest first; what was read before is not read again."""
+        found: list[dict[str, Any]] = []
+        for path in (self.path / "events").glob(f"{pattern}.jsonl"):
+            found += self._events_in(path)
+        return sorted(found, key=lambda event: float(event["time"]))
+
+    def _events_in(self, path: Path) -> list[dict[str, Any]]:
+        done, events = self._read.get(path, (0, []))
+        try:
+            with open(path, "rb") as file:
+                file.seek(done)
+                data = file.read()
+        except OSError:
+            return events
+        whole = data[: data.rfind(b"\n") + 1]  # the last line may be on its way
+        if whole:
+            events = [*events, *events_of_lines(whole.splitlines())]
+            self._read[path] = (done + len(whole), events)
+        return events
 
     def last_word(self) -> dict[str, Any] | None:
         """The event that ended the launch (`end` of the publishing job, `failed` of a gate or of that), or None: none did, or
@@ -189,11 +207,15 @@ class LaunchFolder:
 
 
 def read_events(path: Path) -> Iterator[dict[str, Any]]:
-    """The events of one file, in order; nothing if it is not there, and without lines that a crash cut short."""
+    """The events of one file, in order; nothing if it is not there."""
     try:
-        lines = path.read_bytes().splitlines()
+        yield from events_of_lines(path.read_bytes().splitlines())
     except OSError:
         return
+
+
+def events_of_lines(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """The events of a file's lines, without those that a crash cut short."""
     for line in lines:
         try:
             event = json.loads(line)

@@ -20,7 +20,7 @@ PENDING = frozenset(
     {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
 )
 RUNNING = frozenset({"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"})
-FIELDS = ("%i", "%F", "%K", "%j", "%T", "%r", "%N", "%M", "%o")
+FIELDS = ("%i", "%F", "%K", "%j", "%T", "%r", "%N", "%M")
 
 
 class SchedulerError(StackbuildError):

@@ -192,7 +192,7 @@ class Server:
 
     def watch_memory(self) -> None:
         """End the largest child if all together come near the limit."""
-        own, room = memory.resident(), int(self.limit * MEMORY_SHARE)
+        own, room = memory.resident() + memory.resident(os.getppid()), int(self.limit * MEMORY_SHARE)
         if own + sum(memory.resident(pid) for pid in self.children) <= room:
             return  # shared pages are counted many times here: the true sum is smaller still
         sizes = {pid: memory.private(pid) for pid in self.children}
@@ -200,10 +200,11 @@ class Server:
             return
         pid = max(sizes, key=lambda one: sizes[one])
         child = self.children[pid]
+        where = beacon.read(child.page).where or "its start"
         message = (
             f"task {child.rank} of {self.job.name} outgrew its memory: it held {sizes[pid] / 1e6:,.0f} MB of its own when "
-            f"{len(sizes)} task(s) and the task server ({own / 1e6:,.0f} MB) came near the {self.limit / 1e6:,.0f} MB that they "
-            f"may take together. It was at: {beacon.read(child.page).where or 'its start'}"
+            f"{len(sizes)} task(s), the task server and its driver ({own / 1e6:,.0f} MB) came near the "
+            f"{self.limit / 1e6:,.0f} MB that they may take together. It was at: {where}"
         )
         body = {"type": "OutOfMemory", "message": message, "exit_code": 5, "cause": "out_of_memory"}
         try:

@@ -152,6 +152,7 @@ class Element:
     def work(self, build: Build, job: Job, pending: list[TaskSpec]) -> tuple[int, str]:
         """Run tasks of a job until they have ended, or a signal asks for an end."""
         from stackbuild.beats import Beat, Heart
+        from stackbuild.cluster import warning
         from stackbuild.launches import restart_count
         from stackbuild.pool import Pool
         from stackbuild.slurm.script import NO_PROGRESS, REQUEUE_ME, memory_of
@@ -165,7 +166,8 @@ class Element:
         beat = Beat(name, job.name, len(pending), limit=memory_of(self.wave))
         beat.node = os.environ.get("SLURMD_NODENAME", beat.node)
         heart = Heart(self.folder.beats / f"{name}.json", beat)
-        grace = float(self.folder.frozen().settings["warn_seconds"]) - GRACE_SECONDS
+        warned = warning(self.wave.time, int(self.folder.frozen().settings["warn_seconds"]))
+        grace = max(warned - GRACE_SECONDS, warned / 2)
 
         def ended(one: Ended) -> None:
             beat.count(one)
@@ -174,7 +176,7 @@ class Element:
 
         def idle() -> bool:
             heart.tick(pool)
-            self.stop.by(max(1.0, grace))
+            self.stop.by(grace)
             pool.closed = self.stop.asked
             return self.stop.due
 

@@ -17,7 +17,7 @@ from stackbuild.journal import driver_journal
 from stackbuild.launches import LaunchFolder, last_launch, live_jobs, read_events
 from stackbuild.status import running
 
-LOOK_SECONDS = 2.0
+LOOK_SECONDS, ASK_SECONDS = 2.0, 15.0  # between two looks at the files, and at the queue
 FORGOTTEN_LOOKS = 3  # without a live job and without a last word, before a launch is given up
 
 
@@ -43,20 +43,27 @@ def outcome(folder: LaunchFolder) -> Outcome | None:
 
 def wait(folder: LaunchFolder, tell: Callable[[str], None]) -> Outcome:
     """Wait for a launch's end, telling each job that ends and each try that fails."""
-    told = missing = 0
+    told: set[int] = set()  # of whose lines: several files grow at once, and the folder keeps what it has read
+    missing, asked = 0, 0.0
     while True:
-        events = folder.events()
-        for event in events[told:]:
-            if line := line_of(event):
-                tell(line)
-        told = len(events)
+        for event in folder.events():
+            if id(event) not in told:
+                told.add(id(event))
+                if line := line_of(event):
+                    tell(line)
         found = outcome(folder)
-        jobs = live_jobs(folder)
-        if found is not None and (found.state == "done" or not jobs):
+        if found is not None and found.state == "done":
             return found
-        missing = 0 if jobs else missing + 1
-        if missing >= FORGOTTEN_LOOKS:
-            return Outcome("lost", f"No job of launch {folder.id} is in Slurm's queue and none said a last word.", 5)
+        if found is not None or time.monotonic() - asked >= ASK_SECONDS:  # Slurm is asked seldom: others ask it too
+            asked = time.monotonic()
+            jobs = live_jobs(folder)
+            if found is not None and not jobs:
+                return found
+            missing = 0 if jobs else missing + 1
+            if missing >= FORGOTTEN_LOOKS:
+                return Outcome(
+                    "lost", f"No job of launch {folder.id} is in Slurm's queue and none said a last word.", 5
+                )
         time.sleep(LOOK_SECONDS)
 
 

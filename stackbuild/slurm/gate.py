@@ -121,7 +121,8 @@ class Gate:
         return len(ends) == self.wave.elements and not any(ends.values())
 
     def _events(self, number: int) -> list[dict[str, Any]]:
-        return [e for e in self.folder.events() if (e.get("number"), e.get("wave")) == (number, self.wave.wave)]
+        """What the elements of this wave told of a job."""
+        return [e for e in self.folder.events(f"{self.wave.name}-[0-9]*") if e.get("number") == number]
 
     def incomplete(self, build: Build, number: int, specs: Sequence[TaskSpec], pending: Sequence[TaskSpec]) -> None:
         """Submit a further wave for what is missing, if that may go better; raise what ends the launch if not."""
@@ -215,7 +216,7 @@ class Gate:
 
     def _stuck(self, number: int, failures: Sequence[Failure]) -> bool:
         """Whether an element ran into its time limit and had nothing to show for it."""
-        ended = [e for e in self.folder.events() if e["event"] == "element-end" and e["number"] == number]
+        ended = [e for e in self._events(number) if e["event"] == "element-end"]
         return any(f.cause is Cause.TIME for f in failures) and any(e["status"] == NO_PROGRESS for e in ended)
 
     # ---- again
@@ -223,7 +224,7 @@ class Gate:
     def _earlier(self, number: int) -> Mapping[int, Counter[str]]:
         """By task of a job: how often it has failed by each cause in earlier waves of this launch."""
         counts: dict[int, Counter[str]] = {}
-        for event in self.folder.events():
+        for event in self.folder.events("*-gate.*"):
             if event["event"] == "gate" and event["number"] == number and event["wave"] < self.wave.wave:
                 for failure in event["failures"]:
                     counts.setdefault(failure["rank"], Counter())[failure["cause"]] += 1
@@ -281,7 +282,14 @@ class Gate:
 
     def _sums(self, number: int) -> dict[str, Any]:
         """What all tries of a job took."""
-        events = [event for event in self.folder.events() if event.get("number") == number]
+        waves = [
+            wave
+            for first in range(number + 1)
+            for wave in self.folder.waves(first)
+            if wave.number <= number <= wave.last
+        ]
+        told = [event for wave in waves for event in self.folder.events(f"{wave.name}-[0-9]*")]
+        events = [event for event in told if event.get("number") == number]
         tasks = [event for event in events if event["event"] == "task"]
         times = [event["time"] for event in events if event["event"] in ("element", "task")]
         return {

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from stackbuild.cluster import SlurmOptions
+from stackbuild.cluster import SlurmOptions, warning
 from stackbuild.launches import LaunchFolder, Wave
 
 REQUEUE_ME = 85  # exit status of an element that stopped cleanly before its time limit, with something done
@@ -29,7 +29,7 @@ BODY = """\
 # A signal may come at any time: the traps stand first.
 stopped= child=
 heed() {{ stopped=$1; if [ -n "$child" ]; then kill -s "$2" "$child" 2>/dev/null; fi; }}
-trap 'heed warned USR1' USR1  # {warn} s before the time limit
+trap 'heed warned USR1' USR1  # some time before the limit, see --signal
 trap 'heed ended TERM' TERM
 {head}
 {environment}
@@ -71,7 +71,7 @@ def array_script(folder: LaunchFolder, wave: Wave, options: SlurmOptions, first:
             f"--cpus-per-task={wave.cpus}",
             f"--mem={megabytes(memory_of(wave))}M",
             f"--time={wave.time}",
-            f"--signal=B:USR1@{options.warn_seconds}",
+            f"--signal=B:USR1@{warning(wave.time, options.warn_seconds)}",
             "--requeue" if options.requeue else "--no-requeue",
         ],
         options,
@@ -131,7 +131,6 @@ def _script(header: str, head: str, module: str, arguments: str, tail: str, opti
         module=module,
         arguments=arguments,
         tail=tail,
-        warn=options.warn_seconds,
     )
 
 
