@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.slurm.cluster import PATH, Cluster
+from tests.slurm.cluster import PATH, Cluster, SlurmJob
 from tests.worlds import world
 
 ROOT = Path(__file__).parent.parent.parent
@@ -38,12 +38,13 @@ paths = ["{input}/git"]
 [exact_dedup]
 winner = ["-revision_date"]
 """
+# One element takes all that is left of the build, so that a scenario is quick; those about arrays ask for more elements.
 SLURM = {
     "time": "00:30:00",
     "memory": "400MB",
     "shared_memory": "400MB",
     "cpus": 2,
-    "tasks_per_job": 3,
+    "tasks_per_job": 8,
     "warn_seconds": 10,
 }
 
@@ -144,6 +145,59 @@ class Scenario:
         return self.stackbuild(
             "build", self.recipe, "--output", self.out, "--executor", executor, *arguments, expect=expect
         )
+
+    # ------------------------------------------------------------ on the cluster
+
+    @property
+    def launch(self) -> Path:
+        """The folder of the last launch."""
+        return sorted((self.out / "launches").glob("2*"))[-1]
+
+    def jobs(self) -> list[SlurmJob]:
+        """Slurm's jobs of the last launch."""
+        assert self.cluster
+        return self.cluster.jobs(f"stackbuild-{self.launch.name}-")
+
+    def submitted(self, kind: str, number: int, wave: int = 1) -> list[dict[str, Any]]:
+        """What the launch wrote down of its arrays or gates."""
+        lines = [line for path in self.launch.glob("jobs*.jsonl") for line in path.read_text().splitlines()]
+        found = [event["submitted"] for event in map(json.loads, lines) if event["event"] == "submitted"]
+        return [one for one in found if (one["kind"], one["number"], one["wave"]) == (kind, number, wave)]
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        """What elements and gates of the last launch told, oldest first."""
+        lines = [line for path in self.launch.glob("events/*.jsonl") for line in path.read_text().splitlines()]
+        found = [event for event in map(json.loads, lines) if event["event"] == kind]
+        return sorted(found, key=lambda event: event["time"])
+
+    def wait_began(self, rank: int, number: int = 1, seconds: float = 60) -> dict[str, Any]:
+        """Wait until so many processes have begun to work on a partition; returns the last."""
+        assert self.cluster
+        self.cluster.wait_for(
+            lambda: len(self.began(rank)) >= number and bool(self.began(rank)[number - 1]), seconds, f"try {number} of task {rank} began"
+        )  # fmt: skip
+        return self.began(rank)[number - 1]
+
+    def wait_at_work(self, number: int) -> list[int]:
+        """Wait until so many tasks have begun; returns them."""
+        assert self.cluster
+        self.cluster.wait_for(
+            lambda: sum(any(self.began(rank)) for rank in range(8)) >= number, 60, f"{number} tasks are at work"
+        )
+        return [rank for rank in range(8) if self.began(rank)]
+
+    def finish(self, seconds: float = 150) -> list[SlurmJob]:
+        """Wait for the end of the last launch, which must be a good one; returns its jobs."""
+        jobs = self.end(seconds)
+        if not self.events("end"):
+            assert self.cluster
+            raise AssertionError(f"the launch did not end well\n{self.cluster.story()}\n{self.logs()}")
+        return jobs
+
+    def end(self, seconds: float = 150) -> list[SlurmJob]:
+        """Wait until no job of the last launch is left in the queue, however they ended."""
+        assert self.cluster
+        return self.cluster.wait_until_quiet(f"stackbuild-{self.launch.name}-", seconds)
 
     def status(self) -> dict[str, Any]:
         return json.loads(self.stackbuild("status", self.out, "--json", expect=None).stdout)  # type: ignore[no-any-return]

@@ -1,0 +1,159 @@
+"""What goes wrong on a cluster while a build runs: the release is the same as if nothing had, and nothing is done twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.cluster import Cluster, kernel_limits
+from tests.slurm.conftest import Prepared
+from tests.slurm.scenario import Scenario
+
+MOODY = 5  # number of the job with the stage that misbehaves
+Begun = Callable[..., Scenario]
+
+
+def test_a_task_that_fails_twice_then_succeeds(begun: Begun, prepared: Prepared) -> None:
+    build = begun()
+    build.order(2, "raise", "raise")
+    build.build("--wait")
+    assert [len(build.began(rank)) for rank in range(8)] == [1, 1, 3, 1, 1, 1, 1, 1]
+    build.same_as(prepared.reference)
+
+
+def test_a_task_killed_minus_nine_runs_again_and_in_a_second_wave_if_it_must(begun: Begun, prepared: Prepared) -> None:
+    build = begun()
+    build.order(5, "wait", "kill")
+    build.build()
+    os.kill(build.wait_began(5)["pid"], signal.SIGKILL)
+    build.finish()
+    assert [len(build.began(rank)) for rank in range(8)] == [1, 1, 1, 1, 1, 3, 1, 1]
+    [first, second] = [event for event in build.events("gate") if event["number"] == MOODY]
+    assert [(f["rank"], f["cause"]) for f in first["failures"]] == [(5, "killed")]
+    assert first["again"] == second["wave"] == 2 and not second["failures"]
+    build.same_as(prepared.reference)
+
+
+def test_after_scancel_the_build_is_resumed(begun: Begun, prepared: Prepared) -> None:
+    build = begun()
+    build.order(1, "wait")
+    build.build()
+    element = build.wait_began(1)["SLURM_ARRAY_TASK_ID"]
+    [array] = build.submitted("array", MOODY)
+    build.cluster.run("scancel", f"{array['slurm']}_{element}")
+    jobs = build.end()
+    states = {job.identity: job.state for job in jobs}
+    assert states.pop(f"{array['slurm']}_{element}") == "CANCELLED"
+    [gate] = build.submitted("gate", MOODY)
+    assert states.pop(gate["slurm"]) == "FAILED"
+    assert {state for name, state in states.items() if not name.startswith(f"{array['slurm']}_")} == {"CANCELLED"}
+    build.build("--wait")
+    assert len(build.began(1)) == 2
+    build.same_as(prepared.reference)
+
+
+@pytest.mark.parametrize("how", ["down", "crash"])
+def test_a_lost_nodes_tasks_run_again(begun: Begun, prepared: Prepared, how: str) -> None:
+    build = begun()
+    build.order(3, "wait")
+    build.build()
+    first = build.wait_began(3)
+    node = build.cluster.node(first["SLURMD_NODENAME"])
+    if how == "crash":
+        node.crash()
+    node.down()
+    second = build.wait_began(3, 2)
+    assert second["SLURM_RESTART_COUNT"] == "1"
+    assert how == "down" or second["SLURMD_NODENAME"] != node.name  # the daemon of a node that is only down reports again
+    build.finish()
+    assert len(build.began(3)) == 2
+    build.same_as(prepared.reference)
+
+
+def test_a_node_that_is_cut_off_works_on_and_the_first_to_commit_wins(begun: Begun, prepared: Prepared) -> None:
+    build = begun()
+    for rank in range(8):
+        build.order(rank, "wait", "wait")
+    build.build()
+    # Both tasks that are at work will run twice: of one the first copy commits first, of the other the second.
+    early, late = build.wait_at_work(2)
+    cut = build.cluster.node(build.began(early)[0]["SLURMD_NODENAME"])
+    cut.cut()
+    cut.down()
+    build.wait_began(early, 2)
+    build.wait_began(late, 2)
+    build.go(early, 1)  # the copy that nobody sees any more
+    build.go(late, 2)  # the copy that Slurm knows of
+    stage = build.out / "stages" / "05-moody" / "manifests"
+    build.cluster.wait_for(lambda: sum(1 for _ in stage.glob("*.json")) == 2, 30, "both are committed")
+    committed = {path: path.read_bytes() for path in stage.glob("*.json")}
+    build.go()
+    build.finish()
+    build.cluster.wait_for(lambda: not cut.processes(), 60, "the cut element has ended")
+    assert {path: path.read_bytes() for path in committed} == committed
+    build.same_as(prepared.reference)
+
+
+def test_an_element_that_is_warned_of_its_limit_stops_cleanly_and_goes_on(begun: Begun, prepared: Prepared) -> None:
+    build = begun()
+    build.order(6, "wait")
+    build.build()
+    element = build.wait_began(6)["SLURM_ARRAY_TASK_ID"]
+    [array] = build.submitted("array", MOODY)
+    build.cluster.run("scontrol", "update", f"JobId={array['slurm']}_{element}", "EndTime=now+3")
+    build.wait_began(6, 2)
+    build.finish()
+    build.same_as(prepared.reference)
+
+
+def test_the_last_elements_requeue_leaves_the_others_alone(begun: Begun, prepared: Prepared) -> None:
+    build = begun(tasks_per_job=3)
+    for rank in range(8):
+        build.order(rank, "wait")
+    build.build()
+    elements: dict[str, list[int]] = {"0": [], "1": [], "2": []}
+    for rank in build.wait_at_work(6):
+        elements[build.began(rank)[0]["SLURM_ARRAY_TASK_ID"]].append(rank)
+    one, other = elements["2"]
+    build.go(one)  # an element that has got nowhere is not requeued
+    stage = build.out / "stages" / "05-moody" / "manifests"
+    build.cluster.wait_for(lambda: any(stage.glob("*.json")), 30, "one is committed")
+    [array] = build.submitted("array", MOODY)
+    build.cluster.run("scancel", "--batch", "--signal=USR1", f"{array['slurm']}_2")
+    assert build.wait_began(other, 2)["SLURM_RESTART_COUNT"] == "1"
+    build.go()
+    build.finish()
+    assert [len(build.began(rank)) for rank in (one, *elements["0"], *elements["1"])] == [1] * 5
+    restarted = {event["element"] for event in build.events("element") if event["restart"] and event["number"] == MOODY}
+    assert restarted == {2}
+    build.same_as(prepared.reference)
+
+
+def test_a_task_out_of_memory_gets_more(begun: Begun, prepared: Prepared) -> None:
+    build = begun()
+    build.order(4, "eat", "eat")
+    build.build("--wait")
+    assert len(build.began(4)) == 3
+    [first, second] = [event for event in build.events("gate") if event["number"] == MOODY]
+    assert [(f["rank"], f["cause"]) for f in first["failures"]] == [(4, "out_of_memory")]
+    assert first["again"] == second["wave"] == 2
+    build.same_as(prepared.reference)
+
+
+def test_a_task_that_the_kernel_ended_for_memory_gets_more(slurm: None, prepared: Prepared, tmp_path: Path) -> None:
+    if not kernel_limits():
+        pytest.skip("the memory hierarchy of cgroup v1 is not writable here")
+    with Cluster(nodes=1, cgroup=True) as cluster:
+        build = prepared.scenario(cluster, tmp_path / "build")
+        build.order(4, "gulp", "gulp")
+        build.build("--wait")
+        [first, second] = [event for event in build.events("gate") if event["number"] == MOODY]
+        assert 4 in {f["rank"] for f in first["failures"]} and {f["cause"] for f in first["failures"]} == {
+            "out_of_memory"
+        }
+        assert not second["failures"]
+        build.same_as(prepared.reference)
