@@ -53,7 +53,10 @@ class SlurmExecutor(SlurmPipelineExecutor):  # type: ignore[misc]  # datatrove h
 
     def run(self, after: Sequence[str] = (), hold: bool = False) -> tuple[list[str], str]:
         """Submit; returns the arrays' ids and the gate's. `after`: jobs that must have ended well. `hold`: the arrays wait
-        to be released."""
+        to be released.
+
+        The gate waits for `after` too: arrays that are cancelled because it failed have ended, and their gate would begin.
+        """
         options = [*(["--hold"] if hold else []), *([f"--dependency=afterok:{':'.join(after)}"] if after else [])]
         arrays = []
         for first, count, script in self.scripts():
@@ -63,9 +66,14 @@ class SlurmExecutor(SlurmPipelineExecutor):  # type: ignore[misc]  # datatrove h
             arrays.append(job)
         script = gate_script(self.folder, self.wave, self.options)
         self.folder.script(f"{self.wave.name}-gate", script)
-        gate = scheduler.sbatch(script, [f"--dependency=afterany:{':'.join(arrays)}"])
+        gate = scheduler.sbatch(script, [f"--dependency={gate_dependency(arrays, after)}"])
         self._note(Submitted(gate, "gate", self.wave.number, self.wave.wave))
         return arrays, gate
 
     def _note(self, one: Submitted) -> None:
         self.folder.note(one, self.writer)
+
+
+def gate_dependency(arrays: Sequence[str], after: Sequence[str]) -> str:
+    """What a gate waits for: the end of all its arrays, and the good end of what they wait for."""
+    return ",".join([f"afterany:{':'.join(arrays)}", *([f"afterok:{':'.join(after)}"] if after else [])])

@@ -34,7 +34,7 @@ from stackbuild.retries import WAVES, Cause, Failure, element_cause
 from stackbuild.shards import ShardManifest
 from stackbuild.slurm.balance import assign, costs_of
 from stackbuild.slurm.code import open_launched
-from stackbuild.slurm.executor import SlurmExecutor
+from stackbuild.slurm.executor import SlurmExecutor, gate_dependency
 from stackbuild.slurm.script import NO_PROGRESS, memory_of
 from stackbuild.slurm.submit import array_limit
 
@@ -244,16 +244,19 @@ class Gate:
                 f"{len(again.ranks or [])} tasks of {again.job} could be tried again, but not be submitted from here: {error}\n"
                 "Run the same build again on a login node."
             ) from error
-        for job in self.dependents():
-            scheduler.depend(job, f"afterok:{gate}")
+        for job, dependency in self.dependents(gate):
+            scheduler.depend(job, dependency)
         scheduler.cancel(s.slurm for s in before)
         scheduler.release(arrays)
 
-    def dependents(self) -> list[str]:
-        """The ids of the arrays of the next job, or of the publishing job."""
-        later = [s for s in self.folder.submitted() if s.number > self.wave.last and s.wave == 1 and s.kind != "gate"]
+    def dependents(self, gate: str) -> list[tuple[str, str]]:
+        """The arrays of the next job and their gate, or the publishing job, each with what it must wait for: this gate."""
+        later = [s for s in self.folder.submitted() if s.number > self.wave.last and s.wave == 1]
         first = min((s.number for s in later), default=0)
-        return [s.slurm for s in later if s.number == first]
+        arrays = [s.slurm for s in later if s.number == first and s.kind == "array"]
+        found = [(s.slurm, f"afterok:{gate}") for s in later if s.number == first and s.kind != "gate"]
+        gates = [s.slurm for s in later if s.number == first and s.kind == "gate"]
+        return [*found, *((job, gate_dependency(arrays, [gate])) for job in gates)]
 
     # ---- telling
 

@@ -4,7 +4,8 @@
 
 The first arrays are submitted held and released when all is submitted and every id is on disk: a driver that dies in between
 leaves nothing that runs. A gate waits for all arrays of its job, writes the stage manifest, or submits a further wave of what
-failed and makes the next job wait for that one's gate (`gate.py`). An invalid dependency cancels what waits for it.
+failed and makes the next job wait for that one's gate (`gate.py`). An invalid dependency cancels what waits for it; a gate waits
+for the gate before it too, or it would begin when its arrays are cancelled.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from stackbuild.plan import Build, Plan
 from stackbuild.pool import TaskSpec
 from stackbuild.slurm.balance import BYTES_PER_CPU_SECOND, chained, elements_for
 from stackbuild.slurm.code import code_digest
-from stackbuild.slurm.executor import SlurmExecutor
+from stackbuild.slurm.executor import SlurmExecutor, gate_dependency
 from stackbuild.slurm.script import gate_script, publish_script
 
 
@@ -200,12 +201,12 @@ def dry_run(request: Request, options: SlurmOptions) -> list[tuple[str, str]]:
     folder = LaunchFolder(request.out, "LAUNCH")
     waves, _, _ = waves_of(build, options, keep=False)
     found: list[tuple[str, str]] = []
-    after = "--hold"
+    after, gates = "--hold", list[str]()
     for wave in waves:
         executor = SlurmExecutor(folder, request.out, wave, options, array_limit(options))
         found += [(f"sbatch --parsable {after}", script) for _, _, script in executor.scripts()]
-        found.append(
-            (f"sbatch --parsable --dependency=afterany:ARRAYS_{wave.name}", gate_script(folder, wave, options))
-        )
-        after = f"--dependency=afterok:GATE_{wave.name}"
+        waits = gate_dependency([f"ARRAYS_{wave.name}"], gates)
+        found.append((f"sbatch --parsable --dependency={waits}", gate_script(folder, wave, options)))
+        gates = [f"GATE_{wave.name}"]
+        after = f"--dependency=afterok:{gates[0]}"
     return [*found, (f"sbatch --parsable {after}", publish_script(folder, options))]
