@@ -9,9 +9,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from stackbuild.counts import Ledger
 from stackbuild.hashing import owner_bucket
 from stackbuild.schema import DECISIONS
-from stackbuild.shards import Attempt, Ledger
+from stackbuild.shards import Attempt
 from stackbuild.tables import conform
 
 BUCKETED_DECISIONS = pa.schema([pa.field("owner_bucket", pa.uint16(), nullable=False), *DECISIONS])

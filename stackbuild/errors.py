@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 
 class StackbuildError(Exception):
     """Something a person has to mend: the message says what, where and how."""
@@ -31,6 +33,14 @@ class PartialFailure(StackbuildError):
     """Some tasks failed; running the same command again resumes."""
 
     exit_code = 5
+
+
+class BadRows(StackbuildError):
+    """Rows on which a stage raised. `rows`: by stage instance, their numbers in the base table of the partition."""
+
+    def __init__(self, message: str, rows: Mapping[str, Sequence[int]]):
+        super().__init__(message)
+        self.rows = {stage: list(numbers) for stage, numbers in rows.items()}
 
 
 class PolicyRefusal(StackbuildError):

@@ -2,55 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from stackbuild import beacon
 from stackbuild.decisions import Decisions
+from stackbuild.errors import BadRows
 from stackbuild.graph import Job, Node
 from stackbuild.ingest import run_contents, run_ingest, run_occurrences
+from stackbuild.judging import Judging, Try, judge_slice, largest, load_stage
+from stackbuild.parts import Part, commit_part, commit_shard, find_part, of_part, part_key
 from stackbuild.plan import Build
-from stackbuild.rows import KEEP, SIZE, Slice, tag_schema
+from stackbuild.rows import Rows
 from stackbuild.schema import CONTENTS, IDENTITY
 from stackbuild.shards import Attempt, ShardManifest, find_manifest, open_parquet, read_row_group
-from stackbuild.stage import Left, Stage, Verdict, judge, with_columns
 from stackbuild.task import Task
 
-QUARANTINE_SHARE = (
-    0.01  # of a shard's rows; more than this and at least QUARANTINE_ROWS is a defect of the stage, not of the rows
-)
-QUARANTINE_ROWS = 10
+PLAIN = Try()
+WHOLE = Part(0, 0, 0, 1)  # a task that is not cut
+Judged = list[tuple[Node, ShardManifest]]
 
 
-def run_task(build: Build, job: Job, rank: int, params: dict[str, Any], isolate: bool = False) -> list[ShardManifest]:
-    """Run a task and commit its shards; `isolate`: a row that raises is quarantined (the second try of a failed task)."""
+def run_task(build: Build, job: Job, rank: int, params: dict[str, Any], how: Try = PLAIN) -> bool:
+    """Run a task and commit its shards. True: it is complete; False: a part was committed (`how.one_part`) and there is more."""
     if job.kind == "ingest":
-        return [run_ingest(build, rank)]
-    if job.kind == "contents":
-        return [run_contents(build, rank)]
-    if job.kind == "occurrences":
-        return [run_occurrences(build, rank)]
-    if job.kind == "phase":
-        return [run_phase(build, job, rank, params)]
-    return run_rows(build, job.nodes, rank, isolate)
+        run_ingest(build, rank)
+    elif job.kind == "contents":
+        run_contents(build, rank)
+    elif job.kind == "occurrences":
+        run_occurrences(build, rank)
+    elif job.kind == "phase":
+        return run_phase(build, job, rank, params, how)
+    else:
+        return run_rows(build, job.nodes, rank, how)
+    return True
 
 
 # ---------------------------------------------------------------- a phase
 
 
-def run_phase(build: Build, job: Job, rank: int, params: dict[str, Any]) -> ShardManifest:
-    """Run one task of a phase in an attempt of its own."""
+def run_phase(build: Build, job: Job, rank: int, params: dict[str, Any], how: Try) -> bool:
+    """Run one task of a phase, each of its parts in an attempt of its own."""
     node, phase = job.nodes[0], job.phase
     assert phase is not None
     key = build.key(job, rank, params)
+    parts = [WHOLE]
+    if phase.parts:
+        parts = build.contents_parts(rank) if phase.tasks == "contents" else build.parts(node, rank)
+    made: list[ShardManifest] = []
+    ran = False
+    for part in parts:
+        found = None if part.whole else find_part(build.out, job.name, rank, part_key(key, part), part)
+        if found is None:
+            if ran and how.one_part:
+                return False
+            found = _run_part(build, job, rank, params, key, part)
+            ran = True
+        made.append(found)
+    commit_shard(build.out, job.name, rank, key, made)
+    return True
+
+
+def _run_part(build: Build, job: Job, rank: int, params: dict[str, Any], key: str, part: Part) -> ShardManifest:
+    """Run a phase over a part of its rows or contents and commit it."""
+    node, phase = job.nodes[0], job.phase
+    assert phase is not None
+    rows = build.rows(node, rank, part=None if part.whole else part) if phase.tasks == "partition" else None
     attempt = Attempt(build.out, job.name, rank)
     decisions = Decisions(attempt, node.instance, build.plan.partitions)
-    rows = build.rows(node, rank) if phase.tasks == "partition" else None
-    contents = (lambda ids: contents_of(build, rank, ids)) if phase.tasks == "contents" else None
+    beacon.at(f"{node.instance}, {phase.name}, task {rank}")
     try:
         task = Task(
             out=build.out,
@@ -63,64 +87,66 @@ def run_phase(build: Build, job: Job, rank: int, params: dict[str, Any]) -> Shar
             tables=build.tables_for(node, phase.reads, phase.name),
             attempt=attempt,
             decisions=decisions,
-            rows=rows.batches if rows else None,
-            contents=contents,
+            rows=(lambda columns: _batches(rows, columns, f"{node.instance}, {phase.name}", rank)) if rows else None,
+            contents=(lambda ids: contents_of(build, rank, ids, None if part.whole else part))
+            if phase.tasks == "contents"
+            else None,
+            before=rows.before if rows else lambda: 0,
             available=rows.available() if rows else (),
             declared=phase.columns,
         )
         phase.run(task)
         decisions.close()
-        return attempt.commit(key, decisions.ledger, task.stats)
+        return commit_part(attempt, part_key(key, part), part, decisions.ledger, task.stats)
     except BaseException:
         attempt.discard()
         raise
 
 
-def contents_of(build: Build, partition: int, ids: pa.Array | None) -> Any:
-    """Batches of a contents partition, in id order; with `ids`, only those rows."""
+def _batches(rows: Rows, columns: Sequence[str], who: str, partition: int) -> Iterator[pa.RecordBatch]:
+    """The rows that are still in, as batches; whoever watches is told where the task is."""
+    for piece in rows.slices(columns):
+        if piece.batch.num_rows:
+            where = f"rows {piece.start:,} to {piece.stop:,} of partition {partition}"
+            beacon.at(f"{who}, {where}{largest(piece.batch, piece.sizes)}")
+            yield piece.batch
+            beacon.add(piece.batch.num_rows, int(piece.sizes.sum()))
+        beacon.at(f"{who}, reading partition {partition} from row {piece.stop:,} on")
+
+
+def contents_of(
+    build: Build, partition: int, ids: pa.Array | None, part: Part | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Batches of a contents partition, or of a part of it, in id order; with `ids`, only those rows."""
+    first = 0  # row of the row group at hand
     for output in build.contents(partition):
         with open_parquet(build.out, output) as file:
             for group in range(file.num_row_groups):
+                rows = file.metadata.row_group(group).num_rows
+                start, stop = (max(part.start - first, 0), min(part.stop - first, rows)) if part else (0, rows)
+                first += rows
+                if start >= stop:
+                    continue
                 if ids is not None:  # the narrow column first: most row groups may hold nothing that is asked for
                     there = read_row_group(build.out, output, file, group, ["content_id"])["content_id"]
                     wanted = pc.is_in(there, value_set=ids)
-                    if not pc.any(wanted).as_py():
+                    if not pc.any(wanted.slice(start, stop - start)).as_py():
                         continue
-                table = read_row_group(build.out, output, file, group, CONTENTS.names)
-                yield from (table if ids is None else table.filter(wanted)).combine_chunks().to_batches()
+                table = read_row_group(build.out, output, file, group, CONTENTS.names).slice(start, stop - start)
+                if ids is not None:
+                    table = table.filter(wanted.slice(start, stop - start))
+                beacon.at(f"contents {first - rows + start:,} to {first - rows + stop:,} of partition {partition}")
+                yield from table.combine_chunks().to_batches()
+                beacon.add(table.num_rows, int(pc.sum(table["length"]).as_py() or 0))
 
 
 # ---------------------------------------------------------------- rows
 
 
-class Judging:
-    """A stage at work on one partition: its attempt, its tag file, its decisions."""
-
-    def __init__(self, build: Build, node: Node, partition: int):
-        self.node, self.stage = node, node.stage
-        self.attempt = Attempt(build.out, node.slug, partition)
-        self.decisions = Decisions(self.attempt, node.instance, build.plan.partitions)
-        self.schema = tag_schema(node.stage)
-        self.writer = self.attempt.writer("tags", self.schema)
-        self.quarantined = 0
-        names = build.phase_tables(node)
-        self.stage.load(
-            Task(
-                out=build.out,
-                job=node.slug,
-                rank=partition,
-                params={},
-                options=node.stage.options,
-                seed=build.plan.seed,
-                partitions=build.plan.partitions,
-                tables=build.tables_for(node, names),
-            )
-        )
-
-
-def run_rows(build: Build, nodes: Sequence[Node], partition: int, isolate: bool) -> list[ShardManifest]:
-    """Judge a partition by the stages of a job that are not complete, reading it once; commit one shard for each stage."""
-    judged: list[tuple[Node, ShardManifest]] = []
+def run_rows(build: Build, nodes: Sequence[Node], partition: int, how: Try) -> bool:
+    """Judge a partition by the stages of a job that are not complete, reading it once, part by part; commit one shard for
+    each stage."""
+    judged: Judged = []
     for node in nodes:
         shard = find_manifest(build.out, node.slug, partition, build.rows_key(node, partition, judged))
         if shard is None:
@@ -128,24 +154,106 @@ def run_rows(build: Build, nodes: Sequence[Node], partition: int, isolate: bool)
         judged.append((node, shard))
     todo = nodes[len(judged) :]
     if not todo:
-        return [shard for _, shard in judged]
-    rows = build.rows(todo[0], partition, judged)
+        return True
+    parts = build.parts(todo[0], partition)
+    there = [_committed(build, nodes, partition, part, judged) for part in parts]
+    missing = [number for number, here in enumerate(there) if len(here) < len(nodes)]
+    quarantined = Counter[str]()
+    for here in there:
+        quarantined.update({node.slug: shard.ledger.quarantined for node, shard in here})
+    for node in todo if missing else ():
+        load_stage(build, node, partition)
+    bad: list[Judging] = []
+    for number in missing[:1] if how.one_part else missing:
+        at_work = _judge(build, nodes, partition, parts, number, there[number], how, quarantined)
+        for one in at_work:
+            quarantined[one.node.slug] = one.quarantined
+        if any(one.first_unsuspected for one in at_work):
+            bad += at_work
+            discard(at_work)
+        else:
+            _commit(build, partition, parts[number], at_work, there[number])
+    if bad:
+        raise bad_rows(bad, partition)
+    if how.one_part and len(missing) > 1:
+        return False
+    for place, node in enumerate(todo, len(judged)):
+        key = build.rows_key(node, partition, judged)
+        judged.append((node, commit_shard(build.out, node.slug, partition, key, [here[place][1] for here in there])))
+    return True
+
+
+def _committed(build: Build, nodes: Sequence[Node], partition: int, part: Part, judged: Judged) -> Judged:
+    """What the stages have committed of a part, up to the first that has not; `judged`: those whose shard is complete."""
+    here = [(node, of_part(shard, "tags", part)) for node, shard in judged]
+    for node in () if part.whole else nodes[len(here) :]:
+        key = part_key(build.rows_key(node, partition, here), part)
+        found = find_part(build.out, node.slug, partition, key, part)
+        if found is None:
+            break
+        here.append((node, found))
+    return here
+
+
+def _judge(
+    build: Build,
+    nodes: Sequence[Node],
+    partition: int,
+    parts: Sequence[Part],
+    number: int,
+    here: Judged,
+    how: Try,
+    quarantined: Counter[str],
+) -> list[Judging]:
+    """Judge one part by the stages that have not committed it (`here`: those that have)."""
+    todo = nodes[len(here) :]
+    rows = build.rows(todo[0], partition, here, parts[number])
     columns = _columns(todo, rows.available())
     at_work: list[Judging] = []
     try:
         for node in todo:
-            at_work.append(Judging(build, node, partition))
+            at_work.append(Judging(build, node, partition, how, parts[-1].stop, quarantined[node.slug]))
         for piece in rows.slices(columns):
-            judge_slice(piece, at_work, isolate)
+            judge_slice(piece, at_work)
         for one in at_work:
             one.decisions.close()
-            key = build.rows_key(one.node, partition, judged)
-            judged.append((one.node, one.attempt.commit(key, one.decisions.ledger, {})))
-        return [shard for _, shard in judged]
+        return at_work
     except BaseException:
-        for one in at_work[len(judged) - (len(nodes) - len(todo)) :]:
-            one.attempt.discard()
+        discard(at_work)
         raise
+
+
+def _commit(build: Build, partition: int, part: Part, at_work: Sequence[Judging], here: Judged) -> None:
+    """Commit what each stage wrote of a part, and add it to what is there."""
+    waiting = list(at_work)
+    try:
+        while waiting:
+            one = waiting[0]
+            key = part_key(build.rows_key(one.node, partition, here), part)
+            here.append((one.node, commit_part(one.attempt, key, part, one.decisions.ledger, {})))
+            del waiting[0]
+    except BaseException:
+        discard(waiting)
+        raise
+
+
+def discard(at_work: Sequence[Judging]) -> None:
+    for one in at_work:
+        one.attempt.discard()
+
+
+def bad_rows(stages: Sequence[Judging], partition: int) -> BadRows:
+    """The error that names the rows which raised and which no earlier process named."""
+    rows: dict[str, list[int]] = {}
+    for one in stages:
+        if one.raised:
+            rows.setdefault(one.node.instance, []).extend(one.raised)
+    first = next(one for one in stages if one.first_unsuspected)
+    count = len(rows[first.node.instance])
+    return BadRows(
+        f"{first.node.instance} raised on {count:,} row(s) of partition {partition}; the first: {first.first_unsuspected}",
+        rows,
+    )
 
 
 def _columns(nodes: Sequence[Node], available: Sequence[str]) -> list[str]:
@@ -159,126 +267,3 @@ def _columns(nodes: Sequence[Node], available: Sequence[str]) -> list[str]:
         if node.stage.rewrites_text:
             made.add("text")
     return list(wanted)
-
-
-def judge_slice(piece: Slice, stages: Sequence[Judging], isolate: bool) -> None:
-    """Take a slice of the partition through the stages; each writes one tag row for each row of the base."""
-    batch, rows, sizes = piece.batch, piece.rows, piece.sizes
-    height = piece.stop - piece.start
-    for one in stages:
-        one.decisions.enter(batch.num_rows, int(sizes.sum()))
-        bad: dict[int, str] = {}
-        if batch.num_rows:
-            try:
-                tags, keep, left, text = _ask(one.stage, batch)
-            except (MemoryError, KeyboardInterrupt):
-                raise
-            except Exception:
-                if not isolate:
-                    raise
-                bad = find_bad_rows(one.stage, batch)
-                one.quarantined += len(bad)
-                if not bad or one.quarantined > max(QUARANTINE_ROWS, QUARANTINE_SHARE * one.decisions.ledger.rows_in):
-                    raise
-                good = np.setdiff1d(np.arange(batch.num_rows), np.array(list(bad), np.int64))
-                _leave(
-                    one,
-                    batch,
-                    np.array(list(bad), np.int64),
-                    sizes,
-                    "quarantined",
-                    Verdict("error", pa.array([]), detail=None),
-                    list(bad.values()),
-                )
-                batch, rows, sizes = batch.take(pa.array(good)), rows[good], sizes[good]
-                tags, keep, left, text = _ask(one.stage, batch)
-        else:
-            tags, keep, left, text = {}, pa.array([], pa.bool_()), [], None
-        for gone in left:
-            _leave(one, batch, np.asarray(gone.rows), sizes, "dropped", gone.verdict)
-        stays = np.asarray(keep).astype(bool)
-        after = sizes
-        if text is not None:
-            after = np.asarray(pc.fill_null(pc.binary_length(text), 0)).astype(np.int64)
-            after = np.where(stays, after, sizes)  # what leaves, leaves at the size that it came with
-            one.decisions.ledger.bytes_delta += int((after - sizes).sum())
-            tags = {**tags, SIZE: pa.array(after)}
-            batch = with_columns(batch, {"text": text})
-        one.writer.write(_aligned(one.schema, {**tags, KEEP: keep}, rows, height))
-        batch = with_columns(batch, {name: array for name, array in tags.items() if name != SIZE})
-        if not stays.all():
-            where = pa.array(np.flatnonzero(stays))
-            batch, rows, after = batch.take(where), rows[stays], after[stays]
-        sizes = after
-        one.decisions.stay(batch.num_rows, int(sizes.sum()))
-
-
-def _ask(stage: Stage[Any], batch: pa.RecordBatch) -> tuple[dict[str, pa.Array], pa.Array, list[Left], pa.Array | None]:
-    tags = {name: _whole(array) for name, array in stage.tags(batch).items()}
-    tagged = with_columns(batch, tags)
-    keep, left = judge(stage.verdicts(tagged), batch.num_rows)
-    text = _whole(stage.text(tagged)) if stage.rewrites_text else None
-    return tags, keep, left, text
-
-
-def _whole(array: pa.Array | pa.ChunkedArray) -> pa.Array:
-    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
-
-
-def _aligned(
-    schema: pa.Schema, columns: dict[str, pa.Array], rows: npt.NDArray[np.int64], height: int
-) -> pa.RecordBatch:
-    """Spread columns of the rows that were judged over all rows of the slice, null where a row had left before."""
-    if len(rows) == height:
-        arrays = [columns[field.name].cast(field.type) for field in schema]
-        return pa.RecordBatch.from_arrays(arrays, schema=schema)
-    where = np.full(height, -1, np.int64)
-    where[rows] = np.arange(len(rows))
-    indices = pa.array(where, mask=where < 0)
-    arrays = [columns[f.name].cast(f.type).take(indices) if len(rows) else pa.nulls(height, f.type) for f in schema]
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-def _leave(
-    one: Judging,
-    batch: pa.RecordBatch,
-    rows: npt.NDArray[np.int64],
-    sizes: npt.NDArray[np.int64],
-    outcome: str,
-    verdict: Verdict,
-    errors: list[str] | None = None,
-) -> None:
-    """Record the rows that one rule removed."""
-    where = pa.array(rows)
-    columns: dict[str, Any] = {name: batch.column(name).take(where) for name in IDENTITY}
-    columns["rule"] = verdict.rule
-    if verdict.value is not None:
-        columns["value"] = _whole(verdict.value).take(where).cast(pa.float64())
-    if verdict.threshold is not None:
-        columns["threshold"] = pa.repeat(pa.scalar(float(verdict.threshold)), len(rows))
-    if errors is not None:
-        columns["detail"] = pa.array(errors)
-    elif verdict.detail is not None:
-        columns["detail"] = _whole(verdict.detail).take(where).cast(pa.string())
-    if verdict.kept_content_id is not None:
-        columns["kept_content_id"] = _whole(verdict.kept_content_id).take(where)
-    one.decisions.add(columns, outcome, sizes[rows])
-
-
-def find_bad_rows(stage: Stage[Any], batch: pa.RecordBatch) -> dict[int, str]:
-    """The rows on which a stage raises, by halving, each with its error."""
-    bad: dict[int, str] = {}
-    waiting = [(0, batch.num_rows)]
-    while waiting:
-        start, stop = waiting.pop()
-        try:
-            _ask(stage, batch.slice(start, stop - start))
-        except (MemoryError, KeyboardInterrupt):
-            raise
-        except Exception as error:
-            if stop - start == 1:
-                bad[start] = f"{type(error).__name__}: {error}"[:500]
-            else:
-                middle = (start + stop) // 2
-                waiting += [(start, middle), (middle, stop)]
-    return dict(sorted(bad.items()))

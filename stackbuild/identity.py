@@ -17,7 +17,21 @@ from stackbuild.stage import Stage
 
 PACKAGE = "stackbuild"
 # What every shard passes through on its way from input to file, whatever its stage: a change in any may change its bytes.
-ENGINE_MODULES = ("decisions", "execute", "hashing", "ingest", "rows", "schema", "shards", "stage", "tables", "task")
+ENGINE_MODULES = (
+    "counts",
+    "decisions",
+    "execute",
+    "hashing",
+    "ingest",
+    "judging",
+    "parts",
+    "rows",
+    "schema",
+    "shards",
+    "stage",
+    "tables",
+    "task",
+)
 ENGINES = ("pyarrow", "numpy", "numba")
 # Options that say where something lies on this machine. What lies there counts through `Stage.key` and a source's units.
 PLACES = ("paths", "urls")  # of sources

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from stackbuild.counts import Ledger
 from stackbuild.errors import InputError
 from stackbuild.graph import INGEST, OCCURRENCES, is_transition, judges_rows
 from stackbuild.plan import Build
-from stackbuild.shards import Ledger
 
 
 def check_ledger(build: Build) -> list[tuple[str, Ledger]]:

@@ -15,9 +15,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from stackbuild import registry, schema
+from stackbuild.counts import Ledger
 from stackbuild.errors import InputError
 from stackbuild.graph import (
     CONTENTS,
@@ -32,25 +34,25 @@ from stackbuild.graph import (
     nodes_of,
 )
 from stackbuild.identity import engine_identity, module_digest, stage_identity, without_places
-from stackbuild.rows import Rows, Tagged
+from stackbuild.parts import PART_BYTES, Part, cut
+from stackbuild.rows import Rows, Tagged, lengths_of
 from stackbuild.shards import (
-    Ledger,
     Output,
     ShardManifest,
     canonical_json,
     digest,
     find_manifest,
-    load_manifest,
-    manifest_path,
     write_atomically,
 )
 from stackbuild.sources.unit import Limits, Unit
 from stackbuild.stage import PhaseOutputs
+from stackbuild.stage_manifest import load_stage_manifest, save_stage_manifest
 
 PLAN_VERSION = 1
 # As a phase may name them in what it reads.
 ALL_DECISIONS, ALL_PRIVATE_DECISIONS, ORIGINS = "*.decisions", "*.private_decisions", "ingest.origins"
 FILES_TABLE = "files"  # of the stage that turns occurrences into files
+OCCURRENCE_BYTES = 512  # of memory, about, with what stages add
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,10 @@ class Plan:
     @property
     def seed(self) -> int:
         return int(self.recipe["seed"])
+
+    @property
+    def part_bytes(self) -> int:
+        return int(self.recipe.get("part_bytes", PART_BYTES))
 
     @cached_property
     def digest(self) -> str:
@@ -164,15 +170,39 @@ class Build:
     def contents(self, partition: int) -> list[Output]:
         return self.shards(CONTENTS.name)[partition].table("contents")
 
-    def rows(self, node: Node, partition: int, judged: Sequence[tuple[Node, ShardManifest]] | None = None) -> Rows:
-        """The rows that a stage sees; `judged` may give tag shards that no stage manifest lists yet."""
+    def rows(
+        self,
+        node: Node,
+        partition: int,
+        judged: Sequence[tuple[Node, ShardManifest]] | None = None,
+        part: Part | None = None,
+    ) -> Rows:
+        """The rows that a stage sees, or a part of them; `judged` may give tag shards that no stage manifest lists yet, and
+        with a part it gives what was written for that part alone."""
         known = {other.number: shard for other, shard in judged or ()}
         tagged = []
         for other in self.before(node):
-            shard = known.get(other.number) or self.shards(other.slug)[partition]
-            tagged.append(Tagged(other.stage, shard.table("tags")[0]))
+            if (shard := known.get(other.number)) is not None:
+                tagged.append(Tagged(other.stage, shard.table("tags"), part.start if part else 0))
+            else:
+                tagged.append(Tagged(other.stage, self.shards(other.slug)[partition].table("tags")))
         base, base_schema = self.base(node.space, partition)
-        return Rows(self.out, base, base_schema, self.contents(partition) if node.space == "file" else [], tagged)
+        contents = self.contents(partition) if node.space == "file" else []
+        return Rows(self.out, base, base_schema, contents, tagged, part)
+
+    def parts(self, node: Node, partition: int) -> list[Part]:
+        """How the rows of a partition that a stage sees are cut. Files weigh as much as their bytes; of an occurrence nobody
+        reads the bytes, it weighs `OCCURRENCE_BYTES`."""
+        base, _ = self.base(node.space, partition)
+        if node.space == "occurrence":
+            weights = np.full(sum(output.rows for output in base), OCCURRENCE_BYTES, np.int64)
+        else:
+            weights = lengths_of(self.out, base)
+        return cut(weights, self.plan.part_bytes)
+
+    def contents_parts(self, partition: int) -> list[Part]:
+        """How a partition of contents is cut."""
+        return cut(lengths_of(self.out, self.contents(partition)), self.plan.part_bytes)
 
     # ---- tables of phases
 
@@ -260,10 +290,13 @@ class Build:
             body["rows"] = self._rows_identity(node, rank, [], phase.columns)
         elif phase.tasks == "contents":
             body["contents"] = [o.identity() for o in self.contents(rank)]
+        if phase.parts:
+            body["part_bytes"] = plan.part_bytes
         return digest(body)
 
     def rows_key(self, node: Node, partition: int, judged: Sequence[tuple[Node, ShardManifest]]) -> str:
-        """The key of a row stage's shard, given the shards of the stages that share its job and come before it."""
+        """The key of a row stage's shard, given the shards of the stages that share its job and come before it; given what
+        these wrote for one part, what `part_key` makes the key of that part of."""
         needs = [*node.stage.needs(), *(["text"] if node.stage.rewrites_text else [])]
         reads = {
             name: [o.identity() for o in files]
@@ -275,6 +308,7 @@ class Build:
                 "rank": partition,
                 "partitions": self.plan.partitions,
                 "seed": self.plan.seed,
+                "part_bytes": self.plan.part_bytes,
                 "rows": self._rows_identity(node, partition, judged, needs),
                 "reads": reads,
             }
@@ -291,7 +325,7 @@ class Build:
             "base": [o.identity() for o in rows.base],
             "contents": [o.identity() for o in rows.contents] if "content" in columns or "text" in columns else None,
             "rewriters": [[self._stage_identity(other), self.plan.seed] for other in rewriters],
-            "tags": [tag.output.identity() for tag in rows.tagged],
+            "tags": [[o.identity() for o in tag.outputs] for tag in rows.tagged],
         }
 
     def bucket_outputs(self, table: str, bucket: int) -> list[Output]:
@@ -346,34 +380,3 @@ class Build:
 def _reading_options(options: dict[str, Any]) -> dict[str, Any]:
     """A source's options without what only says where to look."""
     return {k: v for k, v in without_places(options).items() if k not in ("list", "packages", "versions")}
-
-
-def save_stage_manifest(out: Path, job: str, plan: str, shards: Sequence[ShardManifest]) -> None:
-    """List exactly the shard manifests that make a job of a plan complete."""
-    listed = [{"rank": s.rank, "key": s.key, "attempt": s.attempt} for s in shards]
-    body: dict[str, Any] = {"job": job, "plan": plan, "shards": listed}
-    body["digest"] = digest(body)
-    path = out / "stages" / job / "manifest.json"
-    data = canonical_json(body)
-    if not path.exists() or path.read_bytes() != data:
-        write_atomically(path, data)
-
-
-def load_stage_manifest(out: Path, job: str, plan: str) -> list[ShardManifest]:
-    """The shard manifests of a complete job of a plan; InputError if it is not complete."""
-    path = out / "stages" / job / "manifest.json"
-    if not path.exists():
-        raise InputError(f"{path} is not there: {job} is not complete; run the same build again.")
-    try:
-        body = json.loads(path.read_bytes())
-        stated, listed, of = body.pop("digest"), body["shards"], body["plan"]
-        if digest(body) != stated:
-            raise ValueError(f"it does not hash to the digest that it states, {stated}")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is not a whole stage manifest ({error}); remove it and build again.") from error
-    if of != plan:
-        raise InputError(
-            f"{path} is of the plan {of[:12]}, not of {plan[:12]}, which is this folder's last: that build did not get as "
-            f"far as {job}; run it again."
-        )
-    return [load_manifest(manifest_path(out, job, entry["rank"], entry["key"])) for entry in listed]

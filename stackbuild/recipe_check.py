@@ -19,8 +19,9 @@ from typing import Any, Protocol, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import to_jsonable_python
 
-from stackbuild.cluster import RayOptions, SlurmOptions
+from stackbuild.cluster import RayOptions, Size, SlurmOptions
 from stackbuild.errors import RecipeError
+from stackbuild.parts import PART_BYTES
 from stackbuild.recipe_merge import Layer, all_leaves, is_set, joined, over
 from stackbuild.shards import canonical_json
 from stackbuild.sources.credentials import without_credentials
@@ -69,6 +70,9 @@ class Envelope(BaseModel):
     outputs: list[str] = Field(default=list(OUTPUTS), description=f"what to make: {', '.join(OUTPUTS)}")
     partitions: int = Field(
         16, ge=1, le=65_536, description="a power of two; a partition's text should stay below some 256 MB"
+    )
+    part_bytes: Size = Field(
+        PART_BYTES, ge=1_024, description='of a task that are committed at a time, in bytes or as "128MiB"'
     )
     source: list[dict[str, Any]] = Field(min_length=1, description="where files come from")
     limits: LimitOptions = Field(default_factory=LimitOptions, description="caps on what strangers send")

@@ -3,7 +3,8 @@
 A partition's base table is written once (occurrences, or one row per content). Each stage adds a tag file with one row for
 each row of the base, in the same order, null where the row had left before, and a column `keep`. So a column is found by
 slicing, never by a join; the bytes are met by walking two tables that are both sorted by content_id; and `text` is made
-from the bytes by the stages that rewrite it, in their order.
+from the bytes by the stages that rewrite it, in their order. A large partition is written and read part by part (`parts.py`);
+its tag files lie one behind the other.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ import pyarrow.compute as pc
 
 from stackbuild.errors import RecipeError
 from stackbuild.hashing import id_bytes
-from stackbuild.shards import Output, read_batches, read_table
+from stackbuild.parts import Part
+from stackbuild.shards import Output, open_parquet, read_batches, read_row_group
 from stackbuild.stage import Stage, with_columns
+from stackbuild.tables import conform
 
 KEEP = "keep"
 SIZE = "size_after"  # bytes of the text after a stage that rewrites it
@@ -30,10 +33,12 @@ SLICE_ROWS = 65_536
 
 @dataclass(frozen=True)
 class Tagged:
-    """A stage that has judged these rows, and its tag file for this partition."""
+    """A stage that has judged these rows, and its tag files for this partition, in order; `first`: the row of the base that
+    they begin with."""
 
     stage: Stage  # type: ignore[type-arg]
-    output: Output
+    outputs: Sequence[Output]
+    first: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,12 +62,28 @@ class Rows:
     """One partition of occurrences or files, as the stages in `tagged` have left it.
 
     `base`: the partition's base table. `schema`: its schema. `contents`: the contents partition of the same range of ids.
+    `part`: only these rows of it are read.
     """
 
     def __init__(
-        self, out: Path, base: Sequence[Output], schema: pa.Schema, contents: Sequence[Output], tagged: Sequence[Tagged]
+        self,
+        out: Path,
+        base: Sequence[Output],
+        schema: pa.Schema,
+        contents: Sequence[Output],
+        tagged: Sequence[Tagged],
+        part: Part | None = None,
     ):
         self.out, self.base, self.schema, self.contents, self.tagged = out, base, schema, contents, tagged
+        self.start, self.stop = (part.start, part.stop) if part else (0, sum(output.rows for output in base))
+
+    def before(self) -> int:
+        """How many rows before these are still in."""
+        keep = np.ones(self.start, bool)
+        for tag in self.tagged:
+            tags = read_rows(self.out, tag.outputs, tag_schema(tag.stage), [KEEP], 0, self.start)
+            keep &= np.asarray(pc.fill_null(tags[KEEP], False))
+        return int(keep.sum())
 
     def available(self) -> list[str]:
         """Names of the columns that `slices` can give."""
@@ -75,7 +96,7 @@ class Rows:
         ]
 
     def slices(self, columns: Sequence[str]) -> Iterator[Slice]:
-        """Yield the partition in order; slices in which no row is left are yielded too, with empty batches."""
+        """Yield the rows in order, numbered as in the base; slices in which none is left are yielded too, with empty batches."""
         wanted = list(dict.fromkeys(columns))
         rewriters = [tag for tag in self.tagged if tag.stage.rewrites_text] if "text" in wanted else []
         needed = dict.fromkeys([*wanted, "length", *(c for tag in rewriters for c in tag.stage.needs()),
@@ -97,7 +118,7 @@ class Rows:
                 batch = with_columns(batch, {"text": tag.stage.text(batch)})
             # Without the base's not-null marks: a stage need not know which column has one.
             plain = pa.RecordBatch.from_arrays([batch.column(name) for name in wanted], names=wanted)
-            yield Slice(start, stop, rows, plain, sizes[start:stop][rows])
+            yield Slice(self.start + start, self.start + stop, rows, plain, sizes[start:stop][rows])
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """The rows still in, as batches."""
@@ -106,7 +127,7 @@ class Rows:
                 yield piece.batch
 
     def _metadata(self, columns: list[str]) -> tuple[pa.Table, npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
-        """The named columns of base and tags for all rows, who is still in, and the size of each file so far."""
+        """The named columns of base and tags, who is still in, and the size of each file so far."""
         source: dict[str, Tagged | None] = dict.fromkeys(self.schema.names)
         for tag in self.tagged:
             source.update({field.name: tag for field in tag.stage.adds})
@@ -114,14 +135,16 @@ class Rows:
             raise RecipeError(
                 f"No stage before this one gives the column {missing[0]!r}; there are {', '.join(self.available())}."
             )
-        table = read_table(self.out, self.base, self.schema, [name for name in columns if source[name] is None])
+        names = [name for name in columns if source[name] is None]
+        table = read_rows(self.out, self.base, self.schema, names, self.start, self.stop)
         keep = np.ones(table.num_rows, bool)
         sizes = np.asarray(table["length"]).astype(np.int64)
         for tag in self.tagged:
             schema = tag_schema(tag.stage)
             names = [name for name in columns if source[name] is tag]
             extra = [SIZE] if tag.stage.rewrites_text else []
-            tags = read_table(self.out, [tag.output], schema, [KEEP, *names, *extra])
+            start, stop = self.start - tag.first, self.stop - tag.first
+            tags = read_rows(self.out, tag.outputs, schema, [KEEP, *names, *extra], start, stop)
             keep &= np.asarray(pc.fill_null(tags[KEEP], False))
             if extra:
                 after = np.asarray(pc.fill_null(tags[SIZE], -1))
@@ -134,7 +157,10 @@ class Rows:
         """Cut the rows along the contents' row groups: both are sorted by content_id."""
         ids = id_array(table["content_id"])
         position = 0
-        for batch in read_batches(self.out, self.contents, ["content_id", "content"]):
+        if not len(ids):
+            return
+        between = ("content_id", table["content_id"][0].as_py(), table["content_id"][-1].as_py())
+        for batch in read_batches(self.out, self.contents, ["content_id", "content"], between=between):
             if position >= len(ids):
                 break
             have = id_array(batch.column(0))
@@ -148,6 +174,33 @@ class Rows:
             position = stop
         if position < len(ids):
             raise RecipeError(f"{len(ids) - position} files have no bytes among the contents of their partition.")
+
+
+def read_rows(
+    out: Path, outputs: Sequence[Output], schema: pa.Schema, columns: Sequence[str], start: int, stop: int
+) -> pa.Table:
+    """Rows `start` to `stop` of a table, in memory; row groups without any of them are not read."""
+    schema = pa.schema([schema.field(name) for name in columns])
+    batches, first = [], 0
+    for output in outputs:
+        if first < stop and first + output.rows > start:
+            with open_parquet(out, output) as file:
+                at = first
+                for group in range(file.num_row_groups):
+                    rows = file.metadata.row_group(group).num_rows
+                    if at < stop and at + rows > start:
+                        table = read_row_group(out, output, file, group, columns)
+                        here = table.slice(max(start - at, 0), min(stop, at + rows) - max(start, at))
+                        batches += [conform(batch, schema) for batch in here.to_batches()]
+                    at += rows
+        first += output.rows
+    return pa.Table.from_batches(batches, schema)
+
+
+def lengths_of(out: Path, outputs: Sequence[Output]) -> npt.NDArray[np.int64]:
+    """The column `length` of a table, int64 (rows,)."""
+    lengths = [np.asarray(batch.column(0)).astype(np.int64) for batch in read_batches(out, outputs, ["length"])]
+    return np.concatenate([np.zeros(0, np.int64), *lengths])
 
 
 def id_array(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bytes_]:

@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stackbuild.counts import Ledger
 from stackbuild.errors import InputError
 from stackbuild.tables import TableWriter, conform
 
@@ -68,63 +69,6 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     fsync_directory(path.parent)
-
-
-# ---------------------------------------------------------------- the ledger of a shard
-
-
-@dataclass
-class Ledger:
-    """Counts that must add up: rows_in + expanded = rows_out + merged + dropped + quarantined, and so the bytes."""
-
-    rows_in: int = 0
-    expanded: int = 0
-    rows_out: int = 0
-    merged: int = 0
-    dropped: int = 0
-    quarantined: int = 0
-    bytes_in: int = 0
-    bytes_delta: int = 0  # by transforms, and by expansion
-    bytes_out: int = 0
-    bytes_merged: int = 0
-    bytes_dropped: int = 0
-    bytes_quarantined: int = 0
-    rules: dict[str, dict[str, int]] = field(default_factory=dict)  # rule -> {rows, bytes}
-
-    def leave(self, outcome: str, rule: str, rows: int, bytes_: int) -> None:
-        """Count files that left by a rule; outcome is dropped, merged or quarantined."""
-        setattr(self, outcome, getattr(self, outcome) + rows)
-        setattr(self, f"bytes_{outcome}", getattr(self, f"bytes_{outcome}") + bytes_)
-        entry = self.rules.setdefault(rule, {"rows": 0, "bytes": 0})
-        entry["rows"] += rows
-        entry["bytes"] += bytes_
-
-    def check(self, where: str) -> None:
-        """Raise InputError if the sums do not add up."""
-        rows = self.rows_in + self.expanded - self.rows_out - self.merged - self.dropped - self.quarantined
-        size = (
-            self.bytes_in
-            + self.bytes_delta
-            - self.bytes_out
-            - self.bytes_merged
-            - self.bytes_dropped
-            - self.bytes_quarantined
-        )
-        if rows or size:
-            raise InputError(
-                f"The ledger of {where} does not add up: {rows} rows and {size} bytes are unaccounted for."
-            )
-
-    def add(self, other: Ledger) -> None:
-        """Add another shard's counts."""
-        for name, value in vars(other).items():
-            if name == "rules":
-                for rule, counts in value.items():
-                    entry = self.rules.setdefault(rule, {"rows": 0, "bytes": 0})
-                    entry["rows"] += counts["rows"]
-                    entry["bytes"] += counts["bytes"]
-            else:
-                setattr(self, name, getattr(self, name) + value)
 
 
 # ---------------------------------------------------------------- attempts and manifests
@@ -190,33 +134,30 @@ class Attempt:
         """Take a file that something else wrote into the attempt's folder."""
         self._files.append((table, path))
 
-    def commit(self, key: str, ledger: Ledger, stats: dict[str, Any]) -> ShardManifest:
+    def commit(self, key: str, ledger: Ledger, stats: dict[str, Any], path: Path | None = None) -> ShardManifest:
         """Seal the files and publish the manifest; if another attempt was first, withdraw and return that one's.
 
-        A manifest one of whose files is gone, or that is provisional, is replaced.
+        A manifest one of whose files is gone, or that is provisional, is replaced. `path`: of the manifest, if it is not
+        the shard's (`parts.py`).
         """
         ledger.check(f"{self.job}, shard {self.rank}")
         outputs = []
-        for table, path, writer in self._writers:
+        for table, written, writer in self._writers:
             writer.close()
             groups = {str(k): v for k, v in writer.groups.items()}
-            outputs.append(Output(table, self._relative(path), writer.rows, writer.bytes, writer.sha256, groups))
-        for table, path in self._files:
-            with open(path, "rb") as file:
+            outputs.append(Output(table, self._relative(written), writer.rows, writer.bytes, writer.sha256, groups))
+        for table, written in self._files:
+            with open(written, "rb") as file:
                 os.fsync(file.fileno())
-            outputs.append(Output(table, self._relative(path), -1, path.stat().st_size, file_sha256(path)))
+            outputs.append(Output(table, self._relative(written), -1, written.stat().st_size, file_sha256(written)))
         shutil.rmtree(self.folder / "scratch", ignore_errors=True)
         fsync_directory(self.folder)
         fsync_directory(self.folder.parent)
         manifest = ShardManifest(self.job, self.rank, key, self.name, tuple(outputs), ledger, stats)
-        if publish_manifest(self.out, manifest):
-            return manifest
-        winner = find_manifest(self.out, self.job, self.rank, key)
-        if winner is not None and not winner.stats.get("provisional"):
+        first = committed(self.out, manifest, path)
+        if first is not manifest:
             self.discard()
-            return winner
-        publish_manifest(self.out, manifest, replace=True)  # the other lacks a file, or what it could not read
-        return manifest
+        return first
 
     def _relative(self, path: Path) -> str:
         return str(path.relative_to(self.out))
@@ -232,7 +173,18 @@ def manifest_path(out: Path, job: str, rank: int, key: str) -> Path:
     return out / "stages" / job / "manifests" / f"{rank:05d}-{key[:24]}.json"
 
 
-def publish_manifest(out: Path, manifest: ShardManifest, replace: bool = False) -> bool:
+def committed(out: Path, manifest: ShardManifest, path: Path | None = None) -> ShardManifest:
+    """Publish a manifest; the one that holds from now on, which is another attempt's if that was first."""
+    if publish_manifest(out, manifest, path=path):
+        return manifest
+    winner = find_manifest(out, manifest.job, manifest.rank, manifest.key, path)
+    if winner is not None and not winner.stats.get("provisional"):
+        return winner
+    publish_manifest(out, manifest, replace=True, path=path)  # the other lacks a file, or what it could not read
+    return manifest
+
+
+def publish_manifest(out: Path, manifest: ShardManifest, replace: bool = False, path: Path | None = None) -> bool:
     """Link the manifest under its shard and key; False if another attempt was first, unless that is to be replaced."""
     body = {
         "version": MANIFEST_VERSION,
@@ -245,7 +197,7 @@ def publish_manifest(out: Path, manifest: ShardManifest, replace: bool = False) 
         "stats": manifest.stats,
     }
     body["digest"] = digest(body)
-    target = manifest_path(out, manifest.job, manifest.rank, manifest.key)
+    target = path or manifest_path(out, manifest.job, manifest.rank, manifest.key)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{manifest.attempt}")
     with open(temporary, "wb") as file:
@@ -294,12 +246,12 @@ def load_manifest(path: Path) -> ShardManifest:
         raise InputError(f"{path} is not a whole shard manifest ({error}); remove it and build again.") from error
 
 
-def find_manifest(out: Path, job: str, rank: int, key: str) -> ShardManifest | None:
+def find_manifest(out: Path, job: str, rank: int, key: str, path: Path | None = None) -> ShardManifest | None:
     """The committed manifest of a shard for exactly this key; None if there is none, or one of its files was removed.
 
     InputError if a file is there and not as long as it should be: that is damage, which nobody should build on.
     """
-    path = manifest_path(out, job, rank, key)
+    path = path or manifest_path(out, job, rank, key)
     if not path.exists():
         return None
     manifest = load_manifest(path)
@@ -342,7 +294,7 @@ def read_batches(
     columns: Sequence[str] | None = None,
     group: int | None = None,
     group_by: str = "",
-    between: tuple[str, str, str] | None = None,
+    between: tuple[str, Any, Any] | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Yield the batches of tables, a row group each; with `group`, only the row groups of that value of `group_by`; with
     `between` = (column, first, last), only those that may hold a value in this range."""
@@ -381,7 +333,7 @@ def row_groups_of(file: pq.ParquetFile, column: str, value: int) -> list[int]:
     return found
 
 
-def may_hold(file: pq.ParquetFile, group: int, index: int, first: str, last: str) -> bool:
+def may_hold(file: pq.ParquetFile, group: int, index: int, first: Any, last: Any) -> bool:
     """Whether a row group's statistics of a leaf column leave room for a value from first to last."""
     ends = ends_of(file, group, index)
     return ends is None or not (ends[1] < first or ends[0] > last)

@@ -65,6 +65,8 @@ class Phase:
     `stage.table`. `columns` are the columns of the stage's rows that it wants (only for tasks = "partition").
     `removes`: the phase removes rows itself and keeps the ledger of its stage. `preload`: "module:function" to be called once
     in the task server before its tasks are forked (a large index that the children share; never enry, which cannot fork).
+    `parts`: its output over a partition of rows or contents is what its outputs over runs of that partition are one behind the
+    other, so that it is run for each planned part by itself (`parts.py`); `task.first` says where a part begins.
     `key`: gives what else than the stage's own options and data its output depends on, asked when a task's key is told.
     """
 
@@ -77,6 +79,7 @@ class Phase:
     columns: tuple[str, ...] = ()
     removes: bool = False
     preload: tuple[str, ...] = ()
+    parts: bool = False
     key: Callable[[], Mapping[str, Any]] = dict
 
 

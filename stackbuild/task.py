@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ class Task:
         decisions: Decisions | None = None,
         rows: OpenRows | None = None,
         contents: OpenContents | None = None,
+        before: Callable[[], int] = lambda: 0,
         available: Sequence[str] = (),
         declared: Sequence[str] | None = None,
     ):
@@ -44,11 +46,13 @@ class Task:
         self.stats: dict[str, Any] = {}
         self._decisions = decisions
         self._tables, self._attempt, self._rows, self._contents = tables, attempt, rows, contents
+        self._before = before
 
     # ---- reading
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """The rows still in of partition `rank`, with these columns (`text` and `content` among them, if asked for)."""
+        """The rows still in of partition `rank`, with these columns (`text` and `content` among them, if asked for); of a
+        phase with `parts`, those of the part at hand."""
         if self._rows is None:
             raise TypeError(f"{self.job} is not a task over a partition of rows")
         for name in ("text", "content"):
@@ -56,8 +60,14 @@ class Task:
                 raise TypeError(f"{self.job} reads {name} and does not name it among its columns")
         return self._rows(columns)
 
+    @cached_property
+    def first(self) -> int:
+        """The place of the first row of `batches` among all rows of the partition that are still in."""
+        return self._before()
+
     def contents(self, ids: pa.Array | None) -> Iterator[pa.RecordBatch]:
-        """Batches of (content_id, blob_id, length, content) of contents partition `rank`, in id order; `ids`: only these."""
+        """Batches of (content_id, blob_id, length, content) of contents partition `rank`, or of the part at hand, in id order;
+        `ids`: only these."""
         if self._contents is None:
             raise TypeError(f"{self.job} is not a task over a partition of contents")
         return self._contents(ids)

@@ -52,7 +52,8 @@ def in_process(body: dict[str, Any], out: Path) -> Build:
     for job in build.jobs:
         found = {}
         for rank, params in enumerate(build.task_params(job)):
-            found[rank] = build.found(job, rank, params) or run_task(build, job, rank, params)
+            assert build.found(job, rank, params) or run_task(build, job, rank, params)
+            found[rank] = build.found(job, rank, params)
         build.complete(job, {name: [found[r][i] for r in found] for i, name in enumerate(job.shard_jobs)})
     return build
 

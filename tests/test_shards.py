@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stackbuild.counts import Ledger
 from stackbuild.errors import InputError
-from stackbuild.shards import Attempt, Ledger, file_sha256, find_manifest, load_manifest, manifest_path, read_batches
+from stackbuild.shards import Attempt, file_sha256, find_manifest, load_manifest, manifest_path, read_batches
 from stackbuild.tables import TableWriter, group_ends
 
 TEXT = pa.schema([pa.field("bucket", pa.uint16()), pa.field("content", pa.large_binary())])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stackbuild.shards import Ledger
+from stackbuild.counts import Ledger
 
 if TYPE_CHECKING:
     from rich.table import Table

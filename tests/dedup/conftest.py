@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from stackbuild.counts import Ledger
 from stackbuild.dedup.options import NearDedupOptions
 from stackbuild.dedup.stage import NearDedup
 from stackbuild.hashing import content_buckets
-from stackbuild.shards import Attempt, Ledger, Output
+from stackbuild.shards import Attempt, Output
 from stackbuild.stage import PhaseOutputs, judge
 from stackbuild.task import Task
 
