@@ -11,8 +11,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -160,15 +160,12 @@ class Scenario:
 
     def submitted(self, kind: str, number: int, wave: int = 1) -> list[dict[str, Any]]:
         """What the launch wrote down of its arrays or gates."""
-        lines = [line for path in self.launch.glob("jobs*.jsonl") for line in path.read_text().splitlines()]
-        found = [event["submitted"] for event in map(json.loads, lines) if event["event"] == "submitted"]
+        found = [event["submitted"] for event in told(self.launch.glob("jobs*.jsonl"), "submitted")]
         return [one for one in found if (one["kind"], one["number"], one["wave"]) == (kind, number, wave)]
 
     def events(self, kind: str) -> list[dict[str, Any]]:
         """What elements and gates of the last launch told, oldest first."""
-        lines = [line for path in self.launch.glob("events/*.jsonl") for line in path.read_text().splitlines()]
-        found = [event for event in map(json.loads, lines) if event["event"] == kind]
-        return sorted(found, key=lambda event: event["time"])
+        return sorted(told(self.launch.glob("events/*.jsonl"), kind), key=lambda event: event["time"])
 
     def wait_began(self, rank: int, number: int = 1, seconds: float = 60) -> dict[str, Any]:
         """Wait until so many processes have begun to work on a partition; returns the last."""
@@ -213,6 +210,15 @@ class Scenario:
         """The release has the same bytes as another, and everything in it is whole and adds up."""
         assert release(self.out) == release(reference)
         self.stackbuild("verify", self.out)
+
+
+def told(paths: Iterable[Path], kind: str) -> list[dict[str, Any]]:
+    """The events of a kind in these files, without lines that are not whole, or not yet."""
+    found = []
+    for line in (line for path in paths for line in path.read_text().splitlines()):
+        with suppress(ValueError):
+            found.append(json.loads(line))
+    return [event for event in found if event["event"] == kind]
 
 
 def release(out: Path) -> dict[str, str]:

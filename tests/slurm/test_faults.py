@@ -68,7 +68,9 @@ def test_a_lost_nodes_tasks_run_again(begun: Begun, prepared: Prepared, how: str
     node.down()
     second = build.wait_began(3, 2)
     assert second["SLURM_RESTART_COUNT"] == "1"
-    assert how == "down" or second["SLURMD_NODENAME"] != node.name  # the daemon of a node that is only down reports again
+    assert (
+        how == "down" or second["SLURMD_NODENAME"] != node.name
+    )  # the daemon of a node that is only down reports again
     build.finish()
     assert len(build.began(3)) == 2
     build.same_as(prepared.reference)
@@ -98,15 +100,19 @@ def test_a_node_that_is_cut_off_works_on_and_the_first_to_commit_wins(begun: Beg
     build.same_as(prepared.reference)
 
 
-def test_an_element_that_is_warned_of_its_limit_stops_cleanly_and_goes_on(begun: Begun, prepared: Prepared) -> None:
+def test_an_element_that_reaches_its_time_limit_goes_on_in_a_second_wave(begun: Begun, prepared: Prepared) -> None:
     build = begun()
     build.order(6, "wait")
     build.build()
     element = build.wait_began(6)["SLURM_ARRAY_TASK_ID"]
     [array] = build.submitted("array", MOODY)
     build.cluster.run("scontrol", "update", f"JobId={array['slurm']}_{element}", "EndTime=now+3")
-    build.wait_began(6, 2)
+    build.wait_began(6, 2, 90)  # Slurm looks at the limits every half minute
     build.finish()
+    first = next(event for event in build.events("gate") if event["number"] == MOODY)
+    assert {f["cause"] for f in first["failures"]} == {"time_limit"} and first["again"] == 2
+    [end] = [event for event in build.events("element-end") if event["wave"] == 1]
+    assert end["status"] in (85, 86)  # stopped, and not broken
     build.same_as(prepared.reference)
 
 
@@ -126,10 +132,12 @@ def test_the_last_elements_requeue_leaves_the_others_alone(begun: Begun, prepare
     build.cluster.run("scancel", "--batch", "--signal=USR1", f"{array['slurm']}_2")
     assert build.wait_began(other, 2)["SLURM_RESTART_COUNT"] == "1"
     build.go()
-    build.finish()
+    build.cluster.wait_for(lambda: bool(build.events("gate")), 60, "all elements have ended")
     assert [len(build.began(rank)) for rank in (one, *elements["0"], *elements["1"])] == [1] * 5
     restarted = {event["element"] for event in build.events("element") if event["restart"] and event["number"] == MOODY}
     assert restarted == {2}
+    build.stackbuild("cancel", build.out)  # what is left goes into one element, so that the test is quick
+    build.build("--wait", "--set", "slurm.tasks_per_job=8")
     build.same_as(prepared.reference)
 
 

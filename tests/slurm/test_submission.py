@@ -1,0 +1,143 @@
+"""What a user does on a login node, and what happens to it there: submitting, killing what submits, submitting again, cancelling."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.cluster import Cluster
+from tests.slurm.conftest import Prepared
+from tests.slurm.scenario import Scenario
+
+GROUP = "slurm-2"
+MOODY = 5  # number of the job with the stage that misbehaves
+QUICKLY = ("--wait", "--set", "slurm.tasks_per_job=8")  # what is left in one element: the table changes no byte
+Begun = Callable[..., Scenario]
+
+
+def started(build: Scenario, *arguments: str) -> subprocess.Popen[str]:
+    """`stackbuild build`, running."""
+    command = build.command("build", build.recipe, "--output", build.out, "--executor", "slurm", *arguments)
+    return subprocess.Popen(
+        command, env=build.environment, cwd=build.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def test_killed_while_it_submits_nothing_runs_and_the_next_build_does_it_all(begun: Begun, prepared: Prepared) -> None:
+    build = begun(tasks_per_job=3)
+    with started(build) as driver:
+        build.cluster.wait_for(lambda: len(build.cluster.jobs("stackbuild-")) >= 4, 60, "some jobs are submitted")
+        os.kill(driver.pid, signal.SIGSTOP)  # it may not be quicker than the look at what it has done
+        ids = {job.array for job in build.cluster.jobs("stackbuild-") if not job.finished}
+        os.kill(driver.pid, signal.SIGKILL)
+    assert len(ids) < 13, "it was killed too late to prove anything"
+    time.sleep(3)
+    assert not any(build.began(rank) for rank in range(8))
+    assert {job.state for job in build.cluster.jobs("stackbuild-") if job.array in ids} == {"PENDING"}
+    build.build(*QUICKLY)
+    assert {job.state for job in build.cluster.jobs("stackbuild-") if job.array in ids} == {"CANCELLED"}
+    assert [len(build.began(rank)) for rank in range(8)] == [1] * 8
+    build.same_as(prepared.reference)
+
+
+def test_killed_after_it_submitted_the_build_goes_on(begun: Begun, prepared: Prepared) -> None:
+    build = begun()
+    build.order(0, "wait")
+    with started(build, "--wait") as driver:
+        build.wait_began(0)
+        os.kill(driver.pid, signal.SIGKILL)
+    build.go()
+    build.finish()
+    build.same_as(prepared.reference)
+
+
+def test_a_build_that_is_under_way_is_joined_and_another_one_refused(begun: Begun, prepared: Prepared) -> None:
+    build = begun()
+    build.order(0, "wait")
+    build.build()
+    build.wait_began(0)
+    before = build.jobs()
+    said = build.build().stderr
+    assert "nothing was submitted" in said and build.launch.name in said
+    refused = build.build("--set", "seed=8", expect=2)
+    assert build.launch.name in refused.stderr and "stackbuild cancel" in refused.stderr
+    locally = build.build(executor="local", expect=2)
+    assert build.launch.name in locally.stderr
+    assert {job.identity for job in build.jobs()} == {job.identity for job in before}
+    build.go()
+    build.build("--wait")
+    assert [len(build.began(rank)) for rank in range(8)] == [1] * 8
+    build.same_as(prepared.reference)
+
+
+def test_a_cancelled_build_is_resumed(begun: Begun, prepared: Prepared) -> None:
+    build = begun(tasks_per_job=3)
+    for rank in range(8):
+        build.order(rank, "wait")
+    build.build()
+    at_work = build.wait_at_work(6)
+    build.go(at_work[0])
+    stage = build.out / "stages" / "05-moody" / "manifests"
+    build.cluster.wait_for(lambda: any(stage.glob("*.json")), 30, "one task is complete")
+    build.stackbuild("cancel", build.out)
+    assert {job.state for job in build.end(30)} == {"CANCELLED"}
+    build.stackbuild("cancel", build.out, expect=2)
+    build.go()
+    build.build(*QUICKLY)
+    assert len(build.began(at_work[0])) == 1
+    build.same_as(prepared.reference)
+
+
+def test_no_array_is_left_unwaited_for_when_there_are_more_tasks_than_one_may_hold(
+    slurm: None, prepared: Prepared, tmp_path: Path
+) -> None:
+    with Cluster(nodes=2, max_array=3) as cluster:
+        build = prepared.scenario(cluster, tmp_path / "build", tasks_per_job=1, cpus=1)
+        for rank in range(3):  # all of the first array
+            build.order(rank, "raise", "raise", "raise")
+        failed = build.build("--wait", expect=5)
+        assert "3 of 8 tasks" in failed.stderr and "told to raise" in failed.stderr
+        assert [(one["first"], one["elements"]) for one in build.submitted("array", MOODY)] == [(0, 3), (3, 3), (6, 2)]
+        assert {event["number"] for event in build.events("element")} == {MOODY}
+        others = [job for job in build.end(20) if not job.name.endswith(("-05.1", "-05.1-gate"))]
+        assert {job.state for job in others} == {"CANCELLED"}
+        assert not build.events("failed")[1:]  # no gate behind it began, only to say that this one failed
+        build.build(*QUICKLY)
+        build.same_as(prepared.reference)
+
+
+@pytest.fixture
+def small_disk(slurm: None, tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    options = ["-t", "tmpfs", "-o", "size=64m", "tmpfs"]
+    if subprocess.run(["mount", *options, str(folder)], capture_output=True, check=False).returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_shared_folder_ends_the_build_by_name_and_it_is_resumed(
+    cluster: Cluster, prepared: Prepared, small_disk: Path, tmp_path: Path
+) -> None:
+    build = prepared.scenario(cluster, tmp_path / "build", out=small_disk / "out")
+    for rank in range(8):
+        build.order(rank, "wait")
+    build.build()
+    build.wait_at_work(2)
+    free = shutil.disk_usage(small_disk).free
+    (small_disk / "filler").write_bytes(b"\0" * (free - 8192))
+    build.go()
+    build.end()
+    assert not build.events("end")
+    (small_disk / "filler").unlink()
+    build.build("--wait")
+    build.same_as(prepared.reference)
