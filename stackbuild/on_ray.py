@@ -1,24 +1,20 @@
-"""A build on Ray: a cluster of its own on this machine, or one that is running.
+"""A build on Ray: on a cluster of its own on this machine, or on one that is running.
 
-Each slot is an actor that holds a task server (`server.py`) and runs one task at a time, a Ray task for a shard. So a child that
-is killed, grows or hangs is seen as it is locally, an index is loaded once for a slot, and what Ray itself ends (an actor, a
-node) comes back as an error of the one task that was there. Which tasks run again and how is the pool's to say: Ray retries
-nothing. datatrove's own loop ends well when a rank raised, and never when one was killed: its ranks run in a process pool
+Each slot (`slots.py`) runs one task at a time, so that a Ray task is a shard; tasks that fail are tried again by the pool that
+local runs have. datatrove's own loop ends well when a rank raised, and never when one was killed: its ranks run in a process pool
 inside an actor.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
-import re
 import shutil
 import signal
+import socket
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,281 +23,14 @@ from datatrove.io import get_datafolder
 
 from stackbuild.beats import Beat, Heart
 from stackbuild.cluster import RayOptions
-from stackbuild.errors import MissingDependency, PartialFailure, StackbuildError, UsageError
+from stackbuild.errors import MissingDependency, StackbuildError, UsageError
 from stackbuild.graph import Job
-from stackbuild.identity import engine_identity
 from stackbuild.launch import JobStep
-from stackbuild.pool import Ended, Pool, TaskServer, TaskSpec
-from stackbuild.retries import Cause, Failure, How
+from stackbuild.pool import Ended, Pool, TaskSpec
+from stackbuild.retries import Failure
+from stackbuild.slots import Slots
 
-LOOK_SECONDS = 5.0  # between two looks at the cluster's nodes
-IDLE_SECONDS = 30.0  # a slot that nobody wants for so long is given back
-PATIENCE_SECONDS = 120.0  # in which an autoscaler may bring the first node that is large enough
 OBJECT_STORE = 80 * 10**6  # bytes; shards are files, so next to nothing passes through it
-MORE_MEMORY = 4  # times what a task had, for one that ran out of it on a cluster that others use
-PASSED_ON = re.compile(r"STACKBUILD_\w+|PYTHONPATH")  # of the driver's environment
-
-
-class Slot:
-    """A place for one task at a time, as an actor: `memory` bytes for its task server and the task together."""
-
-    def __init__(self, out: str, plan: str, log: str, memory: int, environment: Mapping[str, str]):
-        os.environ.update(environment)
-        self.out, self.plan, self.log, self.memory = Path(out), Path(plan), Path(log), memory
-        self.server: TaskServer | None = None
-        self.job, self.heavy = "", False
-
-    def ready(self) -> dict[str, Any]:
-        """What has to be as it is where the driver runs."""
-        return {"node": os.uname().nodename, "plan": self.plan.exists(), "engine": engine_identity()}
-
-    def run(self, job: str, heavy: bool, spec: TaskSpec, how: How, log: str) -> Iterator[dict[str, Any]]:
-        """Run a task; yields what the task server says of it, last how it ended, or `{"lost": why}` if the server ended.
-
-        `heavy`: the job loads what no other needs, so the server is used for no other.
-        """
-        try:
-            if job != self.job and self.heavy:
-                self._close()
-            if self.server is None:
-                self.server, self.job = TaskServer(self.out, self.plan, self.log, self.memory), ""
-            if job != self.job:
-                self.server.job(job)
-                self.job, self.heavy = job, heavy
-            self.server.start(spec, how, Path(log))
-            while True:
-                for answer in self.server.wait():
-                    yield answer
-                    if "ended" in answer:
-                        return
-        except StackbuildError as error:
-            self._close()
-            yield {"lost": str(error)}
-
-    def _close(self) -> None:
-        if self.server:
-            self.server.close()
-        self.server, self.job, self.heavy = None, "", False
-
-
-@dataclass(eq=False)
-class Place:
-    """The driver's end of a slot: waited for until it is ready, then free or at a task."""
-
-    actor: Any
-    ready: Any  # a reference until it is, then None
-    alone: bool = False  # made for one task that wants all the memory there is
-    stream: Any = None  # of what the task at work yields
-    spec: TaskSpec | None = None
-    log: Path = Path()
-    since: float = field(default_factory=time.monotonic)  # when it was made, or its last task began or ended
-
-    @property
-    def free(self) -> bool:
-        return self.ready is None and self.spec is None
-
-
-class Slots:
-    """What a pool takes for its task server: slots on all nodes, as many as are wanted and there is room for.
-
-    `most`: slots at most; None: as the cluster's nodes can hold. `memory`: bytes that each slot asks for.
-    """
-
-    def __init__(self, ray: Any, out: Path, plan: Path, memory: int, most: int | None):
-        self.ray, self.out, self.plan, self.memory, self.most = ray, out, plan, memory, most
-        self.places: list[Place] = []
-        self.name, self.heavy = "", False
-        self.number = self.losses = 0
-        self._nodes: list[tuple[float, float]] = []  # CPUs and bytes of memory of each
-        self._looked, self._told = -LOOK_SECONDS, time.monotonic()
-
-    def job(self, name: str) -> None:
-        self.name, self._told = name, time.monotonic()
-
-    def start(self, spec: TaskSpec, how: How, log: Path) -> None:
-        """Start a task in a free slot; one that is to run alone in a slot with as much memory as a node can give."""
-        place = self._alone() if how.alone else next(place for place in self.places if place.free)
-        place.spec, place.log, place.since = spec, log, time.monotonic()
-        place.stream = place.actor.run.remote(self.name, self.heavy, spec, how, str(log))
-
-    def wait(self, seconds: float | None = None) -> list[dict[str, Any]]:
-        """What slots say next, as a task server would; nothing if they say nothing for so long."""
-        waiting = {p.ready if p.stream is None else p.stream: p for p in self.places if not p.free}
-        if not waiting:
-            time.sleep(min(seconds or LOOK_SECONDS, 0.1))
-            return []
-        first, _ = self.ray.wait(list(waiting), num_returns=1, timeout=seconds)
-        if not first:
-            return []
-        heard, _ = self.ray.wait(list(waiting), num_returns=len(waiting), timeout=0)
-        return [answer for reference in heard or first for answer in self._heard(waiting[reference])]
-
-    def _heard(self, place: Place) -> list[dict[str, Any]]:
-        if place.spec is None:
-            self._begun(place)
-            return []
-        try:
-            answer: dict[str, Any] = self.ray.get(next(place.stream))
-        except StopIteration:
-            return [self._lost(place, Cause.KILLED, "its slot ended without a word of it")]
-        except self.ray.exceptions.RayError as error:
-            self._drop(place)
-            return [self._lost(place, cause_of(error, self.ray.exceptions), words_of(error))]
-        if "lost" in answer:
-            return [self._lost(place, Cause.KILLED, answer["lost"])]
-        if "ended" in answer:
-            self.losses = 0
-            self._end(place)
-        return [answer]
-
-    def _begun(self, place: Place) -> None:
-        """A slot is ready, or could not be made."""
-        try:
-            facts = self.ray.get(place.ready)
-        except self.ray.exceptions.RayError as error:
-            self._drop(place)
-            if getattr(error, "actor_init_failed", False):
-                raise PartialFailure(f"Ray cannot start a slot: {words_of(error)}\n{SAME}") from error
-            self._count(words_of(error))
-            return
-        if not facts["plan"]:
-            raise PartialFailure(f"{facts['node']} does not see {self.plan}. {SAME}")
-        if facts["engine"] != engine_identity():
-            raise PartialFailure(f"{facts['node']} has another stackbuild, Python or library than this machine. {SAME}")
-        place.ready, place.since = None, time.monotonic()
-
-    def _lost(self, place: Place, cause: Cause, words: str) -> dict[str, Any]:
-        """The answer for a task whose slot or task server ended under it; why goes to LOG.error, as a child's own error does."""
-        assert place.spec is not None
-        self._count(words)
-        body = {"type": "Lost", "message": words, "exit_code": 5, "cause": cause}
-        error = Path(f"{place.log}.error")
-        if not error.exists():
-            error.write_text(json.dumps(body))
-        nothing = dict.fromkeys(("cpu", "memory", "private", "rows", "bytes"), 0)
-        wall = time.monotonic() - place.since
-        rank = place.spec.rank
-        self._end(place)
-        return {
-            "ended": rank,
-            "status": -signal.SIGKILL,
-            "more": False,
-            "wall": wall,
-            "out_of_memory": False,
-            **nothing,
-        }
-
-    def _end(self, place: Place) -> None:
-        place.spec, place.stream, place.since = None, None, time.monotonic()
-        if place.alone:
-            self._drop(place)
-
-    def _count(self, words: str) -> None:
-        """Give up when slots end one after the other and no task ever does."""
-        self.losses += 1
-        if self.losses > max(4, 3 * len(self.places)):
-            raise PartialFailure(
-                f"{self.losses} slots of Ray ended one after the other, and no task. The last: {words}"
-            )
-
-    # ------------------------------------------------------------ room
-
-    def room(self, tasks: int) -> int:
-        """How many tasks can be at work now; slots are made and given back so that it becomes as many as `tasks`."""
-        now = time.monotonic()
-        if any(place.alone for place in self.places):
-            return 1
-        self._look(now)
-        fit = sum(self._fit(cpus, memory) for cpus, memory in self._nodes)
-        wanted = min(tasks, max(fit, 1) if self.most is None else self.most)
-        for _ in range(wanted - len(self.places)):
-            self.places.append(self._make(self.memory))
-        for place in [p for p in self.places if p.spec is None and now - p.since > IDLE_SECONDS]:
-            if len(self.places) > wanted:
-                self._drop(place)
-        able = sum(place.ready is None for place in self.places)
-        if able:
-            self._told = now
-        elif now - self._told > PATIENCE_SECONDS:
-            self._wait_on(fit)
-            self._told = now
-        return able
-
-    def _look(self, now: float) -> None:
-        if now - self._looked < LOOK_SECONDS:
-            return
-        self._looked = now
-        nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
-        self._nodes = [(node.get("CPU", 0.0), node.get("memory", 0.0)) for node in nodes]
-
-    def _fit(self, cpus: float, memory: float) -> int:
-        return int(min(cpus, memory // self.memory))
-
-    def _wait_on(self, fit: int) -> None:
-        """There has been no slot for long."""
-        asked = f"1 CPU and {self.memory / 1e9:.1f} GB of memory"
-        if not fit:
-            raise UsageError(f"No node of the Ray cluster has {asked} for a task; see [ray] memory.")
-        print(f"waiting for {asked} on the Ray cluster, which others use", file=sys.stderr)
-
-    def _alone(self) -> Place:
-        """A slot with as much memory as a node can give; on a cluster that others use, no more than they may spare."""
-        for place in list(self.places):
-            self._drop(place)
-        largest = max((memory for cpus, memory in self._nodes if cpus >= 1), default=self.memory)
-        grant = int(largest if self.most is not None else min(largest, MORE_MEMORY * self.memory))
-        place = self._make(max(grant, self.memory))
-        place.alone = True
-        self.places.append(place)
-        return place
-
-    def _make(self, memory: int) -> Place:
-        self.number += 1
-        log = self.out / "launches" / "ray" / f"{self.number}.log"
-        environment = {name: value for name, value in os.environ.items() if PASSED_ON.fullmatch(name)}
-        actor = (
-            self.ray.remote(Slot)
-            .options(num_cpus=1, memory=memory, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD")
-            .remote(str(self.out), str(self.plan), str(log), memory, environment)
-        )
-        return Place(actor, actor.ready.remote())
-
-    def _drop(self, place: Place) -> None:
-        if place in self.places:
-            self.places.remove(place)
-            self.ray.kill(place.actor)
-
-    def close(self) -> None:
-        """End all slots, and with them their task servers and tasks."""
-        for place in list(self.places):
-            self._drop(place)
-
-
-SAME = (
-    "Every node of the cluster needs the same environment with the same stackbuild, and the output folder and the inputs at the "
-    "same paths (docs/ray.md)."
-)
-NODE = re.compile(
-    r"node (has|was) (died|dead|terminated|preempted|drained)|node.{0,40}(died|is dead|was marked dead)", re.I
-)
-MEMORY = re.compile(r"memory monitor|out of memory|low on memory|\bOOM\b")
-
-
-def cause_of(error: Exception, exceptions: Any) -> Cause:
-    """Why Ray says that a task's slot is gone. Of an actor it says most things in words only."""
-    told = str(error)
-    if isinstance(error, exceptions.OutOfMemoryError) or MEMORY.search(told):
-        return Cause.MEMORY
-    lost = (exceptions.NodeDiedError, exceptions.LocalRayletDiedError, exceptions.ActorUnavailableError)
-    if isinstance(error, lost) or getattr(error, "preempted", False) or NODE.search(told):
-        return Cause.NODE
-    return Cause.KILLED
-
-
-def words_of(error: Exception) -> str:
-    """Ray's message in one line, without the numbers that it gives its parts."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    return " ".join(line for line in lines if line and not re.match(r"(class_name|actor_id|namespace|name):", line))
 
 
 class RayExecutor(RayPipelineExecutor):  # type: ignore[misc]  # datatrove has no types
@@ -328,6 +57,7 @@ class Ray:
             raise MissingDependency("--executor ray needs Ray: pip install 'stackbuild[ray]'") from error
         self.ray: Any = ray
         self._slots: Slots | None = None
+        self._words = contextlib.ExitStack()
         self._own = False  # whether the connection is ours to end
         self._folder: str | None = None  # of the cluster on this machine
 
@@ -353,21 +83,23 @@ class Ray:
             heart.stop()
 
     def _open(self) -> Slots:
+        """Connect, and say how large a slot is."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns of a change to come
+        self._words.enter_context(contextlib.redirect_stdout(sys.stderr))  # where Ray says what it lost
         handler = signal.getsignal(signal.SIGTERM)  # Ray puts its own there
+        memory, most = self.options.memory, None
         try:
             if self.options.address:
                 self._join(self.options.address)
-            else:
+            elif not self.ray.is_initialized():
                 self._start()
+                most = self.workers
+                memory = min(memory, int(self.ray.cluster_resources().get("memory", memory)))  # one fits at least
         finally:
             if signal.getsignal(signal.SIGTERM) is not handler:
                 signal.signal(signal.SIGTERM, handler)
-        memory = self.options.memory
-        if not self.options.address:  # a small machine runs one task at least
-            memory = min(memory, int(self.ray.cluster_resources().get("memory", memory)))
-        return Slots(self.ray, self.out, self.plan, memory, None if self.options.address else self.workers)
+        return Slots(self.ray, self.out, self.plan, memory, most)
 
     def _join(self, address: str) -> None:
         if address.startswith("ray://"):
@@ -376,25 +108,31 @@ class Ray:
             )
         if self.ray.is_initialized():
             return
+        host, colon, port = address.rpartition(":")
         try:
+            if colon:  # Ray would ask for minutes and then end the process
+                socket.create_connection((host, int(port)), timeout=10).close()
+            self._own = True
             self.ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise UsageError(f"No Ray cluster at {address} that this machine is a node of: {error}") from error
-        self._own = True
 
     def _start(self) -> None:
         short = tempfile.gettempdir() if len(tempfile.gettempdir()) < 30 else "/tmp"  # paths of sockets have 107 bytes
         self._folder = tempfile.mkdtemp(prefix="ray-", dir=short)
         self._own = True
-        self.ray.init(
-            address="local",
-            num_cpus=self.workers,
-            object_store_memory=OBJECT_STORE,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-            _temp_dir=self._folder,
-        )
+        try:
+            self.ray.init(
+                address="local",
+                num_cpus=self.workers,
+                object_store_memory=OBJECT_STORE,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+                _temp_dir=self._folder,
+            )
+        except (OSError, RuntimeError, ValueError) as error:
+            raise StackbuildError(f"Ray did not start on this machine: {error}") from error
 
     def close(self) -> None:
         """End what was started; a cluster that was there stays."""
@@ -407,3 +145,4 @@ class Ray:
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+        self._words.close()
