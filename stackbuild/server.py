@@ -245,15 +245,11 @@ class Server:
 
 def run_child(build: Any, job: Any, message: dict[str, Any]) -> int:
     """Run the task; an error goes to the log whole and to LOG.error as one JSON object."""
-    from stackbuild import execute
+    from stackbuild.execute import run_task
+    from stackbuild.judging import Try
 
     try:
-        if hasattr(execute, "Try"):
-            complete = execute.run_task(build, job, message["run"], message["params"], execute.Try(**message["how"]))
-        else:
-            complete = bool(
-                execute.run_task(build, job, message["run"], message["params"], message["how"]["mode"] != "plain")
-            )
+        complete = run_task(build, job, message["run"], message["params"], Try(**message["how"]))
         return 0 if complete else MORE_PARTS
     except BaseException as error:
         traceback.print_exc()
