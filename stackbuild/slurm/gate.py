@@ -11,6 +11,7 @@ the launch: this job fails, and Slurm cancels what depends on it.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 import traceback
@@ -35,7 +36,7 @@ from stackbuild.shards import ShardManifest
 from stackbuild.slurm.balance import assign, costs_of
 from stackbuild.slurm.code import open_launched
 from stackbuild.slurm.executor import SlurmExecutor, gate_dependency
-from stackbuild.slurm.script import NO_PROGRESS, memory_of
+from stackbuild.slurm.script import NO_PROGRESS
 from stackbuild.slurm.submit import array_limit
 
 TAIL_BYTES = 16_384
@@ -156,11 +157,8 @@ class Gate:
         wanted = [specs[rank] for rank in self.wave.ranks or ()] if frozen else specs
         shares = assign(costs_of(build, job, wanted), self.wave.elements)
         element_of = {wanted[i].rank: element for element, share in enumerate(shares) for i in share}
-        events = [
-            e for e in self.folder.events() if (e.get("number"), e.get("wave")) == (self.wave.number, self.wave.wave)
-        ]
-        last = {e["rank"]: e for e in events if e["event"] == "task" and e["status"]}
-        ends = self.ends(events)
+        last = {e["rank"]: e for e in self._events(number) if e["event"] == "task" and e["status"]}
+        ends = self.ends()
         found = []
         for spec in pending:
             element = element_of.get(spec.rank, -1)
@@ -173,15 +171,12 @@ class Gate:
                 found.append(Failure(spec.rank, reason, 5, end.log, end.cause))
         return found
 
-    def ends(self, events: Sequence[Mapping[str, Any]]) -> dict[int, ElementEnd]:
+    def ends(self) -> dict[int, ElementEnd]:
         """How each element of this wave ended, from its last attempt."""
-        said: dict[int, Mapping[str, Any]] = {}
-        begun: dict[int, int] = {}
-        for event in events:
-            if event["event"] == "element":
-                begun[event["element"]] = max(begun.get(event["element"], 0), event["restart"])
-            elif event["event"] == "element-end":
-                said[event["element"]] = event
+        words: dict[int, dict[int, Mapping[str, Any]]] = {}  # by element and attempt: what it told last
+        for event in self.folder.events(f"{self.wave.name}-[0-9]*"):
+            if event["event"] in ("element", "element-end"):
+                words.setdefault(event["element"], {})[event["restart"]] = event
         arrays = [
             s
             for s in self.folder.submitted()
@@ -195,11 +190,16 @@ class Gate:
             for index in range(array.elements):
                 element = array.first + index
                 state = states.get((array.slurm, index)) or accounted.get(f"{array.slurm}_{index}", "")
-                own = said.get(element)
-                if own is not None and own["restart"] < begun.get(element, 0):
-                    own = None  # of an attempt before the last
-                found[element] = self._end(element, f"{array.slurm}_{index}", state, own)
+                attempts = words.get(element, {})
+                said = attempts[max(attempts)] if attempts else None
+                if said is not None and not self._is_last(said):
+                    said = None
+                found[element] = self._end(element, f"{array.slurm}_{index}", state, said)
         return found
+
+    def _is_last(self, event: Mapping[str, Any]) -> bool:
+        """Whether an element says nothing after this event. That of a chain goes on when a job of it has ended well."""
+        return bool(event["event"] == "element-end" and (event["status"] or event["number"] == self.wave.last))
 
     def _end(self, element: int, slurm: str, state: str, said: Mapping[str, Any] | None) -> ElementEnd:
         out = self.folder.logs / f"{slurm}.out"
@@ -222,32 +222,54 @@ class Gate:
     # ---- again
 
     def _earlier(self, number: int) -> Mapping[int, Counter[str]]:
-        """By task of a job: how often it has failed by each cause in earlier waves of this launch."""
+        """By task of a job: how often it has failed by each cause in earlier waves of this launch. A gate that was requeued
+        has told of its wave more than once."""
+        told = {
+            event["wave"]: event["failures"]
+            for event in self.folder.events("*-gate.*")
+            if event["event"] == "gate" and event["number"] == number and event["wave"] < self.wave.wave
+        }
         counts: dict[int, Counter[str]] = {}
-        for event in self.folder.events("*-gate.*"):
-            if event["event"] == "gate" and event["number"] == number and event["wave"] < self.wave.wave:
-                for failure in event["failures"]:
-                    counts.setdefault(failure["rank"], Counter())[failure["cause"]] += 1
+        for failures in told.values():
+            for failure in failures:
+                counts.setdefault(failure["rank"], Counter())[failure["cause"]] += 1
         return counts
 
     def submit(self, build: Build, again: Wave) -> None:
-        """Submit a further wave held, make what waits for this gate wait for that one's, and let it begin."""
-        folder, frozen = self.folder, self.folder.frozen()
-        before = [s for s in folder.submitted() if s.number == again.number and s.wave > self.wave.wave]
+        """Submit a further wave held, make what waits for this gate wait for that one's, and let it begin. If any of this
+        fails, none of the wave is left in the queue."""
+        folder = self.folder
+        before = self.further(again.number)
         folder.add_wave(again)
-        plan = folder.out / frozen.plan_path
-        executor = SlurmExecutor(folder, plan, again, self.options, array_limit(self.options), self.writer)
         try:
+            plan = folder.out / folder.frozen().plan_path
+            executor = SlurmExecutor(folder, plan, again, self.options, array_limit(self.options), self.writer)
             arrays, gate = executor.run(hold=True)
-        except StackbuildError as error:
+            for job, dependency in self.dependents(gate):
+                scheduler.depend(job, dependency)
+            scheduler.cancel(before)
+            if folder.marked("cancelled"):  # whoever did that asked what is live before this was
+                raise StackbuildError("the launch was cancelled.")
+            scheduler.release(arrays)
+        except (StackbuildError, OSError) as error:
+            with suppress(scheduler.SchedulerError):
+                scheduler.cancel(self.further(again.number))
             raise StackbuildError(
                 f"{len(again.ranks or [])} tasks of {again.job} could be tried again, but not be submitted from here: {error}\n"
                 "Run the same build again on a login node."
             ) from error
-        for job, dependency in self.dependents(gate):
-            scheduler.depend(job, dependency)
-        scheduler.cancel(s.slurm for s in before)
-        scheduler.release(arrays)
+
+    def further(self, number: int) -> list[str]:
+        """The ids of waves of a job after this gate's: of an earlier attempt of this gate, which may have died before it
+        wrote them down."""
+        noted = {s.slurm for s in self.folder.submitted() if s.number == number and s.wave > self.wave.wave}
+        name = re.compile(rf"{re.escape(self.folder.prefix)}{number:02d}\.(\d+)(-gate)?")
+        with suppress(scheduler.SchedulerError):
+            for job in scheduler.queue(self.folder.prefix):
+                found = name.fullmatch(job.name)
+                if found and int(found[1]) > self.wave.wave:
+                    noted.add(job.array)
+        return sorted(noted)
 
     def dependents(self, gate: str) -> list[tuple[str, str]]:
         """The arrays of the next job and their gate, or the publishing job, each with what it must wait for: this gate."""
@@ -315,8 +337,9 @@ def next_wave(
 ) -> Wave | None:
     """The wave that tries these tasks again; None if one of them cannot go better, whatever is tried.
 
-    Memory doubles for a wave in which a task ran out of it, up to the recipe's `max_memory`; such tasks run one at a time in
-    an element, part by part. Time doubles if an element got nowhere in what it had.
+    Where a task ran out of memory, each of the wave runs in an element of its own, part by part, and has twice what all tasks
+    of an element had together (one that ran out was tried alone in that), or as much as the recipe's `max_memory` allows. Time
+    doubles if an element got nowhere in what it had.
     """
     for failure in failures:
         if failure.cause in FINAL or earlier.get(failure.rank, Counter())[failure.cause] >= WAVES.get(failure.cause, 0):
@@ -324,20 +347,23 @@ def next_wave(
     memory = any(failure.cause is Cause.MEMORY for failure in failures)
     ranks = sorted(failure.rank for failure in failures)
     cpus = 1 if memory else min(wave.cpus, len(ranks))
-    found = Wave(
+    had = wave.cpus * wave.memory
+    more = min(2 * had, options.max_memory - wave.shared)
+    if memory and more <= had:
+        return None
+    return Wave(
         wave.number,
         wave.last,
         number,
         wave.job,
         len(ranks) if memory and wave.last == wave.number else min(len(ranks), wave.elements),
         cpus,
-        wave.memory * 2 if memory else wave.memory,
+        more if memory else wave.memory,
         wave.shared,
         str(max(1, round(minutes(wave.time) * 2))) if stuck else wave.time,
         ranks,
         one_part=memory or wave.one_part,
     )
-    return None if memory and memory_of(found) > options.max_memory else found
 
 
 def tail(path: Path) -> str:

@@ -1,0 +1,349 @@
+"""What a gate does: the way opens only over a complete job; what may go better is tried again, bounded by its cause; and
+whatever breaks while it does so, nothing runs that nobody waits for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stackbuild.launches import Wave
+from stackbuild.plan import Build
+from stackbuild.pool import TaskSpec
+from stackbuild.retries import WAVES, Cause, Failure
+from stackbuild.slurm import gate as gating
+from stackbuild.slurm.balance import assign, costs_of
+from stackbuild.slurm.gate import FINAL, next_wave
+from stackbuild.slurm.script import memory_of
+from tests.slurm_units.conftest import OPTIONS, Launched, Slurm
+
+ROWS, CONTENTS = 5, 1  # numbers of jobs: the one over rows, and one of the small ones before it
+
+
+@pytest.fixture
+def launched(slurm: Slurm, complete: Build) -> Callable[..., Launched]:
+    return lambda number=ROWS, **more: Launched(slurm, complete, number, **more)
+
+
+def look(launch: Launched, wave: Wave | None = None, restart: int = 0) -> int:
+    """Run the gate of a wave as its job does; returns the exit status."""
+    wave = wave or launch.wave
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_RESTART_COUNT", str(restart))
+        patch.setenv("SLURM_JOB_ID", launch.gate)
+        return gating.main([str(launch.build.out), str(launch.folder.wave_path(wave.number, wave.wave))])
+
+
+def failed_task(launch: Launched, rank: int, cause: Cause, wave: Wave | None = None) -> None:
+    """One task of the wave's job failed in all its tries, and its element said so; the rest went well."""
+    wave = wave or launch.wave
+    job = launch.build.jobs[wave.number]
+    specs = [TaskSpec(number, {}) for number in wave.ranks or range(4)]
+    shares = assign(costs_of(launch.build, job, specs), wave.elements)
+    for element, share in enumerate(shares):
+        launch.tell(wave, element, "element", of=wave.elements, tasks=len(share), cached=0)
+        if rank in [specs[position].rank for position in share]:
+            words = {"cause": str(cause), "message": f"it was {cause}", "log": "its.log"}
+            launch.tell(wave, element, "task", rank=rank, status=1, **words)
+            launch.tell(wave, element, "element-end", status=5, reason="1 task failed")
+        else:
+            launch.tell(wave, element, "element-end", status=0, reason="")
+
+
+# ---------------------------------------------------------------- one look
+
+
+def test_a_complete_job_gets_its_stage_manifests_and_nothing_is_submitted(launched: Callable[..., Launched]) -> None:
+    launch = launched()
+    launch.lose(ROWS)
+    before = len(launch.slurm.calls)
+    assert look(launch) == 0
+    for name in launch.build.jobs[ROWS].shard_jobs:
+        assert (launch.build.out / "stages" / name / "manifest.json").exists()
+    assert len(launch.slurm.calls) == before
+    [event] = launch.events("gate")
+    assert (event["complete"], event["of"], event["again"], event["failures"]) == (4, 4, None, [])
+
+
+def test_a_task_out_of_memory_gets_a_wave_of_its_own_with_twice_of_it(launched: Callable[..., Launched]) -> None:
+    """It was tried alone in what two tasks had, 4 GB: twice the memory of one would be no more than that."""
+    launch = launched()
+    launch.lose(ROWS, 1)
+    failed_task(launch, 1, Cause.MEMORY)
+    assert look(launch) == 0
+    [wave] = launch.folder.waves(ROWS)[1:]
+    assert (wave.wave, wave.ranks, wave.memory, wave.cpus, wave.one_part) == (2, [1], 8 * 10**9, 1, True)
+    assert not (launch.build.out / "stages" / launch.build.jobs[ROWS].shard_jobs[0] / "manifest.json").exists()
+
+
+def test_all_that_waits_is_made_to_wait_for_the_new_wave_before_it_begins(launched: Callable[..., Launched]) -> None:
+    launch = launched()
+    launch.lose(ROWS, 2)
+    failed_task(launch, 2, Cause.KILLED)
+    begin = len(launch.slurm.calls)
+    assert look(launch) == 0
+    array, gate = (one.slurm for one in launch.jobs_of(2))
+    jobs = launch.slurm.jobs
+    assert jobs[gate]["dependency"] == f"afterany:{array}"
+    [later], after = launch.next
+    assert jobs[later]["dependency"] == f"afterok:{gate}"
+    assert jobs[after]["dependency"] == f"afterany:{later},afterok:{gate}"
+    made = [
+        call
+        for call in launch.slurm.calls[begin:]
+        if call["command"] in ("sbatch", "scontrol") and "show" not in call["arguments"]
+    ]
+    assert "--hold" in made[0]["arguments"]
+    assert [call["arguments"][0] for call in made[-3:]] == ["update", "update", "release"]
+    assert made[-1]["arguments"] == ["release", array]
+
+
+def test_the_gate_after_a_failed_one_does_not_begin(launched: Callable[..., Launched]) -> None:
+    """Slurm cancels an array whose gate failed, and to `afterany` a cancelled array has ended: the next gate would find an
+    incomplete job before it, and say the launch's last word in the place of the one that knows why."""
+    launch = launched()
+    [later], after = launch.next
+    assert launch.slurm.jobs[after]["dependency"] == f"afterany:{later},afterok:{launch.gate}"
+
+
+@pytest.mark.parametrize("cause", FINAL)
+def test_what_cannot_go_better_ends_the_launch(launched: Callable[..., Launched], cause: Cause) -> None:
+    launch = launched()
+    launch.lose(ROWS, 1)
+    failed_task(launch, 1, cause)
+    jobs = set(launch.slurm.jobs)
+    assert look(launch) == 5
+    assert set(launch.slurm.jobs) == jobs
+    [word] = launch.events("failed")
+    assert word["exit_code"] == 5 and f"it was {cause}" in word["message"] and "its.log" in word["message"]
+
+
+def test_only_what_is_missing_is_tried_again(launched: Callable[..., Launched]) -> None:
+    launch = launched(elements=1)
+    launch.lose(ROWS, 0, 3)
+    failed_task(launch, 3, Cause.KILLED)
+    launch.tell(launch.wave, 0, "task", rank=0, status=-9, cause="killed", message="killed by signal 9", log="0.log")
+    assert look(launch) == 0
+    [wave] = launch.folder.waves(ROWS)[1:]
+    assert wave.ranks == [0, 3]
+
+
+@pytest.mark.parametrize(
+    ("state", "cause"),
+    [("NODE_FAIL", "node_lost"), ("TIMEOUT", "time_limit"), ("OUT_OF_MEMORY", "out_of_memory"), ("FAILED", "killed"), ("CANCELLED", "cancelled")],
+)  # fmt: skip
+def test_an_element_that_said_no_word_ended_as_slurm_says(
+    launched: Callable[..., Launched], state: str, cause: str
+) -> None:
+    launch = launched(elements=4)
+    launch.lose(ROWS, 0, 1, 2, 3)
+    launch.slurm.end(launch.arrays[0], state, range(4))
+    assert look(launch) == (5 if cause == "cancelled" else 0)
+    [event] = launch.events("gate")
+    assert {failure["cause"] for failure in event["failures"]} == {cause}
+
+
+def test_a_lost_nodes_element_that_spoke_in_an_earlier_attempt_is_lost_all_the_same(
+    launched: Callable[..., Launched],
+) -> None:
+    launch = launched(elements=1)
+    launch.lose(ROWS, 1)
+    launch.tell(launch.wave, 0, "element", tasks=4)
+    launch.tell(launch.wave, 0, "element-end", status=85, reason="the time limit is near")
+    launch.tell(launch.wave, 0, "element", restart=1, tasks=4)
+    launch.slurm.end(launch.arrays[0], "NODE_FAIL")
+    assert look(launch) == 0
+    [event] = launch.events("gate")
+    assert [failure["cause"] for failure in event["failures"]] == ["node_lost"]
+
+
+@pytest.mark.parametrize("cause", [Cause.MEMORY, Cause.KILLED])
+def test_a_later_job_of_a_chain_is_tried_again_as_its_own_cause_asks(
+    launched: Callable[..., Launched], cause: Cause
+) -> None:
+    """Elements tell of the job at hand, not of the first of their chain."""
+    launch = launched(CONTENTS, last=ROWS, elements=1)
+    launch.lose(ROWS, 2)
+    for number in range(CONTENTS, ROWS):
+        launch.tell(launch.wave, 0, "element", number=number, tasks=4)
+        launch.tell(launch.wave, 0, "element-end", number=number, status=0, reason="")
+    launch.tell(launch.wave, 0, "element", number=ROWS, tasks=4)
+    launch.tell(launch.wave, 0, "task", number=ROWS, rank=2, status=-9, cause=str(cause), message="gone", log="2.log")
+    launch.tell(launch.wave, 0, "element-end", number=ROWS, status=5, reason="1 of 4 tasks failed")
+    assert look(launch) == 0
+    events = [event for event in launch.events("gate") if event["failures"]]
+    assert [(event["number"], event["again"]) for event in events] == [(ROWS, 2)]
+    assert events[0]["failures"][0] | {"final": False} == {
+        "rank": 2,
+        "cause": str(cause),
+        "message": "gone",
+        "log": "2.log",
+        "final": False,
+    }
+    [wave] = launch.folder.waves(ROWS)
+    assert (wave.number, wave.last, wave.wave, wave.ranks) == (ROWS, ROWS, 2, [2])
+
+
+def test_a_chain_that_the_kernel_ended_for_memory_gets_more(launched: Callable[..., Launched]) -> None:
+    launch = launched(CONTENTS, last=ROWS, elements=1)
+    launch.lose(ROWS, 0, 1, 2, 3)
+    launch.tell(launch.wave, 0, "element", number=CONTENTS, tasks=4)
+    launch.tell(launch.wave, 0, "element-end", number=CONTENTS, status=0, reason="")
+    launch.tell(launch.wave, 0, "element", number=ROWS, tasks=4)
+    launch.slurm.end(launch.arrays[0], "OUT_OF_MEMORY")
+    assert look(launch) == 0
+    [wave] = launch.folder.waves(ROWS)
+    assert memory_of(wave) > memory_of(launch.wave) and wave.one_part
+
+
+# ---------------------------------------------------------------- what breaks meanwhile
+
+
+@pytest.mark.parametrize(
+    "orders",
+    [
+        {"sbatch_5": "fail"},  # the array of the wave
+        {"sbatch_6": "fail"},  # its gate
+        {"sbatch_6": "fail after"},  # which Slurm took all the same
+        {"scontrol_1": "fail"},  # it does not say how long arrays may be
+        {"scontrol_2": "fail"},  # what waits cannot be told of the wave
+        {"scontrol_3": "fail"},
+        {"scontrol_4": "fail"},  # it cannot begin
+    ],
+)
+def test_a_wave_that_cannot_be_submitted_leaves_nothing_and_says_what_to_do(
+    launched: Callable[..., Launched], orders: dict[str, Any]
+) -> None:
+    launch = launched()
+    launch.lose(ROWS, 1)
+    failed_task(launch, 1, Cause.KILLED)
+    ours = set(launch.slurm.jobs)
+    launch.slurm.order(**orders)
+    assert look(launch) == 5
+    assert set(launch.slurm.live) <= ours
+    [word] = launch.events("failed")
+    assert "Run the same build again" in word["message"] and "told to fail" in word["message"]
+
+
+def test_a_gate_that_is_requeued_in_the_middle_leaves_one_wave(launched: Callable[..., Launched]) -> None:
+    launch = launched()
+    launch.lose(ROWS, 1)
+    failed_task(launch, 1, Cause.KILLED)
+    assert look(launch) == 0
+    assert look(launch, restart=1) == 0
+    second, third = launch.jobs_of(2), launch.jobs_of(3)
+    assert all(one.slurm not in launch.slurm.live for one in second)
+    array, gate = (one.slurm for one in third)
+    assert {array, gate} <= set(launch.slurm.live) and array in launch.slurm.may_begin()
+    assert launch.slurm.jobs[launch.next[0][0]]["dependency"] == f"afterok:{gate}"
+
+
+def test_a_gate_that_died_before_it_wrote_an_id_down_leaves_one_wave(launched: Callable[..., Launched]) -> None:
+    launch = launched()
+    launch.lose(ROWS, 1)
+    failed_task(launch, 1, Cause.KILLED)
+    assert look(launch) == 0
+    for path in launch.folder.path.glob("jobs.*-gate.0.*.jsonl"):  # as if it had not come that far
+        path.unlink()
+    lost = [number for number, job in launch.slurm.jobs.items() if f"-{ROWS:02d}.2" in job["name"]]
+    assert len(lost) == 2
+    assert look(launch, restart=1) == 0
+    assert not set(lost) & set(launch.slurm.live)
+
+
+def test_a_requeued_gate_does_not_use_up_the_tries_of_a_task(launched: Callable[..., Launched]) -> None:
+    launch = launched()
+    launch.lose(ROWS, 1)
+    failed_task(launch, 1, Cause.KILLED)
+    for restart in range(3):
+        assert look(launch, restart=restart) == 0
+    [*_, wave] = launch.folder.waves(ROWS)
+    failed_task(launch, 1, Cause.KILLED, wave)
+    assert look(launch, wave) == 0
+
+
+def test_a_cancelled_launch_gets_no_further_wave(launched: Callable[..., Launched]) -> None:
+    """Whoever cancels asks Slurm once what is live: a wave that is submitted a moment later would go on by itself."""
+    launch = launched()
+    launch.lose(ROWS, 1)
+    failed_task(launch, 1, Cause.KILLED)
+    launch.folder.mark("cancelled")
+    ours = set(launch.slurm.jobs)
+    assert look(launch) != 0
+    assert set(launch.slurm.live) <= ours
+
+
+# ---------------------------------------------------------------- the next wave
+
+CAUSES = st.sampled_from(list(Cause))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    causes=st.dictionaries(st.integers(0, 40), CAUSES, min_size=1, max_size=12),
+    memory=st.integers(1, 40),
+    cpus=st.integers(1, 8),
+    elements=st.integers(1, 50),
+    stuck=st.booleans(),
+)
+def test_what_a_further_wave_asks_for_follows_from_the_causes(
+    causes: dict[int, Cause], memory: int, cpus: int, elements: int, stuck: bool
+) -> None:
+    options = OPTIONS.model_copy(update={"max_memory": 64 * 10**9})
+    wave = Wave(3, 3, 1, "job", elements, cpus, memory * 10**9, 10**9, "00:10:00")
+    failures = [Failure(rank, "why", 5, "log", cause) for rank, cause in causes.items()]
+    again = next_wave(wave, failures, {}, options, 2, stuck)
+    if any(cause in FINAL for cause in causes.values()):
+        assert again is None
+        return
+    if Cause.MEMORY not in causes.values():
+        assert again is not None and again.memory == wave.memory and again.cpus <= wave.cpus
+    elif again is None:  # all that may be asked for was not enough
+        assert memory_of(wave) >= options.max_memory
+    else:
+        assert again.cpus == 1 and again.one_part and memory_of(again) > memory_of(wave)
+        assert again.memory == 2 * cpus * wave.memory or memory_of(again) == options.max_memory
+    if again is not None:
+        assert again.ranks == sorted(causes) and 1 <= again.elements <= len(causes)
+        assert memory_of(again) <= max(options.max_memory, memory_of(wave))
+        assert again.time == ("20" if stuck else wave.time)
+
+
+@pytest.mark.parametrize("cause", [cause for cause in Cause if cause not in FINAL])
+def test_the_number_of_waves_is_bounded_by_the_cause(cause: Cause) -> None:
+    wave = Wave(3, 3, 1, "job", 4, 2, 10**8, 10**9, "00:10:00")
+    earlier: Counter[str] = Counter()
+    for _ in range(WAVES[cause]):
+        again = next_wave(wave, [Failure(0, "why", 5, "log", cause)], {0: earlier}, OPTIONS, wave.wave + 1, False)
+        assert again is not None
+        wave, earlier = again, earlier + Counter([str(cause)])
+    assert next_wave(wave, [Failure(0, "why", 5, "log", cause)], {0: earlier}, OPTIONS, wave.wave + 1, False) is None
+
+
+def test_a_task_that_failed_by_another_cause_has_the_tries_of_both() -> None:
+    wave = Wave(3, 3, 4, "job", 4, 2, 10**8, 10**9, "00:10:00")
+    earlier = {0: Counter({"node_lost": 5, "killed": 1})}
+    assert next_wave(wave, [Failure(0, "", 5, "", Cause.KILLED)], earlier, OPTIONS, 5, False)
+    assert next_wave(wave, [Failure(0, "", 5, "", Cause.NODE)], earlier, OPTIONS, 5, False) is None
+    mixed = [Failure(0, "", 5, "", Cause.KILLED), Failure(1, "", 5, "", Cause.NODE)]
+    assert next_wave(wave, mixed, earlier, OPTIONS, 5, False)
+
+
+def test_a_task_that_needs_nearly_all_the_memory_gets_all_that_may_be_asked_for() -> None:
+    wave = replace(Wave(3, 3, 1, "job", 1, 2, 5 * 10**9, 10**9, "60"), ranks=[7])
+    again = next_wave(wave, [Failure(7, "", 5, "", Cause.MEMORY)], {}, OPTIONS, 2, False)
+    assert again is not None and memory_of(again) == OPTIONS.max_memory
+    assert next_wave(again, [Failure(7, "", 5, "", Cause.MEMORY)], {}, OPTIONS, 3, False) is None
+
+
+def test_the_end_of_a_log_is_read_even_if_it_is_not_text(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    assert gating.tail(path) == ""
+    path.write_bytes(b"x" * 50_000 + b"\xff oom-kill")
+    assert gating.tail(path).endswith("oom-kill") and len(gating.tail(path)) <= gating.TAIL_BYTES
