@@ -42,6 +42,8 @@ MORE_PARTS = 96  # exit status of a child that committed a part of its task and 
 
 def main(arguments: list[str]) -> int:
     """`python -m stackbuild.server OUT PLAN [BYTES]`: serve until the input closes; BYTES: of memory, for all together."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # Slurm sends them to every process of a job: the driver decides
+        signal.signal(number, signal.SIG_IGN)
     out, plan_path = Path(arguments[0]), Path(arguments[1])
     die_with_parent()
     import pyarrow as pa
@@ -90,7 +92,6 @@ class Server:
         wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides
         os.set_blocking(0, False)
         buffer = b""
         with selectors.DefaultSelector() as selector:
