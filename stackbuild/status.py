@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import fcntl
 import json
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stackbuild.beats import STALE_SECONDS, Beat, beats
 from stackbuild.errors import InputError
+from stackbuild.launches import last_launch
+from stackbuild.monitor.failures import after_failures, failure
+from stackbuild.monitor.launch import LaunchView
+from stackbuild.monitor.progress import AtWork, BuildStatus, JobStatus, Tally, working
 from stackbuild.plan import Build, Plan
 
 TORN = (OSError, ValueError, RecursionError)  # what reading JSON that a crash or a stranger left can raise
@@ -103,92 +108,116 @@ def events(out: Path) -> Iterator[dict[str, Any]]:
                 yield event
 
 
-@dataclass
-class JobStatus:
-    """One job in the last run: how many of its tasks were complete before, ran, failed."""
+class Look:
+    """Looks at an output folder, again and again: what was read of a launch's files is not read again."""
 
-    job: str
-    tasks: int
-    cached: int = 0
-    ran: int = 0
-    failed: int = 0
-    state: str = "waiting"  # waiting, running, done, failed, stopped
-    cpu: float = 0.0
-    memory: int = 0
-    private: int = 0
-    wall: float = 0.0
-    started: float = 0.0
+    def __init__(self, out: Path):
+        self.out = out
+        self._view: LaunchView | None = None
 
-
-@dataclass
-class BuildStatus:
-    """A build as its last run left it, or as it stands."""
-
-    state: str  # running, done, failed, stopped
-    jobs: list[JobStatus] = field(default_factory=list)
-    failures: list[dict[str, Any]] = field(default_factory=list)
-
-    def next_step(self, out: Path) -> str:
-        if self.state == "done":
-            return f"stackbuild report {out}"
-        if self.state == "running":
-            return f"stackbuild status {out} --watch"
-        return (
-            f"stackbuild logs {out} --failed"
-            if self.failures
-            else "run the same build again: it goes on where it stopped"
-        )
+    def status(self) -> BuildStatus:
+        """The last run's status; InputError if the folder is no build's, or its description is torn."""
+        complete = bool(described(self.out)["complete"])
+        folder = last_launch(self.out)
+        if folder is None:
+            return driven(self.out, complete)
+        if self._view is None or self._view.folder.id != folder.id:
+            self._view = LaunchView(folder)
+        return self._view.status(complete, running(self.out))
 
 
 def status_of(out: Path) -> BuildStatus:
-    """Read the last run's events."""
-    description = described(out)
-    last: list[dict[str, Any]] = []
-    for event in events(out):
-        if event.get("event") == "start":
-            last = []
-        last.append(event)
+    """The status of the last run."""
+    return Look(out).status()
+
+
+def driven(out: Path, complete: bool) -> BuildStatus:
+    """The status of a run that a driver looks after, from its journal and its beat."""
+    now, alive = time.time(), running(out)
     jobs: dict[str, JobStatus] = {}
+    tallies: dict[str, Tally] = {}
+    start: dict[str, Any] = {}
     ended = False
-    failing: dict[tuple[str, int], dict[str, Any]] = {}
-    for event in last:
+    for event in events(out):
         kind = event.get("event")
-        if kind == "job":
+        if kind == "start":
+            start, ended = event, False
+            jobs.clear()
+            tallies.clear()
+        elif kind == "job":
             jobs[event["job"]] = JobStatus(
                 event["job"], event["tasks"], event["cached"], state="running", started=event["time"]
             )
         elif kind == "task":
-            job = jobs.setdefault(event["job"], JobStatus(event["job"], 0, state="running"))  # if its line was torn
-            job.cpu += event["cpu"]
-            job.memory = max(job.memory, event["memory"])
-            job.private = max(job.private, event.get("private", 0))
-            key = (event["job"], event["rank"])
-            if event["status"] == 0:
-                job.ran += 1
-                failing.pop(key, None)
-            else:
-                failing[key] = event
+            name = event["job"]
+            jobs.setdefault(name, JobStatus(name, 0, state="running"))  # if its line was torn
+            tallies.setdefault(name, Tally()).add(event)
         elif kind == "job-end":
             job = jobs.setdefault(event["job"], JobStatus(event["job"], 0))
             job.state, job.wall = "done", event["wall"]
         elif kind == "end":
             ended = True
-    alive = running(out)
-    for name, _ in failing:
-        jobs[name].failed += 1
+    signs = beats(out / "launches" / "beats") if alive else []
+    failing = []
     for job in jobs.values():
+        tally = tallies.setdefault(job.job, Tally())
+        failed = [rank for rank in tally.failing if not alive or tally.final(rank)]
+        failing += [tally.failing[rank] for rank in failed]
+        job.ran, job.failed = len(tally.done), len(failed)
+        job.done = job.cached + job.ran
         if job.state == "running" and not alive:
-            job.state = "failed" if job.failed else "stopped"
-    state = "running" if alive else "done" if ended and description["complete"] else "failed" if failing else "stopped"
-    failures = [
-        {"job": name, "rank": rank, "status": e["status"], **failure_text(out, name, rank)}
-        for (name, rank), e in failing.items()
-    ]
-    return BuildStatus(state, list(jobs.values()), failures)
+            job.state = "failed" if failed else "stopped"
+        at_work = at_work_on(job, tally, signs, now)
+        job.tasks = max(job.tasks, job.done + len(at_work) + job.failed)
+        job.running = len(at_work)
+        job.pending = job.tasks - job.done - job.running - job.failed
+        tally.fill(job, at_work, now)
+    state = "running" if alive else "done" if ended and complete else "failed" if failing else "stopped"
+    status = BuildStatus(state, list(jobs.values()), [failure_of(out, event) for event in failing])
+    status.executor = str(start.get("executor", ""))
+    status.next = next_steps(status, out)
+    return status
+
+
+def at_work_on(job: JobStatus, tally: Tally, signs: list[Beat], now: float) -> list[AtWork]:
+    """The tasks of a job that a driver has at work; a driver that has long given no sign is written down as stalled."""
+    found: list[AtWork] = []
+    for beat in signs:
+        if beat.job != job.job or job.state != "running":
+            continue
+        found += tally.still(working(beat, now), beat.time)
+        if (silent := now - beat.time) > STALE_SECONDS:
+            job.stalled.append({"who": beat.who, "node": beat.node, "seconds": round(silent)})
+    return found
+
+
+def next_steps(status: BuildStatus, out: Path) -> list[str]:
+    """What to type or do after a look at a run that a driver looks after."""
+    if status.state == "done":
+        return [f"stackbuild report {out}"]
+    if status.state == "running":
+        return [f"stackbuild status {out} --watch"]
+    return after_failures(status.failures, out)
+
+
+def failure_of(out: Path, event: dict[str, Any]) -> dict[str, Any]:
+    """A task's last try, which failed."""
+    told = {name: event.get(name) for name in ("message", "log")}
+    if not all(isinstance(value, str) for value in told.values()):
+        told = failure_text(out, event["job"], event["rank"])
+    return failure(
+        event["job"],
+        event["rank"],
+        str(event.get("cause", "")),
+        str(told["message"]),
+        [str(told["log"])],
+        status=event["status"],
+        attempt=event.get("attempt"),
+    )
 
 
 def failure_text(out: Path, job: str, rank: int) -> dict[str, Any]:
-    """The error and the log of a task's last try."""
+    """The error and the log of a task's last try, where the journal does not say."""
     tries = sorted((out / "launches" / "logs" / job).glob(f"{rank:05d}.*.log"))
     if not tries:
         return {"message": "", "log": ""}

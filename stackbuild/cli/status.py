@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+import typer
 from rich import box
 from rich.console import Console, Group
 from rich.live import Live
@@ -15,55 +17,200 @@ from rich.text import Text
 
 from stackbuild.cli.build import short
 from stackbuild.cli.show import escaped
-from stackbuild.status import BuildStatus, status_of
+from stackbuild.monitor.failures import what
+from stackbuild.monitor.progress import AtWork, BuildStatus, JobStatus
+from stackbuild.status import Look
 
 LOOK_SECONDS = 2.0
+SHOWN = 5  # failures that the screen shows
+CANCELLED = 130  # exit code of whoever waited for a build that was cancelled
 
 
 def run(out: Path, watch: bool, as_json: bool) -> None:
-    """Show it once, or until the build ends."""
-    status = status_of(out)
+    """Show it once, or until the build ends. Exit code 5 if something failed; after --watch, whatever a build would end with."""
+    look = Look(out)
+    status = look.status()
+    if watch:
+        status = follow(out, look, status, as_json)
+        code = {"done": 0, "cancelled": CANCELLED}.get(status.state, 5)
+    else:
+        tell(out, status, as_json)
+        code = status.exit_code
+    if code:
+        raise typer.Exit(code)
+
+
+def tell(out: Path, status: BuildStatus, as_json: bool) -> None:
+    """The status, whole."""
     if as_json:
-        print(json.dumps(asdict(status)))
-        return
-    if not watch:
+        print(json.dumps(asdict(status)), flush=True)
+    else:
         Console().print(view(out, status))
-        return
-    with Live(view(out, status), console=Console(), auto_refresh=False) as live:
-        while status.state == "running":
-            time.sleep(LOOK_SECONDS)
-            status = status_of(out)
+
+
+def follow(out: Path, look: Look, status: BuildStatus, as_json: bool) -> BuildStatus:
+    """Look again until the build ends: a screen on a terminal, else a line for each change, or an object for each look."""
+    console = Console()
+    if as_json or not console.is_terminal:
+        return follow_lines(out, look, status, as_json)
+    with Live(view(out, status), console=console, auto_refresh=False) as live:
+        while not status.ended:
+            status = again(look)
             live.update(view(out, status), refresh=True)
+    return status
+
+
+def follow_lines(out: Path, look: Look, status: BuildStatus, as_json: bool) -> BuildStatus:
+    told: set[str] = set()
+    while True:
+        if as_json:
+            tell(out, status, as_json)
+        else:
+            for key, line in changes(status):
+                if key not in told:
+                    told.add(key)
+                    print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
+        if status.ended:
+            if not as_json:
+                print("\n".join(f"next: {step}" for step in status.next), flush=True)
+            return status
+        status = again(look)
+
+
+def again(look: Look) -> BuildStatus:
+    """The next look; a build whose events take long to read is looked at less often."""
+    time.sleep(LOOK_SECONDS)
+    began = time.monotonic()
+    status = look.status()
+    if not status.ended:
+        time.sleep(min(60.0, 4 * max(0.0, time.monotonic() - began - 0.1)))
+    return status
+
+
+def changes(status: BuildStatus) -> Iterator[tuple[str, str]]:
+    """(what makes it new, line) of all that is worth a line."""
+    for job in status.jobs:
+        counts = f"{job.done} of {job.tasks} tasks done"
+        counts += "".join(
+            f", {number} {word}" for word, number in (("at work", job.running), ("failed", job.failed)) if number
+        )
+        why = f" ({job.reason})" if job.reason else ""
+        if job.state not in ("waiting", "blocked") and not (job.state == "done" and not job.ran):
+            yield f"{job.job} {job.state} {counts}{why}", f"{short(job.job)}: {job.state}, {counts}{pace(job)}{why}"
+    for one in status.failures:
+        line = f"failed: {failed(one)}"
+        yield line, line
+    for note in status.notes:
+        yield note, escaped(note)
+    line = (
+        f"{status.state}: {sum(job.done for job in status.jobs)} of {sum(job.tasks for job in status.jobs)} tasks done"
+    )
+    yield status.state, line
+
+
+# ---------------------------------------------------------------- the screen
 
 
 def view(out: Path, status: BuildStatus) -> Group:
-    """A table of jobs, the failures, and what to do next."""
-    table = Table(title=f"{out}: {status.state}", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("job", no_wrap=True)
-    for name in ("tasks", "cached", "ran", "failed", "CPU s", "own MB", "wall s"):
-        table.add_column(name, justify="right", no_wrap=True)
+    """A table of jobs, what is at work, the failures, and what to do next."""
+    where = f" on Slurm, launch {status.launch}" if status.launch else " on Ray" if status.executor == "ray" else ""
+    title = Text(f"{out}: {status.state}{where}")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("job", no_wrap=True, overflow="ellipsis", min_width=12)
+    names = ("tasks", "cached", "ran", "at work", "left", "failed", "CPU s", "own MB", "wall s")
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=name != "at work")
     table.add_column("state")
     for job in status.jobs:
-        wall = job.wall or (time.time() - job.started if job.state == "running" else 0.0)
+        wall = job.wall or (time.time() - job.started if job.state == "running" and job.started else 0.0)
         cells = (
             job.tasks,
             job.cached,
             job.ran,
+            job.running or "",
+            job.pending or "",
             job.failed or "",
             f"{job.cpu:.1f}",
             f"{job.private / 1e6:.0f}",
             f"{wall:.1f}",
-            job.state,
         )
-        table.add_row(short(job.job), *map(str, cells))
+        table.add_row(short(job.job), *map(str, cells), Text(job.state, style=STYLES.get(job.state, "")))
     ran, tasks = sum(j.ran for j in status.jobs), sum(j.tasks for j in status.jobs)
-    lines = [Text(f"{ran} of {tasks} tasks ran in the last run; the rest was complete before it.")]
-    for failure in status.failures[:5]:
-        reason = failure["message"].splitlines()[0] if failure["message"] else f"status {failure['status']}"
-        lines.append(
-            Text(
-                f"failed: {short(failure['job'])} task {failure['rank']}: {escaped(reason)}  (log: {failure['log']})",
-                style="red",
-            )
+    lines = [
+        Text(
+            f"{ran} of {tasks} tasks ran in the last run; {sum(j.cached for j in status.jobs)} were complete before it."
         )
-    return Group(table, *lines, Text(f"next: {status.next_step(out)}"))
+    ]
+    if status.publish in ("running", "failed"):
+        lines.append(Text("publishing: " + ("under way" if status.publish == "running" else "failed")))
+    for job in status.jobs:
+        lines += [Text(line) for line in of_job(job)]
+    lines += [Text(f"note: {escaped(note)}", style="yellow") for note in status.notes]
+    for one in status.failures[:SHOWN]:
+        lines.append(Text(f"failed: {failed(one)}", style="red"))
+        lines += [Text(f"    | {escaped(line)}", style="dim") for line in one["lines"]]
+    if len(status.failures) > SHOWN:
+        lines.append(Text(f"failed: {len(status.failures) - SHOWN} more", style="red"))
+    first, *more = status.next
+    return Group(table, *lines, Text(f"next: {first}"), *(Text(f"      {step}") for step in more))
+
+
+STYLES = {"done": "green", "failed": "red", "blocked": "red", "running": "cyan", "pending": "yellow"}
+
+
+def of_job(job: JobStatus) -> Iterator[str]:
+    """What can be said of a job that is not done, nor waits for its turn alone."""
+    name = short(job.job)
+    if job.state in ("running", "pending"):
+        parts = [f"{job.running} at work"] if job.running else []
+        parts += [f"{job.reason}"] if job.reason else []
+        times = [("half of the tasks took at most", job.p50), ("95 of 100", job.p95), ("the longest", job.longest)]
+        spent = [f"{words} {duration(value)}" for words, value in times if value is not None]
+        parts += [part for part in (pace(job).removeprefix("; "), ", ".join(spent)) if part]
+        parts += [f"{job.retries} tries again"] if job.retries else []
+        parts += [f"{job.requeues} elements begun again"] if job.requeues else []
+        yield f"{name}: {'; '.join(parts) or 'nothing at work yet'}"
+    elif job.reason:
+        yield f"{name}: {job.state} {escaped(job.reason)}"
+    for one in job.at_work:
+        if one.straggler or one is job.at_work[0]:
+            yield "    " + working(one)
+    for silent in job.stalled:
+        where = f" on {silent['node']}" if silent["node"] else ""
+        who = escaped(f"{silent['who']}{where}")
+        yield f"    no sign of {who} for {duration(silent['seconds'])}: it hangs, or its node is gone"
+
+
+def pace(job: JobStatus) -> str:
+    """Rates and what is left."""
+    parts = []
+    if job.state == "running" and (job.rows_per_s or job.bytes_per_s):
+        parts.append(f"{job.rows_per_s:,.0f} rows/s, {job.bytes_per_s / 1e6:,.1f} MB/s")
+    if job.eta is not None:
+        parts.append(f"about {duration(job.eta)} until this job ends")
+    return "".join(f"; {part}" for part in parts)
+
+
+def working(one: AtWork) -> str:
+    """A task at work: for how long, where, with how much memory."""
+    memory = f"{one.memory / 1e6:,.0f} MB" + (f" of its element's {one.limit / 1e6:,.0f}" if one.limit else "")
+    place = " on ".join(escaped(word) for word in (one.who, one.node) if word and word != "driver")
+    slow = "straggler: " if one.straggler else ""
+    where = f", at {escaped(one.where)}" if one.where else ""
+    return f"{slow}task {one.rank}{f' in {place}' if place else ''}, {duration(one.wall)}, {memory}{where}"
+
+
+def failed(one: dict[str, object]) -> str:
+    """A failure on one line."""
+    message = str(one["message"]).splitlines()
+    reason = message[0][:400] if message else f"status {one['status']}"
+    node = f" on {one['node']}" if one["node"] else ""
+    cause = f"{one['cause']}: " if one["cause"] and str(one["cause"]) not in reason else ""
+    return escaped(f"{short(str(one['job']))} {what(one)}{node}: {cause}{reason}  (log: {one['log'] or 'none'})")
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people."""
+    if seconds < 90:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5_400 else f"{seconds / 3_600:.1f} h"

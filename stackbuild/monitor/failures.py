@@ -1,0 +1,79 @@
+"""What failed, for people: why, in which log, its last lines, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stackbuild.retries import REMEDY, Cause
+
+TAIL_BYTES = 16_384
+LINES = 6  # last lines of a log that a failure shows
+AGAIN = "run the same build again: it goes on where it stopped"
+
+
+def failure(
+    job: str,
+    rank: int | None,
+    cause: str,
+    message: str,
+    logs: Sequence[str],
+    *,
+    status: int | None = None,
+    attempt: int | None = None,
+    wave: int | None = None,
+    element: int | None = None,
+    node: str = "",
+    slurm: str = "",
+) -> dict[str, Any]:
+    """A failure as a status holds it. `rank`: the task, None if it is of an element, a gate or the publishing job. `logs`:
+    what may tell more, the most telling first. `lines`: the end of the first of them that says anything."""
+    named = list(dict.fromkeys(log for log in logs if log))
+    lines = next((found for log in named if (found := last_lines(log))), [])
+    return {
+        "job": job,
+        "rank": rank,
+        "status": status,
+        "attempt": attempt,
+        "cause": cause,
+        "message": message,
+        "log": named[0] if named else "",
+        "logs": named,
+        "lines": lines,
+        "wave": wave,
+        "element": element,
+        "node": node,
+        "slurm": slurm,
+    }
+
+
+def what(one: Mapping[str, Any]) -> str:
+    """What failed, in a few words."""
+    if one["rank"] is not None:
+        return f"task {one['rank']}"
+    return f"element {one['element']}" if one["element"] is not None else "the job itself"
+
+
+def after_failures(failures: Sequence[Mapping[str, Any]], out: Path) -> list[str]:
+    """What to type or do after a run that ended too soon: for each cause its remedy, then the same build again."""
+    if not failures:
+        return [AGAIN]
+    known = [one["cause"] for one in failures if one["cause"] in set(Cause)]
+    return [f"stackbuild logs {out} --failed", *(REMEDY[Cause(cause)] for cause in dict.fromkeys(known)), AGAIN]
+
+
+def last_lines(log: str) -> list[str]:
+    """The last lines of a log that say anything."""
+    return [line.rstrip() for line in tail(log).splitlines() if line.strip()][-LINES:]
+
+
+def tail(log: str) -> str:
+    """The last bytes of a log, "" if there is none."""
+    try:
+        with open(log, "rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - TAIL_BYTES))
+            return file.read().decode("utf-8", "replace")
+    except (OSError, ValueError):
+        return ""
