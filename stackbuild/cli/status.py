@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -45,7 +45,8 @@ def tell(out: Path, status: BuildStatus, as_json: bool) -> None:
     if as_json:
         print(json.dumps(asdict(status)), flush=True)
     else:
-        Console().print(view(out, status))
+        console = Console()
+        console.print(view(out, status, console))
 
 
 def follow(out: Path, look: Look, status: BuildStatus, as_json: bool) -> BuildStatus:
@@ -53,10 +54,10 @@ def follow(out: Path, look: Look, status: BuildStatus, as_json: bool) -> BuildSt
     console = Console()
     if as_json or not console.is_terminal:
         return follow_lines(out, look, status, as_json)
-    with Live(view(out, status), console=console, auto_refresh=False) as live:
+    with Live(view(out, status, console, fit=True), console=console, auto_refresh=False) as live:
         while not status.ended:
             status = again(look)
-            live.update(view(out, status), refresh=True)
+            live.update(view(out, status, console, fit=not status.ended), refresh=True)
     return status
 
 
@@ -111,30 +112,8 @@ def changes(status: BuildStatus) -> Iterator[tuple[str, str]]:
 # ---------------------------------------------------------------- the screen
 
 
-def view(out: Path, status: BuildStatus) -> Group:
-    """A table of jobs, what is at work, the failures, and what to do next."""
-    where = f" on Slurm, launch {status.launch}" if status.launch else " on Ray" if status.executor == "ray" else ""
-    title = Text(f"{out}: {status.state}{where}")
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("job", no_wrap=True, overflow="ellipsis", min_width=12)
-    names = ("tasks", "cached", "ran", "at work", "left", "failed", "CPU s", "own MB", "wall s")
-    for name in names:
-        table.add_column(name, justify="right", no_wrap=name != "at work")
-    table.add_column("state")
-    for job in status.jobs:
-        wall = job.wall or (time.time() - job.started if job.state == "running" and job.started else 0.0)
-        cells = (
-            job.tasks,
-            job.cached,
-            job.ran,
-            job.running or "",
-            job.pending or "",
-            job.failed or "",
-            f"{job.cpu:.1f}",
-            f"{job.private / 1e6:.0f}",
-            f"{wall:.1f}",
-        )
-        table.add_row(short(job.job), *map(str, cells), Text(job.state, style=STYLES.get(job.state, "")))
+def view(out: Path, status: BuildStatus, console: Console, fit: bool = False) -> Group:
+    """A table of jobs, what is at work, the failures, and what to do next. `fit`: no longer than the terminal is high."""
     ran, tasks = sum(j.ran for j in status.jobs), sum(j.tasks for j in status.jobs)
     lines = [
         Text(
@@ -152,7 +131,54 @@ def view(out: Path, status: BuildStatus) -> Group:
     if len(status.failures) > SHOWN:
         lines.append(Text(f"failed: {len(status.failures) - SHOWN} more", style="red"))
     first, *more = status.next
-    return Group(table, *lines, Text(f"next: {first}"), *(Text(f"      {step}") for step in more))
+    lines += [Text(f"next: {first}"), *(Text(f"      {step}") for step in more)]
+    taken = sum(-(-max(1, line.cell_len) // console.width) for line in lines) + 5
+    where = f" on Slurm, launch {status.launch}" if status.launch else " on Ray" if status.executor == "ray" else ""
+    title = Text(f"{out}: {status.state}{where}")
+    return Group(title, table_of(status.jobs, console.width, max(6, console.height - taken) if fit else None), *lines)
+
+
+COLUMNS = ("tasks", "cached", "ran", "at work", "left", "failed", "CPU s", "own MB", "wall s")
+ONLY_IF_ANY = ("at work", "left")
+
+
+def table_of(jobs: Sequence[JobStatus], width: int, most: int | None) -> Table:
+    """A row for each job; those that only wait for others, and more done ones than there is room for, are told together."""
+    begun = [job for job in jobs if job.state not in ("waiting", "blocked")]
+    later = [job for job in jobs if job.state in ("waiting", "blocked")]
+    done = [job for job in begun if job.state == "done"]
+    folded = done[: max(0, len(begun) + min(2, len(later)) - most + 1)] if most else []
+    rows = [(f"{len(folded)} jobs", *cells(folded), "done")] if len(folded) > 1 else []
+    rows += [(short(job.job), *cells([job]), job.state) for job in begun if len(folded) < 2 or job not in folded]
+    rows += [(short(job.job), *cells([job]), job.state) for job in later[:1]]
+    rows += [(f"{len(later) - 1} more", *cells(later[1:]), later[-1].state)] if len(later) > 1 else []
+    shown = [name not in ONLY_IF_ANY or any(row[1 + i] for row in rows) for i, name in enumerate(COLUMNS)]
+    rows = [(row[0], *(cell for cell, keep in zip(row[1:-1], shown, strict=True) if keep), row[-1]) for row in rows]
+    names = [name for name, keep in zip(COLUMNS, shown, strict=True) if keep]
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    wide = [max(len(name), *(len(row[i + 1]) for row in rows)) if rows else len(name) for i, name in enumerate(names)]
+    table.add_column("job", no_wrap=True, max_width=max(12, width - sum(wide) - 2 * len(wide) - 12))
+    for name, least in zip(names, wide, strict=True):
+        table.add_column(name, justify="right", no_wrap=True, min_width=least)
+    table.add_column("state", no_wrap=True, min_width=7)
+    for *texts, state in rows:
+        table.add_row(*texts, Text(state, style=STYLES.get(state, "")))
+    return table
+
+
+def cells(jobs: Sequence[JobStatus]) -> list[str]:
+    """The numbers of some jobs, as the columns have them."""
+    now = time.time()
+    wall = sum(j.wall or (now - j.started if j.state == "running" and j.started else 0.0) for j in jobs)
+    counts = [sum(j.tasks for j in jobs), sum(j.cached for j in jobs), sum(j.ran for j in jobs)]
+    if_any = [sum(j.running for j in jobs), sum(j.pending for j in jobs), sum(j.failed for j in jobs)]
+    return [
+        *map(str, counts),
+        *(str(count or "") for count in if_any),
+        f"{sum(j.cpu for j in jobs):.1f}",
+        f"{max((j.private for j in jobs), default=0) / 1e6:.0f}",
+        f"{wall:.1f}",
+    ]
 
 
 STYLES = {"done": "green", "failed": "red", "blocked": "red", "running": "cyan", "pending": "yellow"}
