@@ -70,7 +70,7 @@ def verify(out: Path) -> Verification:
             found.problems.append(f"{out / 'build.json'} says {name} {stated}; the plan's is {actual}")
     for name in (name for job in build.jobs for name in job.shard_jobs):
         try:
-            shards = build.shards(name)
+            shards = list(build.shards(name))
         except InputError as error:
             if description["complete"]:
                 found.problems.append(str(error))

@@ -121,13 +121,13 @@ class Build:
             check(self.nodes)
         self.jobs = jobs_of(self.nodes)
         self.limits = Limits(**plan.recipe.get("limits", {}))
-        self._shards: dict[str, list[ShardManifest]] = {}
+        self._shards: dict[str, Sequence[ShardManifest]] = {}
         self._identities: dict[str, dict[str, Any]] = {}
 
     # ---- what is there
 
-    def shards(self, job: str) -> list[ShardManifest]:
-        """The shard manifests that a complete job's stage manifest lists, in rank order."""
+    def shards(self, job: str) -> Sequence[ShardManifest]:
+        """The shard manifests that a complete job's stage manifest lists, in rank order, each read when it is asked for."""
         if job not in self._shards:
             self._shards[job] = load_stage_manifest(self.out, job, self.plan.digest)
         return self._shards[job]
@@ -353,14 +353,20 @@ class Build:
         return int(digest([unit.kind, unit.key])[:4], 16)
 
     def prepare(self, job: Job) -> None:
-        """Load what the keys and inputs of a job's tasks are made of, so that forked children find it in memory."""
+        """Load what the keys and inputs of all of a job's tasks are made of, so that forked children find it in memory. What a
+        task reads of its own partition alone, it loads itself."""
         for kind in {unit.kind for unit in self.plan.units} if job.kind == "ingest" else ():
             self._source_identity(kind)
-        for node in job.nodes:
-            self._stage_identity(node)
         for earlier in self.jobs[: self.jobs.index(job)]:
             for name in earlier.shard_jobs:
                 self.shards(name)
+        if job.kind in ("contents", "occurrences"):
+            self.outputs(INGEST.name, job.kind)
+        for node in job.nodes:
+            self._stage_identity(node)
+            self.tables_for(
+                node, job.phase.reads if job.phase else self.phase_tables(node), job.phase and job.phase.name
+            )
 
     def found(self, job: Job, rank: int, params: dict[str, Any]) -> list[ShardManifest] | None:
         """The complete shards of a task (one, or one for each stage of a rows job), or None if any is missing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from stackbuild.errors import InputError
 from stackbuild.shards import ShardManifest, canonical_json, digest, load_manifest, manifest_path, write_atomically
@@ -22,7 +22,31 @@ def save_stage_manifest(out: Path, job: str, plan: str, shards: Sequence[ShardMa
         write_atomically(path, data)
 
 
-def load_stage_manifest(out: Path, job: str, plan: str) -> list[ShardManifest]:
+class Shards(Sequence[ShardManifest]):
+    """The shard manifests of a complete job, in rank order, each read when it is asked for: a task that wants one partition
+    of thirty stages does not read those of all others. InputError where one is torn."""
+
+    def __init__(self, out: Path, job: str, listed: Sequence[dict[str, Any]]):
+        self._paths = [manifest_path(out, job, entry["rank"], entry["key"]) for entry in listed]
+        self._read: dict[int, ShardManifest] = {}
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    @overload
+    def __getitem__(self, index: int) -> ShardManifest: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[ShardManifest]: ...
+    def __getitem__(self, index: int | slice) -> ShardManifest | Sequence[ShardManifest]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        number = range(len(self))[index]
+        if number not in self._read:
+            self._read[number] = load_manifest(self._paths[number])
+        return self._read[number]
+
+
+def load_stage_manifest(out: Path, job: str, plan: str) -> Shards:
     """The shard manifests of a complete job of a plan; InputError if it is not complete."""
     path = out / "stages" / job / "manifest.json"
     if not path.exists():
@@ -39,4 +63,4 @@ def load_stage_manifest(out: Path, job: str, plan: str) -> list[ShardManifest]:
             f"{path} is of the plan {of[:12]}, not of {plan[:12]}, which is this folder's last: that build did not get as "
             f"far as {job}; run it again."
         )
-    return [load_manifest(manifest_path(out, job, entry["rank"], entry["key"])) for entry in listed]
+    return Shards(out, job, listed)
