@@ -4,20 +4,22 @@ so they count in no digest and are in nothing that is released."""
 from __future__ import annotations
 
 import re
+import shlex
+from decimal import Decimal
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
-SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?", re.I)
-TIME = re.compile(r"\d+(:\d{1,2}){0,2}|\d+-\d{1,2}(:\d{1,2}){0,2}")
+SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]+)?)\s*([kmgt]i?)?b?", re.I)
+TIME = re.compile(r"[0-9]{1,8}(:[0-9]{1,2}){0,2}|[0-9]{1,5}-[0-9]{1,2}(:[0-9]{1,2}){0,2}")
 WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,@+-]*")  # names of partitions, accounts; a list of partitions too
 
 
 def size_in_bytes(value: Any) -> Any:
     """Bytes from a number or from words such as "2GB", "512MiB"; anything else is for the model to refuse."""
     if isinstance(value, str) and (found := SIZE.fullmatch(value.strip())):
-        return int(float(found[1]) * UNITS[found[2].lower()])
+        return int(Decimal(found[1]) * UNITS[(found[2] or "").lower()])
     return value
 
 
@@ -96,26 +98,28 @@ class SlurmOptions(BaseModel):
     @classmethod
     def _options(cls, value: list[str]) -> list[str]:
         for line in value:
-            if not line.startswith("--") or "\n" in line or "\r" in line:
+            if not line.startswith("--") or not line.isprintable():
                 raise ValueError(f"{line!r} is no option of sbatch: one line each, such as --constraint=fast")
-            if line.split("=")[0] in OURS:
-                raise ValueError(
-                    f"{line.split('=')[0]} is set by the build itself; there may be a key of [slurm] for it"
-                )
+            for word in shlex.split(line):  # sbatch takes several to a line, and short and shortened names
+                name = word.split("=")[0]
+                if word.startswith("-") and (len(name) < 3 or not name.startswith("--")):
+                    raise ValueError(f"{word!r} in {line!r}: write an option as --name=value")
+                if word.startswith("-") and any(ours.startswith(name) for ours in OURS):
+                    raise ValueError(f"{name} is set by the build itself; there may be a key of [slurm] for it")
         return value
 
     @field_validator("venv", "env_command")
     @classmethod
     def _line(cls, value: str) -> str:
-        if "\n" in value or "\x00" in value:
-            raise ValueError("must be one line")
+        if not value.isprintable():
+            raise ValueError("must be one line of text")
         return value
 
 
 OURS = (
     *("--array", "--dependency", "--output", "--error", "--job-name", "--signal", "--export", "--hold", "--open-mode"),
     *("--kill-on-invalid-dep", "--parsable", "--mem", "--cpus-per-task", "--ntasks", "--nodes", "--time", "--wrap"),
-    *("--requeue", "--no-requeue"),
+    *("--requeue", "--no-requeue", "--mem-per-cpu", "--mem-per-gpu", "--wait", "--test-only"),
 )
 
 

@@ -27,8 +27,13 @@ class Journal:
 
     def write(self, flush: bool = False, **event: Any) -> None:
         """Append an event with its time; `flush`: it is on disk when this returns."""
-        with open(self.path, "a") as file:
-            file.write(json.dumps({"time": round(time.time(), 3), **event}) + "\n")
+        line = json.dumps({"time": round(time.time(), 3), **event}).encode() + b"\n"
+        with open(self.path, "a+b") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":  # what a crash or a full disk cut short must not take this line with it
+                    line = b"\n" + line
+            file.write(line)
             if flush:
                 file.flush()
                 os.fsync(file.fileno())

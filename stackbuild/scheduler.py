@@ -114,18 +114,19 @@ def queue(prefix: str, ended: bool = False) -> list[Element]:
 
 def accounted(ids: Iterable[str]) -> dict[str, str]:
     """State by job id from accounting, also of steps that say more than their job; nothing where there is none."""
-    wanted = ",".join(ids)
+    wanted = set(ids)
     if not wanted or not shutil.which("sacct"):
         return {}
+    arrays = ",".join(sorted({job.split("_")[0] for job in wanted}))  # all elements would be too long a command
     try:
-        lines = _run(["sacct", "--noheader", "--parsable2", "--array", "--jobs", wanted, "--format", "JobID,State"])
+        lines = _run(["sacct", "--noheader", "--parsable2", "--array", "--jobs", arrays, "--format", "JobID,State"])
     except SchedulerError:
         return {}
     states: dict[str, str] = {}
     for line in lines.splitlines():
         name, _, state = line.partition("|")
         job = name.split(".")[0]
-        if job not in states or state.startswith("OUT_OF_MEMORY"):
+        if job in wanted and (job not in states or state.startswith("OUT_OF_MEMORY")):
             states[job] = state.split(" ")[0]
     return states
 

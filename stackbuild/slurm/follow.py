@@ -110,6 +110,7 @@ def cancel(out: Path) -> str:
         if jobs:
             folder.mark("cancelled")
             scheduler.cancel({job.array for job in jobs})
+            scheduler.cancel({job.array for job in live_jobs(folder)})  # what a gate submitted meanwhile
             driver_journal(out).write(event="cancelled", launch=folder.id)
             return f"{len(jobs)} job(s) of launch {folder.id} cancelled; what is complete is kept."
     if running(out):

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stackbuild.cluster import SlurmOptions, warning
+from stackbuild.errors import UsageError
 from stackbuild.launches import LaunchFolder, Wave
 
 REQUEUE_ME = 85  # exit status of an element that stopped cleanly before its time limit, with something done
@@ -26,9 +27,10 @@ KEPT = ("HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "SLURM_CONF", "PYTHONPATH",
 
 BODY = """\
 {header}
-# A signal may come at any time: the traps stand first.
+# A signal may come at any time: the traps stand first. One that meets the child between its fork and its start is lost there,
+# so each is sent twice.
 stopped= child=
-heed() {{ stopped=$1; if [ -n "$child" ]; then kill -s "$2" "$child" 2>/dev/null; fi; }}
+heed() {{ stopped=$1; if [ -n "$child" ]; then kill -s "$2" "$child"; (sleep 2; kill -s "$2" "$child") & fi 2>/dev/null; }}
 trap 'heed warned USR1' USR1  # some time before the limit, see --signal
 trap 'heed ended TERM' TERM
 {head}
@@ -36,7 +38,7 @@ trap 'heed ended TERM' TERM
 {env_command}
 "$python" -m {module} {arguments} &
 child=$!
-case $stopped in warned) kill -s USR1 "$child" ;; ended) kill -s TERM "$child" ;; esac
+case $stopped in warned) heed warned USR1 ;; ended) heed ended TERM ;; esac
 wait "$child"
 status=$?
 while kill -0 "$child" 2>/dev/null; do  # a trap cuts a wait short
@@ -67,7 +69,7 @@ def array_script(folder: LaunchFolder, wave: Wave, options: SlurmOptions, first:
         [
             f"--job-name={name}",
             f"--array=0-{elements - 1}{running}",
-            f"--output={folder.logs}/%A_%a.out",
+            f"--output={_file(folder.logs)}/%A_%a.out",
             f"--cpus-per-task={wave.cpus}",
             f"--mem={megabytes(memory_of(wave))}M",
             f"--time={wave.time}",
@@ -101,7 +103,7 @@ def _single(folder: LaunchFolder, what: str, module: str, argument: Path, option
     header = _header(
         [
             f"--job-name={folder.prefix}{what}",
-            f"--output={folder.logs}/%j.out",
+            f"--output={_file(folder.logs)}/%j.out",
             "--cpus-per-task=1",
             f"--mem={megabytes(options.shared_memory)}M",
             f"--time={options.time}",
@@ -162,6 +164,19 @@ def memory_of(wave: Wave) -> int:
 def megabytes(size: int) -> int:
     """Slurm's M is 2^20 bytes."""
     return -(-size // 2**20)
+
+
+def check_path(path: Path) -> None:
+    """UsageError if Slurm cannot write its logs below this folder."""
+    if not str(path).isprintable() or "\\" in str(path):
+        raise UsageError(
+            f"{str(path)!r}: Slurm writes to no folder with a backslash or a control character in its name."
+        )
+
+
+def _file(path: Path) -> str:
+    """A path in an option of sbatch in a script; a percent sign there stands for something else."""
+    return '"' + str(path).replace('"', '\\"').replace("%", "%%") + '"'
 
 
 def _q(text: str) -> str:

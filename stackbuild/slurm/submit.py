@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from stackbuild.pool import TaskSpec
 from stackbuild.slurm.balance import BYTES_PER_CPU_SECOND, chained, elements_for
 from stackbuild.slurm.code import code_digest
 from stackbuild.slurm.executor import SlurmExecutor, gate_dependency
-from stackbuild.slurm.script import gate_script, publish_script
+from stackbuild.slurm.script import check_path, gate_script, publish_script
 
 
 @dataclass
@@ -46,6 +47,7 @@ def submit(request: Request, options: SlurmOptions) -> Submission:
     """Resolve, plan, submit all, and return; UsageError if another build of this folder is under way."""
     scheduler.require()
     out = request.out
+    check_path(out)
     with only_one(out):
         refuse_a_folder_in_use(out)
         before = live(out)
@@ -122,7 +124,12 @@ def launch(build: Build, plan_path: str, options: SlurmOptions) -> Submission:
         held += [] if after else submitted[-1:]
         scheduler.release(held)
     except BaseException:
-        scheduler.cancel({job.array for job in live_jobs(folder)} | set(submitted))
+        noted = {one.slurm for one in folder.submitted()}
+        with suppress(
+            scheduler.SchedulerError
+        ):  # the first error is what is told; the next submission cancels the rest
+            scheduler.cancel(noted)
+            scheduler.cancel({job.array for job in live_jobs(folder)} - noted)  # one whose id Slurm did not get to say
         raise
     folder.mark("released")
     return Submission(folder, waves=waves, jobs=submitted)
@@ -154,15 +161,18 @@ def waves_of(build: Build, options: SlurmOptions, keep: bool) -> tuple[list[Wave
     waves: list[Wave] = []
     cached: dict[str, int] = {}
     tasks: dict[str, int] = {}
+    known = True  # what the job at hand has to do can be told: all before it is complete
     size = sum(unit.bytes for unit in build.plan.units)
     for number, job in enumerate(build.jobs):
         ranks: list[int] | None = None
-        if not waves:  # all before it is complete, so that what it has to do can be told
+        if known:
             specs = [TaskSpec(rank, params) for rank, params in enumerate(build.task_params(job))]
             complete = complete_tasks(build, job, specs)
-            if len(complete) == len(specs) and keep_manifest(build, job, specs, complete, keep):
+            if len(complete) == len(specs):
+                known = keep_manifest(build, job, specs, complete, keep)
                 cached[job.name] = len(specs)
                 continue
+            known = False
             ranks = [spec.rank for spec in specs if spec.rank not in complete]
             count, of = len(ranks), len(specs)
         else:
@@ -196,6 +206,7 @@ def planned_tasks(build: Build, job: Job) -> int:
 
 def dry_run(request: Request, options: SlurmOptions) -> list[tuple[str, str]]:
     """(how it would be submitted, script) of every job that would be, without writing or submitting anything."""
+    check_path(request.out)
     plan = resolve(request, keep=False)
     build = Build(request.out, plan)
     folder = LaunchFolder(request.out, "LAUNCH")

@@ -136,8 +136,14 @@ def test_only_what_is_missing_is_tried_again(launched: Callable[..., Launched]) 
 
 @pytest.mark.parametrize(
     ("state", "cause"),
-    [("NODE_FAIL", "node_lost"), ("TIMEOUT", "time_limit"), ("OUT_OF_MEMORY", "out_of_memory"), ("FAILED", "killed"), ("CANCELLED", "cancelled")],
-)  # fmt: skip
+    [
+        ("NODE_FAIL", "node_lost"),
+        ("TIMEOUT", "time_limit"),
+        ("OUT_OF_MEMORY", "out_of_memory"),
+        ("FAILED", "killed"),
+        ("CANCELLED", "cancelled"),
+    ],
+)
 def test_an_element_that_said_no_word_ended_as_slurm_says(
     launched: Callable[..., Launched], state: str, cause: str
 ) -> None:
