@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -100,7 +100,7 @@ def changes(status: BuildStatus) -> Iterator[tuple[str, str]]:
             yield f"{job.job} {job.state} {counts}{why}", f"{short(job.job)}: {job.state}, {counts}{pace(job)}{why}"
     for one in status.failures:
         line = f"failed: {failed(one)}"
-        yield line, line
+        yield line, line + (f"  (log: {escaped(one['log'])})" if one["log"] else "")
     for note in status.notes:
         yield note, escaped(note)
     line = (
@@ -122,17 +122,19 @@ def view(out: Path, status: BuildStatus, console: Console, fit: bool = False) ->
     ]
     if status.publish in ("running", "failed"):
         lines.append(Text("publishing: " + ("under way" if status.publish == "running" else "failed")))
+    names = {job.job: short(job.job) for job in status.jobs}
     for job in status.jobs:
-        lines += [Text(line) for line in of_job(job)]
+        lines += [Text(line) for line in of_job(job, names)]
     lines += [Text(f"note: {escaped(note)}", style="yellow") for note in status.notes]
     for one in status.failures[:SHOWN]:
         lines.append(Text(f"failed: {failed(one)}", style="red"))
-        lines += [Text(f"    | {escaped(line)}", style="dim") for line in one["lines"]]
+        lines += [Text(f"    {escaped(one['log'])}")] if one["log"] else []
+        lines += [Text(f"    | {escaped(line)}", "dim", no_wrap=True, overflow="ellipsis") for line in one["lines"]]
     if len(status.failures) > SHOWN:
         lines.append(Text(f"failed: {len(status.failures) - SHOWN} more", style="red"))
     first, *more = status.next
     lines += [Text(f"next: {first}"), *(Text(f"      {step}") for step in more)]
-    taken = sum(-(-max(1, line.cell_len) // console.width) for line in lines) + 5
+    taken = sum(1 if line.no_wrap else -(-max(1, line.cell_len) // console.width) for line in lines) + 5
     where = f" on Slurm, launch {status.launch}" if status.launch else " on Ray" if status.executor == "ray" else ""
     title = Text(f"{out}: {status.state}{where}")
     return Group(title, table_of(status.jobs, console.width, max(6, console.height - taken) if fit else None), *lines)
@@ -155,7 +157,7 @@ def table_of(jobs: Sequence[JobStatus], width: int, most: int | None) -> Table:
     shown = [name not in ONLY_IF_ANY or any(row[1 + i] for row in rows) for i, name in enumerate(COLUMNS)]
     rows = [(row[0], *(cell for cell, keep in zip(row[1:-1], shown, strict=True) if keep), row[-1]) for row in rows]
     names = [name for name, keep in zip(COLUMNS, shown, strict=True) if keep]
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, int(width >= 100), 0, 0), show_edge=False)
     wide = [max(len(name), *(len(row[i + 1]) for row in rows)) if rows else len(name) for i, name in enumerate(names)]
     table.add_column("job", no_wrap=True, max_width=max(12, width - sum(wide) - 2 * len(wide) - 12))
     for name, least in zip(names, wide, strict=True):
@@ -184,20 +186,22 @@ def cells(jobs: Sequence[JobStatus]) -> list[str]:
 STYLES = {"done": "green", "failed": "red", "blocked": "red", "running": "cyan", "pending": "yellow"}
 
 
-def of_job(job: JobStatus) -> Iterator[str]:
-    """What can be said of a job that is not done, nor waits for its turn alone."""
-    name = short(job.job)
+def of_job(job: JobStatus, names: Mapping[str, str]) -> Iterator[str]:
+    """What can be said of a job that has begun and is not done, or of one that will not begin. `names`: of jobs, for people."""
+    reason = job.reason
+    for name, people in names.items():
+        reason = reason.replace(name, people)
     if job.state in ("running", "pending"):
         parts = [f"{job.running} at work"] if job.running else []
-        parts += [f"{job.reason}"] if job.reason else []
+        parts += [reason] if reason else []
         times = [("half of the tasks took at most", job.p50), ("95 of 100", job.p95), ("the longest", job.longest)]
         spent = [f"{words} {duration(value)}" for words, value in times if value is not None]
         parts += [part for part in (pace(job).removeprefix("; "), ", ".join(spent)) if part]
-        parts += [f"{job.retries} tries again"] if job.retries else []
-        parts += [f"{job.requeues} elements begun again"] if job.requeues else []
-        yield f"{name}: {'; '.join(parts) or 'nothing at work yet'}"
-    elif job.reason:
-        yield f"{name}: {job.state} {escaped(job.reason)}"
+        parts += [f"{times_of(job.retries, 'try', 'tries')} again after a failure"] if job.retries else []
+        parts += [f"{times_of(job.requeues, 'element', 'elements')} begun again"] if job.requeues else []
+        yield f"{names[job.job]}: {escaped('; '.join(parts)) or 'nothing at work yet'}"
+    elif job.state == "blocked":
+        yield f"{names[job.job]}: blocked {escaped(reason)}"
     for one in job.at_work:
         if one.straggler or one is job.at_work[0]:
             yield "    " + working(one)
@@ -205,6 +209,10 @@ def of_job(job: JobStatus) -> Iterator[str]:
         where = f" on {silent['node']}" if silent["node"] else ""
         who = escaped(f"{silent['who']}{where}")
         yield f"    no sign of {who} for {duration(silent['seconds'])}: it hangs, or its node is gone"
+
+
+def times_of(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
 
 
 def pace(job: JobStatus) -> str:
@@ -232,7 +240,7 @@ def failed(one: dict[str, object]) -> str:
     reason = message[0][:400] if message else f"status {one['status']}"
     node = f" on {one['node']}" if one["node"] else ""
     cause = f"{one['cause']}: " if one["cause"] and str(one["cause"]) not in reason else ""
-    return escaped(f"{short(str(one['job']))} {what(one)}{node}: {cause}{reason}  (log: {one['log'] or 'none'})")
+    return escaped(f"{short(str(one['job']))} {what(one)}{node}: {cause}{reason}")
 
 
 def duration(seconds: float) -> str:

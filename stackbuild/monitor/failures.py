@@ -64,8 +64,8 @@ def after_failures(failures: Sequence[Mapping[str, Any]], out: Path) -> list[str
 
 
 def last_lines(log: str) -> list[str]:
-    """The last lines of a log that say anything."""
-    return [line.rstrip() for line in tail(log).splitlines() if line.strip()][-LINES:]
+    """The last lines of a log that say anything; the marks below a traceback's lines do not."""
+    return [line.rstrip() for line in tail(log).splitlines() if line.strip(" ^~")][-LINES:]
 
 
 def tail(log: str) -> str:

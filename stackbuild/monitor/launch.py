@@ -188,7 +188,7 @@ class Now:
         for one in here:
             if one.state == "failed":
                 failed += one.share.left if one.share else 0
-            elif one.state not in ("done", "cancelled"):
+            elif one.state == "running":  # one that is begun again tries all of its tasks again
                 own = [r for r, event in tally.failing.items() if place(event) == (one.host.wave, one.element)]
                 failed += sum(tally.final(rank) for rank in own)
         return failed
@@ -254,7 +254,8 @@ class Now:
             or (one.state == "cancelled" and one.share is not None and state != "cancelled")
             or (one.state == "silent" and state not in UNDER_WAY)
         )
-        tasks = [event for rank, event in tally.failing.items() if place(event) == here and (over or tally.final(rank))]
+        told = over or one.state == "running"  # one that is begun again tries all of its tasks again
+        tasks = [e for rank, e in tally.failing.items() if told and place(e) == here and (over or tally.final(rank))]
         yield from map(self._task, tasks)
         if over and (not tasks or (one.share and one.share.left > len(tasks))):
             yield self._ended(job, one)
