@@ -364,9 +364,8 @@ class Build:
             self.outputs(INGEST.name, job.kind)
         for node in job.nodes:
             self._stage_identity(node)
-            self.tables_for(
-                node, job.phase.reads if job.phase else self.phase_tables(node), job.phase and job.phase.name
-            )
+            reads = job.phase.reads if job.phase else self.phase_tables(node)
+            self.tables_for(node, reads, job.phase.name if job.phase else None)
 
     def found(self, job: Job, rank: int, params: dict[str, Any]) -> list[ShardManifest] | None:
         """The complete shards of a task (one, or one for each stage of a rows job), or None if any is missing."""
