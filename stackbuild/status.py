@@ -12,7 +12,7 @@ from typing import Any
 from stackbuild.beats import STALE_SECONDS, Beat, beats
 from stackbuild.errors import InputError
 from stackbuild.launches import last_launch
-from stackbuild.monitor.failures import after_failures, failure
+from stackbuild.monitor.failures import after_failures, failure, read_ends
 from stackbuild.monitor.launch import LaunchView
 from stackbuild.monitor.progress import AtWork, BuildStatus, JobStatus, Tally, working
 from stackbuild.plan import Build, Plan
@@ -174,6 +174,7 @@ def driven(out: Path, complete: bool) -> BuildStatus:
         tally.fill(job, at_work, now)
     state = "running" if alive else "done" if ended and complete else "failed" if failing else "stopped"
     status = BuildStatus(state, list(jobs.values()), [failure_of(out, event) for event in failing])
+    read_ends(status.failures)
     status.executor = str(start.get("executor", ""))
     status.next = next_steps(status, out)
     return status

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -219,7 +220,7 @@ def pace(job: JobStatus) -> str:
     """Rates and what is left."""
     parts = []
     if job.state == "running" and (job.rows_per_s or job.bytes_per_s):
-        parts.append(f"{job.rows_per_s:,.0f} rows/s, {job.bytes_per_s / 1e6:,.1f} MB/s")
+        parts.append(f"{job.rows_per_s:,.0f} rows/s, {size(job.bytes_per_s)}/s")
     if job.eta is not None:
         parts.append(f"about {duration(job.eta)} until this job ends")
     return "".join(f"; {part}" for part in parts)
@@ -227,7 +228,7 @@ def pace(job: JobStatus) -> str:
 
 def working(one: AtWork) -> str:
     """A task at work: for how long, where, with how much memory."""
-    memory = f"{one.memory / 1e6:,.0f} MB" + (f" of its element's {one.limit / 1e6:,.0f}" if one.limit else "")
+    memory = size(one.memory) + (f" of its element's {size(one.limit)}" if one.limit else "")
     place = " on ".join(escaped(word) for word in (one.who, one.node) if word and word != "driver")
     slow = "straggler: " if one.straggler else ""
     where = f", at {escaped(one.where)}" if one.where else ""
@@ -241,6 +242,14 @@ def failed(one: dict[str, object]) -> str:
     node = f" on {one['node']}" if one["node"] else ""
     cause = f"{one['cause']}: " if one["cause"] and str(one["cause"]) not in reason else ""
     return escaped(f"{short(str(one['job']))} {what(one)}{node}: {cause}{reason}")
+
+
+def size(count: float) -> str:
+    """Bytes for people."""
+    units = ("B", "kB", "MB", "GB", "TB")
+    power = min(len(units) - 1, int(math.log10(max(count, 1)) / 3))
+    number = count / 1_000**power
+    return f"{number:.{0 if number >= 100 or not power else 1}f} {units[power]}"
 
 
 def duration(seconds: float) -> str:

@@ -148,6 +148,7 @@ class Elements:
             if host not in self.hosts:
                 self.hosts.append(host)
             self.all += [self._element(array, host, array.first + index) for index in range(array.elements)]
+        self.by_name = {one.who: one for one in self.all}
 
     def covering(self, number: int) -> list[Wave]:
         """The waves that have to do with a job."""

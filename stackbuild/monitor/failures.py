@@ -10,6 +10,7 @@ from stackbuild.retries import REMEDY, Cause
 
 TAIL_BYTES = 16_384
 LINES = 6  # last lines of a log that a failure shows
+READ = 20  # failures whose logs are read: a thousand have few reasons, and a shared disk has much to do
 AGAIN = "run the same build again: it goes on where it stopped"
 
 
@@ -28,9 +29,8 @@ def failure(
     slurm: str = "",
 ) -> dict[str, Any]:
     """A failure as a status holds it. `rank`: the task, None if it is of an element, a gate or the publishing job. `logs`:
-    what may tell more, the most telling first. `lines`: the end of the first of them that says anything."""
+    what may tell more, the most telling first. `lines`: see `read_ends`."""
     named = list(dict.fromkeys(log for log in logs if log))
-    lines = next((found for log in named if (found := last_lines(log))), [])
     return {
         "job": job,
         "rank": rank,
@@ -40,12 +40,18 @@ def failure(
         "message": message,
         "log": named[0] if named else "",
         "logs": named,
-        "lines": lines,
+        "lines": [],
         "wave": wave,
         "element": element,
         "node": node,
         "slurm": slurm,
     }
+
+
+def read_ends(failures: Sequence[dict[str, Any]]) -> None:
+    """Give the first failures the last lines of the first of their logs that says anything."""
+    for one in failures[:READ]:
+        one["lines"] = next((found for log in one["logs"] if (found := last_lines(log))), [])
 
 
 def what(one: Mapping[str, Any]) -> str:

@@ -12,9 +12,9 @@ from stackbuild.beats import STALE_SECONDS, beats
 from stackbuild.errors import InputError
 from stackbuild.launches import LaunchFolder, Submitted
 from stackbuild.monitor.elements import Asking, ElementNow, Elements, Queue, waiting_for
-from stackbuild.monitor.failures import after_failures, failure, tail
+from stackbuild.monitor.failures import READ, after_failures, failure, read_ends, tail
 from stackbuild.monitor.progress import UNDER_WAY, AtWork, BuildStatus, JobStatus, working
-from stackbuild.monitor.told import Told, place
+from stackbuild.monitor.told import Told
 from stackbuild.retries import Cause, element_cause
 
 
@@ -46,12 +46,14 @@ class Now:
         accounted = view.asking.accounted(self.submitted, queue) if lost else {}
         signs = beats(self.folder.beats)
         self.elements = Elements(self.folder, self.submitted, told, queue, signs, accounted, self.now)
+        self._looks_left = READ  # into logs of elements, for what they died of
 
     def status(self, complete: bool) -> BuildStatus:
         """The whole launch."""
         state, notes = self.state(complete)
         jobs = [self.job(number, name) for number, name in enumerate(self.frozen.jobs)]
         failures = list(self.failures(jobs, state))
+        read_ends(failures)
         if state == "stopped" and any(job.failed for job in jobs):
             state = "cancelled" if {one["cause"] for one in failures} == {Cause.CANCELLED} else "failed"
         self.settle(jobs, state)
@@ -189,8 +191,7 @@ class Now:
             if one.state == "failed":
                 failed += one.share.left if one.share else 0
             elif one.state == "running":  # one that is begun again tries all of its tasks again
-                own = [r for r, event in tally.failing.items() if place(event) == (one.host.wave, one.element)]
-                failed += sum(tally.final(rank) for rank in own)
+                failed += sum(tally.final(e["rank"]) for e in tally.failing_at((one.host.wave, one.element)))
         return failed
 
     def settle(self, jobs: Sequence[JobStatus], state: str) -> None:
@@ -255,7 +256,7 @@ class Now:
             or (one.state == "silent" and state not in UNDER_WAY)
         )
         told = over or one.state == "running"  # one that is begun again tries all of its tasks again
-        tasks = [e for rank, e in tally.failing.items() if told and place(e) == here and (over or tally.final(rank))]
+        tasks = [e for e in tally.failing_at(here) if told and (over or tally.final(e["rank"]))]
         yield from map(self._task, tasks)
         if over and (not tasks or (one.share and one.share.left > len(tasks))):
             yield self._ended(job, one)
@@ -263,8 +264,8 @@ class Now:
     def _task(self, event: Mapping[str, Any]) -> dict[str, Any]:
         """A failure of a task, with the logs of the element that it ran in."""
         number, wave, element = event.get("number", 0), event.get("wave"), event.get("element")
-        waves = {host.name for host in self.elements.covering(number) if host.wave == wave}
-        one = next((e for e in self.elements.all if e.element == element and e.host.name in waves), None)
+        wave_of = {host.wave: host for host in self.elements.covering(number)}
+        one = self.elements.by_name.get(f"{wave_of[wave].name}-{element}") if wave in wave_of else None
         return failure(
             event["job"], event["rank"], str(event.get("cause", "")), str(event.get("message", "")),
             [str(event.get("log") or ""), *(self._element_logs(one) if one else [])], status=event.get("status"),
@@ -277,7 +278,9 @@ class Now:
         logs = self._element_logs(one)
         last = one.share.ended if one.share else None
         words = one.said or ("nobody knows what: it gives no sign" if one.state == "silent" else one.state)
-        cause = str(element_cause(one.said, "".join(map(tail, logs)))) if one.state != "silent" else ""
+        self._looks_left -= 1
+        text = "".join(map(tail, logs)) if self._looks_left >= 0 else ""
+        cause = "" if one.state == "silent" else str(element_cause(one.said, text))
         return failure(
             job, None, cause, str((last and last.get("reason")) or f"element {one.element} ended as {words}"), logs,
             status=last["status"] if last else None, wave=one.host.wave, element=one.element,

@@ -129,10 +129,12 @@ class Tally:
         self.failing: dict[int, dict[str, Any]] = {}  # by task: the last try, if that failed
         self._parts: dict[int, float] = {}
         self._failed: dict[int, Counter[str]] = {}
+        self._at: dict[tuple[Any, Any], list[dict[str, Any]]] | None = None  # `failing` by element, once all is counted
         self._tries: list[tuple[float, float, int, int]] = []  # end, wall, rows, bytes
 
     def add(self, event: Mapping[str, Any]) -> None:
         """Count a try that ended."""
+        self._at = None
         rank, wall = event["rank"], _number(event, "wall")
         self.cpu += event["cpu"]
         self.memory = max(self.memory, event["memory"])
@@ -153,6 +155,7 @@ class Tally:
 
     def again(self, ranks: Iterable[int]) -> None:
         """Tasks are begun anew, in a further attempt or wave: what their earlier tries used up is theirs again."""
+        self._at = None
         for rank in ranks:
             self.failing.pop(rank, None)
             self._failed.pop(rank, None)
@@ -165,6 +168,14 @@ class Tally:
         cause = str(event.get("cause", Cause.EXCEPTION))
         known = Cause(cause) if cause in set(Cause) else Cause.EXCEPTION
         return self._failed[rank][cause] > WITHIN.get(known, 0)
+
+    def failing_at(self, place: tuple[Any, Any]) -> list[dict[str, Any]]:
+        """The last tries, which failed, of tasks of an element of a wave."""
+        if self._at is None:
+            self._at = {}
+            for event in self.failing.values():
+                self._at.setdefault((event.get("wave"), event.get("element")), []).append(event)
+        return self._at.get(place, [])
 
     def still(self, tasks: Iterable[AtWork], since: float) -> list[AtWork]:
         """Those of a beat's tasks that have not ended since it was written."""

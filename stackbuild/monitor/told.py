@@ -91,7 +91,7 @@ class Told:
         share.began, share.node = event["time"], str(event.get("node", ""))
         share.completed, share.ended = set(), None
         tally = self.tally(event["job"])
-        tally.again([rank for rank, last in tally.failing.items() if place(last) == place(event)])
+        tally.again([last["rank"] for last in tally.failing_at((event["wave"], event["element"]))])
 
     def _task(self, event: Mapping[str, Any]) -> None:
         self.tally(event["job"]).add(event)
@@ -115,8 +115,3 @@ class Told:
         self.ends[event["job"]] = float(event["wall"])
 
     _read = {"element": _element, "task": _task, "element-end": _element_end, "gate": _gate, "job-end": _job_end}
-
-
-def place(event: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Which element of which wave told an event."""
-    return event.get("wave"), event.get("element")
