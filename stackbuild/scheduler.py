@@ -91,6 +91,12 @@ def sbatch(script: str, options: Sequence[str] = ()) -> str:
     return found[1]
 
 
+def check(script: str) -> None:
+    """SchedulerError if Slurm would refuse this script. It takes one that is submitted held whatever that asks for, and lets it
+    wait for ever if no node has so much."""
+    _run(["sbatch", "--test-only"], script)
+
+
 def max_array_size() -> int:
     """Elements that one array may have: MaxArraySize, one more than the highest index."""
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", _run(["scontrol", "show", "config"]), re.M)

@@ -59,7 +59,10 @@ class SlurmExecutor(SlurmPipelineExecutor):  # type: ignore[misc]  # datatrove h
         """
         options = [*(["--hold"] if hold else []), *([f"--dependency=afterok:{':'.join(after)}"] if after else [])]
         arrays = []
-        for first, count, script in self.scripts():
+        scripts = self.scripts()
+        if hold:
+            scheduler.check(scripts[0][2])
+        for first, count, script in scripts:
             self.folder.script(f"{self.wave.name}-{first}", script)
             job = scheduler.sbatch(script, options)
             self._note(Submitted(job, "array", self.wave.number, self.wave.wave, first, count))

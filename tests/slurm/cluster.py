@@ -84,7 +84,7 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
-JobAcctGatherParams=OverMemoryKill,NoShared
+JobAcctGatherParams=OverMemoryKill,UsePss
 """
 KERNEL = """
 ProctrackType=proctrack/cgroup

@@ -141,3 +141,21 @@ def test_a_full_shared_folder_ends_the_build_by_name_and_it_is_resumed(
     (small_disk / "filler").unlink()
     build.build("--wait")
     build.same_as(prepared.reference)
+
+
+def test_a_build_that_no_node_has_memory_for_is_refused_and_waits_for_nothing(begun: Begun) -> None:
+    build = begun(memory="100GB")
+    refused = build.build("--wait", expect=None)
+    assert refused.returncode and "node configuration is not available" in refused.stderr
+    assert not build.jobs()
+
+
+def test_a_task_that_wants_more_memory_than_any_node_has_ends_the_build_and_says_so(
+    slurm: None, prepared: Prepared, tmp_path: Path
+) -> None:
+    with Cluster(nodes=1, memory_mb=1200) as cluster:
+        build = prepared.scenario(cluster, tmp_path / "build")
+        build.order(4, "eat", "eat")
+        ended = build.build("--wait", expect=None)
+        assert ended.returncode and "node configuration is not available" in ended.stderr
+        assert all(job.finished for job in build.end(20))
