@@ -62,7 +62,7 @@ class Ray:
         self._folder: str | None = None  # of the cluster on this machine
 
     def run(self, job: Job, specs: Sequence[TaskSpec], logs: Path, ended: Callable[[Ended], None]) -> list[Failure]:
-        slots = self._slots = self._slots or self._open()
+        slots = self._slots = self._slots or self.open()
         slots.heavy = bool(job.phase is not None and job.phase.preload)
         pool = Pool(slots, 0, logs)
         heart = Heart(self.out / "launches" / "beats" / "driver.json", Beat("driver", job.name, len(specs)))
@@ -82,7 +82,7 @@ class Ray:
         finally:
             heart.stop()
 
-    def _open(self) -> Slots:
+    def open(self) -> Slots:
         """Connect, and say how large a slot is."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns of a change to come
