@@ -13,7 +13,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,8 @@ class Retries:
             self.how = How(
                 self.how.mode, self.how.suspects, self.how.one_part, self.how.alone, 5.0 * self.failed[cause]
             )
+        else:
+            self.how = replace(self.how, wait=0.0)
         return self.how
 
 

@@ -24,6 +24,7 @@ from stackbuild.scheduler import SchedulerError
 from stackbuild.slurm.follow import cancel
 from stackbuild.slurm.submit import Submission, dry_run, submit
 from tests.slurm_units.conftest import Launched, Slurm, small
+from tests.test_build import released
 
 ROOT = Path(__file__).parent.parent.parent
 OPTIONS = SlurmOptions(tasks_per_job=1)
@@ -324,3 +325,22 @@ def test_where_there_is_no_slurm_it_says_so(root: Path, tmp_path: Path, monkeypa
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UsageError, match="no Slurm"):
         submit(Request(small(root), Path("/"), tmp_path / "out", 1), OPTIONS)
+
+
+# ---------------------------------------------------------------- where, never what
+
+
+def test_where_a_build_runs_changes_no_digest_and_is_in_nothing_that_is_released(complete: Build) -> None:
+    """[slurm] and [ray] are nobody's business but the user's: two builds that differ in nothing else are one."""
+    tables = {
+        "slurm": {"partition": "of-whom", "account": "payer-17", "memory": "3GB", "sbatch": ["--constraint=fast-ones"]},
+        "ray": {"address": "ray://head-of-whom:10001"},
+    }
+    before = released(complete.out) | {"build.json": (complete.out / "build.json").read_bytes()}
+    told = building.run(Request({**complete.plan.recipe, **tables}, Path("/"), complete.out, 1))
+    assert told.build.plan.digest == complete.plan.digest
+    assert not any(report.ran for report in told.reports)
+    assert released(complete.out) | {"build.json": (complete.out / "build.json").read_bytes()} == before
+    words = (b"of-whom", b"payer-17", b"fast-ones")
+    for path in complete.out.rglob("*"):
+        assert not path.is_file() or not [word for word in words if word in path.read_bytes()], path
