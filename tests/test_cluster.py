@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -17,6 +17,7 @@ SECOND = st.integers(0, 59)
 HOUR = st.integers(0, 23)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10_000), SECOND, HOUR, st.integers(0, 300), SECOND)
 def test_a_time_is_read_as_slurm_documents_it(m: int, s: int, h: int, d: int, m60: int) -> None:
     """sbatch(1): "minutes", "minutes:seconds", "hours:minutes:seconds", "days-hours", "days-hours:minutes" and
@@ -37,6 +38,7 @@ def test_no_other_time_is_let_in(time: str) -> None:
         SlurmOptions(time=time)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10_000_000), st.integers(10, 10_000))
 def test_the_warning_comes_before_the_end_and_leaves_most_of_the_time(limit: int, seconds: int) -> None:
     warned = warning(f"{limit}", seconds)
@@ -62,6 +64,7 @@ def test_sizes(text: str, size: int | str) -> None:
     assert size_in_bytes(text) == size
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**12), st.sampled_from(["", "k", "m", "g", "t"]), st.booleans(), st.booleans())
 def test_a_whole_number_of_units_is_exact(number: int, unit: str, binary: bool, upper: bool) -> None:
     text = f"{number}{unit}{'i' if binary and unit else ''}b"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stackbuild.retries import REMEDY, WAVES, WITHIN, Cause, Failure, How, Retries, element_cause, explain, going_on
@@ -63,6 +63,7 @@ def test_a_server_that_does_not_answer_is_waited_for_longer_each_time_and_nothin
     assert again is not None and again.wait == 0
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(list(Cause)), max_size=40))
 def test_no_history_of_failures_goes_on_for_ever(causes: list[Cause]) -> None:
     """Each cause has a number of its own, and a task is given up at the first that is used up."""
@@ -188,6 +189,7 @@ def test_an_elements_end_is_explained_by_state_and_log(state: str, log: str, cau
     assert element_cause(state, LOGS[log]) is cause
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_words_of_other_logs_are_no_cause_by_accident(text: str) -> None:
     assert element_cause("NODE_FAIL", text) is Cause.NODE  # a state that says why is believed

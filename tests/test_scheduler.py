@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stackbuild import scheduler
@@ -132,6 +132,7 @@ def test_ended_jobs_are_asked_for_only_if_they_are_wanted(command: Command) -> N
     assert "all" in said.read_text().split()
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\n"), max_size=40))
 def test_no_name_of_a_job_breaks_the_reading_of_others(name: str) -> None:
     ours = "100_0|100|0|stackbuild-a-00.1|RUNNING|None|n1|1:23"
