@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import typer
 from rich import box
@@ -124,21 +125,27 @@ def view(out: Path, status: BuildStatus, console: Console, fit: bool = False) ->
     if status.publish in ("running", "failed"):
         lines.append(Text("publishing: " + ("under way" if status.publish == "running" else "failed")))
     names = {job.job: short(job.job) for job in status.jobs}
+    blocked = [job for job in status.jobs if job.state == "blocked"]
     for job in status.jobs:
-        lines += [Text(line) for line in of_job(job, names)]
+        lines += [Text(line) for line in of_job(job, names) if job not in blocked[1:]]
     lines += [Text(f"note: {escaped(note)}", style="yellow") for note in status.notes]
-    for one in status.failures[:SHOWN]:
-        lines.append(Text(f"failed: {failed(one)}", style="red"))
+    alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for one in status.failures:
+        alike.setdefault(tuple(str(one[key]) for key in ("job", "cause", "message", "log")), []).append(one)
+    for group in list(alike.values())[:SHOWN]:
+        one = group[0]
+        others = f" (and {len(group) - 1} more, for the same reason)" if len(group) > 1 else ""
+        lines.append(Text(f"failed: {failed(one)}{others}", style="red"))
         lines += [Text(f"    {escaped(one['log'])}")] if one["log"] else []
         lines += [Text(f"    | {escaped(line)}", "dim", no_wrap=True, overflow="ellipsis") for line in one["lines"]]
-    if len(status.failures) > SHOWN:
-        lines.append(Text(f"failed: {len(status.failures) - SHOWN} more", style="red"))
+    if hidden := sum(map(len, list(alike.values())[SHOWN:])):
+        lines.append(Text(f"failed: {hidden} more", style="red"))
     first, *more = status.next
     lines += [Text(f"next: {first}"), *(Text(f"      {step}") for step in more)]
     taken = sum(1 if line.no_wrap else -(-max(1, line.cell_len) // console.width) for line in lines) + 5
     where = f" on Slurm, launch {status.launch}" if status.launch else " on Ray" if status.executor == "ray" else ""
     title = Text(f"{out}: {status.state}{where}")
-    return Group(title, table_of(status.jobs, console.width, max(6, console.height - taken) if fit else None), *lines)
+    return Group(title, table_of(status.jobs, console.width, max(3, console.height - taken) if fit else None), *lines)
 
 
 COLUMNS = ("tasks", "cached", "ran", "at work", "left", "failed", "CPU s", "own MB", "wall s")
@@ -147,8 +154,8 @@ ONLY_IF_ANY = ("at work", "left")
 
 def table_of(jobs: Sequence[JobStatus], width: int, most: int | None) -> Table:
     """A row for each job; those that only wait for others, and more done ones than there is room for, are told together."""
-    begun = [job for job in jobs if job.state not in ("waiting", "blocked")]
-    later = [job for job in jobs if job.state in ("waiting", "blocked")]
+    later = [job for job in jobs if job.state in ("waiting", "blocked") or (job.state == "stopped" and not job.started)]
+    begun = [job for job in jobs if job not in later]
     done = [job for job in begun if job.state == "done"]
     folded = done[: max(0, len(begun) + min(2, len(later)) - most + 1)] if most else []
     rows = [(f"{len(folded)} jobs", *cells(folded), "done")] if len(folded) > 1 else []

@@ -179,11 +179,14 @@ class Tally:
 
     def still(self, tasks: Iterable[AtWork], since: float) -> list[AtWork]:
         """Those of a beat's tasks that have not ended since it was written."""
-        return [
-            one
-            for one in tasks
-            if one.rank not in self.done and _number(self.failing.get(one.rank, {}), "time") <= since
-        ]
+
+        def ended(one: AtWork) -> bool:
+            last = self.failing.get(one.rank)
+            return one.rank in self.done or (
+                last is not None and _number(last, "time") > since and _number(last, "attempt") >= one.attempt
+            )
+
+        return [one for one in tasks if not ended(one)]
 
     def fill(self, job: JobStatus, at_work: Sequence[AtWork], now: float) -> None:
         """Set a job's numbers. `at_work`: its tasks at work; its counts of tasks, `started` and `state` are set before."""
@@ -218,8 +221,11 @@ class Tally:
         job.rows_per_s, job.bytes_per_s = round(rows / seconds, 1), round(size / seconds, 1)
 
     def eta(self, job: JobStatus, at_work: Sequence[AtWork]) -> float | None:
-        """Seconds until the job ends: what its tasks took on average, for each that is left, over as many as are at work."""
+        """Seconds until the job ends: what its tasks took on average, for each that is left, over as many as are at work. None
+        where nothing is known, or all that is left takes longer than any task did."""
         if not self.walls or not at_work:
+            return None
+        if not job.pending and all(one.wall > max(self.walls) for one in at_work):
             return None
         mean = sum(self.walls) / len(self.walls)
         left = [max(mean - one.wall, mean / 10) for one in at_work]
