@@ -45,17 +45,22 @@ def driver_journal(out: Path) -> Journal:
 
 
 @contextmanager
-def only_one(out: Path) -> Iterator[None]:
-    """Hold the output folder: two drivers at once would do the same work twice."""
+def only_one(out: Path, wait: float = 0.0) -> Iterator[None]:
+    """Hold the output folder: two drivers at once would do the same work twice. `wait`: seconds to wait for another."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{out} is not a folder and cannot be made one: {error.strerror}.") from error
     with open(out / ".lock", "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise StackbuildError(
-                f"Another stackbuild is building {out}; wait for it, or see `stackbuild status {out}`."
-            ) from error
+        deadline = time.monotonic() + wait
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if time.monotonic() >= deadline:
+                    raise StackbuildError(
+                        f"Another stackbuild is building {out}; wait for it, or see `stackbuild status {out}`."
+                    ) from error
+            time.sleep(min(1.0, wait))
         yield

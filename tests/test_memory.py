@@ -34,7 +34,7 @@ class Eater(Stage[Options]):
             if orders:
                 orders[0].unlink()
             held = []
-            while orders and len(held) < 400:
+            while orders and len(held) < 100:
                 held.append(b"1" * (16 << 20))
                 time.sleep(0.05)
         yield Verdict("mood", pa.array([True] * files.num_rows))

@@ -56,10 +56,14 @@ def wait(folder: LaunchFolder, tell: Callable[[str], None]) -> Outcome:
             return found
         if found is not None or time.monotonic() - asked >= ASK_SECONDS:  # Slurm is asked seldom: others ask it too
             asked = time.monotonic()
-            jobs = live_jobs(folder)
-            if found is not None and not jobs:
+            try:
+                live = len(live_jobs(folder))
+            except scheduler.SchedulerError as error:  # its controller may begin anew; the jobs go on meanwhile
+                tell(str(error))
+                live = 0 if found is not None else 1
+            if found is not None and not live:
                 return found
-            missing = 0 if jobs else missing + 1
+            missing = 0 if live else missing + 1
             if missing >= FORGOTTEN_LOOKS:
                 return Outcome(
                     "lost", f"No job of launch {folder.id} is in Slurm's queue and none said a last word.", 5

@@ -16,13 +16,15 @@ from stackbuild.ledger import check_ledger
 from stackbuild.slurm.code import open_launched
 from stackbuild.slurm.gate import failed
 
+LOCK_SECONDS = 1_800.0  # somebody who types `build` again holds the folder while sources are resolved, and then joins
+
 
 def main(arguments: list[str]) -> int:
     out, launch = Path(arguments[0]), Path(arguments[1])
     folder = LaunchFolder(out, launch.name)
     journal = folder.events_of(f"publish.{restart_count()}.{os.environ.get('SLURM_JOB_ID', os.getpid())}")
     try:
-        with only_one(out):
+        with only_one(out, LOCK_SECONDS):
             build = open_launched(folder)
             check_ledger(build)
             try:

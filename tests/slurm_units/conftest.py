@@ -8,7 +8,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -229,7 +229,3 @@ class Launched:
 
     def events(self, kind: str) -> list[dict[str, Any]]:
         return [event for event in self.folder.events() if event["event"] == kind]
-
-
-def frozen_like(wave: Wave, **changes: Any) -> Wave:
-    return Wave(**{**asdict(wave), **changes})

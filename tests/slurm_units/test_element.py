@@ -1,0 +1,263 @@
+"""An element of an array, as its job runs it: its share and nothing twice, only over what is complete and with the code that was
+submitted, and stopped as it was asked to stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from stackbuild.journal import only_one
+from stackbuild.launches import Wave
+from stackbuild.plan import Build
+from stackbuild.shards import canonical_json
+from stackbuild.slurm import publish
+from stackbuild.slurm.code import code_digest
+from tests.slurm_units.conftest import Launched, Slurm
+from tests.test_build import released
+
+ROOT = Path(__file__).parent.parent.parent
+ROWS = 5
+
+
+@pytest.fixture
+def launch(slurm: Slurm, complete: Build) -> Launched:
+    made = Launched(slurm, complete, ROWS)
+    made.lose(ROWS, 0, 1, 2, 3)
+    return made
+
+
+def start(
+    launch: Launched, element: int, restart: int = 0, wave: Wave | None = None, job: int = 500
+) -> subprocess.Popen[str]:
+    wave = wave or launch.wave
+    path = launch.folder.wave_path(wave.number, wave.wave)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "SLURM_JOB_ID": str(job + element),
+        "SLURM_RESTART_COUNT": str(restart),
+    }
+    command = [sys.executable, "-m", "stackbuild.slurm.element", str(launch.build.out), str(path), str(element)]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+    _, said = process.communicate(timeout=120)
+    return process.returncode, said
+
+
+def wait_for(true: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def heeds(process: subprocess.Popen[str], number: int) -> bool:
+    """Whether a process has a handler for a signal."""
+    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    [caught] = [int(line.split()[1], 16) for line in lines if line.startswith("SigCgt")]
+    return bool(caught >> (number - 1) & 1)
+
+
+def manifests(launch: Launched, number: int = ROWS) -> dict[str, list[str]]:
+    """The shard manifests of a job, by the names of its folders."""
+    return {
+        name: sorted(path.name for path in (launch.build.out / "stages" / name / "manifests").iterdir())
+        for name in launch.build.jobs[number].shard_jobs
+    }
+
+
+def tasks(launch: Launched) -> list[int]:
+    return sorted(event["rank"] for event in launch.events("task") if event["status"] == 0)
+
+
+def test_the_elements_of_a_job_do_each_task_once_and_leave_what_a_local_build_does(
+    launch: Launched, complete: Build
+) -> None:
+    results = [ended(start(launch, element)) for element in range(2)]
+    assert [status for status, _ in results] == [0, 0], results
+    assert tasks(launch) == [0, 1, 2, 3]
+    by_element = {event["element"]: event["tasks"] for event in launch.events("element")}
+    assert sum(by_element.values()) == 4 and set(by_element) == {0, 1}
+    assert {event["status"] for event in launch.events("element-end")} == {0}
+    names = manifests(launch)
+    assert all(len(found) == 4 for found in names.values())
+    assert not any((launch.build.out / "stages" / name / "manifest.json").exists() for name in names)  # the gate's work
+    assert list(launch.folder.beats.iterdir()) == []
+
+
+def test_what_is_complete_is_not_done_again(launch: Launched) -> None:
+    assert ended(start(launch, 0))[0] == 0
+    before = manifests(launch)
+    assert ended(start(launch, 0, restart=1))[0] == 0
+    assert manifests(launch) == before
+    assert [event["cached"] for event in launch.events("element")] == [0, len(tasks(launch))]
+
+
+def test_two_attempts_at_once_leave_one_of_each_shard(launch: Launched) -> None:
+    """As when a node is cut off: its element works on while Slurm begins it a second time."""
+    wave = replace(launch.wave, wave=2, elements=1)
+    launch.folder.add_wave(wave)
+    both = [start(launch, 0, restart, wave) for restart in (0, 1)]
+    results = [ended(process) for process in both]
+    assert [status for status, _ in results] == [0, 0], results
+    assert all(len(found) == 4 for found in manifests(launch).values())
+
+
+@pytest.mark.parametrize("how", ["missing", "of another plan", "torn"])
+def test_a_job_whose_predecessor_is_not_complete_does_not_begin(launch: Launched, how: str) -> None:
+    """A dependency that let it through too early ends here and not in a short output."""
+    before = launch.build.jobs[ROWS - 1].shard_jobs[0]
+    path = launch.build.out / "stages" / before / "manifest.json"
+    body = json.loads(path.read_bytes())
+    if how == "missing":
+        path.unlink()
+    elif how == "of another plan":
+        from stackbuild.shards import digest
+
+        body = {"job": body["job"], "plan": "0" * 64, "shards": body["shards"]}
+        path.write_bytes(canonical_json({**body, "digest": digest(body)}))
+    else:
+        path.write_bytes(path.read_bytes()[:-9])
+    status, said = ended(start(launch, 0))
+    assert status == 4 and before in said
+    assert tasks(launch) == [] and not any(manifests(launch).values())
+    [end] = launch.events("element-end")
+    assert end["status"] == 4 and before in end["reason"]
+
+
+def test_code_that_is_not_what_was_submitted_does_not_run(launch: Launched) -> None:
+    frozen = launch.folder.frozen()
+    body = json.loads((launch.folder.path / "launch.json").read_bytes())
+    (launch.folder.path / "launch.json").write_bytes(canonical_json({**body, "code": "0" * 64}))
+    status, said = ended(start(launch, 0))
+    assert status == 4 and "edited or installed" in said and "run the same build again" in said
+    assert tasks(launch) == []
+    assert frozen.code == code_digest(launch.build)
+
+
+def test_an_edit_of_a_module_that_makes_the_output_changes_the_digest_of_the_code(
+    complete: Build, tmp_path: Path
+) -> None:
+    """Seen by another process, on a copy of the package of which one module is edited."""
+    import shutil
+
+    shutil.copytree(ROOT / "stackbuild", tmp_path / "p" / "stackbuild", ignore=shutil.ignore_patterns("__pycache__"))
+    plan = complete.out / "plans" / f"{complete.plan.digest[:24]}.json"
+    script = (
+        "import sys; from pathlib import Path; from stackbuild.plan import Build, Plan; from stackbuild.slurm.code import code_digest\n"
+        "print(code_digest(Build(Path(sys.argv[1]), Plan.load(Path(sys.argv[2])))))"
+    )
+
+    def seen() -> str:
+        command = [sys.executable, "-c", script, str(complete.out), str(plan)]
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path / "p")}
+        return subprocess.run(
+            command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    assert seen() == code_digest(complete)
+    package, found = tmp_path / "p" / "stackbuild", [code_digest(complete)]
+    for name in ("tables.py", "quality/signals.py", "sources/directory.py"):
+        with open(package / name, "a") as file:
+            file.write("\nEDITED = 1\n")
+        found.append(seen())
+    assert len(set(found)) == 4
+    with open(package / "slurm" / "follow.py", "a") as file:  # which only looks on
+        file.write("\nEDITED = 1\n")
+    assert seen() == found[-1]
+
+
+def test_a_plan_that_is_not_the_launchs_does_not_run(launch: Launched) -> None:
+    body = json.loads((launch.folder.path / "launch.json").read_bytes())
+    (launch.folder.path / "launch.json").write_bytes(canonical_json({**body, "plan": "0" * 64}))
+    status, said = ended(start(launch, 0))
+    assert status == 4 and "is not the plan" in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_a_signal_while_it_gets_ready_begins_nothing(launch: Launched, number: int) -> None:
+    process = start(launch, 0)
+    wait_for(lambda: heeds(process, number))
+    process.send_signal(number)
+    status, said = ended(process)
+    assert status == 86, said
+    assert tasks(launch) == []
+    [end] = launch.events("element-end")
+    assert end["status"] == 86 and end["reason"] == (
+        "SIGTERM" if number == signal.SIGTERM else "the time limit is near"
+    )
+
+
+def test_one_element_takes_a_chain_of_jobs_and_closes_each(slurm: Slurm, complete: Build) -> None:
+    launch = Launched(slurm, complete, ROWS, last=ROWS + 1, elements=1)
+    launch.lose(ROWS + 1, 0, 1)
+    launch.lose(ROWS, 2)
+    status, said = ended(start(launch, 0))
+    assert status == 0, said
+    ends = launch.events("element-end")
+    assert [(event["number"], event["status"]) for event in ends] == [(ROWS, 0), (ROWS + 1, 0)]
+    exist = [
+        [(complete.out / "stages" / name / "manifest.json").exists() for name in complete.jobs[number].shard_jobs]
+        for number in (ROWS, ROWS + 1)
+    ]
+    assert exist == [[True] * 3, [False]]  # the last one's is the gate's to write
+    assert sorted((event["number"], event["rank"]) for event in launch.events("task")) == [
+        (ROWS, 2),
+        (ROWS + 1, 0),
+        (ROWS + 1, 1),
+    ]
+
+
+# ---------------------------------------------------------------- the publishing job
+
+
+def published(launch: Launched) -> int:
+    return publish.main([str(launch.build.out), str(launch.folder.path)])
+
+
+def test_the_last_job_publishes_what_a_local_build_does(slurm: Slurm, complete: Build) -> None:
+    launch, before = Launched(slurm, complete, ROWS), released(complete.out)
+    assert published(launch) == 0
+    assert released(complete.out) == before
+    [end] = launch.events("end")
+    assert end["plan"] == complete.plan.digest and end["not_read"] == 0
+
+
+def test_the_last_job_publishes_nothing_of_a_build_that_is_not_complete(slurm: Slurm, complete: Build) -> None:
+    launch = Launched(slurm, complete, ROWS)
+    launch.lose(ROWS, 1)
+    before = released(complete.out)
+    assert published(launch) != 0
+    assert released(complete.out) == before
+    [word] = launch.events("failed")
+    assert "not complete" in word["message"]
+
+
+def test_whoever_types_build_again_does_not_make_the_last_job_fail(slurm: Slurm, complete: Build) -> None:
+    """To join a launch the folder is held for a moment; the publishing job waits for that."""
+    launch, held, let_go = Launched(slurm, complete, ROWS), threading.Event(), threading.Event()
+
+    def join() -> None:
+        with only_one(complete.out):
+            held.set()
+            let_go.wait(30)
+
+    thread = threading.Thread(target=join)
+    thread.start()
+    held.wait(30)
+    threading.Timer(0.5, let_go.set).start()
+    assert published(launch) == 0
+    thread.join()

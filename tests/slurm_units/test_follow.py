@@ -1,0 +1,129 @@
+"""Following a launch and ending it: it waits no longer than there is something to wait for, and says how it ended."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stackbuild.errors import PartialFailure, StackbuildError, UsageError
+from stackbuild.journal import driver_journal
+from stackbuild.plan import Build
+from stackbuild.slurm import follow
+from stackbuild.slurm.follow import Outcome, cancel, line_of, outcome, raise_for, wait
+from tests.slurm_units.conftest import Launched, Slurm
+
+
+@pytest.fixture
+def launch(slurm: Slurm, complete: Build, monkeypatch: pytest.MonkeyPatch) -> Launched:
+    monkeypatch.setattr(follow, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(follow, "ASK_SECONDS", 0.02)
+    made = Launched(slurm, complete, 5)
+    driver_journal(complete.out).write(event="start", launch=made.folder.id)
+    return made
+
+
+def say(launch: Launched, event: str, **more: Any) -> None:
+    launch.folder.events_of("05.1-gate.0.9").write(event=event, **more)
+
+
+def silence(launch: Launched) -> None:
+    """No job is left."""
+    for number, job in launch.slurm.jobs.items():
+        launch.slurm.end(number, indices=range(max(1, job["elements"])))
+
+
+def test_the_end_of_a_launch_is_its_last_word(launch: Launched) -> None:
+    assert outcome(launch.folder) is None
+    say(launch, "end", ran=1, tasks=2, passing=0)
+    found = wait(launch.folder, lambda line: None)
+    assert found.state == "done"
+    raise_for(found)
+
+
+def test_a_failure_is_told_when_slurm_has_cleared_away_what_waited_for_it(launch: Launched) -> None:
+    say(launch, "failed", message="1 of 4 tasks failed", exit_code=6)
+    looks: list[float] = []
+    real = follow.live_jobs
+
+    def watched(folder: Any) -> Any:
+        looks.append(time.monotonic())
+        if len(looks) == 3:
+            silence(launch)
+        return real(folder)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(follow, "live_jobs", watched)
+        found = wait(launch.folder, lambda line: None)
+    assert (found.state, found.exit_code, len(looks)) == ("failed", 6, 3)
+    with pytest.raises(StackbuildError, match="1 of 4") as raised:
+        raise_for(found)
+    assert raised.value.exit_code == 6
+
+
+def test_a_launch_of_which_no_job_is_left_and_that_said_nothing_is_lost(launch: Launched) -> None:
+    silence(launch)
+    found = wait(launch.folder, lambda line: None)
+    assert (found.state, found.exit_code) == ("lost", 5) and launch.folder.id in found.message
+
+
+def test_a_controller_that_does_not_answer_ends_nothing(launch: Launched) -> None:
+    launch.slurm.order(squeue_always="fail")
+    told: list[str] = []
+
+    def tell(line: str) -> None:
+        told.append(line)
+        if len(told) == follow.FORGOTTEN_LOOKS + 2:
+            say(launch, "end", ran=1, tasks=1, passing=0)
+
+    assert wait(launch.folder, tell).state == "done"
+    assert all("told to fail" in line for line in told)
+
+
+def test_a_cancelled_launch_is_told_as_such_and_ends_with_130(launch: Launched) -> None:
+    assert "cancelled" in cancel(launch.build.out)
+    assert launch.slurm.live == {}
+    found = wait(launch.folder, lambda line: None)
+    assert (found.state, found.exit_code) == ("cancelled", 130)
+    with pytest.raises(UsageError, match="Nothing builds"):
+        cancel(launch.build.out)
+
+
+def test_inputs_that_may_come_back_make_the_build_end_with_5() -> None:
+    raise_for(Outcome("done", end={"passing": 0}))
+    with pytest.raises(PartialFailure, match="2 of the inputs"):
+        raise_for(Outcome("done", end={"passing": 2}))
+
+
+def test_nothing_to_cancel_is_a_usage_error(slurm: Slurm, tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        cancel(tmp_path)
+
+
+def test_every_event_is_told_once(launch: Launched) -> None:
+    launch.tell(launch.wave, 0, "task", rank=3, status=1, cause="exception", message="boom\nand more", log="l")
+    launch.tell(launch.wave, 0, "task", rank=4, status=0)
+    launch.tell(launch.wave, 0, "element-end", status=85, reason="the time limit is near")
+    told: list[str] = []
+
+    def tell(line: str) -> None:
+        told.append(line)
+        if len(told) == 2:
+            say(launch, "gate", job="x", complete=3, of=4, again=2, failures=[{"cause": "killed"}])
+        if len(told) == 3:
+            say(launch, "end", passing=0)
+
+    wait(launch.folder, tell)
+    assert len(told) == 3
+    assert told[0].endswith("task 3, attempt 1: exception: boom") and "goes on in a new attempt" in told[1]
+    assert told[2] == "x: 1 of 4 tasks failed (killed); tried again as wave 2"
+
+
+@pytest.mark.parametrize(
+    "body", [{"event": "element"}, {"event": "job-end"}, {"event": "end"}, {"event": "failed", "message": "x"}]
+)
+def test_events_that_are_nobodys_news_are_no_line(body: dict[str, Any]) -> None:
+    assert line_of(json.loads(json.dumps(body))) == ""
