@@ -43,13 +43,19 @@ def check_release(build: Build, chain: list[tuple[str, Ledger]]) -> None:
         return sum(output.rows for table in tables for output in build.outputs(layout.phase_job(phase), table))
 
     kept = chain[-1][1]
-    for what, count in (
+    counts = [
         ("runs", rows("runs", "runs")),
         ("look-ups by content", rows("runs", "contents")),
         ("rows of repositories", rows("runs", "pointers")),
         ("the dataset", rows("files", "dataset")),
         ("the manifest", rows("files", "manifest")),
-    ):
+    ]
+    counts += [
+        ("published look-ups by content", sum(o.rows for o in build.outputs(node.phase_job("names"), "contents")))
+        for node in build.nodes
+        if node.instance == "index"
+    ]
+    for what, count in counts:
         if count != kept.rows_out:
             raise InputError(f"The ledger does not add up: {kept.rows_out} files were kept, {count} are in {what}.")
     size = sum(shard.stats["bytes"] for shard in build.shards(layout.phase_job("files")))

@@ -46,8 +46,8 @@ def products(build: Build) -> dict[str, dict[str, Output]]:
         found["clusters"] = numbered(build.outputs(layout.phase_job("clusters"), "clusters"), "part")
     if "index" in wanted:
         index = next(node for node in build.nodes if node.instance == "index")
-        names = numbered(build.outputs(index.phase_job("names"), "names"), "names")
-        found["index"] = {**names, **numbered(build.outputs(layout.phase_job("runs"), "contents"), "contents")}
+        tables = (numbered(build.outputs(index.phase_job("names"), name), name) for name in ("names", "contents"))
+        found["index"] = {path: output for table in tables for path, output in table.items()}
     if "tokens" in wanted:
         found["tokens"] = token_files(build)
     return found

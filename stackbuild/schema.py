@@ -199,3 +199,11 @@ DATASET_FIELDS = [
     pa.field("content", pa.large_string()),
 ]
 DATASET = pa.schema(DATASET_FIELDS)
+
+# For look-ups by content; sorted by it.
+CONTENT_INDEX = pa.schema(
+    [
+        DATASET.field(n)
+        for n in ("content_id", "blob_id", "repo_name", "revision_id", "path", "language", "license_type")
+    ]
+)

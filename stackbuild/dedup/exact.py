@@ -63,7 +63,7 @@ class ExactDedup(Stage[ExactDedupOptions]):
     def phases(self) -> Sequence[Phase]:
         columns = (*OCCURRENCES.names, *(field.name for field in self.carried))
         return (
-            Phase("runs", self.runs, "partition", columns=columns),
+            Phase("runs", self.runs, "partition", columns=columns, parts=True),
             Phase("files", self.files, "contents", reads=("runs",), removes=True),
         )
 
@@ -75,7 +75,7 @@ class ExactDedup(Stage[ExactDedupOptions]):
         return pa.schema([*OCCURRENCES, *self.carried, pa.field("copies", pa.int64())])
 
     def runs(self, task: Task) -> None:
-        """Sort a partition's occurrences by contents partition and id."""
+        """Sort occurrences of a partition by contents partition and id."""
         schema = pa.schema([pa.field("bucket", pa.uint16()), *OCCURRENCES, *self.carried])
         batches = list(task.batches(schema.names[1:]))
         with task.writer("runs", schema, group_by="bucket") as writer:

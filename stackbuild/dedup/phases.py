@@ -73,8 +73,9 @@ def signatures_schema(options: NearDedupOptions) -> pa.Schema:
 
 
 def numbered(task: Task, columns: Sequence[str]) -> Iterator[tuple[Numbers, pa.RecordBatch]]:
-    """The partition's batches, each with its files' numbers; InputError if content_ids repeat or do not ascend."""
-    row, last = 0, b""
+    """The batches of a partition or of a part of it, each with its files' numbers; InputError if content_ids repeat or do not
+    ascend."""
+    row, last = task.first, b""
     for batch in task.batches(["content_id", *columns]):
         ids = id_values(batch.column("content_id"))
         if len(ids) and (bytes(ids[0]).ljust(20, b"\0") <= last or (ids[1:] <= ids[:-1]).any()):

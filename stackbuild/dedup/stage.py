@@ -91,10 +91,10 @@ class NearDedup(Stage[NearDedupOptions]):
         language = ("language",) if self.options.scope == "language" else ()
         members = tuple(dict.fromkeys(("content_id", "text", "repo_name", "path", *self.options.survivor_columns)))
         return (
-            Phase("signatures", _phase("phases", "sign"), columns=("content_id", "text", *language)),
+            Phase("signatures", _phase("phases", "sign"), columns=("content_id", "text", *language), parts=True),
             Phase("candidates", _phase("phases", "list_candidates"), tasks="buckets", reads=("bands",)),
             Phase("components", _phase("phases", "find_components"), tasks="one", reads=("pairs",)),
-            Phase("sets", _phase("phases", "make_sets"), reads=("members",), columns=members),
+            Phase("sets", _phase("phases", "make_sets"), reads=("members",), columns=members, parts=True),
             Phase("solve", _phase("clusters", "solve_group"), tasks=groups_to_solve, reads=("groups", "edges", "sets")),
         )
 

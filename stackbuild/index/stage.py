@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stackbuild.hashing import owner_of
+from stackbuild.schema import CONTENT_INDEX
 from stackbuild.stage import Options, Phase, Stage
 from stackbuild.task import Task
 
@@ -45,10 +46,11 @@ class Index(Stage[Options]):
     name = "index"
 
     def phases(self) -> Sequence[Phase]:
-        return (Phase("names", self.names, "buckets", reads=("layout.pointers", "layout.decisions", "layout.origins")),)
+        reads = ("layout.pointers", "layout.decisions", "layout.origins", "layout.contents")
+        return (Phase("names", self.names, "buckets", reads=reads),)
 
     def names(self, task: Task) -> None:
-        """The repositories of an owner bucket."""
+        """The repositories of an owner bucket, and the contents of a partition."""
         columns = ["repo_name", "revision_id", *ORIGIN]
         kept = read(task, "layout.pointers", columns[:2])
         origins = read(task, "layout.origins", columns)
@@ -57,6 +59,9 @@ class Index(Stage[Options]):
         )
         with task.writer("names", NAMES, release=True, compression_level=3) as writer:
             writer.write(repositories(origins, kept, left))
+        with task.writer("contents", CONTENT_INDEX, release=True, compression_level=3) as writer:
+            for batch in task.read("layout.contents", CONTENT_INDEX.names, task.rank, "partition"):
+                writer.write(batch)
 
 
 def read(task: Task, table: str, columns: list[str]) -> pa.Table:

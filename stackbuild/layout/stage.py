@@ -1,7 +1,7 @@
 """Lay out the release: the text is written once, by language, sorted by owner.
 
-Each partition is written as one sorted run; the files of the release are planned from the counts of all runs, one task for
-each, so that there is never a file per task and language. Beside them: repositories, decisions, clusters, each sorted.
+Each partition is written as sorted runs, one for each part; the files of the release are planned from the counts of all runs,
+one task for each, so that there is never a file per task and language. Beside them: repositories, decisions, clusters, each sorted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from stackbuild.layout.columns import FILE_STRUCT, REPOS, pointers, released, re
 from stackbuild.layout.conceal import concealed_origins, concealed_rows, pairs, without_concealed_twins
 from stackbuild.layout.manifest_rows import MANIFEST, manifest_rows
 from stackbuild.layout.options import LayoutOptions, cut_by_owner
-from stackbuild.schema import CLUSTERS, DATASET, DECISIONS, ORIGINS
+from stackbuild.schema import CLUSTERS, CONTENT_INDEX, DATASET, DECISIONS, ORIGINS
 from stackbuild.stage import Phase, PhaseOutputs, Stage
 from stackbuild.tables import conform, in_order
 from stackbuild.task import Task
@@ -45,13 +45,7 @@ POINTERS = pa.schema(
         pa.field("file", FILE_STRUCT),
     ]
 )
-# For look-ups by content: a partition's rows, sorted by content_id.
-CONTENT_INDEX = pa.schema(
-    [
-        DATASET.field(n)
-        for n in ("content_id", "blob_id", "repo_name", "revision_id", "path", "language", "license_type")
-    ]
-)
+CONTENTS = pa.schema([pa.field("partition", pa.uint16()), *CONTENT_INDEX])
 DATASET_ORDER = ("owner", "repo_name", "revision_id", "path_bytes", "content_id")
 
 
@@ -69,7 +63,7 @@ class Layout(Stage[LayoutOptions]):
     def phases(self) -> Sequence[Phase]:
         told = ("*.decisions", "*.private_decisions", "ingest.origins")
         return (
-            Phase("runs", self.runs, "partition", columns=("text",)),
+            Phase("runs", self.runs, "partition", columns=("text",), parts=True),
             Phase("files", self.files, self.plan_files, reads=("counts", "runs")),
             Phase("repos", self.repos, "buckets", reads=("pointers",)),
             Phase("decisions", self.decisions, "buckets", reads=told, key=self.concealed_by),
@@ -83,7 +77,7 @@ class Layout(Stage[LayoutOptions]):
     # ---- sorted runs
 
     def runs(self, task: Task) -> None:
-        """One sorted run of the partition, the owners' counts, and pointers to each file by owner."""
+        """One sorted run of the rows, the owners' counts, pointers to each file by owner, and what look-ups by content tell."""
         wanted = [n for n in (*DATASET.names, "text", "mode") if n in task.available and n != "content"]
         tables = []
         files = size = 0
@@ -104,7 +98,7 @@ class Layout(Stage[LayoutOptions]):
         task.stats.update(files=files, bytes=size)
         with task.writer("runs", RUN, group_by="language_key") as run, task.writer("counts", COUNTS) as counts:
             pointing = task.writer("pointers", POINTERS, group_by="owner_bucket")
-            with pointing as pointer, task.writer("contents", CONTENT_INDEX, release=True, compression_level=3) as ids:
+            with pointing as pointer, task.writer("contents", CONTENTS, group_by="partition") as ids:
                 if not tables:
                     return
                 table = pa.concat_tables(tables).combine_chunks()
@@ -120,7 +114,9 @@ class Layout(Stage[LayoutOptions]):
                     ("revision_id", "ascending"),
                     ("path_bytes", "ascending"),
                 ]
-                ids.write(narrow.take(pc.sort_indices(narrow, [("content_id", "ascending")])))
+                partition = pa.array(np.full(len(narrow), task.rank, np.uint16))
+                by_id = narrow.append_column("partition", partition)
+                ids.write(by_id.take(pc.sort_indices(by_id, [("content_id", "ascending")])))
                 pointer.write(narrow.take(pc.sort_indices(narrow, by_owner)))
                 sized = pa.table(
                     {

@@ -76,7 +76,14 @@ class Licenses(Stage[LicensesOptions]):
         rows = ("repo_name", "revision_id", "path", "path_bytes", "content_id")
         return (
             Phase("wanted", self.wanted, "partition", columns=("path", "content_id")),
-            Phase("detect", self.detect, "contents", reads=("wanted",), preload=("stackbuild.licenses.detect:warm",)),
+            Phase(
+                "detect",
+                self.detect,
+                "contents",
+                reads=("wanted",),
+                preload=("stackbuild.licenses.detect:warm",),
+                parts=True,
+            ),
             Phase("inherit", self.inherit, "partition", reads=("detections",), columns=rows),
         )
 
