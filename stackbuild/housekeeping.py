@@ -104,7 +104,8 @@ def check_file(path: Path, expected: str, found: Verification, hashes: dict[tupl
 
 
 def orphans(build: Build) -> list[Path]:
-    """Folders and files below stages/ that the current plan's manifests do not name: killed attempts, earlier plans."""
+    """Folders and files below stages/ that the current plan's manifests do not name: killed attempts, earlier plans, and the
+    manifests of parts, which a complete shard no longer needs."""
     named: set[Path] = set()
     keep_jobs: set[str] = set()
     for job in build.jobs:
@@ -112,15 +113,16 @@ def orphans(build: Build) -> list[Path]:
             keep_jobs.add(name)
             for shard in build.shards(name):
                 named.add(build.out / "stages" / name / "data" / f"{shard.rank:05d}-{shard.attempt}")
+                named.update(build.out.joinpath(*Path(output.file).parts[:4]) for output in shard.outputs)
                 named.add(build.out / "stages" / name / "manifests" / f"{shard.rank:05d}-{shard.key[:24]}.json")
     found = []
     for folder in sorted((build.out / "stages").iterdir()):
         if folder.name not in keep_jobs:
             found.append(folder)
             continue
-        for part in ("data", "manifests"):
-            if (folder / part).exists():
-                found += [path for path in sorted((folder / part).iterdir()) if path not in named]
+        for kind in ("data", "manifests", "parts"):
+            if (folder / kind).exists():
+                found += [path for path in sorted((folder / kind).iterdir()) if path not in named]
     found += sorted(
         path for path in build.out.glob(".*.*") if path.is_dir()
     )  # folders that a killed publish left behind

@@ -32,6 +32,13 @@ class Touchy(Stage[Moody]):
         mood = self.options.mood
         if mood == "raise_on_one" and "/contact.py" in files["path"].to_pylist():
             raise RuntimeError("I do not like contact.py")
+        if mood == "raise_once":
+            try:
+                os.close(os.open(os.environ["FLAG"], os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                pass
+            else:
+                raise RuntimeError("not today")
         if mood == "raise_on_all":
             raise RuntimeError("I like nothing")
         if mood == "no_memory":
@@ -87,6 +94,20 @@ def test_a_row_that_raises_twice_is_quarantined_with_its_error(
     left = decisions(tmp_path / "out", "touchy")
     assert {row["path"] for row in left} == {"/contact.py"} and len(left) == 2
     assert all(row["outcome"] == "quarantined" and "I do not like contact.py" in row["detail"] for row in left)
+
+
+def test_a_stage_that_raises_in_the_first_process_only_quarantines_nothing(
+    root: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    done = build(root, tmp_path / "out", "raise_once", {**environment, "FLAG": str(tmp_path / "flag")})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "flag").exists() and decisions(tmp_path / "out", "touchy") == []
+    tries = [
+        (event["attempt"], event["status"])
+        for line in (tmp_path / "out" / "launches" / "journal.jsonl").read_text().splitlines()
+        if (event := json.loads(line))["event"] == "task" and event["job"].endswith("touchy")
+    ]
+    assert tries == [(1, 1), (2, 0)]
 
 
 @pytest.mark.parametrize("mood", ["raise_on_all", "no_memory"])
