@@ -58,8 +58,44 @@ def plan(
     sets: Set = None,
     json_: Json = False,
     offline: Annotated[bool, typer.Option("--offline", help="Ask no server.")] = False,
+    estimate: Annotated[
+        str | None, typer.Option("--estimate", metavar="67.5TB", help="What so much text would take; reads no source.")
+    ] = None,
+    files: Annotated[float | None, typer.Option("--files", min=1, help="With --estimate: files in it.")] = None,
+    units: Annotated[
+        float | None, typer.Option("--units", min=1, help="With --estimate: repositories or input files that are read.")
+    ] = None,
+    repositories: Annotated[
+        float | None, typer.Option("--repositories", min=1, help="With --estimate: repositories in it.")
+    ] = None,
+    copies: Annotated[
+        float | None, typer.Option("--copies", help="With --estimate: how often each content is there.")
+    ] = None,
+    partitions: Annotated[
+        int | None, typer.Option("--partitions", help="With --estimate: instead of those that suit the size.")
+    ] = None,
+    nodes: Annotated[int, typer.Option("--nodes", min=1, help="With --estimate.")] = 1,
+    cpus: Annotated[int, typer.Option("--cpus-per-node", min=1, help="With --estimate.")] = 2,
+    memory: Annotated[str, typer.Option("--memory-per-node", metavar="64GB", help="With --estimate.")] = "64GB",
+    bandwidth: Annotated[
+        str, typer.Option("--bandwidth", metavar="2GB", help="With --estimate: of the shared folder, a second.")
+    ] = "2GB",
+    metadata: Annotated[
+        float, typer.Option("--file-operations", min=1, help="With --estimate: of the shared folder, a second.")
+    ] = 5_000,
+    rates: Annotated[
+        Path | None, typer.Option("--rates", metavar="OUT", help="With --estimate: a build of your own to measure by.")
+    ] = None,
 ) -> None:
     """Show the jobs of a build, what is complete, and what it will take."""
+    if estimate is not None:
+        from stackbuild.cli.estimate import Asked, run_estimate
+
+        asked = Asked(
+            estimate, files, units, repositories, partitions, copies, nodes, cpus, memory, bandwidth, metadata, rates
+        )
+        run_estimate(recipe, sets or [], asked, json_)
+        return
     from stackbuild.cli.plan import run
 
     run(recipe, output, resolved, schema, sets or [], json_, offline)

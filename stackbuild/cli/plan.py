@@ -47,7 +47,7 @@ def run(
                     "bytes": size,
                     "jobs": jobs,
                     "skipped": plan.skipped,
-                    "estimate": estimate(size),
+                    "estimate": estimate(plan),
                 }
             )
         )
@@ -67,7 +67,7 @@ def run(
         print(f"deviation: {name}: {text}")
     for skip in plan.skipped:
         print(f"not read: {skip['what']}: {skip['reason']}")
-    guess = estimate(size)
+    guess = estimate(plan)
     print(f"estimate: {guess['cpu_hours']:.2f} CPU-hours, {guess['disk_bytes'] / 1e6:,.0f} MB of disk")
     if "near_dedup" in loaded.values:
         show_curve(loaded.values["near_dedup"])
@@ -94,14 +94,20 @@ def fixed(build: Any, job: Any) -> int:
     return 1 if job.phase is not None and job.phase.tasks == "one" else int(build.plan.partitions)
 
 
-# Measured on the benchmark corpus with the default recipe (benchmarks/pipeline.py): text through all stages, and folders.
-BYTES_PER_CPU_SECOND = 8e6
-DISK_PER_BYTE = 1.2
+def estimate(plan: Any) -> dict[str, float]:
+    """CPU-hours and bytes of disk that what was resolved takes, by the rates that stackbuild brings. A unit's bytes are those
+    of its file or repository; the text in it may be some times as much."""
+    from dataclasses import replace
 
+    from stackbuild.estimate.model import Cluster
+    from stackbuild.estimate.model import estimate as estimated
+    from stackbuild.estimate.rates import load_rates
 
-def estimate(size: int) -> dict[str, float]:
-    """CPU-hours and bytes of disk that so much text takes."""
-    return {"cpu_hours": size / BYTES_PER_CPU_SECOND / 3600, "disk_bytes": size * DISK_PER_BYTE}
+    rates = load_rates()
+    size = max(1, sum(unit.bytes for unit in plan.units))
+    corpus = rates.corpus.sized(size, None, len(plan.units), 1.0)
+    found = estimated(plan.recipe, replace(corpus, partitions=plan.partitions), Cluster(), rates)
+    return {"cpu_hours": found.cpu / 3600, "disk_bytes": found.disk}
 
 
 def show_curve(options: dict[str, Any]) -> None:
