@@ -49,7 +49,7 @@ WAVES = {  # further waves of a job on a cluster, for tasks that failed by a cau
 }
 REMEDY = {  # before the same command is typed again, which goes on with what is complete
     Cause.EXCEPTION: "read its log; mend the stage or leave the input out",
-    Cause.MEMORY: "give a task more memory ([slurm] memory, or fewer --workers) or take more partitions",
+    Cause.MEMORY: "give a task more memory ([slurm] or [ray] memory, or fewer --workers) or take more partitions",
     Cause.TIME: "raise [slurm] time, unless it went on from part to part: the next run begins at the last committed part",
     Cause.NODE: "nothing to mend here: a node was lost",
     Cause.CANCELLED: "nothing to mend here: somebody cancelled it",

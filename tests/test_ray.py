@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -200,11 +201,14 @@ def test_a_driver_that_ends_leaves_nobody_behind(build: OnRay, how: signal.Signa
     build.order(0, "wait")
     process = build.start()
     build.at_work(0)
-    assert build.left()
+    [folder] = {Path(found.decode()) for one in build.left() for found in re.findall(rb"/tmp/ray-\w+", one)}
     process.send_signal(how)
     process.communicate(timeout=60)
     assert process.returncode == (-how if how is signal.SIGKILL else 130)
     wait_for(lambda: not build.left(), 20)
+    if how is signal.SIGKILL:
+        shutil.rmtree(folder)
+    assert not folder.exists()
 
 
 # ---------------------------------------------------------------- a cluster that is there
@@ -265,6 +269,42 @@ def test_a_node_that_joins_is_used_and_one_that_is_lost_costs_one_try_of_its_tas
     wait_for(lambda: not build.left(), 20)
     wait_for(lambda: idle(cluster.address))
     build.same_as(prepared.reference)
+
+
+@pytest.mark.slow
+def test_of_a_node_that_is_cut_off_and_works_on_the_first_commit_counts(
+    prepared: Prepared, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("initial_delay_ms", "period_ms", "timeout_ms"):  # else it is missed only after a minute
+        monkeypatch.setenv(f"RAY_health_check_{name}", "1000")
+    cluster = request.getfixturevalue("cluster")
+    node = cluster.add_node(**NODE)
+    build = OnRay(prepared, tmp_path / "build", address=cluster.address)
+    for rank in range(8):
+        build.order(rank, "wait", "wait")
+    process = build.start()
+    wait_for(lambda: sum(bool(build.began(rank)) for rank in range(8)) == 2)
+    raylet = node.all_processes["raylet"][0].process.pid
+    slots = {rank: parent(parent(build.at_work(rank))) for rank in range(8) if build.began(rank)}
+    [(rank, slot)] = [(rank, slot) for rank, slot in slots.items() if parent(slot) == raylet]
+    [other] = set(slots) - {rank}
+    try:
+        os.kill(slot, signal.SIGSTOP)
+        os.kill(raylet, signal.SIGSTOP)
+        wait_for(lambda: bool(build.tasks()))
+        build.go(other)
+        build.at_work(rank, 2)
+        build.go(rank)  # the first try ends well on the node that is thought lost
+        wait_for(lambda: not Path(f"/proc/{build.began(rank)[0]['pid']}").exists())
+        build.go()
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+        assert [(task["rank"], task["cause"]) for task in build.tasks()] == [(rank, Cause.NODE)]
+        build.same_as(prepared.reference)
+    finally:
+        cluster.remove_node(node, allow_graceful=False)
+        os.kill(slot, signal.SIGKILL)
+    wait_for(lambda: not build.left(), 20)
 
 
 @pytest.mark.slow
