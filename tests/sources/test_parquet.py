@@ -31,6 +31,8 @@ from stackbuild.sources.parquet import SOURCE, ParquetOptions
 from stackbuild.sources.parquet_pages import measure, read_struct
 from stackbuild.sources.timestamps import as_timestamps, nanoseconds
 from stackbuild.sources.unit import Entry, File, Limits, Origin, ResolveContext, Unit, Unread
+from tests.test_build import released, run
+from tests.worlds import light
 
 COLUMNS = {"content": "text", "path": "path", "repo_name": "repo"}
 ROWS = [
@@ -245,6 +247,33 @@ def test_units_are_runs_of_whole_row_groups_and_lines(tmp_path: Path, monkeypatc
     for name in ("y.parquet", "y.jsonl"):
         found = rows(write(tmp_path / name, anonymous), columns=columns)
         assert [entry.path for _, entry in found] == [f"row-y-{n}".encode() for n in range(40)], "numbers run through"
+
+
+def test_the_release_does_not_depend_on_how_files_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = random.Random(3)
+    texts = [f"def f{n}():\n" + f"    total += {n}\n" * draw.randrange(5, 60) for n in range(60)]
+    table = pa.table(
+        {
+            "text": [draw.choice(texts) for _ in range(300)],  # copies within and across the units
+            "path": [f"src/{n % 290}.py" for n in range(300)],  # and paths that come twice
+            "repo": [f"o{n % 7}/r" for n in range(300)],
+        }
+    )
+    (tmp_path / "in").mkdir()
+    pq.write_table(table.slice(0, 200), tmp_path / "in" / "a.parquet", row_group_size=20)
+    (tmp_path / "in" / "b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table.slice(200).to_pylist()))
+    source = {"kind": "parquet", "paths": [str(tmp_path / "in")], "columns": COLUMNS}
+    made = []
+    for unit_bytes in (8_000, row_files.UNIT_BYTES):
+        monkeypatch.setattr(row_files, "UNIT_BYTES", unit_bytes)
+        result = run(
+            light(tmp_path / "in", source=[source], outputs=["dataset", "index"]), tmp_path / str(unit_bytes), 1
+        )
+        kept = {path: sha256 for path, sha256 in released(result.build.out).items() if not path.startswith("report/")}
+        made.append((len(result.build.plan.units), kept))
+    assert made[0][0] > 8 and made[1][0] == 2
+    differ = {path for path in made[0][1].keys() | made[1][1].keys() if made[0][1].get(path) != made[1][1].get(path)}
+    assert differ <= {"dataset/README.md"}  # which tells how many units were read
 
 
 def test_keys_hold_the_hash_and_no_place(tmp_path: Path) -> None:
