@@ -81,7 +81,8 @@ def main(arguments: list[str]) -> int:
     if reason:
         print(f"stackbuild: {reason}", file=sys.stderr)
     try:
-        journal.write(event="element-end", **told, restart=restart_count(), status=status, reason=reason)
+        cpu = round(sum(os.times()[:4]), 2)  # with the task server's and its children's, which have all been waited for
+        journal.write(event="element-end", **told, restart=restart_count(), status=status, reason=reason, cpu=cpu)
     except OSError as error:  # a full disk: the exit status still says it
         print(f"stackbuild: {error}", file=sys.stderr)
     return status
