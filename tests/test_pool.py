@@ -48,6 +48,7 @@ class Script:
         self._running: list[tuple[int, Path]] = []
         self.beats: list[dict[str, Any]] = []
         self.stuck = False
+        self.slow: dict[tuple[int, int], int] = {}  # by task and try: how many looks it takes
 
     def job(self, name: str) -> None:
         self.jobs.append(name)
@@ -64,7 +65,11 @@ class Script:
         if self.stuck or not self._running:
             time.sleep(min(seconds or 0, 0.01))
             return []
-        rank, log = self._running.pop(0)
+        rank, log = self._running[0]
+        if self.slow.get((rank, len(self.hows(rank))), 0) > 0:
+            self.slow[rank, len(self.hows(rank))] -= 1
+            return []
+        self._running.pop(0)
         status, more, body = self.outcomes[rank].pop(0)
         if body:
             Path(f"{log}.error").write_text(json.dumps(body))
@@ -138,6 +143,18 @@ def test_two_that_outgrew_their_memory_are_not_alone_together(made: Run) -> None
     pool, server, _ = made(outcomes, workers=3)
     assert pool.run("job", specs(outcomes)) == []
     assert all(len(at) == 1 for at in server.together[3:])
+
+
+def test_nothing_begins_beside_one_that_is_alone(made: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even what was put off while a server did not answer, and is due meanwhile."""
+    outcomes = {0: [MEMORY, WELL], 1: [AWAY, WELL]}
+    pool, server, _ = made(outcomes)
+    server.slow = {(0, 2): 20}
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    pool.idle = lambda: clock.__setitem__(0, clock[0] + 1) or False
+    assert pool.run("job", specs(outcomes)) == []
+    assert server.together[2:] == [{0}, {1}] and clock[0] > 20
 
 
 def test_a_killed_task_runs_once_more_and_the_others_go_on(made: Run) -> None:
