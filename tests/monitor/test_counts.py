@@ -89,6 +89,16 @@ def test_an_attempt_counts_anew_and_what_failed_in_the_one_before_is_not_failed(
     launch.beat(1, 0, [1])
     status = status_of(launch.out)
     assert counts(status.jobs[1]) == (TASKS, 1, 1, 2, 0) and status.jobs[1].requeues == 1
+    launch.told(1, 0, 1, 0, None).write(
+        event="element", **launch.place(1, 0, 1), of=2, tasks=2, cached=0, node="n1", restart=0
+    )
+    assert counts(launch.job(1)) == (
+        TASKS,
+        1,
+        1,
+        2,
+        0,
+    )  # the first attempt, on a node that was cut off, is not the last
     launch.end(1, 0, status=0, restart=0)  # the first attempt, on a node that was cut off, says its last word late
     assert status_of(launch.out).jobs[1].elements == {"running": 1, "waiting": 1}
 
@@ -119,10 +129,16 @@ def test_tasks_of_a_further_wave_are_not_failed(launch: Launch) -> None:
     job = launch.job(1)
     assert counts(job) == (TASKS, 3, 0, 1, 0) and job.waves == 2 and not status_of(launch.out).failures
     assert job.cached == 0 and job.ran == 3
+    launch.begin(1, 1, tasks=1, wave=2)
+    launch.task(1, 1, 3, wave=2, cause=Cause.MEMORY)
+    assert counts(launch.job(1)) == (TASKS, 3, 0, 1, 0)  # its tries in this wave are counted anew
 
 
 def test_a_chain_is_at_one_of_its_jobs(out: Path, path: Path) -> None:
     launch = Launch(out, path, last=3)
+    launch.begin(1, 0, tasks=0, host=1)
+    launch.end(1, 0, host=1)
+    assert [job.state for job in status_of(out).jobs[1:4]] == ["done", "waiting", "waiting"]  # between two of them
     for number in (1, 2):
         launch.begin(number, 0, tasks=TASKS, host=1)
         launch.task(number, 0, 0, host=1)
