@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.slurm.cluster import Cluster, Unavailable, install
-from tests.slurm.scenario import RECIPE, Scenario, install_stage, make_input
+from tests.slurm.scenario import RECIPE, Scenario, install_stage, make_input, watching
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -82,6 +83,14 @@ def prepared(slurm: None, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 
 
 @pytest.fixture
-def begun(cluster: Cluster, prepared: Prepared, tmp_path: Path) -> Callable[..., Scenario]:
-    """Makes the build of a test; its arguments are keys of the recipe's [slurm] table."""
-    return lambda **slurm: prepared.scenario(cluster, tmp_path / "build", **slurm)
+def begun(cluster: Cluster, prepared: Prepared, tmp_path: Path) -> Iterator[Callable[..., Scenario]]:
+    """Makes the build of a test, with somebody who asks for its status all the while; its arguments are keys of the recipe's
+    [slurm] table."""
+    with ExitStack() as stack:
+
+        def make(**slurm: Any) -> Scenario:
+            scenario = prepared.scenario(cluster, tmp_path / "build", **slurm)
+            stack.enter_context(watching(scenario))
+            return scenario
+
+        yield make

@@ -89,6 +89,7 @@ class Scenario:
     def __init__(self, cluster: Cluster | None, recipe: str, folder: Path, package: Path, **slurm: Any):
         self.cluster, self.folder, self.package = cluster, folder, package
         self.out, self.orders, self.recipe = folder / "out", folder / "orders", folder / "recipe.toml"
+        self.watch: Watch | None = None
         self.orders.mkdir(parents=True)
         lines = [f"{name} = {json.dumps(value)}" for name, value in {**SLURM, **slurm}.items()]
         self.recipe.write_text(recipe + "\n[slurm]\n" + "\n".join(lines) + "\n")
@@ -207,9 +208,18 @@ class Scenario:
     # ------------------------------------------------------------ what must hold afterwards
 
     def same_as(self, reference: Path) -> None:
-        """The release has the same bytes as another, and everything in it is whole and adds up."""
+        """The release has the same bytes as another, everything in it is whole and adds up, and the status knows it."""
         assert release(self.out) == release(reference)
         self.stackbuild("verify", self.out)
+        if self.watch:
+            self.saw(lambda status: status["state"] == "done", "done", 20)
+            self.watch.check()
+
+    def saw(self, true: Callable[[dict[str, Any]], bool], what: str, seconds: float = 60) -> dict[str, Any]:
+        """Wait until `stackbuild status --json` says so of the last launch; returns what it said."""
+        assert self.watch
+        name = self.launch.name
+        return self.watch.wait_for(lambda status: status["launch"] == name and true(status), seconds, what)
 
 
 def told(paths: Iterable[Path], kind: str) -> list[dict[str, Any]]:
@@ -260,14 +270,25 @@ class Watch:
     def __init__(self) -> None:
         self.seen: list[dict[str, Any]] = []
 
+    def check(self) -> None:
+        """Whatever happened, no answer contradicted itself, and none said that the build was done before it was."""
+        for status in self.seen:
+            for job in status["jobs"]:
+                assert job["tasks"] == job["done"] + job["running"] + job["pending"] + job["failed"], job
+                assert job["done"] == job["cached"] + job["ran"], job
+                assert job["running"] >= len(job["at_work"]), job
+            if status["state"] == "done":
+                assert {job["state"] for job in status["jobs"]} == {"done"}, status
+                assert not status["failures"] and status["publish"] in ("done", ""), status
+
     def wait_for(self, true: Callable[[dict[str, Any]], bool], seconds: float, what: str) -> dict[str, Any]:
-        """Wait until an answer from now on satisfies; returns it."""
-        end, index = time.monotonic() + seconds, len(self.seen)
+        """Wait until an answer is so, the last one or one to come; returns it."""
+        end, index = time.monotonic() + seconds, max(0, len(self.seen) - 1)
         while True:
-            for status in self.seen[index:]:
-                if true(status):
-                    return status
-            index = len(self.seen)
+            while index < len(self.seen):
+                if true(self.seen[index]):
+                    return self.seen[index]
+                index += 1
             if time.monotonic() > end:
                 raise AssertionError(
                     f"status did not say so in {seconds} s: {what}\n{json.dumps(self.seen[-1:], indent=1)}"
@@ -291,10 +312,11 @@ def watching(scenario: Scenario) -> Iterator[Watch]:
             if said:
                 watch.seen.append(json.loads(said))
             else:
-                assert code == 4, code
+                assert code == 4, code  # there is no build yet
 
     thread = threading.Thread(target=read, daemon=True)
     thread.start()
+    scenario.watch = watch
     try:
         yield watch
     finally:

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,25 +18,45 @@ MOODY = 5  # number of the job with the stage that misbehaves
 Begun = Callable[..., Scenario]
 
 
+def moody(status: dict[str, Any]) -> dict[str, Any]:
+    """What a status says of that job."""
+    return status["jobs"][MOODY]  # type: ignore[no-any-return]
+
+
+def saw_at_work(build: Scenario, rank: int, **more: Any) -> None:
+    """The status says where the task is at work, and what else it must."""
+    node = build.began(rank)[-1]["SLURMD_NODENAME"]
+
+    def true(status: dict[str, Any]) -> bool:
+        where = [one["node"] for one in moody(status)["at_work"] if one["rank"] == rank]
+        return status["state"] == "running" and where == [node] and all(moody(status)[k] == v for k, v in more.items())
+
+    build.saw(true, f"task {rank} is at work on {node}")
+
+
 def test_a_task_that_fails_twice_then_succeeds(begun: Begun, prepared: Prepared) -> None:
     build = begun()
     build.order(2, "raise", "raise")
     build.build("--wait")
     assert [len(build.began(rank)) for rank in range(8)] == [1, 1, 3, 1, 1, 1, 1, 1]
     build.same_as(prepared.reference)
+    assert moody(build.status())["retries"] == 2
 
 
 def test_a_task_killed_minus_nine_runs_again_and_in_a_second_wave_if_it_must(begun: Begun, prepared: Prepared) -> None:
     build = begun()
     build.order(5, "wait", "kill")
     build.build()
-    os.kill(build.wait_began(5)["pid"], signal.SIGKILL)
+    pid = build.wait_began(5)["pid"]
+    saw_at_work(build, 5, waves=1)
+    os.kill(pid, signal.SIGKILL)
     build.finish()
     assert [len(build.began(rank)) for rank in range(8)] == [1, 1, 1, 1, 1, 3, 1, 1]
     [first, second] = [event for event in build.events("gate") if event["number"] == MOODY]
     assert [(f["rank"], f["cause"]) for f in first["failures"]] == [(5, "killed")]
     assert first["again"] == second["wave"] == 2 and not second["failures"]
     build.same_as(prepared.reference)
+    assert moody(build.status())["waves"] == 2
 
 
 def test_after_scancel_the_build_is_resumed(begun: Begun, prepared: Prepared) -> None:
@@ -51,6 +72,12 @@ def test_after_scancel_the_build_is_resumed(begun: Begun, prepared: Prepared) ->
     [gate] = build.submitted("gate", MOODY)
     assert states.pop(gate["slurm"]) == "FAILED"
     assert {state for name, state in states.items() if not name.startswith(f"{array['slurm']}_")} == {"CANCELLED"}
+    build.saw(
+        lambda status: (
+            status["state"] in ("cancelled", "failed") and {one["cause"] for one in status["failures"]} == {"cancelled"}
+        ),
+        "cancelled",
+    )
     build.build("--wait")
     assert len(build.began(1)) == 2
     build.same_as(prepared.reference)
@@ -59,18 +86,20 @@ def test_after_scancel_the_build_is_resumed(begun: Begun, prepared: Prepared) ->
 @pytest.mark.parametrize("how", ["down", "crash"])
 def test_a_lost_nodes_tasks_run_again(begun: Begun, prepared: Prepared, how: str) -> None:
     build = begun()
-    build.order(3, "wait")
+    build.order(3, "wait", "wait")
     build.build()
     first = build.wait_began(3)
     node = build.cluster.node(first["SLURMD_NODENAME"])
+    saw_at_work(build, 3, requeues=0)
     if how == "crash":
         node.crash()
     node.down()
     second = build.wait_began(3, 2)
     assert second["SLURM_RESTART_COUNT"] == "1"
-    assert (
-        how == "down" or second["SLURMD_NODENAME"] != node.name
-    )  # the daemon of a node that is only down reports again
+    if how == "crash":  # the daemon of a node that is only down reports again, and the node is used
+        assert second["SLURMD_NODENAME"] != node.name
+    saw_at_work(build, 3, requeues=1)
+    build.go()
     build.finish()
     assert len(build.began(3)) == 2
     build.same_as(prepared.reference)
@@ -92,6 +121,7 @@ def test_a_node_that_is_cut_off_works_on_and_the_first_to_commit_wins(begun: Beg
     build.go(late, 2)  # the copy that Slurm knows of
     stage = build.out / "stages" / "05-moody" / "manifests"
     build.cluster.wait_for(lambda: sum(1 for _ in stage.glob("*.json")) == 2, 30, "both are committed")
+    build.saw(lambda status: moody(status)["requeues"] == 1 and status["state"] == "running", "requeued")
     committed = {path: path.read_bytes() for path in stage.glob("*.json")}
     build.go()
     build.finish()
@@ -100,7 +130,7 @@ def test_a_node_that_is_cut_off_works_on_and_the_first_to_commit_wins(begun: Beg
     build.same_as(prepared.reference)
 
 
-def test_an_element_that_reaches_its_time_limit_goes_on_in_a_second_wave(begun: Begun, prepared: Prepared) -> None:
+def test_an_element_that_reaches_its_time_limit_stops_and_goes_on(begun: Begun, prepared: Prepared) -> None:
     build = begun()
     build.order(6, "wait")
     build.build()
@@ -109,11 +139,13 @@ def test_an_element_that_reaches_its_time_limit_goes_on_in_a_second_wave(begun: 
     build.cluster.run("scontrol", "update", f"JobId={array['slurm']}_{element}", "EndTime=now+3")
     build.wait_began(6, 2, 90)  # Slurm looks at the limits every half minute
     build.finish()
-    first = next(event for event in build.events("gate") if event["number"] == MOODY)
-    assert {f["cause"] for f in first["failures"]} == {"time_limit"} and first["again"] == 2
-    [end] = [event for event in build.events("element-end") if event["wave"] == 1]
-    assert end["status"] in (85, 86)  # stopped, and not broken
+    # It is warned before, and requeued; or the limit is there first, and a second wave goes on.
+    gates = [event for event in build.events("gate") if event["number"] == MOODY]
+    assert {failure["cause"] for gate in gates for failure in gate["failures"]} <= {"time_limit"}
+    first = next(event for event in build.events("element-end") if event["number"] == MOODY)
+    assert first["status"] in (85, 86)  # stopped, and not broken
     build.same_as(prepared.reference)
+    assert moody(build.status())["waves"] + moody(build.status())["requeues"] == 2
 
 
 def test_the_last_elements_requeue_leaves_the_others_alone(begun: Begun, prepared: Prepared) -> None:
@@ -131,6 +163,7 @@ def test_the_last_elements_requeue_leaves_the_others_alone(begun: Begun, prepare
     [array] = build.submitted("array", MOODY)
     build.cluster.run("scancel", "--batch", "--signal=USR1", f"{array['slurm']}_2")
     assert build.wait_began(other, 2)["SLURM_RESTART_COUNT"] == "1"
+    build.saw(lambda status: moody(status)["requeues"] == 1 and moody(status)["done"] == 1, "one element was requeued")
     build.go()
     build.cluster.wait_for(lambda: bool(build.events("gate")), 60, "all elements have ended")
     assert [len(build.began(rank)) for rank in (one, *elements["0"], *elements["1"])] == [1] * 5

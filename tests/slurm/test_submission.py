@@ -41,6 +41,7 @@ def test_killed_while_it_submits_nothing_runs_and_the_next_build_does_it_all(beg
     time.sleep(3)
     assert not any(build.began(rank) for rank in range(8))
     assert {job.state for job in build.cluster.jobs("stackbuild-") if job.array in ids} == {"PENDING"}
+    build.saw(lambda status: status["state"] in ("waiting", "stopped"), "nothing runs")
     build.build(*QUICKLY)
     assert {job.state for job in build.cluster.jobs("stackbuild-") if job.array in ids} == {"CANCELLED"}
     assert [len(build.began(rank)) for rank in range(8)] == [1] * 8
@@ -53,6 +54,7 @@ def test_killed_after_it_submitted_the_build_goes_on(begun: Begun, prepared: Pre
     with started(build, "--wait") as driver:
         build.wait_began(0)
         os.kill(driver.pid, signal.SIGKILL)
+    build.saw(lambda status: status["state"] == "running" and status["jobs"][MOODY]["running"] >= 1, "it runs")
     build.go()
     build.finish()
     build.same_as(prepared.reference)
@@ -88,6 +90,7 @@ def test_a_cancelled_build_is_resumed(begun: Begun, prepared: Prepared) -> None:
     build.cluster.wait_for(lambda: any(stage.glob("*.json")), 30, "one task is complete")
     build.stackbuild("cancel", build.out)
     assert {job.state for job in build.end(30)} == {"CANCELLED"}
+    build.saw(lambda status: status["state"] == "cancelled" and status["jobs"][MOODY]["ran"] == 1, "cancelled")
     build.stackbuild("cancel", build.out, expect=2)
     build.go()
     build.build(*QUICKLY)
@@ -109,6 +112,10 @@ def test_no_array_is_left_unwaited_for_when_there_are_more_tasks_than_one_may_ho
         others = [job for job in build.end(20) if not job.name.endswith(("-05.1", "-05.1-gate"))]
         assert {job.state for job in others} == {"CANCELLED"}
         assert not build.events("failed")[1:]  # no gate behind it began, only to say that this one failed
+        told = build.status()
+        assert told["state"] == "failed" and told["jobs"][MOODY]["state"] == "failed"
+        assert [(one["rank"], one["cause"]) for one in told["failures"]] == [(rank, "exception") for rank in range(3)]
+        assert {job["state"] for job in told["jobs"][MOODY + 1 :]} == {"blocked"}
         build.build(*QUICKLY)
         build.same_as(prepared.reference)
 
