@@ -129,12 +129,11 @@ class Tally:
         self.failing: dict[int, dict[str, Any]] = {}  # by task: the last try, if that failed
         self._parts: dict[int, float] = {}
         self._failed: dict[int, Counter[str]] = {}
-        self._at: dict[tuple[Any, Any], list[dict[str, Any]]] | None = None  # `failing` by element, once all is counted
+        self._at: dict[tuple[Any, Any], set[int]] = {}  # tasks that have ever failed, by element
         self._tries: list[tuple[float, float, int, int]] = []  # end, wall, rows, bytes
 
     def add(self, event: Mapping[str, Any]) -> None:
         """Count a try that ended."""
-        self._at = None
         rank, wall = event["rank"], _number(event, "wall")
         self.cpu += event["cpu"]
         self.memory = max(self.memory, event["memory"])
@@ -142,6 +141,7 @@ class Tally:
         if event["status"]:
             self.retries += 1
             self.failing[rank] = dict(event)
+            self._at.setdefault((event.get("wave"), event.get("element")), set()).add(rank)
             self._failed.setdefault(rank, Counter())[str(event.get("cause", Cause.EXCEPTION))] += 1
             return
         rows, size = int(_number(event, "rows")), int(_number(event, "bytes"))
@@ -155,7 +155,6 @@ class Tally:
 
     def again(self, ranks: Iterable[int]) -> None:
         """Tasks are begun anew, in a further attempt or wave: what their earlier tries used up is theirs again."""
-        self._at = None
         for rank in ranks:
             self.failing.pop(rank, None)
             self._failed.pop(rank, None)
@@ -171,11 +170,8 @@ class Tally:
 
     def failing_at(self, place: tuple[Any, Any]) -> list[dict[str, Any]]:
         """The last tries, which failed, of tasks of an element of a wave."""
-        if self._at is None:
-            self._at = {}
-            for event in self.failing.values():
-                self._at.setdefault((event.get("wave"), event.get("element")), []).append(event)
-        return self._at.get(place, [])
+        last = [self.failing[rank] for rank in sorted(self._at.get(place, ())) if rank in self.failing]
+        return [event for event in last if (event.get("wave"), event.get("element")) == place]
 
     def still(self, tasks: Iterable[AtWork], since: float) -> list[AtWork]:
         """Those of a beat's tasks that have not ended since it was written."""

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
+import os
+import pty
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -87,6 +92,25 @@ def test_without_a_terminal_a_watcher_gets_a_line_for_each_change(
         1:
     ] == []
     assert sum("no space left" in line for line in lines) == 1 and lines[-1].startswith("next:")
+
+
+def test_on_a_terminal_a_watcher_sees_the_screen_until_the_end(launch: Launch) -> None:
+    launch.begin(1, 0)
+    launch.beat(1, 0, [0])
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "stackbuild", "status", str(launch.out), "--watch"]
+    environment = {**os.environ, "COLUMNS": "100", "LINES": "40", "TERM": "xterm", "NO_COLOR": "1"}
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    said = b""
+    with contextlib.suppress(OSError):  # what a terminal says when nobody is at its other end
+        while data := os.read(ours, 1 << 16):
+            said += data
+            if b"decode, rows 1 to 2" in said:
+                launch.folder.mark("cancelled")
+    os.close(ours)
+    assert process.wait() == 130
+    assert b"running on Slurm" in said and b"cancelled on Slurm" in said and said.count(b"next:") >= 2
 
 
 def test_json_has_all_of_it_and_the_same_keys_for_a_local_run(
