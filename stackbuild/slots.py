@@ -81,7 +81,8 @@ class Place:
     """The driver's end of a slot: waited for until it is ready, then free or at a task."""
 
     actor: Any
-    ready: Any  # a reference until it is, then None
+    ready: Any  # what it will answer when it is, or None: it has
+    begun: bool = False  # it has been ready once
     alone: bool = False  # made for one task that wants all the memory there is
     stream: Any = None  # of what the task at work yields
     spec: TaskSpec | None = None
@@ -103,7 +104,7 @@ class Slots:
         self.ray, self.out, self.plan, self.memory, self.most = ray, out, plan, memory, most
         self.places: list[Place] = []
         self.name, self.heavy = "", False
-        self.number = self.losses = 0
+        self.number = self.most_places = self.losses = 0
         self._nodes: list[tuple[float, float]] = []  # CPUs and bytes of memory of each
         self._looked, self._told = -LOOK_SECONDS, time.monotonic()
 
@@ -152,6 +153,8 @@ class Slots:
             facts = self.ray.get(place.ready)
         except self.ray.exceptions.RayError as error:
             self._drop(place)
+            if place.begun:
+                return
             if getattr(error, "actor_init_failed", False):
                 raise PartialFailure(f"Ray cannot start a slot: {words_of(error)}\n{SAME}") from error
             self._count(words_of(error))
@@ -160,12 +163,15 @@ class Slots:
             raise PartialFailure(f"{facts['node']} does not see {self.plan}. {SAME}")
         if facts["engine"] != engine_identity():
             raise PartialFailure(f"{facts['node']} has another stackbuild, Python or library than this machine. {SAME}")
-        place.ready, place.since = None, time.monotonic()
+        place.ready, place.begun, place.since = None, True, time.monotonic()
 
     def _lost(self, place: Place, cause: Cause, words: str) -> dict[str, Any]:
         """The answer for a task whose slot or task server ended under it; why goes to LOG.error, as a child's own error does."""
         assert place.spec is not None
         self._count(words)
+        for other in self.places:
+            if other.free:  # what took this one may have taken those, and a task would find out
+                other.ready = other.actor.ready.remote()
         body = {"type": "Lost", "message": words, "exit_code": 5, "cause": cause}
         error = Path(f"{place.log}.error")
         if not error.exists():
@@ -191,7 +197,7 @@ class Slots:
     def _count(self, words: str) -> None:
         """Give up when slots end one after the other and no task ever does."""
         self.losses += 1
-        if self.losses > max(4, 3 * len(self.places)):
+        if self.losses > max(4, 3 * self.most_places):
             raise PartialFailure(
                 f"{self.losses} slots of Ray ended one after the other, and no task. The last: {words}"
             )
@@ -208,6 +214,7 @@ class Slots:
         wanted = min(tasks, max(fit, 1) if self.most is None else self.most)
         for _ in range(wanted - len(self.places)):
             self.places.append(self._make(self.memory))
+        self.most_places = max(self.most_places, len(self.places))
         for place in [p for p in self.places if p.spec is None and now - p.since > IDLE_SECONDS]:
             if len(self.places) > wanted:
                 self._drop(place)

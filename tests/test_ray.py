@@ -24,7 +24,7 @@ from stackbuild.errors import UsageError
 from stackbuild.on_ray import Ray
 from stackbuild.retries import Cause
 from stackbuild.slots import cause_of, words_of
-from tests.slurm.scenario import RECIPE, Scenario, install_stage, make_input, release
+from tests.slurm.scenario import RECIPE, Scenario, install_stage, make_input, release, told
 from tests.worlds import recipe, world
 
 ray = pytest.importorskip("ray", reason="the ray extra is not installed")
@@ -87,21 +87,26 @@ class OnRay(Scenario):
         wait_for(lambda: len(self.began(rank)) >= number and bool(self.began(rank)[number - 1]))
         return int(self.began(rank)[number - 1]["pid"])
 
-    def tasks(self) -> list[dict[str, Any]]:
-        """How each try ended, as the journal says."""
-        lines = (self.out / "launches" / "journal.jsonl").read_text().splitlines()
-        return [event for event in map(json.loads, lines) if event["event"] == "task" and event["status"]]
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        return told([self.out / "launches" / "journal.jsonl"], kind)
 
-    def left(self) -> list[bytes]:
-        """The processes that the build started and that run on."""
-        mark, found = f"STACKBUILD_ORDERS={self.orders}\0".encode(), []
+    def tasks(self) -> list[dict[str, Any]]:
+        """How each try ended that did not end well, as the journal says."""
+        return [event for event in self.events("task") if event["status"]]
+
+    def processes(self) -> dict[int, bytes]:
+        """The processes that the build started and that run on, with their command lines."""
+        mark, found = f"STACKBUILD_ORDERS={self.orders}\0".encode(), {}
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 if mark in (folder / "environ").read_bytes():
-                    found.append((folder / "cmdline").read_bytes())
+                    found[int(folder.name)] = (folder / "cmdline").read_bytes()
             except OSError:
                 continue
         return found
+
+    def left(self) -> list[bytes]:
+        return list(self.processes().values())
 
 
 def wait_for(true: Callable[[], bool], seconds: float = 90) -> None:
@@ -184,6 +189,21 @@ def test_a_killed_slot_and_a_killed_task_server_cost_one_try_of_one_task(build: 
 
 
 @pytest.mark.slow
+def test_a_slot_that_dies_while_it_is_free_costs_a_try_at_most(build: OnRay, prepared: Prepared) -> None:
+    build.order(0, "wait")
+    process = build.start()
+    busy = parent(parent(build.at_work(0)))
+    wait_for(lambda: sum(event["status"] == 0 for event in build.events("task")) == 7)
+    [free] = {pid for pid, command in build.processes().items() if command.startswith(b"ray::Slot")} - {busy}
+    os.kill(free, signal.SIGKILL)
+    build.go()
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert len(build.tasks()) <= 1
+    build.same_as(prepared.reference)
+
+
+@pytest.mark.slow
 def test_a_task_that_outgrows_its_slot_says_so_and_runs_again_with_more_memory(
     prepared: Prepared, tmp_path: Path
 ) -> None:
@@ -205,7 +225,8 @@ def test_a_driver_that_ends_leaves_nobody_behind(build: OnRay, how: signal.Signa
     process.send_signal(how)
     process.communicate(timeout=60)
     assert process.returncode == (-how if how is signal.SIGKILL else 130)
-    wait_for(lambda: not build.left(), 20)
+    wait_for(lambda: not any(b"stackbuild" in one or b"Slot" in one for one in build.left()), 20)
+    wait_for(lambda: not build.left(), 150)  # Ray's agents look for their node every now and then
     if how is signal.SIGKILL:
         shutil.rmtree(folder)
     assert not folder.exists()
