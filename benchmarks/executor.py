@@ -49,6 +49,8 @@ stages = ["exact_dedup", "decode", "languages", "signals", "filters"]
 kind = "parquet"
 paths = {paths}
 columns = {{ content = "text", path = "path", repo_name = "repo" }}
+[exact_dedup]
+winner = ["-star_events_count"]
 [slurm]
 cpus = 2
 memory = "700MB"

@@ -17,7 +17,11 @@ from stackbuild.estimate.corpus import REPOSITORIES_OF_OWNER, Corpus
 from stackbuild.estimate.model import MAX_PARTITIONS, Cluster, Estimate, JobEstimate, estimate, hours, propose, size
 from stackbuild.estimate.rates import Rates, calibrated, load_rates
 
+SMALL_PARTITION = 64e6  # the least that is worth a task
 UNIT_BYTES = 64 << 20  # of a unit, where it is not told how many there are: what the parquet source takes for one
+
+
+LOCAL_JOB_SECONDS = 0.5  # between jobs, where nobody waits for a scheduler
 
 
 @dataclass(frozen=True)
@@ -42,15 +46,23 @@ def run_estimate(recipe: str, sets: list[str], asked: Asked, as_json: bool) -> N
     """Print the estimate with the partitions that suit the size, or with those that are asked for."""
     from stackbuild.recipe import load
 
-    found, silent = asked_for(load(recipe, sets).resolved(), asked)
+    found, small, silent = asked_for(load(recipe, sets).resolved(), asked)
     if as_json:
-        print(json.dumps({**found.to_json(), "not_calibrated": silent}))
+        print(json.dumps({**found.to_json(), "small_partitions": brief(small), "not_calibrated": silent}))
         return
-    show(found, silent)
+    show(found, small, silent)
 
 
-def asked_for(recipe: dict[str, Any], asked: Asked) -> tuple[Estimate, list[str]]:
-    """(the estimate, jobs that a build given as --rates says nothing of). UsageError for what is no size or no count."""
+def brief(found: Estimate) -> dict[str, Any]:
+    """The sums of an estimate."""
+    return {key: value for key, value in found.to_json().items() if key not in ("jobs", "rates", "cluster")}
+
+
+def asked_for(recipe: dict[str, Any], asked: Asked) -> tuple[Estimate, Estimate, list[str]]:
+    """(the estimate, the same with partitions of some 64 MB, jobs that a build given as --rates says nothing of).
+
+    UsageError for what is no size or no count.
+    """
     rates, silent = load_rates(), list[str]()
     if asked.rates is not None:
         from stackbuild.status import opened
@@ -62,13 +74,16 @@ def asked_for(recipe: dict[str, Any], asked: Asked) -> tuple[Estimate, list[str]
         memory=in_bytes("--memory-per-node", asked.memory),
         bandwidth=in_bytes("--bandwidth", asked.bandwidth),
         metadata=asked.metadata,
+        job_seconds=LOCAL_JOB_SECONDS if asked.nodes == 1 else Cluster.job_seconds,
     )
     corpus = corpus_for(rates, asked)
+    wanted = 1 << max(0, math.ceil(math.log2(corpus.bytes / SMALL_PARTITION)))
+    small = estimate(recipe, replace(corpus, partitions=min(MAX_PARTITIONS, wanted)), cluster, rates)
     if asked.partitions is None:
-        return propose(recipe, corpus, cluster, rates), silent
+        return propose(recipe, corpus, cluster, rates), small, silent
     if not 1 <= asked.partitions <= MAX_PARTITIONS or asked.partitions & (asked.partitions - 1):
         raise UsageError(f"--partitions {asked.partitions}: a power of two up to {MAX_PARTITIONS:,} is wanted.")
-    return estimate(recipe, replace(corpus, partitions=asked.partitions), cluster, rates), silent
+    return estimate(recipe, replace(corpus, partitions=asked.partitions), cluster, rates), small, silent
 
 
 def corpus_for(rates: Rates, asked: Asked) -> Corpus:
@@ -96,7 +111,7 @@ def in_bytes(option: str, text: str) -> float:
     return float(value)
 
 
-def show(found: Estimate, silent: list[str]) -> None:
+def show(found: Estimate, small: Estimate, silent: list[str]) -> None:
     """The jobs, the sums, and what stops it first."""
     corpus, cluster = found.corpus, found.cluster
     per = corpus.bytes / corpus.partitions
@@ -125,6 +140,13 @@ def show(found: Estimate, silent: list[str]) -> None:
         f"{hours(found.wall)} in all: {', '.join(parts)}",
         f"first bottleneck: {found.bottleneck()}",
     ]
+    if small.corpus.partitions != corpus.partitions:
+        each = size(small.corpus.bytes / small.corpus.partitions)
+        needs = max(one.memory + one.shared for one in small.jobs)
+        lines.append(
+            f"with {small.corpus.partitions:,} partitions of {each}: {hours(small.wall) if small.fits else 'it does not fit'}, "
+            f"{small.cpu / 3600:,.1f} CPU-hours, {small.inodes:,} files, up to {size(needs)} for a task and its server"
+        )
     if guessed := [one.job for one in found.jobs if not one.known]:
         lines.append(f"not measured, taken as others of their kind: {', '.join(guessed)}")
     if silent:

@@ -63,10 +63,11 @@ class Work:
     """What a job has to do.
 
     `rows`, `bytes`: that go through it. `pieces`: row groups of one group each that it writes or reads. `footers`: row groups
-    that it looks through to find its own. `opened`: files that it opens, each as often as it does. `listed`: entries that its shards' manifests have. `held`, `held_files`: entries and
-    files in the manifests that a process has in memory which tells the keys of its tasks. `planned`: rows that every process
-    reads to know what the tasks are. `inputs`: files that the key of one task names. `outputs`: files that it commits.
-    `largest`: bytes of its largest task, where tasks are not alike. `busy`: tasks that have any rows, where these are by owner.
+    that it looks through to find its own. `opened`: files that it opens, each as often as it does. `listed`: entries that its
+    shards' manifests have. `held`, `held_files`: entries and files in the manifests that a process has in memory which tells
+    the keys of its tasks. `planned`: rows that every process reads to know what the tasks are. `inputs`: files that the key of
+    one task names. `outputs`: files that it commits. `largest`: bytes of its largest task, where tasks are not alike. `busy`:
+    tasks that have any rows, where these are by owner.
     """
 
     job: str

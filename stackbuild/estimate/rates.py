@@ -89,13 +89,16 @@ class Rates:
         and to read and write as the measured chain with most stages in common."""
         if not work.stages:
             return self.jobs.get(work.job, self.typical)
-        nearest = self.jobs.get(work.job) or self._nearest(work)
+        nearest = self.chain(work)
         cpu = nearest.cpu
         for stage in work.stages:
             cpu = cpu.plus(self.stages.get(stage, self.typical_stage))
         return replace(nearest, cpu=cpu)
 
-    def _nearest(self, work: Work) -> JobRate:
+    def chain(self, work: Work) -> JobRate:
+        """What a chain of row stages costs without its stages, as measured or as the nearest that was."""
+        if work.job in self.jobs:
+            return self.jobs[work.job]
         chains = [name for name in self.jobs if set(name.split("+")) & set(self.stages)]
         if not chains:
             return self.typical
@@ -239,7 +242,7 @@ def calibrated(rates: Rates, build: Build) -> tuple[Rates, list[str]]:
         memory = _ratio(one.memory, rate.memory.of(work.of_largest), one.memory > 0)
         if cpu is None:
             silent.append(work.job)
-        own = rates.jobs.get(work.job, rate)
+        own = rates.chain(work) if work.stages else rate
         jobs[work.job] = replace(
             own,
             cpu=own.cpu.times(cpu or 1.0),

@@ -1,0 +1,246 @@
+"""The scale model counts what a build really does, knows every job, and says what does not fit."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from stackbuild import build as building
+from stackbuild import registry
+from stackbuild.estimate.corpus import Corpus, Work
+from stackbuild.estimate.model import MAX_PARTITIONS, Cluster, estimate, propose
+from stackbuild.estimate.rates import Rates, calibrated, corpus_of, load_rates, measured_jobs
+from stackbuild.estimate.steps import STEPS, job_key, work_of
+from stackbuild.graph import jobs_of, nodes_of
+from stackbuild.plan import Build
+from stackbuild.recipe import load
+from stackbuild.status import opened
+from tests.worlds import LIGHT, light, source_text
+
+PARTITIONS = 8
+V2 = Corpus(3.28e9, 67.5e12, 1e6, 1_024, 104.2e6, 34.7e6)
+
+
+@pytest.fixture(scope="module")
+def recipe() -> dict[str, object]:
+    return load("default", []).resolved()
+
+
+@pytest.fixture(scope="module")
+def rates() -> Rates:
+    return load_rates()
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """A build of 1,200 files of 240 owners, some of them alike, in 8 partitions."""
+    folder = tmp_path_factory.mktemp("estimate")
+    draw = random.Random(3)
+    texts = [source_text(draw, 3) for _ in range(1_000)]
+    texts += [draw.choice(texts).replace("import os", f"import sys  # {number}") for number in range(200)]
+    repositories = [f"owner{number % 240}/repo{number % 480}" for number in range(len(texts))]
+    columns = {"text": texts, "path": [f"src/{number}.py" for number in range(len(texts))], "repo": repositories}
+    (folder / "in").mkdir()
+    pq.write_table(pa.table(columns), folder / "in" / "a.parquet")
+    source = {"kind": "parquet", "paths": [str(folder / "in")]}
+    source["columns"] = {"content": "text", "path": "path", "repo_name": "repo"}  # type: ignore[assignment]
+    body = light(folder / "in", partitions=PARTITIONS, source=[source])
+    building.run(building.Request(body, folder, folder / "out", 2))
+    return opened(folder / "out")
+
+
+def works(build: Build) -> dict[str, Work]:
+    return {work.job: work for work in work_of(build.jobs, corpus_of(build))}
+
+
+# ---------------------------------------------------------------- what a build does
+
+
+def test_every_phase_that_stackbuild_brings_has_a_shape() -> None:
+    """A new phase without one would be taken for a job over all text."""
+    for name in registry.STAGES:
+        stage = registry.stage_class(name)()
+        for phase in stage.phases():
+            assert f"{stage.name}.{phase.name}" in STEPS
+
+
+def test_tasks_are_those_of_the_build(built: Build) -> None:
+    told = works(built)
+    for job in built.jobs:
+        shards = len(built.shards(job.shard_jobs[0]))
+        # Files of the release end at owners, and groups are whole components: about so many.
+        slack = 2 if job_key(job) in ("layout.files", "near_dedup.solve") else 0
+        assert abs(told[job_key(job)].tasks - shards) <= slack, job.name
+
+
+def test_pieces_of_tables_that_change_hands_are_those_of_the_manifests(built: Build) -> None:
+    told = works(built)
+    for job in built.jobs:
+        listed = sum(len(o.groups) for name in job.shard_jobs for shard in built.shards(name) for o in shard.outputs)
+        if listed >= 4 * PARTITIONS:
+            assert told[job_key(job)].listed == pytest.approx(listed, rel=0.3), job.name
+
+
+def test_rows_leave_as_they_did(built: Build) -> None:
+    told = works(built)
+    signed = built.ledger(next(node.slug for node in built.nodes if node.instance == "near_dedup")).rows_in
+    assert told["near_dedup.signatures"].rows == pytest.approx(signed, rel=1e-6)
+    kept = sum(output.rows for output in built.outputs("10-layout.files", "dataset"))
+    assert told["layout.files"].rows == pytest.approx(kept, rel=1e-6)
+
+
+def test_what_readers_look_through_grows_with_the_cube_of_partitions() -> None:
+    jobs = jobs_of(nodes_of(load("default", []).resolved()))
+    few, many = ({w.job: w for w in work_of(jobs, replace(V2, partitions=parts))} for parts in (256, 512))
+    assert many["exact_dedup.files"].footers == pytest.approx(8 * few["exact_dedup.files"].footers, rel=0.01)
+    assert many["exact_dedup.files"].pieces == pytest.approx(4 * few["exact_dedup.files"].pieces, rel=0.01)
+
+
+# ---------------------------------------------------------------- what it costs
+
+
+def test_every_job_of_the_default_recipe_was_measured(recipe: dict[str, object], rates: Rates) -> None:
+    found = estimate(recipe, V2, Cluster(), rates)
+    assert [one.job for one in found.jobs if not one.known] == []
+    assert all(one.cpu > 0 and one.memory > 0 for one in found.jobs)
+
+
+def test_the_bytes_of_another_input_are_about_those_that_the_table_says(built: Build, rates: Rates) -> None:
+    """The table comes from other files; none of its figures may be off by an order of magnitude."""
+    measured = measured_jobs(built)
+    told = sum(rates.of(work).written.of(work) for work in works(built).values())
+    assert told == pytest.approx(sum(one.written for one in measured.values()), rel=0.6)
+
+
+def test_a_build_of_ones_own_is_told_as_it_was(built: Build, rates: Rates) -> None:
+    own, silent = calibrated(rates, built)
+    measured = measured_jobs(built)
+    for work in work_of(built.jobs, own.corpus):
+        assert own.of(work).written.of(work) == pytest.approx(measured[work.job].written, rel=1e-6)
+        if work.job not in silent:
+            assert own.of(work).cpu.of(work) == pytest.approx(measured[work.job].cpu, rel=1e-6)
+    assert own.corpus.files == 1_200
+
+
+def test_jobs_found_again_say_nothing_of_their_cost(built: Build, rates: Rates, tmp_path: Path) -> None:
+    """A journal of tasks that did not run must not make a job cheap."""
+    journal = built.out / "launches" / "journal.jsonl"
+    kept = journal.read_text()
+    try:
+        lines = [line for line in kept.splitlines() if '"event": "task"' not in line]
+        journal.write_text("\n".join(lines) + "\n")
+        own, silent = calibrated(rates, built)
+    finally:
+        journal.write_text(kept)
+    assert set(silent) == {job_key(job) for job in built.jobs}
+    assert own.jobs["contents"].cpu == rates.jobs["contents"].cpu
+
+
+def test_a_chain_that_was_not_measured_costs_what_its_stages_cost(rates: Rates) -> None:
+    size = {"rows": 1e6, "bytes": 1e10}
+    chain = ("license_filter", "decode", "languages", "signals", "filters")
+    whole = rates.of(Work("+".join(chain), chain, 16, **size)).cpu.of(Work("", (), 16, **size))
+    less = rates.of(Work("decode+signals", ("decode", "signals"), 16, **size)).cpu.of(Work("", (), 16, **size))
+    languages = rates.stages["languages"].of(Work("", (), 16, **size))
+    assert less < whole
+    assert whole - less > 0.9 * languages
+
+
+def test_a_stage_that_nobody_measured_is_said_to_be_a_guess(rates: Rates) -> None:
+    work = Work("decode+strange", ("decode", "strange"), 1, 1.0, 1.0)
+    assert not rates.known(work)
+    assert rates.of(work).cpu.row > rates.of(Work("decode", ("decode",), 1, 1.0, 1.0)).cpu.row
+
+
+# ---------------------------------------------------------------- a cluster
+
+
+def test_the_proposal_fits_and_no_other_power_of_two_is_through_sooner(recipe: dict[str, object], rates: Rates) -> None:
+    corpus = rates.corpus.sized(1e12, None, None, 64e6)
+    cluster = Cluster(nodes=4, cpus=16, memory=128e9)
+    found = propose(recipe, corpus, cluster, rates)
+    parts = found.corpus.partitions
+    assert parts & (parts - 1) == 0
+    assert parts <= MAX_PARTITIONS
+    assert found.fits
+    for other in (parts // 2, parts * 2):
+        beside = estimate(recipe, replace(corpus, partitions=max(1, other)), cluster, rates)
+        assert not beside.fits or beside.wall >= found.wall
+
+
+def test_what_does_not_fit_into_memory_is_the_bottleneck(recipe: dict[str, object], rates: Rates) -> None:
+    found = propose(recipe, V2, Cluster(nodes=100, cpus=64, memory=8e9), rates)
+    assert not found.fits
+    assert found.bottleneck().startswith("memory: a task of ")
+    assert found.to_json()["fits"] is False
+
+
+def test_more_nodes_shorten_cpu_and_not_what_one_process_does(recipe: dict[str, object], rates: Rates) -> None:
+    corpus = replace(rates.corpus.sized(1e12, None, None, 64e6), partitions=64)
+    one, ten = (
+        estimate(recipe, corpus, Cluster(nodes=n, cpus=8, memory=1e12, bandwidth=1e12, metadata=1e9), rates)
+        for n in (1, 10)
+    )
+    assert ten.wall < one.wall
+    assert ten.wall > sum(job.limits["serial"] for job in ten.jobs) + ten.resolve
+    text = next(job for job in one.jobs if "languages" in job.job)
+    assert next(job for job in ten.jobs if job.job == text.job).limits["cpu"] == pytest.approx(
+        text.limits["cpu"] / 8, rel=0.2
+    )  # 64 tasks on 80 slots
+
+
+def test_the_time_is_made_of_what_bounds_the_jobs(recipe: dict[str, object], rates: Rates) -> None:
+    found = estimate(recipe, V2, Cluster(nodes=32, cpus=32, memory=1e13), rates)
+    assert sum(found.time_by_limit().values()) == pytest.approx(found.wall)
+    for job in found.jobs:
+        assert job.wall == pytest.approx(job.limits["serial"] + max(v for k, v in job.limits.items() if k != "serial"))
+
+
+# ---------------------------------------------------------------- the command
+
+
+def stackbuild(*arguments: str, code: int = 0) -> str:
+    done = subprocess.run([sys.executable, "-m", "stackbuild", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
+    return done.stderr if code else done.stdout
+
+
+def test_an_estimate_reads_no_source(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text('name = "far"\nextends = "default.toml"\n[[source]]\nkind = "git"\npaths = ["/does/not/exist"]\n')
+    text = stackbuild("plan", str(path), "--estimate", "67.5TB", "--files", "3.28e9", "--nodes", "32", "--json")
+    body = json.loads(text)
+    assert body["files"] == 3.28e9
+    assert body["tasks"] == sum(job["tasks"] for job in body["jobs"])
+    assert body["bottleneck"]
+    assert body["cpu_hours"] > 1_000
+    assert "partitions = " in stackbuild("plan", str(path), "--estimate", "3.1TB")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "word"),
+    [
+        (["--estimate", "much"], 2, "67.5TB"),
+        (["--estimate", "1TB", "--copies", "0.5"], 2, "--copies"),
+        (["--estimate", "1TB", "--partitions", "12"], 2, "power of two"),
+        (["--estimate", "1TB", "--rates", "/does/not/exist"], 4, "build.json"),
+    ],
+)
+def test_what_cannot_be_estimated_is_said(arguments: list[str], code: int, word: str) -> None:
+    assert word in stackbuild("plan", "default", *arguments, code=code)
+
+
+def test_a_build_of_ones_own_gives_the_rates(built: Build) -> None:
+    own = json.loads(stackbuild("plan", "default", "--estimate", "1TB", "--rates", str(built.out), "--json"))
+    table = json.loads(stackbuild("plan", "default", "--estimate", "1TB", "--json"))
+    assert own["files"] != table["files"]  # files of another size
+    assert "licenses.detect" not in own["not_calibrated"]  # it did not stand in that recipe
+    assert len(LIGHT) < len(own["jobs"])
