@@ -14,7 +14,7 @@ from stackbuild.decisions import Decisions
 from stackbuild.errors import BadRows
 from stackbuild.graph import Job, Node
 from stackbuild.ingest import run_contents, run_ingest, run_occurrences
-from stackbuild.judging import Judging, Try, judge_slice, largest, load_stage
+from stackbuild.judging import Judging, Try, judge_slice, largest, load_stage, shortened
 from stackbuild.parts import Part, commit_part, commit_shard, find_part, of_part, part_key
 from stackbuild.plan import Build
 from stackbuild.rows import Rows
@@ -24,22 +24,28 @@ from stackbuild.task import Task
 
 PLAIN = Try()
 WHOLE = Part(0, 0, 0, 1)  # a task that is not cut
+BEGINNINGS = {"ingest": run_ingest, "contents": run_contents, "occurrences": run_occurrences}
 Judged = list[tuple[Node, ShardManifest]]
 
 
 def run_task(build: Build, job: Job, rank: int, params: dict[str, Any], how: Try = PLAIN) -> bool:
     """Run a task and commit its shards. True: it is complete; False: a part was committed (`how.one_part`) and there is more."""
-    if job.kind == "ingest":
-        run_ingest(build, rank)
-    elif job.kind == "contents":
-        run_contents(build, rank)
-    elif job.kind == "occurrences":
-        run_occurrences(build, rank)
-    elif job.kind == "phase":
+    if job.kind == "phase":
         return run_phase(build, job, rank, params, how)
-    else:
+    if job.kind == "rows":
         return run_rows(build, job.nodes, rank, how)
+    unit = build.plan.units[rank] if job.kind == "ingest" else None
+    what = shortened(str(unit.repo_name or unit.where.get("path", unit.kind))) if unit else f"partition {rank}"
+    beacon.at(f"{job.kind}, {what}")
+    shard = BEGINNINGS[job.kind](build, rank)
+    beacon.add(*((shard.ledger.rows_in, shard.ledger.bytes_in) if unit else read_by(build, job, rank)))
     return True
+
+
+def read_by(build: Build, job: Job, rank: int) -> tuple[int, int]:
+    """Rows that a task of contents or occurrences read, and about how many bytes."""
+    outputs = [(o, o.groups[str(rank)]) for o in build.bucket_outputs(job.kind, rank)]
+    return sum(rows for _, rows in outputs), sum(output.bytes * rows // output.rows for output, rows in outputs)
 
 
 # ---------------------------------------------------------------- a phase
@@ -177,7 +183,7 @@ def run_rows(build: Build, nodes: Sequence[Node], partition: int, how: Try) -> b
         raise bad_rows(bad, partition)
     if how.one_part and len(missing) > 1:
         return False
-    for place, node in enumerate(todo, len(judged)):
+    for place, node in enumerate(() if parts[0].whole else todo, len(judged)):
         key = build.rows_key(node, partition, judged)
         judged.append((node, commit_shard(build.out, node.slug, partition, key, [here[place][1] for here in there])))
     return True

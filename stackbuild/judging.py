@@ -240,9 +240,14 @@ def find_bad_rows(stage: Stage[Any], batch: pa.RecordBatch, at_most: int) -> dic
 
 
 def name_of(batch: pa.RecordBatch, row: int) -> str:
-    """Repository and path of a row, escaped and shortened: names come from strangers."""
-    name = repr(f"{batch.column('repo_name')[row].as_py()}{batch.column('path')[row].as_py()}")
-    return name if len(name) <= SHOWN else f"{name[: SHOWN - 4]}…'"
+    """Repository and path of a row."""
+    return shortened(f"{batch.column('repo_name')[row].as_py()}{batch.column('path')[row].as_py()}")
+
+
+def shortened(name: str) -> str:
+    """A name as it is shown: names come from strangers, so it is escaped, and cut if it is long."""
+    name = repr(name)
+    return name if len(name) <= SHOWN else f"{name[: SHOWN - 4]}…{name[0]}"
 
 
 def largest(batch: pa.RecordBatch, sizes: Numbers) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from hypothesis import strategies as st
 
 from stackbuild.counts import Ledger
 from stackbuild.errors import InputError
+from stackbuild.execute import contents_of
 from stackbuild.housekeeping import orphans, remove
 from stackbuild.parts import commit_part, commit_shard, cut, find_part, part_key, part_path
+from stackbuild.plan import Build
 from stackbuild.shards import Attempt, find_manifest
 from stackbuild.tables import ROW_GROUP_BYTES, TableWriter
 from tests.test_build import released, run
@@ -79,12 +82,14 @@ def test_the_first_to_commit_a_part_wins_and_the_other_leaves_nothing(tmp_path: 
     assert len(list((tmp_path / "stages" / "job" / "data").iterdir())) == 1
 
 
-def test_a_part_of_another_key_or_another_number_is_not_taken(tmp_path: Path) -> None:
+def test_a_part_of_another_key_or_of_other_rows_is_not_taken(tmp_path: Path) -> None:
     committed(tmp_path, 1, "k" * 64)
     parts = cut(np.ones(3, np.int64), 1)
     assert find_part(tmp_path, "job", 0, part_key("k" * 64, parts[1]), parts[1]) is not None
     assert find_part(tmp_path, "job", 0, part_key("l" * 64, parts[1]), parts[1]) is None
     assert find_part(tmp_path, "job", 0, part_key("k" * 64, parts[2]), parts[2]) is None
+    of_another_cut = cut(np.ones(4, np.int64), 2)[1]
+    assert find_part(tmp_path, "job", 0, part_key("k" * 64, of_another_cut), of_another_cut) is None
 
 
 def test_a_torn_manifest_of_a_part_is_named(tmp_path: Path) -> None:
@@ -104,6 +109,35 @@ def test_a_torn_manifest_of_a_part_is_named(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return world(tmp_path_factory.mktemp("world"), repos=4, files=12)
+
+
+@pytest.fixture(scope="module")
+def in_parts(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """A build with tasks of several parts."""
+    body = light(root, outputs=["dataset", "index"], partitions=1, part_bytes=3 * SMALL)
+    return in_process(body, tmp_path_factory.mktemp("in_parts"))
+
+
+def test_contents_are_read_part_by_part_as_they_are_read_whole(in_parts: Build) -> None:
+    parts = in_parts.contents_parts(0)
+    whole = pa.Table.from_batches(contents_of(in_parts, 0, None))
+    assert len(parts) > 4 and [part.stop for part in parts][-1] == whole.num_rows
+    some = whole["content_id"].combine_chunks().take(pa.array(range(0, whole.num_rows, 3)))
+    for ids, expected in ((None, whole), (some, whole.take(pa.array(range(0, whole.num_rows, 3))))):
+        found = [list(contents_of(in_parts, 0, ids, part)) for part in parts]
+        assert pa.Table.from_batches([batch for one in found for batch in one]).equals(expected)
+        if ids is None:
+            assert [sum(batch.num_rows for batch in one) for one in found] == [p.stop - p.start for p in parts]
+
+
+def test_a_part_knows_how_many_rows_are_still_in_before_it(in_parts: Build) -> None:
+    layout = next(node for node in in_parts.nodes if node.instance == "layout")
+    parts, counted = in_parts.parts(layout, 0), 0
+    for part in parts:
+        rows = in_parts.rows(layout, 0, part=part)
+        assert rows.before() == counted
+        counted += sum(batch.num_rows for batch in rows.batches(["path"]))
+    assert 0 < counted < parts[-1].stop and counted == in_parts.ledger(in_parts.before(layout)[-1].slug).rows_out
 
 
 def test_part_sizes_do_not_change_a_released_byte(root: Path, tmp_path: Path) -> None:
@@ -129,8 +163,8 @@ def test_part_sizes_do_not_change_a_released_byte(root: Path, tmp_path: Path) ->
     assert files[0] == files[1] and len(files[0]) > 10
 
 
-def test_gc_removes_the_manifests_of_parts_and_nothing_that_a_shard_lists(root: Path, tmp_path: Path) -> None:
-    build = in_process(light(root, outputs=["dataset"], partitions=1, part_bytes=SMALL), tmp_path)
+def test_gc_removes_the_manifests_of_parts_and_nothing_that_a_shard_lists(in_parts: Build, tmp_path: Path) -> None:
+    build = Build(Path(shutil.copytree(in_parts.out, tmp_path / "copy")), in_parts.plan)
     found = orphans(build)
     assert found and all(path.parent.name == "parts" for path in found)
     remove(found)
