@@ -30,6 +30,7 @@ PACKAGES = ("slurm-wlm", "munge")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
 PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/bin", "/sbin", "/bin"])
 CGROUPS = Path("/sys/fs/cgroup")
+PATIENCE = 300.0  # seconds after which what a test waits for is held to be broken; a busy machine may be slow
 FINISHED = frozenset(
     ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT")
 )
@@ -203,12 +204,12 @@ class Cluster:
             "munged", "--foreground", *files.values(), f"--socket={self.state / 'munge' / 'socket'}", "--num-threads=4"
         )
         self.wait_for(
-            lambda: self._answers("munge", "-S", str(self.state / "munge" / "socket"), "-n"), 20, "munged answers"
+            lambda: self._answers("munge", "-S", str(self.state / "munge" / "socket"), "-n"), "munged answers"
         )
         self._daemon("slurmctld", "-D", "-f", str(self.conf))
         for node in self.nodes:
             node.start()
-        self.wait_for(lambda: self._answers("scontrol", "ping"), 30, "the controller answers")
+        self.wait_for(lambda: self._answers("scontrol", "ping"), "the controller answers")
         self.ready()
         return self
 
@@ -264,7 +265,12 @@ class Cluster:
     def run(self, *command: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
         """A command as a user types it on the login node."""
         done = subprocess.run(
-            command, env=self.environment(**environment), capture_output=True, text=True, check=False, timeout=300
+            command,
+            env=self.environment(**environment),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=2 * PATIENCE,
         )
         if check and done.returncode:
             raise AssertionError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
@@ -280,7 +286,7 @@ class Cluster:
             if name.startswith(prefix)
         ]
 
-    def wait_for(self, true: Callable[[], bool], seconds: float, what: str) -> None:
+    def wait_for(self, true: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
         """Poll until it is true; tell what the cluster knows if it does not become so."""
         end = time.monotonic() + seconds
         while not true():
@@ -288,7 +294,7 @@ class Cluster:
                 raise AssertionError(f"not so after {seconds} s: {what}\n{self.story()}")
             time.sleep(0.1)
 
-    def wait_until_quiet(self, prefix: str = "", seconds: float = 120) -> list[SlurmJob]:
+    def wait_until_quiet(self, prefix: str = "") -> list[SlurmJob]:
         """Wait until every job of these names is finished; returns them."""
         found: list[SlurmJob] = []
 
@@ -296,7 +302,7 @@ class Cluster:
             found[:] = self.jobs(prefix)
             return all(job.finished for job in found)
 
-        self.wait_for(quiet, seconds, f"the jobs {prefix}* are finished")
+        self.wait_for(quiet, f"the jobs {prefix}* are finished")
         return found
 
     def ready(self) -> None:
@@ -306,9 +312,7 @@ class Cluster:
         for node in self.nodes:
             node.mend()
         idle = ["sinfo", "-h", "-N", "-t", "idle", "-o", "%N"]
-        self.wait_for(
-            lambda: len(self.run(*idle, check=False).stdout.split()) == len(self.nodes), 90, "every node is idle"
-        )
+        self.wait_for(lambda: len(self.run(*idle, check=False).stdout.split()) == len(self.nodes), "every node is idle")
 
     def story(self) -> str:
         """What the cluster knows, for a test's message."""

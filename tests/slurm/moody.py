@@ -68,7 +68,7 @@ class Moody(Stage[Options]):
         while what == "eat" and len(held) < 100:
             held.append(b"1" * (32 << 20))
             time.sleep(0.05)
-        end = time.monotonic() + 150  # of a test that died meanwhile
+        end = time.monotonic() + 600  # of a test that died meanwhile
         while what == "wait" and not may_go(rank, number) and time.monotonic() < end:
             time.sleep(0.1)
         yield Verdict("mood", pa.array([True] * files.num_rows))

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tests.slurm.cluster import PATH, Cluster, SlurmJob
+from tests.slurm.cluster import PATH, PATIENCE, Cluster, SlurmJob
 from tests.worlds import world
 
 ROOT = Path(__file__).parent.parent.parent
@@ -87,12 +87,18 @@ class Scenario:
     """
 
     def __init__(self, cluster: Cluster | None, recipe: str, folder: Path, package: Path, **slurm: Any):
-        self.cluster, self.folder, self.package = cluster, folder, package
+        self._cluster, self.folder, self.package = cluster, folder, package
         self.out, self.orders, self.recipe = folder / "out", folder / "orders", folder / "recipe.toml"
         self.watch: Watch | None = None
         self.orders.mkdir(parents=True)
         lines = [f"{name} = {json.dumps(value)}" for name, value in {**SLURM, **slurm}.items()]
         self.recipe.write_text(recipe + "\n[slurm]\n" + "\n".join(lines) + "\n")
+
+    @property
+    def cluster(self) -> Cluster:
+        """Where it is built, if not on this machine."""
+        assert self._cluster
+        return self._cluster
 
     # ------------------------------------------------------------ the stage
 
@@ -116,7 +122,7 @@ class Scenario:
 
     @property
     def environment(self) -> dict[str, str]:
-        base = self.cluster.environment() if self.cluster else {**os.environ, "PATH": PATH}
+        base = self.cluster.environment() if self._cluster else {**os.environ, "PATH": PATH}
         return {
             **base,
             "PYTHONPATH": f"{self.package}:{ROOT}",
@@ -131,10 +137,11 @@ class Scenario:
     def stackbuild(self, *arguments: str | Path, expect: int | None = 0) -> subprocess.CompletedProcess[str]:
         """A stackbuild command; `expect`: the exit code that it must end with."""
         done = subprocess.run(
-            self.command(*arguments), env=self.environment, cwd=self.folder, capture_output=True, text=True, check=False, timeout=400
+            self.command(*arguments), env=self.environment, cwd=self.folder, capture_output=True, text=True, check=False,
+            timeout=3 * PATIENCE,
         )  # fmt: skip
         if expect is not None and done.returncode != expect:
-            story = self.cluster.story() if self.cluster else ""
+            story = self.cluster.story() if self._cluster else ""
             raise AssertionError(
                 f"{' '.join(done.args[2:])} ended with {done.returncode}\n{done.stdout}\n{done.stderr}\n{story}\n{self.logs()}"
             )
@@ -156,7 +163,6 @@ class Scenario:
 
     def jobs(self) -> list[SlurmJob]:
         """Slurm's jobs of the last launch."""
-        assert self.cluster
         return self.cluster.jobs(f"stackbuild-{self.launch.name}-")
 
     def submitted(self, kind: str, number: int, wave: int = 1) -> list[dict[str, Any]]:
@@ -168,34 +174,30 @@ class Scenario:
         """What elements and gates of the last launch told, oldest first."""
         return sorted(told(self.launch.glob("events/*.jsonl"), kind), key=lambda event: event["time"])
 
-    def wait_began(self, rank: int, number: int = 1, seconds: float = 60) -> dict[str, Any]:
+    def wait_began(self, rank: int, number: int = 1) -> dict[str, Any]:
         """Wait until so many processes have begun to work on a partition; returns the last."""
-        assert self.cluster
         self.cluster.wait_for(
-            lambda: len(self.began(rank)) >= number and bool(self.began(rank)[number - 1]), seconds, f"try {number} of task {rank} began"
+            lambda: len(self.began(rank)) >= number and bool(self.began(rank)[number - 1]), f"try {number} of task {rank} began"
         )  # fmt: skip
         return self.began(rank)[number - 1]
 
     def wait_at_work(self, number: int) -> list[int]:
         """Wait until so many tasks have begun; returns them."""
-        assert self.cluster
         self.cluster.wait_for(
-            lambda: sum(any(self.began(rank)) for rank in range(8)) >= number, 60, f"{number} tasks are at work"
+            lambda: sum(any(self.began(rank)) for rank in range(8)) >= number, f"{number} tasks are at work"
         )
         return [rank for rank in range(8) if self.began(rank)]
 
-    def finish(self, seconds: float = 150) -> list[SlurmJob]:
+    def finish(self) -> list[SlurmJob]:
         """Wait for the end of the last launch, which must be a good one; returns its jobs."""
-        jobs = self.end(seconds)
+        jobs = self.end()
         if not self.events("end"):
-            assert self.cluster
             raise AssertionError(f"the launch did not end well\n{self.cluster.story()}\n{self.logs()}")
         return jobs
 
-    def end(self, seconds: float = 150) -> list[SlurmJob]:
+    def end(self) -> list[SlurmJob]:
         """Wait until no job of the last launch is left in the queue, however they ended."""
-        assert self.cluster
-        return self.cluster.wait_until_quiet(f"stackbuild-{self.launch.name}-", seconds)
+        return self.cluster.wait_until_quiet(f"stackbuild-{self.launch.name}-")
 
     def status(self) -> dict[str, Any]:
         return json.loads(self.stackbuild("status", self.out, "--json", expect=None).stdout)  # type: ignore[no-any-return]
@@ -212,14 +214,14 @@ class Scenario:
         assert release(self.out) == release(reference)
         self.stackbuild("verify", self.out)
         if self.watch:
-            self.saw(lambda status: status["state"] == "done", "done", 20)
+            self.saw(lambda status: status["state"] == "done", "done")
             self.watch.check()
 
-    def saw(self, true: Callable[[dict[str, Any]], bool], what: str, seconds: float = 60) -> dict[str, Any]:
+    def saw(self, true: Callable[[dict[str, Any]], bool], what: str) -> dict[str, Any]:
         """Wait until `stackbuild status --json` says so of the last launch; returns what it said."""
         assert self.watch
         name = self.launch.name
-        return self.watch.wait_for(lambda status: status["launch"] == name and true(status), seconds, what)
+        return self.watch.wait_for(lambda status: status["launch"] == name and true(status), what)
 
 
 def told(paths: Iterable[Path], kind: str) -> list[dict[str, Any]]:
@@ -281,9 +283,9 @@ class Watch:
                 assert {job["state"] for job in status["jobs"]} == {"done"}, status
                 assert not status["failures"] and status["publish"] in ("done", ""), status
 
-    def wait_for(self, true: Callable[[dict[str, Any]], bool], seconds: float, what: str) -> dict[str, Any]:
+    def wait_for(self, true: Callable[[dict[str, Any]], bool], what: str) -> dict[str, Any]:
         """Wait until an answer is so, the last one or one to come; returns it."""
-        end, index = time.monotonic() + seconds, max(0, len(self.seen) - 1)
+        end, index = time.monotonic() + PATIENCE, max(0, len(self.seen) - 1)
         while True:
             while index < len(self.seen):
                 if true(self.seen[index]):
@@ -291,7 +293,7 @@ class Watch:
                 index += 1
             if time.monotonic() > end:
                 raise AssertionError(
-                    f"status did not say so in {seconds} s: {what}\n{json.dumps(self.seen[-1:], indent=1)}"
+                    f"status did not say so in {PATIENCE:.0f} s: {what}\n{json.dumps(self.seen[-1:], indent=1)}"
                 )
             time.sleep(0.1)
 

@@ -39,19 +39,19 @@ def test_a_crashed_nodes_job_runs_again_elsewhere_and_a_cut_ones_runs_on(cluster
         return path.read_text().split() if path.exists() else []
 
     submit(cluster, tmp_path, body, "--requeue", "-J", "broken")
-    cluster.wait_for(lambda: len(lines(started)) == 1, 20, "the job runs")
+    cluster.wait_for(lambda: len(lines(started)) == 1, "the job runs")
     first = cluster.node(lines(started)[0])
     first.crash()
     assert not first.processes()
     first.down()
-    cluster.wait_for(lambda: len(lines(started)) == 2, 40, "the job runs again")
+    cluster.wait_for(lambda: len(lines(started)) == 2, "the job runs again")
     second = cluster.node(lines(started)[1])
     assert second is not first
     second.cut()
     second.down()
-    cluster.wait_for(lambda: len(lines(started)) == 3, 40, "the job runs a third time")
+    cluster.wait_for(lambda: len(lines(started)) == 3, "the job runs a third time")
     (tmp_path / "go").touch()
-    cluster.wait_for(lambda: len(lines(ended)) == 2, 20, "both copies end")
+    cluster.wait_for(lambda: len(lines(ended)) == 2, "both copies end")
     assert set(lines(ended)) == {second.name, lines(started)[2]}
 
 

@@ -120,12 +120,12 @@ def test_a_node_that_is_cut_off_works_on_and_the_first_to_commit_wins(begun: Beg
     build.go(early, 1)  # the copy that nobody sees any more
     build.go(late, 2)  # the copy that Slurm knows of
     stage = build.out / "stages" / "05-moody" / "manifests"
-    build.cluster.wait_for(lambda: sum(1 for _ in stage.glob("*.json")) == 2, 30, "both are committed")
+    build.cluster.wait_for(lambda: sum(1 for _ in stage.glob("*.json")) == 2, "both are committed")
     build.saw(lambda status: moody(status)["requeues"] == 1 and status["state"] == "running", "requeued")
     committed = {path: path.read_bytes() for path in stage.glob("*.json")}
     build.go()
     build.finish()
-    build.cluster.wait_for(lambda: not cut.processes(), 60, "the cut element has ended")
+    build.cluster.wait_for(lambda: not cut.processes(), "the cut element has ended")
     assert {path: path.read_bytes() for path in committed} == committed
     build.same_as(prepared.reference)
 
@@ -137,7 +137,7 @@ def test_an_element_that_reaches_its_time_limit_stops_and_goes_on(begun: Begun, 
     element = build.wait_began(6)["SLURM_ARRAY_TASK_ID"]
     [array] = build.submitted("array", MOODY)
     build.cluster.run("scontrol", "update", f"JobId={array['slurm']}_{element}", "EndTime=now+3")
-    build.wait_began(6, 2, 90)  # Slurm looks at the limits every half minute
+    build.wait_began(6, 2)  # Slurm looks at the limits every half minute
     build.finish()
     # It is warned before, and requeued; or the limit is there first, and a second wave goes on.
     gates = [event for event in build.events("gate") if event["number"] == MOODY]
@@ -159,13 +159,13 @@ def test_the_last_elements_requeue_leaves_the_others_alone(begun: Begun, prepare
     one, other = elements["2"]
     build.go(one)  # an element that has got nowhere is not requeued
     stage = build.out / "stages" / "05-moody" / "manifests"
-    build.cluster.wait_for(lambda: any(stage.glob("*.json")), 30, "one is committed")
+    build.cluster.wait_for(lambda: any(stage.glob("*.json")), "one is committed")
     [array] = build.submitted("array", MOODY)
     build.cluster.run("scancel", "--batch", "--signal=USR1", f"{array['slurm']}_2")
     assert build.wait_began(other, 2)["SLURM_RESTART_COUNT"] == "1"
     build.saw(lambda status: moody(status)["requeues"] == 1 and moody(status)["done"] == 1, "one element was requeued")
     build.go()
-    build.cluster.wait_for(lambda: bool(build.events("gate")), 60, "all elements have ended")
+    build.cluster.wait_for(lambda: bool(build.events("gate")), "all elements have ended")
     assert [len(build.began(rank)) for rank in (one, *elements["0"], *elements["1"])] == [1] * 5
     restarted = {event["element"] for event in build.events("element") if event["restart"] and event["number"] == MOODY}
     assert restarted == {2}
