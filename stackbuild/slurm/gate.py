@@ -203,7 +203,8 @@ class Gate:
 
     def _end(self, element: int, slurm: str, state: str, said: Mapping[str, Any] | None) -> ElementEnd:
         out = self.folder.logs / f"{slurm}.out"
-        logs = sorted(self.folder.logs.glob(f"{self.wave.name}-{element}.*.log"))
+        logs = sorted(self.folder.logs.glob(f"{self.wave.name}-{element}.[0-9]*.log"), key=restart_of)
+        logs = [path for path in logs if restart_of(path) >= 0]
         log = str(logs[-1] if logs else out)
         cause = element_cause(state, tail(out) + (tail(logs[-1]) if logs else ""))
         status = int(said["status"]) if said else None
@@ -364,6 +365,12 @@ def next_wave(
         ranks,
         one_part=memory or wave.one_part,
     )
+
+
+def restart_of(log: Path) -> int:
+    """The attempt that an element's log NN.W-E.R.log is of; -1 for its task server's, which tells of no end."""
+    word = log.name.split(".")[-2]
+    return int(word) if word.isdigit() else -1
 
 
 def tail(path: Path) -> str:
