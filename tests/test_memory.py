@@ -125,7 +125,8 @@ def child_that_holds(size: int, shared: mmap.mmap | None = None) -> tuple[int, i
         os.close(go_write)
         held = bytearray(os.urandom(4096)) * (size // 4096)
         if shared is not None:
-            shared[: len(shared)] = bytes(len(shared))
+            for page in range(0, len(shared), memory.PAGE):  # not from a buffer: a freed one may stay with the process
+                shared[page] = 2
         os.write(ready_write, b"x")
         os.read(go_read, 1)
         os._exit(len(held) > size)
