@@ -45,7 +45,7 @@ from stackbuild.shards import (
     write_atomically,
 )
 from stackbuild.sources.unit import Limits, Unit
-from stackbuild.stage import PhaseOutputs
+from stackbuild.stage import Phase, PhaseOutputs
 from stackbuild.stage_manifest import load_stage_manifest, save_stage_manifest
 
 PLAN_VERSION = 1
@@ -123,6 +123,7 @@ class Build:
         self.limits = Limits(**plan.recipe.get("limits", {}))
         self._shards: dict[str, Sequence[ShardManifest]] = {}
         self._identities: dict[str, dict[str, Any]] = {}
+        self._reads: dict[tuple[str, str | None], dict[str, str]] = {}
 
     # ---- what is there
 
@@ -141,6 +142,7 @@ class Build:
         for name, manifests in shards.items():
             save_stage_manifest(self.out, name, self.plan.digest, manifests)
             self._shards[name] = manifests
+        self._reads.clear()
 
     def ledger(self, job: str) -> Ledger:
         total = Ledger()
@@ -282,9 +284,7 @@ class Build:
             "rank": rank,
             "partitions": plan.partitions,
             "seed": plan.seed,
-            "reads": {
-                n: [o.identity() for o in files] for n, files in self.tables_for(node, phase.reads, phase.name).items()
-            },
+            "reads": self._reads_identity(node, phase),
         }
         if phase.tasks == "partition":
             body["rows"] = self._rows_identity(node, rank, [], phase.columns)
@@ -298,10 +298,6 @@ class Build:
         """The key of a row stage's shard, given the shards of the stages that share its job and come before it; given what
         these wrote for one part, what `part_key` makes the key of that part of."""
         needs = [*node.stage.needs(), *(["text"] if node.stage.rewrites_text else [])]
-        reads = {
-            name: [o.identity() for o in files]
-            for name, files in self.tables_for(node, self.phase_tables(node)).items()
-        }
         return digest(
             {
                 "stage": self._stage_identity(node),
@@ -310,9 +306,19 @@ class Build:
                 "seed": self.plan.seed,
                 "part_bytes": self.plan.part_bytes,
                 "rows": self._rows_identity(node, partition, judged, needs),
-                "reads": reads,
+                "reads": self._reads_identity(node, None),
             }
         )
+
+    def _reads_identity(self, node: Node, phase: Phase | None) -> dict[str, str]:
+        """A digest of the files of each table that a phase reads, or the rows of a stage. It is the same for all tasks, so it
+        is told once: thousands of tasks that each read thousands of files would take hours to tell it."""
+        at = (node.slug, phase.name if phase else None)
+        if at not in self._reads:
+            names, before = (phase.reads, phase.name) if phase else (self.phase_tables(node), None)
+            tables = self.tables_for(node, names, before)
+            self._reads[at] = {name: digest([o.identity() for o in files]) for name, files in tables.items()}
+        return self._reads[at]
 
     def _rows_identity(
         self, node: Node, partition: int, judged: Sequence[tuple[Node, ShardManifest]], columns: Sequence[str]

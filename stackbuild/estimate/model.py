@@ -115,7 +115,6 @@ class Estimate:
 
     def bottleneck(self) -> str:
         """What stops or slows it first, with its figure and what would move it."""
-        worst = max(self.jobs, key=lambda one: one.memory + one.shared)
         if not self.fits:
             tight = [one for one in self.jobs if not one.slots]
             worst = max(tight, key=lambda one: one.memory + one.shared)
@@ -204,7 +203,7 @@ PUBLISHED = ("layout.files", "layout.repos", "layout.decisions", "layout.cluster
 
 
 def estimate_job(work: Work, corpus: Corpus, cluster: Cluster, rates: Rates) -> JobEstimate:
-    """One job."""
+    """One job: its sums, and what each resource alone would make it last."""
     rate, machine = rates.of(work), rates.machine
     tasks = max(1, math.ceil(work.tasks))
     cpu = rate.cpu.of(work)
@@ -216,9 +215,9 @@ def estimate_job(work: Work, corpus: Corpus, cluster: Cluster, rates: Rates) -> 
     shared = machine["server_bytes"] + manifests + (machine["preload_bytes"] if work.job == "licenses.detect" else 0.0)
     slots = cluster.nodes * min(cluster.cpus, int(max(0.0, cluster.memory - shared) // max(memory, 1e6)))
     used = max(1, min(slots, tasks))
-    seconds = (cpu / tasks) * cluster.cpus
-    per_element = max(1.0, ELEMENT_SECONDS / max(seconds / cluster.cpus, 1e-3)) * cluster.cpus
-    elements = max(min(cluster.nodes, math.ceil(tasks / cluster.cpus)), math.ceil(tasks / per_element))
+    mean = cpu / tasks
+    minutes_of_work = max(1.0, ELEMENT_SECONDS / max(mean, 1e-3)) * cluster.cpus  # tasks that keep an element's slots busy
+    elements = max(min(cluster.nodes, math.ceil(tasks / cluster.cpus)), math.ceil(tasks / minutes_of_work))
     load = work.held * machine["entry_seconds"] + work.held_files * machine["output_seconds"]
     load += work.planned * machine["plan_row_seconds"]
     start = rate.start + 2 * load  # an element lists the manifests, and its task server does
@@ -226,7 +225,6 @@ def estimate_job(work: Work, corpus: Corpus, cluster: Cluster, rates: Rates) -> 
     read = work.bytes * machine["stored"] + work.footers * FOOTER_BYTES
     written = rate.written.of(work)
     inodes = math.ceil(tasks * rate.inodes)
-    mean = cpu / tasks
     name = "exchange" if exchange > cpu / 2 else "cpu"
     limits = {
         name: (cpu + keys + elements * start) / used,
