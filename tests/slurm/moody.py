@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -53,7 +54,7 @@ class Moody(Stage[Options]):
     name = "moody"
     reads = ("content_id",)
 
-    def verdicts(self, files):
+    def verdicts(self, files: pa.RecordBatch) -> Iterator[Verdict]:
         if files.num_rows == 0:
             return
         rank = files["content_id"][0].as_py()[0] >> (8 - PARTITION_BITS)

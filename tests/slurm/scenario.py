@@ -112,7 +112,7 @@ class Scenario:
 
     def began(self, rank: int) -> list[dict[str, Any]]:
         """The processes that began to work on a partition."""
-        found = []
+        found: list[dict[str, Any]] = []
         while (path := self.orders / f"{rank}.{len(found) + 1}.began").exists():
             text = path.read_text()
             found.append(json.loads(text) if text else {})

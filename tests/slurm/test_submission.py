@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -28,6 +29,24 @@ def started(build: Scenario, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command, env=build.environment, cwd=build.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
+
+
+def test_a_dry_run_prints_scripts_that_slurm_takes_and_leaves_nothing(begun: Begun) -> None:
+    build = begun(tasks_per_job=3)
+    before = sorted(build.out.rglob("*"))
+    jobs = json.loads(build.build("--dry-run", "--json").stdout)
+    assert sorted(build.out.rglob("*")) == before
+    assert len(jobs) == 13  # an array and a gate for each of six jobs, and one that publishes
+    for job in jobs:
+        done = subprocess.run(
+            ["sbatch", "--test-only"],
+            input=job["script"],
+            env=build.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr + job["script"]
 
 
 def test_killed_while_it_submits_nothing_runs_and_the_next_build_does_it_all(begun: Begun, prepared: Prepared) -> None:
@@ -120,6 +139,7 @@ def test_no_array_is_left_unwaited_for_when_there_are_more_tasks_than_one_may_ho
         assert told["state"] == "failed" and told["jobs"][MOODY]["state"] == "failed"
         assert [(one["rank"], one["cause"]) for one in told["failures"]] == [(rank, "exception") for rank in range(3)]
         assert {job["state"] for job in told["jobs"][MOODY + 1 :]} == {"blocked"}
+        assert "RuntimeError: told to raise in partition 2" in build.stackbuild("logs", build.out, "--failed").stdout
         build.build(*QUICKLY)
         build.same_as(prepared.reference)
 
