@@ -216,8 +216,9 @@ def estimate_job(work: Work, corpus: Corpus, cluster: Cluster, rates: Rates) -> 
     slots = cluster.nodes * min(cluster.cpus, int(max(0.0, cluster.memory - shared) // max(memory, 1e6)))
     used = max(1, min(slots, tasks))
     mean = cpu / tasks
-    minutes_of_work = max(1.0, ELEMENT_SECONDS / max(mean, 1e-3)) * cluster.cpus  # tasks that keep an element's slots busy
-    elements = max(min(cluster.nodes, math.ceil(tasks / cluster.cpus)), math.ceil(tasks / minutes_of_work))
+    # So many tasks keep all slots of an element busy for long enough.
+    per_element = max(1.0, ELEMENT_SECONDS / max(mean, 1e-3)) * cluster.cpus
+    elements = max(min(cluster.nodes, math.ceil(tasks / cluster.cpus)), math.ceil(tasks / per_element))
     load = work.held * machine["entry_seconds"] + work.held_files * machine["output_seconds"]
     load += work.planned * machine["plan_row_seconds"]
     start = rate.start + 2 * load  # an element lists the manifests, and its task server does
