@@ -68,7 +68,7 @@ def test_nothing_is_left_when_the_session_is_killed(slurm: None, tmp_path: Path)
         "import time; from tests.slurm.cluster import Cluster\n"
         "cluster = Cluster(nodes=1).start()\n"
         "cluster.run('sbatch', '-o', '/dev/null', '--wrap', 'sleep 300')\n"
-        "cluster.wait_for(lambda: cluster.jobs()[0].state == 'RUNNING' and cluster.nodes[0].processes(), 30, 'it runs')\n"
+        "cluster.wait_for(lambda: cluster.jobs()[0].state == 'RUNNING' and cluster.nodes[0].processes(), 'it runs')\n"
         "print(cluster.state, flush=True); time.sleep(300)"
     )
     root = Path(__file__).parent.parent.parent

@@ -23,12 +23,23 @@ QUICKLY = ("--wait", "--set", "slurm.tasks_per_job=8")  # what is left in one el
 Begun = Callable[..., Scenario]
 
 
-def started(build: Scenario, *arguments: str) -> subprocess.Popen[str]:
-    """`stackbuild build`, running."""
+def started(build: Scenario, *arguments: str, path: Path | None = None) -> subprocess.Popen[str]:
+    """`stackbuild build`, running; `path`: a folder whose commands it finds first."""
     command = build.command("build", build.recipe, "--output", build.out, "--executor", "slurm", *arguments)
+    environment = dict(build.environment)
+    if path is not None:
+        environment["PATH"] = f"{path}:{environment['PATH']}"
     return subprocess.Popen(
-        command, env=build.environment, cwd=build.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, env=environment, cwd=build.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
+
+
+# Submits five jobs; the sixth it keeps until its caller is gone.
+HANGING = """#!/bin/sh
+echo >> "$(dirname "$0")/calls"
+[ "$(wc -l < "$(dirname "$0")/calls")" -le 5 ] && exec {sbatch} "$@"
+while kill -0 $PPID 2>/dev/null; do sleep 0.1; done
+"""
 
 
 def test_a_dry_run_prints_scripts_that_slurm_takes_and_leaves_nothing(begun: Begun) -> None:
@@ -49,18 +60,22 @@ def test_a_dry_run_prints_scripts_that_slurm_takes_and_leaves_nothing(begun: Beg
         assert done.returncode == 0, done.stderr + job["script"]
 
 
-def test_killed_while_it_submits_nothing_runs_and_the_next_build_does_it_all(begun: Begun, prepared: Prepared) -> None:
+def test_killed_while_it_submits_nothing_runs_and_the_next_build_does_it_all(
+    begun: Begun, prepared: Prepared, tmp_path: Path
+) -> None:
     build = begun(tasks_per_job=3)
+    sbatch = tmp_path / "sbatch"
+    sbatch.write_text(HANGING.format(sbatch=shutil.which("sbatch", path=build.environment["PATH"])))
+    sbatch.chmod(0o755)
 
     def waiting() -> set[int]:
         return {job.array for job in build.cluster.jobs("stackbuild-") if not job.finished}
 
-    with started(build) as driver:
-        build.cluster.wait_for(lambda: len(waiting()) >= 4, "some jobs are submitted")
-        os.kill(driver.pid, signal.SIGSTOP)  # it may not be quicker than the look at what it has done
-        ids = waiting()
+    with started(build, path=tmp_path) as driver:
+        build.cluster.wait_for(lambda: len(waiting()) == 5, "some jobs are submitted")
         os.kill(driver.pid, signal.SIGKILL)
-    assert 4 <= len(ids) < 13, "it was killed too late to prove anything"
+    ids = waiting()
+    assert len(ids) == 5
     time.sleep(3)
     assert not any(build.began(rank) for rank in range(8))
     assert {job.state for job in build.cluster.jobs("stackbuild-") if job.array in ids} == {"PENDING"}
