@@ -25,6 +25,7 @@ from typing import BinaryIO, Final
 from pydantic import Field
 
 from stackbuild.errors import InputError
+from stackbuild.sources.ahead import looked_at
 from stackbuild.sources.archive_members import SYMLINK_BYTES, Member, Refused, Torn, members
 from stackbuild.sources.unit import (
     Entry,
@@ -70,9 +71,9 @@ class ArchiveSource:
         units: dict[str, Unit] = {}
         skipped: list[Skipped] = []
         found = list(find(options.paths, skipped, context.leave_out))
-        for done, path in enumerate(found, start=1):
+        for done, (path, hashed) in enumerate(looked_at(found, sha256_of), start=1):
             try:
-                sha256, size = sha256_of(path)
+                sha256, size = hashed()
             except OSError as error:
                 skipped.append(Skipped(str(path), f"cannot be read: {error.strerror or error}"))
                 continue

@@ -27,6 +27,7 @@ from pydantic import Field, field_validator, model_validator
 
 from stackbuild.errors import InputError
 from stackbuild.sources import arrow_stream, json_lines, parquet_pages
+from stackbuild.sources.ahead import looked_at
 from stackbuild.sources.apart import FooterReader
 from stackbuild.sources.archive_members import Budget, Refused, Stream, Torn
 from stackbuild.sources.origin_columns import ORIGIN, SLICE_BYTES, Frame, batches, plain, refusal
@@ -109,10 +110,10 @@ class ParquetSource:
         units: list[Unit] = []
         seen: dict[str, Path] = {}
         with FooterReader() as reader:
-            for done, path in enumerate(paths, start=1):
-                context.progress("reading footers", done, len(paths))
+            for done, (path, examined) in enumerate(looked_at(paths, examine), start=1):
+                context.progress("hashing files and reading footers", done, len(paths))
                 try:
-                    sha256, size, cuts = examine(path)
+                    sha256, size, cuts = examined()
                 except Damaged as error:
                     skipped.append(Skipped(str(path), str(error)))
                     continue
