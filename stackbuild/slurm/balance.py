@@ -3,43 +3,67 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from stackbuild.cluster import SlurmOptions
+from stackbuild.estimate.model import ELEMENT_SECONDS, by_options
+from stackbuild.estimate.rates import load_rates
+from stackbuild.estimate.steps import work_of
 from stackbuild.graph import INGEST, Job
 from stackbuild.launches import Wave
 from stackbuild.plan import Build
 from stackbuild.pool import TaskSpec
+from stackbuild.sources.row_files import UNIT_BYTES
 
-ELEMENT_SECONDS = 300.0  # of work that an element should have: its start costs some seconds
-BYTES_PER_CPU_SECOND = 20e6  # of one job; a whole build is slower, and this errs towards more elements
 CHAIN_SECONDS = 1_200.0  # of work that one element may have, of jobs that it takes one after the other
 
 
-def elements_for(tasks: int, size: int, options: SlurmOptions) -> int:
-    """How many elements a job of so many tasks and bytes gets: as many as have minutes of work each, unless the recipe says
-    how many tasks each takes."""
+@dataclass(frozen=True)
+class Expected:
+    """What the scale model says of a job before what it reads is there: tasks, and CPU-seconds of all of them."""
+
+    tasks: int
+    seconds: float
+
+
+def expected(build: Build) -> dict[str, Expected]:
+    """By job name. Files are taken to be as large, and as much of them to be kept, as in the corpus that was measured: good
+    enough to share work out, and nothing that comes out depends on it."""
+    rates, units = load_rates(), build.plan.units
+    size = float(max(1, sum(unit.bytes for unit in units)))
+    corpus = replace(rates.corpus.sized(size, None, float(len(units)), UNIT_BYTES), partitions=build.plan.partitions)
+    works = work_of(build.jobs, by_options(corpus, build.nodes))
+    return {
+        job.name: Expected(max(1, math.ceil(work.tasks)), rates.of(work).cpu.of(work))
+        for job, work in zip(build.jobs, works, strict=True)
+    }
+
+
+def elements_for(tasks: int, seconds: float, options: SlurmOptions) -> int:
+    """How many elements a job of so many tasks and CPU-seconds gets: as many as have minutes of work each, unless the recipe
+    says how many tasks each takes."""
     if options.tasks_per_job:
         return max(1, -(-tasks // options.tasks_per_job))
-    wanted = size / BYTES_PER_CPU_SECOND / ELEMENT_SECONDS / options.cpus
-    return int(max(1, min(-(-wanted // 1), tasks, options.max_elements)))
+    wanted = math.ceil(seconds / ELEMENT_SECONDS / options.cpus)
+    return max(1, min(wanted, tasks, options.max_elements))
 
 
-def chained(waves: Sequence[Wave], seconds: float) -> list[Wave]:
+def chained(waves: Sequence[Wave], seconds: Sequence[float]) -> list[Wave]:
     """Waves of one element that follow each other become one, while they have minutes of work together and not hours.
 
-    `seconds`: of work in each.
+    `seconds`: that an element of each has to do.
     """
     found: list[Wave] = []
     spent = 0.0
-    for wave in waves:
-        if found and found[-1].elements == wave.elements == 1 and spent + seconds <= CHAIN_SECONDS:
+    for wave, more in zip(waves, seconds, strict=True):
+        if found and found[-1].elements == wave.elements == 1 and spent + more <= CHAIN_SECONDS:
             found[-1] = replace(found[-1], last=wave.last, cpus=max(found[-1].cpus, wave.cpus))
-            spent += seconds
+            spent += more
         else:
             found.append(wave)
-            spent = seconds
+            spent = more
     return found
 
 

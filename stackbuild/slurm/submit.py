@@ -27,7 +27,7 @@ from stackbuild.launch import complete_tasks
 from stackbuild.launches import Frozen, LaunchFolder, Submitted, Wave, last_launch, live_jobs, new_id, under_way
 from stackbuild.plan import Build, Plan
 from stackbuild.pool import TaskSpec
-from stackbuild.slurm.balance import BYTES_PER_CPU_SECOND, chained, elements_for
+from stackbuild.slurm.balance import Expected, chained, elements_for, expected
 from stackbuild.slurm.code import code_digest
 from stackbuild.slurm.executor import SlurmExecutor, gate_dependency
 from stackbuild.slurm.script import check_path, gate_script, publish_script
@@ -162,7 +162,8 @@ def waves_of(build: Build, options: SlurmOptions, keep: bool) -> tuple[list[Wave
     cached: dict[str, int] = {}
     tasks: dict[str, int] = {}
     known = True  # what the job at hand has to do can be told: all before it is complete
-    size = sum(unit.bytes for unit in build.plan.units)
+    foreseen = expected(build)
+    seconds: list[float] = []
     for number, job in enumerate(build.jobs):
         ranks: list[int] | None = None
         if known:
@@ -176,14 +177,16 @@ def waves_of(build: Build, options: SlurmOptions, keep: bool) -> tuple[list[Wave
             ranks = [spec.rank for spec in specs if spec.rank not in complete]
             count, of = len(ranks), len(specs)
         else:
-            count = of = planned_tasks(build, job)
+            count = of = planned_tasks(build, job, foreseen[job.name])
         tasks[job.name] = of
-        elements = elements_for(count, size * count // max(1, of), options)
+        left = foreseen[job.name].seconds * count / max(1, of)
+        elements = elements_for(count, left, options)
+        seconds.append(left / elements / min(options.cpus, count))
         waves.append(
             Wave(number, number, 1, job.name, min(elements, count), min(options.cpus, count), options.memory, options.shared_memory,
                  options.time, ranks)
         )  # fmt: skip
-    return chained(waves, size / BYTES_PER_CPU_SECOND / options.cpus), cached, tasks
+    return chained(waves, seconds), cached, tasks
 
 
 def keep_manifest(build: Build, job: Job, specs: Sequence[TaskSpec], complete: dict[int, list], keep: bool) -> bool:  # type: ignore[type-arg]
@@ -197,10 +200,12 @@ def keep_manifest(build: Build, job: Job, specs: Sequence[TaskSpec], complete: d
         return False
 
 
-def planned_tasks(build: Build, job: Job) -> int:
+def planned_tasks(build: Build, job: Job, foreseen: Expected) -> int:
     """How many tasks a job will have, as far as it can be told before what it reads is there."""
     if job.kind == "ingest":
         return len(build.plan.units)
+    if job.phase is not None and callable(job.phase.tasks):
+        return foreseen.tasks
     return 1 if job.phase is not None and job.phase.tasks == "one" else build.plan.partitions
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from stackbuild.cluster import SlurmOptions
 from stackbuild.launches import LaunchFolder, Wave
 from stackbuild.plan import Build
 from stackbuild.pool import TaskSpec
-from stackbuild.slurm.balance import BYTES_PER_CPU_SECOND, CHAIN_SECONDS, assign, chained, costs_of, elements_for
+from stackbuild.slurm.balance import CHAIN_SECONDS, assign, chained, costs_of, elements_for, expected
 from stackbuild.slurm.executor import SlurmExecutor
 
 COSTS = st.lists(st.floats(0, 1e12) | st.just(1.0), max_size=120)
@@ -69,12 +70,12 @@ def test_arrays_split_at_the_limit_hold_every_element_once(elements: int, limit:
 
 
 @settings(deadline=None)
-@given(st.integers(1, 100_000), st.integers(0, 10**16), st.integers(0, 500), st.integers(1, 64), st.integers(1, 2_000))
+@given(st.integers(1, 100_000), st.floats(0, 1e10), st.integers(0, 500), st.integers(1, 64), st.integers(1, 2_000))
 def test_a_job_has_at_least_one_element_and_no_more_than_tasks(
-    tasks: int, size: int, tasks_per_job: int, cpus: int, most: int
+    tasks: int, seconds: float, tasks_per_job: int, cpus: int, most: int
 ) -> None:
     options = SlurmOptions(tasks_per_job=tasks_per_job, cpus=cpus, max_elements=most)
-    elements = elements_for(tasks, size, options)
+    elements = elements_for(tasks, seconds, options)
     assert 1 <= elements <= tasks
     if tasks_per_job:
         assert (elements - 1) * tasks_per_job < tasks <= elements * tasks_per_job
@@ -83,13 +84,27 @@ def test_a_job_has_at_least_one_element_and_no_more_than_tasks(
 
 
 def test_an_element_has_minutes_of_work() -> None:
-    assert elements_for(1_000, int(BYTES_PER_CPU_SECOND * 2 * 3_000), SlurmOptions(cpus=2)) == 10
-    assert elements_for(1_000, 1_000, SlurmOptions()) == 1
+    assert elements_for(1_000, 2 * 3_000.0, SlurmOptions(cpus=2)) == 10
+    assert elements_for(1_000, 1.0, SlurmOptions()) == 1
+
+
+def test_what_is_expected_of_a_job_is_known_for_every_one_and_grows_with_the_input(complete: Build) -> None:
+    small = expected(complete)
+    units = [replace(unit, bytes=unit.bytes * 1_000_000) for unit in complete.plan.units]
+    large = expected(Build(complete.out, replace(complete.plan, units=units)))
+    assert list(small) == list(large) == [job.name for job in complete.jobs]
+    for job in complete.jobs:
+        assert 1 <= small[job.name].tasks <= large[job.name].tasks
+        assert 0 < small[job.name].seconds <= large[job.name].seconds
+        if job.kind in ("ingest", "contents", "rows"):  # what only some files are of grows with these
+            assert small[job.name].tasks == len(complete.shards(job.shard_jobs[0]))
+            assert large[job.name].seconds > 10 * small[job.name].seconds
 
 
 @settings(deadline=None)
-@given(st.lists(st.integers(1, 3), min_size=1, max_size=30), st.floats(0.1, 2 * CHAIN_SECONDS))
-def test_a_chain_leaves_no_job_out_and_is_of_single_elements(elements: list[int], seconds: float) -> None:
+@given(st.lists(st.tuples(st.integers(1, 3), st.floats(0.1, 2 * CHAIN_SECONDS)), min_size=1, max_size=30))
+def test_a_chain_leaves_no_job_out_and_is_of_single_elements(jobs: list[tuple[int, float]]) -> None:
+    elements, seconds = [count for count, _ in jobs], [each for _, each in jobs]
     waves = [
         Wave(n, n, 1, f"{n}", count, count, 10**9, 10**9, "60", [0] if n == 0 else None)
         for n, count in enumerate(elements)
@@ -99,7 +114,7 @@ def test_a_chain_leaves_no_job_out_and_is_of_single_elements(elements: list[int]
     for wave in found:
         if wave.last > wave.number:
             assert all(elements[number] == 1 for number in range(wave.number, wave.last + 1))
-            assert seconds * (wave.last - wave.number + 1) <= CHAIN_SECONDS
+            assert sum(seconds[wave.number : wave.last + 1]) <= CHAIN_SECONDS * (1 + 1e-9)
     assert found[0].ranks == [0]
 
 
