@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from benchmarks.measure import ROOT, cpu_seconds
 from stackbuild.estimate.corpus import Work
 from stackbuild.estimate.rates import Cost, corpus_of
-from stackbuild.estimate.steps import work_of
+from stackbuild.estimate.steps import job_key, work_of
 from stackbuild.launches import read_events
 from stackbuild.plan import Build
 
@@ -208,15 +208,17 @@ def machine(full: Build, many: Build) -> dict[str, float]:
     server = max(size for job, size in shared.items() if job != detect)
     published = [publish_seconds(build) for build in (full, many)]
     slope = max(0.0, (published[1][0] - published[0][0]) / max(1, published[1][1] - published[0][1]))
+    resolving, hashing = resolve_seconds(full)
     stored = sum(o.bytes for o in full.outputs("00-contents", "contents")) / corpus.bytes
     return {
         "server_bytes": server,
         "preload_bytes": max(0.0, shared[detect] - server),
         "entry_bytes": entries[0], "entry_seconds": entries[1],
         "output_bytes": outputs[0], "output_seconds": outputs[1],
-        "key_seconds": key_seconds(many),
+        **key_seconds(many),
         "plan_row_seconds": plan_seconds(),
-        "resolve_byte": resolve_seconds(full) / corpus.bytes,
+        "resolve": max(0.0, resolving - hashing),
+        "resolve_byte": hashing / corpus.bytes,
         "publish": max(0.0, published[0][0] - slope * published[0][1]),
         "publish_file": slope,
         "stored": stored,
@@ -259,22 +261,30 @@ def manifests() -> tuple[tuple[float, float], tuple[float, float]]:
     return (entry[0], entry[1]), file
 
 
-def key_seconds(build: Build) -> float:
-    """CPU-seconds for each file that the key of a task names."""
+def key_seconds(build: Build) -> dict[str, float]:
+    """CPU-seconds for each file that the keys of a job's tasks name, and for each task whose shard is looked for."""
     from stackbuild.launch import complete_tasks
     from stackbuild.pool import TaskSpec
 
     works = {work.job: work for work in work_of(build.jobs, corpus_of(build))}
-    spent = named = 0.0
-    for job in build.jobs:
-        if job.kind != "phase" or job.phase is None or not job.phase.reads:
+    counted, times = [], []
+    for number, job in enumerate(build.jobs):
+        if job.kind == "rows" or (job.phase is not None and not job.phase.reads):
             continue
-        work = next(one for key, one in works.items() if job.name.endswith(key))
+        work = works[job_key(job)]
         specs = [TaskSpec(rank, params) for rank, params in enumerate(build.task_params(job))]
-        build.prepare(job)
-        spent += least(lambda job=job, specs=specs: complete_tasks(build, job, specs))
-        named += work.tasks * work.inputs
-    return spent / named
+        spent = []
+        for _ in range(3):
+            anew = Build(build.out, build.plan)  # which has told nothing yet
+            anew.prepare(anew.jobs[number])
+            began = time.process_time()
+            complete_tasks(anew, anew.jobs[number], specs)
+            spent.append(time.process_time() - began)
+        counted.append(Work("", (), work.tasks, work.keyed))
+        times.append(min(spent))
+    key = fit(counted, times, ("task", "row"), 2e-4).row
+    rest = sum(times) - key * sum(work.rows for work in counted)  # in the mean: jobs differ
+    return {"key_seconds": key, "task_seconds": max(0.0, rest) / sum(work.tasks for work in counted)}
 
 
 def plan_seconds() -> float:
@@ -292,12 +302,14 @@ def plan_seconds() -> float:
         return least(lambda: Layout().plan_files(PhaseOutputs({"counts": [path]}, 1, 0))) / count
 
 
-def resolve_seconds(build: Build) -> float:
-    """Wall seconds to hash and plan the input again, in this process."""
+def resolve_seconds(build: Build) -> tuple[float, float]:
+    """(wall seconds to plan the input again in this process, CPU-seconds of these that hash it)."""
     from stackbuild.build import Request, resolve
+    from stackbuild.sources.row_files import examine
 
     request = Request(build.plan.recipe, ROOT, build.out / "nowhere", workers=1)
-    return least(lambda: resolve(request, keep=False), time.monotonic)
+    paths = sorted({Path(unit.where["path"]) for unit in build.plan.units})
+    return least(lambda: resolve(request, keep=False), time.monotonic), least(lambda: [examine(path) for path in paths])
 
 
 def publish_seconds(build: Build) -> tuple[float, int]:

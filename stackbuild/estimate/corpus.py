@@ -66,8 +66,9 @@ class Work:
     that it looks through to find its own. `opened`: files that it opens, each as often as it does. `listed`: entries that its
     shards' manifests have. `held`, `held_files`: entries and files in the manifests that a process has in memory which tells
     the keys of its tasks. `planned`: rows that every process reads to know what the tasks are. `inputs`: files that the key of
-    one task names. `outputs`: files that it commits. `largest`: bytes of its largest task, where tasks are not alike. `busy`:
-    tasks that have any rows, where these are by owner.
+    one task names; `keyed`: that those of all tasks do, where what all of them read is named once. `outputs`: files that it
+    commits. `largest`: bytes of its largest task, where tasks are not alike. `busy`: tasks that have any rows, where these are by
+    owner.
     """
 
     job: str
@@ -83,6 +84,7 @@ class Work:
     held_files: float = 0.0
     planned: float = 0.0
     inputs: float = 0.0
+    keyed: float = 0.0
     outputs: float = 0.0
     largest: float = 0.0
     busy: float = 0.0

@@ -17,11 +17,12 @@ from stackbuild.estimate.corpus import Corpus, Work
 from stackbuild.estimate.rates import Rates
 from stackbuild.estimate.steps import work_of
 from stackbuild.graph import Node, jobs_of, nodes_of
+from stackbuild.sources.ahead import THREADS
 
 MAX_PARTITIONS = 1 << 16  # buckets are uint16
 FOOTER_BYTES = 300.0  # of a row group of a narrow table in its file's footer
 LONGEST = 3.0  # the longest task over the mean: shards are cut by count of ids, and files are not alike
-ELEMENT_SECONDS = 300.0  # of work that an array element gets (slurm.balance)
+ELEMENT_SECONDS = 300.0  # of work that an array element should have: its start costs some seconds
 
 
 @dataclass(frozen=True)
@@ -158,12 +159,12 @@ MOVES = {
     "longest task": "More partitions for a job over partitions; a job with a single task cannot be spread.",
     "bandwidth": "A faster shared folder, or fewer stages that read text in jobs of their own.",
     "metadata": "Fewer partitions and larger units; a folder whose metadata are spread over several servers.",
-    "serial": "Fewer partitions and larger units: one process lists what the jobs before left and tells every task's key.",
+    "serial": "Fewer partitions and larger units: one process lists what the jobs before left and tells the tasks' keys.",
     "memory": "Nodes with more memory, or more partitions.",
     "shared": "Fewer partitions and larger units: the lists of pieces in the manifests would have to be read in parts, which the "
     "engine does not do.",
-    "hashing the input before the start": "The driver hashes every input file alone; several recipes over parts of the input, or "
-    "hashing in tasks, which the engine does not do.",
+    "hashing the input before the start": "One machine hashes every input file, with 8 threads; several recipes over parts of the "
+    "input, or hashing in tasks, which the engine does not do.",
     "publishing": "Larger files of the release ([layout] file_bytes).",
 }
 
@@ -180,7 +181,9 @@ def estimate(recipe: Mapping[str, Any], corpus: Corpus, cluster: Cluster, rates:
         corpus,
         cluster,
         found,
-        resolve=corpus.bytes * machine["resolve_byte"],
+        resolve=machine["resolve"]
+        + corpus.bytes
+        * max(machine["resolve_byte"] / min(THREADS, cluster.cpus), machine["stored"] / cluster.bandwidth),
         publish=machine["publish"] + published * machine["publish_file"],
         rates=rates.about,
     )
@@ -222,7 +225,7 @@ def estimate_job(work: Work, corpus: Corpus, cluster: Cluster, rates: Rates) -> 
     load = work.held * machine["entry_seconds"] + work.held_files * machine["output_seconds"]
     load += work.planned * machine["plan_row_seconds"]
     start = rate.start + 2 * load  # an element lists the manifests, and its task server does
-    keys = tasks * work.inputs * machine["key_seconds"]
+    keys = work.keyed * machine["key_seconds"] + tasks * machine["task_seconds"]
     read = work.bytes * machine["stored"] + work.footers * FOOTER_BYTES
     written = rate.written.of(work)
     inodes = math.ceil(tasks * rate.inodes)

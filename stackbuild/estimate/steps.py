@@ -268,6 +268,7 @@ def step(flow: Flow, job: Job) -> Work:
         found |= STEPS[key](flow)
     elif job.phase is not None and job.phase.tasks == "one":
         found["tasks"] = 1.0
+    found["keyed"] = found.get("inputs", 0.0) * (found["tasks"] if job.kind in ("contents", "occurrences") else 1.0)
     writers = {flow.writers[name].job: flow.writers[name] for name in flow.asked if name in flow.writers}
     found["held"] = sum(writer.listed for writer in writers.values())
     found["held_files"] = sum(writer.outputs for writer in writers.values())
