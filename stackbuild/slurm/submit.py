@@ -52,7 +52,7 @@ def submit(request: Request, options: SlurmOptions) -> Submission:
         refuse_a_folder_in_use(out)
         before = live(out)
         try:
-            plan = resolve(request)
+            plan = resolve(request, keep=before is None)  # a launch under way goes by what it wrote down itself
             if before is not None:
                 return join(before, plan)
             path = plan.save(out)

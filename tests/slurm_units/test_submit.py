@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -255,6 +256,26 @@ def test_another_recipe_for_the_same_folder_is_refused_while_a_build_is_under_wa
     with pytest.raises(UsageError, match="another recipe"):
         submitted(seed=8)
     assert set(slurm.jobs) == jobs
+
+
+def test_a_command_that_is_refused_or_joins_leaves_the_frozen_sources_alone(
+    slurm: Slurm, root: Path, tmp_path: Path, submitted: Callable[..., Submission]
+) -> None:
+    """What a launch under way resolved is what the next run of an unfinished build reads. Else what has come into a folder since
+    was taken in by a command that did nothing, and the build's own command was then refused as another one's."""
+    here = shutil.copytree(root, tmp_path / "world")
+    sources = [{"kind": "directory", "paths": [str(path) for path in sorted(here.iterdir())]}]
+    first = submitted(source=sources)
+    frozen = tmp_path / "out" / "plans" / "sources.json"
+    before = frozen.read_bytes()
+    [*_, some] = sorted(here.iterdir())
+    (some / "more.py").write_text("print('came later')\n" * 40)
+    with pytest.raises(UsageError, match="another recipe"):
+        submitted(source=sources, seed=8)
+    assert frozen.read_bytes() == before
+    joined = submitted(source=sources)
+    assert joined.joined and joined.folder.id == first.folder.id
+    assert frozen.read_bytes() == before
 
 
 def test_a_local_build_is_refused_while_jobs_are_live_and_not_after(
