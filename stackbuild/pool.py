@@ -93,7 +93,7 @@ class TaskServer:
         self._log = open(log, "ab")  # noqa: SIM115  closed in close()
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONHASHSEED": "0"}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "stackbuild.server", str(out), str(plan), *([str(limit)] if limit else [])],
+            [sys.executable, "-P", "-m", "stackbuild.server", str(out), str(plan), *([str(limit)] if limit else [])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -194,6 +194,7 @@ class Pool:
                 self.ended(one)
                 spec = next(s for s in specs if s.rank == one.rank) if one.failure or one.more else None
                 if spec and one.more:
+                    retries[one.rank].go_on()
                     waiting.append((0.0, spec))
                 elif spec and one.failure:
                     again = retries[one.rank].again(one.failure)

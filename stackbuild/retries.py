@@ -105,6 +105,12 @@ class Retries:
         self.failed: Counter[Cause] = Counter()
         self.how = how or How()
 
+    def go_on(self) -> None:
+        """A part was committed: the next one has all tries that a task has, and nothing of what it holds is suspected yet.
+        So it makes no difference to what is kept whether a task ran whole or part by part; parts are finite, and so are tries."""
+        self.failed.clear()
+        self.how = How(one_part=self.how.one_part, alone=self.how.alone)
+
     def again(self, failure: Failure) -> How | None:
         """How to try again after this failure; None: not at all."""
         cause = failure.cause

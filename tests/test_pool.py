@@ -138,6 +138,16 @@ def test_what_outgrew_its_memory_runs_last_alone_and_part_by_part(made: Run) -> 
     assert [one.more for one in told if one.rank == 0] == [False, True, True, False]
 
 
+def test_each_part_has_the_tries_that_a_task_has_and_begins_without_suspects(made: Run) -> None:
+    """Otherwise a task that ran part by part would fail on its second bad row, where the same task run whole leaves both out."""
+    outcomes = {0: [MEMORY, RAISED, SURVEYED, PART, RAISED, SURVEYED, WELL]}
+    pool, server, _ = made(outcomes)
+    assert pool.run("job", specs(outcomes)) == []
+    found = [(how.mode, how.suspects, how.one_part) for how in server.hows(0)]
+    part = [("plain", {}, True), ("survey", {}, True), ("confirm", {"decode": [4]}, True)]
+    assert found == [("plain", {}, False), *part, *part]
+
+
 def test_two_that_outgrew_their_memory_are_not_alone_together(made: Run) -> None:
     outcomes = {rank: [MEMORY, PART, WELL] for rank in range(3)}
     pool, server, _ = made(outcomes, workers=3)
