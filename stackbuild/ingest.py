@@ -21,7 +21,7 @@ from stackbuild.errors import InputError
 from stackbuild.hashing import content_buckets, id_bytes, owner_bucket, uniform
 from stackbuild.plan import Build
 from stackbuild.rows import id_array
-from stackbuild.shards import Attempt, ShardManifest, read_batches
+from stackbuild.shards import Attempt, ShardManifest, find_manifest, read_batches
 from stackbuild.sources.unit import Entry, File, Limits, Link, Origin, Unread
 from stackbuild.swhid import content_id as git_blob_id
 from stackbuild.tables import conform, in_order
@@ -46,7 +46,10 @@ def run_ingest(build: Build, rank: int) -> ShardManifest:
     key = build.key(build.jobs[0], rank, {})
     source = registry.source(unit.kind)
     options = source.options_model.model_validate(build.source_table(unit))
-    attempt = Attempt(build.out, "00-ingest", build.shard_number(build.jobs[0], rank))
+    number = build.shard_number(build.jobs[0], rank)
+    earlier = find_manifest(build.out, "00-ingest", number, key)
+    replaces = earlier.attempt if earlier else None
+    attempt = Attempt(build.out, "00-ingest", number, replaces)
     try:
         try:
             writer = UnitWriter(
@@ -60,7 +63,7 @@ def run_ingest(build: Build, rank: int) -> ShardManifest:
             writer.finish()
         except InputError as error:
             attempt.discard()
-            attempt = Attempt(build.out, "00-ingest", build.shard_number(build.jobs[0], rank))
+            attempt = Attempt(build.out, "00-ingest", number, replaces)
             writer = UnitWriter(attempt, build.plan.partitions)
             writer.finish()
             writer.stats.update(refused=str(error), provisional=True)

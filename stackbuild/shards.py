@@ -107,11 +107,14 @@ class ShardManifest:
 
 
 class Attempt:
-    """One try at a shard: a folder of its own, committed as a whole or not at all."""
+    """One try at a shard: a folder of its own, committed as a whole or not at all.
 
-    def __init__(self, out: Path, job: str, rank: int):
+    `replaces`: the attempt whose provisional manifest this one is to replace, if it is still there when this is committed.
+    """
+
+    def __init__(self, out: Path, job: str, rank: int, replaces: str | None = None):
         self.out, self.job, self.rank = out, job, rank
-        self.name = secrets.token_hex(6)
+        self.name, self.replaces = secrets.token_hex(6), replaces
         self.folder = out / "stages" / job / "data" / f"{rank:05d}-{self.name}"
         self.folder.mkdir(parents=True)
         self._writers: list[tuple[str, Path, TableWriter]] = []
@@ -137,7 +140,7 @@ class Attempt:
     def commit(self, key: str, ledger: Ledger, stats: dict[str, Any], path: Path | None = None) -> ShardManifest:
         """Seal the files and publish the manifest; if another attempt was first, withdraw and return that one's.
 
-        A manifest one of whose files is gone, or that is provisional, is replaced. `path`: of the manifest, if it is not
+        A manifest one of whose files is gone, or that this attempt was to replace, is replaced. `path`: of the manifest, if it is not
         the shard's (`parts.py`).
         """
         ledger.check(f"{self.job}, shard {self.rank}")
@@ -154,7 +157,7 @@ class Attempt:
         fsync_directory(self.folder)
         fsync_directory(self.folder.parent)
         manifest = ShardManifest(self.job, self.rank, key, self.name, tuple(outputs), ledger, stats)
-        first = committed(self.out, manifest, path)
+        first = committed(self.out, manifest, path, self.replaces)
         if first is not manifest:
             self.discard()
         return first
@@ -173,12 +176,18 @@ def manifest_path(out: Path, job: str, rank: int, key: str) -> Path:
     return out / "stages" / job / "manifests" / f"{rank:05d}-{key[:24]}.json"
 
 
-def committed(out: Path, manifest: ShardManifest, path: Path | None = None) -> ShardManifest:
-    """Publish a manifest; the one that holds from now on, which is another attempt's if that was first."""
+def committed(
+    out: Path, manifest: ShardManifest, path: Path | None = None, replaces: str | None = None
+) -> ShardManifest:
+    """Publish a manifest; the one that holds from now on, which is another attempt's if that was first.
+
+    `replaces`: an attempt that could not read all of its input. Only what was there when this one began is replaced: of two
+    copies of a task the first counts, also where neither could read everything.
+    """
     if publish_manifest(out, manifest, path=path):
         return manifest
     winner = find_manifest(out, manifest.job, manifest.rank, manifest.key, path)
-    if winner is not None and not winner.stats.get("provisional"):
+    if winner is not None and (winner.attempt != replaces or not winner.stats.get("provisional")):
         return winner
     publish_manifest(out, manifest, replace=True, path=path)  # the other lacks a file, or what it could not read
     return manifest
@@ -199,7 +208,8 @@ def publish_manifest(out: Path, manifest: ShardManifest, replace: bool = False, 
     body["digest"] = digest(body)
     target = path or manifest_path(out, manifest.job, manifest.rank, manifest.key)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{manifest.attempt}")
+    # A name of its own: two that put the parts of a shard together have one attempt's name between them.
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}")
     with open(temporary, "wb") as file:
         file.write(canonical_json(body))
         file.flush()

@@ -24,14 +24,14 @@ def save_stage_manifest(out: Path, job: str, plan: str, shards: Sequence[ShardMa
 
 class Shards(Sequence[ShardManifest]):
     """The shard manifests of a complete job, in rank order, each read when it is asked for: a task that wants one partition
-    of thirty stages does not read those of all others. InputError where one is torn."""
+    of thirty stages does not read those of all others. InputError where one is torn, or is no more the one that was listed."""
 
     def __init__(self, out: Path, job: str, listed: Sequence[dict[str, Any]]):
-        self._paths = [manifest_path(out, job, entry["rank"], entry["key"]) for entry in listed]
+        self._listed = [(manifest_path(out, job, one["rank"], one["key"]), one["attempt"]) for one in listed]
         self._read: dict[int, ShardManifest] = {}
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self._listed)
 
     @overload
     def __getitem__(self, index: int) -> ShardManifest: ...
@@ -42,7 +42,14 @@ class Shards(Sequence[ShardManifest]):
             return [self[number] for number in range(*index.indices(len(self)))]
         number = range(len(self))[index]
         if number not in self._read:
-            self._read[number] = load_manifest(self._paths[number])
+            path, attempt = self._listed[number]
+            manifest = load_manifest(path)
+            if manifest.attempt != attempt:
+                raise InputError(
+                    f"{path} is of the attempt {manifest.attempt}, and the stage was complete with {attempt}: another build "
+                    "has replaced it since; run the same build again."
+                )
+            self._read[number] = manifest
         return self._read[number]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -74,6 +75,31 @@ def test_a_shard_is_there_when_all_its_parts_are_and_sums_them(tmp_path: Path) -
     shard = find_manifest(tmp_path, "job", 0, key)
     assert shard is not None and [output.rows for output in shard.table("t")] == [1, 2, 3]
     assert (shard.ledger.rows_in, shard.ledger.rows_out, shard.stats) == (6, 6, {"n": {"x": 6}})
+
+
+def test_two_that_put_a_shard_together_at_once_do_not_write_into_each_others_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One has linked its manifest and not yet taken its temporary name away when the other's disk is full."""
+    key = "k" * 64
+    parts = [committed(tmp_path, number, key) for number in range(3)]
+    link = os.link
+
+    def linked_and_interrupted(temporary: Path, target: Path) -> None:
+        link(temporary, target)
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", full)
+            with pytest.raises(OSError, match="No space"):
+                commit_shard(tmp_path, "job", 0, key, parts)
+
+    def full(descriptor: int) -> None:
+        os.ftruncate(descriptor, 0)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "link", linked_and_interrupted)
+    commit_shard(tmp_path, "job", 0, key, parts)
+    shard = find_manifest(tmp_path, "job", 0, key)
+    assert shard is not None and len(shard.table("t")) == 3
 
 
 def test_the_first_to_commit_a_part_wins_and_the_other_leaves_nothing(tmp_path: Path) -> None:

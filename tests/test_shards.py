@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from stackbuild.counts import Ledger
 from stackbuild.errors import InputError
 from stackbuild.shards import Attempt, file_sha256, find_manifest, load_manifest, manifest_path, read_batches
+from stackbuild.stage_manifest import load_stage_manifest, save_stage_manifest
 from stackbuild.tables import TableWriter, group_ends
 
 TEXT = pa.schema([pa.field("bucket", pa.uint16()), pa.field("content", pa.large_binary())])
@@ -86,6 +87,34 @@ def test_the_first_attempt_wins_and_the_second_withdraws(out: Path) -> None:
     assert lost.attempt == won.attempt == first.name
     assert not second.folder.exists()
     assert find_manifest(out, "job", 3, "k" * 64) == won
+
+
+def provisional(out: Path, replaces: str | None = None) -> Attempt:
+    attempt = Attempt(out, "job", 3, replaces)
+    with attempt.writer("t", TEXT) as writer:
+        writer.write(table([(0, 1)]))
+    return attempt
+
+
+def test_of_two_copies_that_could_not_read_all_the_first_counts_and_a_later_run_replaces_it(out: Path) -> None:
+    """What a stage was complete with must not change under those that read it."""
+    one, other = provisional(out), provisional(out)
+    first = one.commit("k" * 64, Ledger(), {"provisional": True})
+    assert other.commit("k" * 64, Ledger(), {}).attempt == first.attempt
+    again, copy = provisional(out, first.attempt), provisional(out, first.attempt)
+    second = again.commit("k" * 64, Ledger(), {"provisional": True})
+    assert second.attempt == again.name
+    assert copy.commit("k" * 64, Ledger(), {}).attempt == again.name
+    assert find_manifest(out, "job", 3, "k" * 64) == second
+
+
+def test_a_shard_that_was_replaced_after_its_stage_was_complete_is_not_read_for_it(out: Path) -> None:
+    first = provisional(out).commit("k" * 64, Ledger(), {"provisional": True})
+    save_stage_manifest(out, "job", "p", [first])
+    assert load_stage_manifest(out, "job", "p")[0] == first
+    provisional(out, first.attempt).commit("k" * 64, Ledger(), {})
+    with pytest.raises(InputError, match=f"was complete with {first.attempt}"):
+        load_stage_manifest(out, "job", "p")[0]
 
 
 def test_another_key_is_another_shard(out: Path) -> None:
