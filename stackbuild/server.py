@@ -175,7 +175,10 @@ class Server:
                 return
             child = self.children.pop(pid)
             code = os.waitstatus_to_exitcode(status)
-            peak, read, kills = usage.ru_maxrss * 1024, beacon.read(child.page), memory.kernel_kills()
+            peak, read = usage.ru_maxrss * 1024, beacon.read(child.page)
+            # Each of the kernel's kills is of one child: one that ended otherwise meanwhile must not use it up.
+            out_of_memory = code == -signal.SIGKILL and memory.kernel_kills() > self._kills
+            self._kills += out_of_memory
             child.page.close()
             self.answer(
                 ended=child.rank,
@@ -187,9 +190,8 @@ class Server:
                 private=max(0, peak - child.shared),
                 rows=read.rows,
                 bytes=read.bytes,
-                out_of_memory=code == -signal.SIGKILL and kills > self._kills,
+                out_of_memory=out_of_memory,
             )
-            self._kills = kills
 
     def watch_memory(self) -> None:
         """End the largest child if all together come near the limit."""

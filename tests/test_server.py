@@ -9,9 +9,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from stackbuild import beacon, memory
+from stackbuild.server import Child, Server
 from tests.worlds import light, world
 
 SCRIPT = (
@@ -52,6 +55,37 @@ def test_when_the_driver_is_killed_nobody_is_left(tmp_path: Path, number: int) -
     while processes_of(out) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert processes_of(out) == []
+
+
+def test_a_module_in_the_folder_where_the_command_is_typed_is_not_taken_for_anothers(tmp_path: Path) -> None:
+    root, away = world(tmp_path / "world", repos=1, files=2), tmp_path / "away"
+    away.mkdir()
+    (away / "secrets.py").write_text("raise SystemExit('not the standard library')")
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(json.dumps(light(root)))
+    script = SCRIPT.replace("json.loads(sys.argv[1])", "json.loads(Path(sys.argv[1]).read_text())")
+    subprocess.run([sys.executable, "-P", "-c", script, str(recipe), str(tmp_path / "out")], cwd=away, check=True)
+
+
+class Usage:
+    ru_maxrss, ru_utime, ru_stime = 1, 0.0, 0.0
+
+
+def test_a_task_that_the_kernel_killed_for_memory_is_told_so_whoever_ends_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two children are gone at once, and only one of them by the kernel's hand: the other must not use up its kill."""
+    told: list[dict[str, Any]] = []
+    kills = iter([0, 1, 1, 1])
+    monkeypatch.setattr(memory, "kernel_kills", lambda: next(kills, 1))
+    server = Server.__new__(Server)
+    server.children = {pid: Child(rank, "", beacon.page(), 0, 0.0) for rank, pid in enumerate((7, 8, 9))}
+    server._kills = memory.kernel_kills()
+    ends = iter([(7, 0, Usage()), (8, signal.SIGKILL, Usage()), (9, signal.SIGKILL, Usage())])
+    monkeypatch.setattr(os, "wait4", lambda *_: next(ends, (0, 0, None)))
+    monkeypatch.setattr(server, "answer", lambda **words: told.append(words))
+    server.reap()
+    assert [(one["ended"], one["out_of_memory"]) for one in told] == [(0, False), (1, True), (2, False)]
 
 
 def test_the_journal_tells_what_a_task_held_beyond_the_server(tmp_path: Path) -> None:

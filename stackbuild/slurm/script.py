@@ -36,7 +36,7 @@ trap 'heed ended TERM' TERM
 {head}
 {environment}
 {env_command}
-"$python" -m {module} {arguments} &
+"$python" -P -m {module} {arguments} &
 child=$!
 case $stopped in warned) heed warned USR1 ;; ended) heed ended TERM ;; esac
 wait "$child"
