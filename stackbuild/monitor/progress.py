@@ -109,13 +109,8 @@ class BuildStatus:
 
     @property
     def exit_code(self) -> int:
-        """5 if a launch has failed, or ended too soon with failures; 0 if it runs, waits, or is done. A driver has told of its
-        end by an exit code of its own, so that a look at what it left is just a look: 0."""
-        return (
-            5
-            if self.launch and (self.state == "failed" or (self.ended and self.state != "done" and self.failures))
-            else 0
-        )
+        """5 if the build has failed, or ended too soon with failures; 0 if it runs, waits, or is done."""
+        return 5 if self.state == "failed" or (self.ended and self.state != "done" and self.failures) else 0
 
 
 class Tally:
