@@ -18,12 +18,12 @@ import traceback
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from stackbuild import scheduler
-from stackbuild.cluster import SlurmOptions, minutes
+from stackbuild.cluster import SlurmOptions
 from stackbuild.errors import StackbuildError
 from stackbuild.graph import Job
 from stackbuild.journal import Journal
@@ -31,17 +31,17 @@ from stackbuild.launch import complete_tasks, partial_failure
 from stackbuild.launches import LaunchFolder, Wave, restart_count
 from stackbuild.plan import Build
 from stackbuild.pool import TaskSpec
-from stackbuild.retries import WAVES, Cause, Failure, element_cause
+from stackbuild.retries import Cause, Failure
 from stackbuild.shards import ShardManifest
 from stackbuild.slurm.balance import assign, costs_of
 from stackbuild.slurm.code import open_launched
+from stackbuild.slurm.ends import ElementEnd, ends_of
 from stackbuild.slurm.executor import SlurmExecutor, gate_dependency
 from stackbuild.slurm.script import NO_PROGRESS
 from stackbuild.slurm.submit import array_limit
+from stackbuild.slurm.waves import FINAL, next_wave
 
-TAIL_BYTES = 16_384
 FILE_SYSTEM_LOOKS, FILE_SYSTEM_SECONDS = 5, 15.0
-FINAL = (Cause.EXCEPTION, Cause.REFUSED, Cause.DISK, Cause.CANCELLED)
 
 
 def main(arguments: list[str]) -> int:
@@ -67,16 +67,6 @@ def failed(journal: Journal, error: Exception, **told: Any) -> int:
     print(f"stackbuild: {message}", file=sys.stderr)
     journal.write(event="failed", **told, message=message, exit_code=code)
     return code
-
-
-@dataclass(frozen=True)
-class ElementEnd:
-    """How an element ended: the cause in Slurm's and its log's words, its last exit status, and whether it said a last word."""
-
-    cause: Cause
-    status: int | None
-    reason: str
-    log: str
 
 
 class Gate:
@@ -158,7 +148,7 @@ class Gate:
         shares = assign(costs_of(build, job, wanted), self.wave.elements)
         element_of = {wanted[i].rank: element for element, share in enumerate(shares) for i in share}
         last = {e["rank"]: e for e in self._events(number) if e["event"] == "task" and e["status"]}
-        ends = self.ends()
+        ends = ends_of(self.folder, self.wave)
         found = []
         for spec in pending:
             element = element_of.get(spec.rank, -1)
@@ -170,50 +160,6 @@ class Gate:
                 reason = end.reason or f"element {element} ended: {end.cause}"
                 found.append(Failure(spec.rank, reason, 5, end.log, end.cause))
         return found
-
-    def ends(self) -> dict[int, ElementEnd]:
-        """How each element of this wave ended, from its last attempt."""
-        words: dict[int, dict[int, Mapping[str, Any]]] = {}  # by element and attempt: what it told last
-        for event in self.folder.events(f"{self.wave.name}-[0-9]*"):
-            if event["event"] in ("element", "element-end"):
-                words.setdefault(event["element"], {})[event["restart"]] = event
-        arrays = [
-            s
-            for s in self.folder.submitted()
-            if (s.kind, s.number, s.wave) == ("array", self.wave.number, self.wave.wave)
-        ]
-        states = {(job.array, job.index): job.state for job in scheduler.queue(self.folder.prefix, ended=True)}
-        aged = [f"{a.slurm}_{i}" for a in arrays for i in range(a.elements) if (a.slurm, i) not in states]
-        accounted = scheduler.accounted(aged) if aged else {}
-        found: dict[int, ElementEnd] = {}
-        for array in arrays:
-            for index in range(array.elements):
-                element = array.first + index
-                state = states.get((array.slurm, index)) or accounted.get(f"{array.slurm}_{index}", "")
-                attempts = words.get(element, {})
-                said = attempts[max(attempts)] if attempts else None
-                if said is not None and not self._is_last(said):
-                    said = None
-                found[element] = self._end(element, f"{array.slurm}_{index}", state, said)
-        return found
-
-    def _is_last(self, event: Mapping[str, Any]) -> bool:
-        """Whether an element says nothing after this event. That of a chain goes on when a job of it has ended well."""
-        return bool(event["event"] == "element-end" and (event["status"] or event["number"] == self.wave.last))
-
-    def _end(self, element: int, slurm: str, state: str, said: Mapping[str, Any] | None) -> ElementEnd:
-        out = self.folder.logs / f"{slurm}.out"
-        logs = sorted(self.folder.logs.glob(f"{self.wave.name}-{element}.[0-9]*.log"), key=restart_of)
-        logs = [path for path in logs if restart_of(path) >= 0]
-        log = str(logs[-1] if logs else out)
-        cause = element_cause(state, tail(out) + (tail(logs[-1]) if logs else ""))
-        status = int(said["status"]) if said else None
-        reason = str(said["reason"]) if said else f"element {element} (job {slurm}) ended as {state or 'nobody knows'}"
-        if said is not None and status not in (5, 85, NO_PROGRESS) and cause is Cause.KILLED:
-            cause = Cause.REFUSED if status in (3, 4, 6, 7) else Cause.TEMPORARY if status == 75 else Cause.EXCEPTION
-        elif status in (85, NO_PROGRESS) and cause is Cause.KILLED:
-            cause = Cause.TIME
-        return ElementEnd(cause, status, reason, log)
 
     def _stuck(self, number: int, failures: Sequence[Failure]) -> bool:
         """Whether an element ran into its time limit and had nothing to show for it."""
@@ -326,61 +272,6 @@ class Gate:
             "private": max((e["private"] for e in tasks), default=0),
             "wall": round(max(times) - min(times), 3) if times else 0.0,
         }
-
-
-def next_wave(
-    wave: Wave,
-    failures: Sequence[Failure],
-    earlier: Mapping[int, Counter[str]],
-    options: SlurmOptions,
-    number: int,
-    stuck: bool,
-) -> Wave | None:
-    """The wave that tries these tasks again; None if one of them cannot go better, whatever is tried.
-
-    Where a task ran out of memory, each of the wave runs in an element of its own, part by part, and has twice what all tasks
-    of an element had together (one that ran out was tried alone in that), or as much as the recipe's `max_memory` allows. Time
-    doubles if an element got nowhere in what it had.
-    """
-    for failure in failures:
-        if failure.cause in FINAL or earlier.get(failure.rank, Counter())[failure.cause] >= WAVES.get(failure.cause, 0):
-            return None
-    memory = any(failure.cause is Cause.MEMORY for failure in failures)
-    ranks = sorted(failure.rank for failure in failures)
-    cpus = 1 if memory else min(wave.cpus, len(ranks))
-    had = wave.cpus * wave.memory
-    more = min(2 * had, options.max_memory - wave.shared)
-    if memory and more <= had:
-        return None
-    return Wave(
-        wave.number,
-        wave.last,
-        number,
-        wave.job,
-        len(ranks) if memory and wave.last == wave.number else min(len(ranks), wave.elements),
-        cpus,
-        more if memory else wave.memory,
-        wave.shared,
-        str(max(1, round(minutes(wave.time) * 2))) if stuck else wave.time,
-        ranks,
-        one_part=memory or wave.one_part,
-    )
-
-
-def restart_of(log: Path) -> int:
-    """The attempt that an element's log NN.W-E.R.log is of; -1 for its task server's, which tells of no end."""
-    word = log.name.split(".")[-2]
-    return int(word) if word.isdigit() else -1
-
-
-def tail(path: Path) -> str:
-    """The last bytes of a log, "" if there is none."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(max(0, path.stat().st_size - TAIL_BYTES))
-            return file.read().decode("utf-8", "replace")
-    except OSError:
-        return ""
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,8 +18,8 @@ from stackbuild.pool import TaskSpec
 from stackbuild.retries import WAVES, Cause, Failure
 from stackbuild.slurm import gate as gating
 from stackbuild.slurm.balance import assign, costs_of
-from stackbuild.slurm.gate import FINAL, next_wave
 from stackbuild.slurm.script import memory_of
+from stackbuild.slurm.waves import FINAL, next_wave
 from tests.slurm_units.conftest import OPTIONS, Launched, Slurm
 
 ROWS, CONTENTS = 5, 1  # numbers of jobs: the one over rows, and one of the small ones before it
@@ -346,10 +345,3 @@ def test_a_task_that_needs_nearly_all_the_memory_gets_all_that_may_be_asked_for(
     again = next_wave(wave, [Failure(7, "", 5, "", Cause.MEMORY)], {}, OPTIONS, 2, False)
     assert again is not None and memory_of(again) == OPTIONS.max_memory
     assert next_wave(again, [Failure(7, "", 5, "", Cause.MEMORY)], {}, OPTIONS, 3, False) is None
-
-
-def test_the_end_of_a_log_is_read_even_if_it_is_not_text(tmp_path: Path) -> None:
-    path = tmp_path / "log"
-    assert gating.tail(path) == ""
-    path.write_bytes(b"x" * 50_000 + b"\xff oom-kill")
-    assert gating.tail(path).endswith("oom-kill") and len(gating.tail(path)) <= gating.TAIL_BYTES
