@@ -31,6 +31,7 @@ from stackbuild.journal import Journal
 from stackbuild.shards import canonical_json, write_atomically
 
 PREFIX = "stackbuild"
+ATTEMPT = "stackbuild: attempt "  # each attempt of a job begins so in Slurm's own log, which is one for all of them
 
 
 @dataclass(frozen=True)
@@ -259,6 +260,11 @@ def refuse_while_on_cluster(out: Path) -> None:
             f"{live} job(s) of launch {folder.id} build {out} on Slurm. Follow them with `stackbuild status {out} --watch`, or "
             f"end them with `stackbuild cancel {out}`."
         )
+
+
+def last_attempt(text: str) -> str:
+    """What a job's own log of Slurm's says of its last attempt, given the end of that log."""
+    return text[max(0, text.rfind(ATTEMPT)) :]
 
 
 def new_id() -> str:

@@ -131,6 +131,10 @@ class Retries:
         return self.how
 
 
+# What an exit code of ours says (`errors.py`); any other is an exception.
+CODES = {3: Cause.REFUSED, 4: Cause.REFUSED, 6: Cause.REFUSED, 7: Cause.REFUSED, 75: Cause.TEMPORARY}
+
+
 def explain(rank: int, status: int, log: Path, out_of_memory: bool = False) -> Failure:
     """Say why a child ended as it did: from its status, the error that it or the task server wrote, and the kernel."""
     try:
@@ -151,14 +155,12 @@ def explain(rank: int, status: int, log: Path, out_of_memory: bool = False) -> F
     if body["type"] == "MemoryError":
         return Failure(rank, words, 5, str(log), Cause.MEMORY)
     rows = body.get("rows") or {}
-    cause = {3: Cause.REFUSED, 4: Cause.REFUSED, 6: Cause.REFUSED, 7: Cause.REFUSED, 75: Cause.TEMPORARY}.get(
-        code, Cause.EXCEPTION
-    )
-    return Failure(rank, words, code if code in (3, 4, 6, 7, 75) else 5, str(log), cause, rows)
+    return Failure(rank, words, code if code in CODES else 5, str(log), CODES.get(code, Cause.EXCEPTION), rows)
 
 
 # ---------------------------------------------------------------- an element of a Slurm array
 
+OWN = {**CODES, 70: Cause.EXCEPTION}  # what its last exit status says, if it says why
 STATES = {
     "TIMEOUT": Cause.TIME,
     "DEADLINE": Cause.TIME,
@@ -180,11 +182,16 @@ WORDS = (  # what slurmstepd and the kernel write to a job's log; Slurm's states
 )
 
 
-def element_cause(state: str, log: str) -> Cause:
-    """Why an array element ended: `state` as squeue or sacct give it ("" if unknown), `log` the end of Slurm's own log of it."""
+def element_cause(state: str, log: str, said: int | None = None) -> Cause:
+    """Why the last attempt of an array element ended: `state` as squeue or sacct give it ("" if unknown), `log` the ends of its
+    logs, `said` the exit status that it told itself last (None: it told none).
+
+    Its own word comes before the words of a log, which may be of something that it survived."""
     known = STATES.get(state.split(" ", maxsplit=1)[0].rstrip("+"))
     if known is not None and known is not Cause.CANCELLED:
         return known
+    if said is not None and said in OWN:
+        return OWN[said]
     for pattern, cause in WORDS:
         if pattern.search(log):
             return cause

@@ -10,7 +10,7 @@ from typing import Any
 from stackbuild import scheduler
 from stackbuild.beats import STALE_SECONDS, beats
 from stackbuild.errors import InputError
-from stackbuild.launches import LaunchFolder, Submitted
+from stackbuild.launches import LaunchFolder, Submitted, last_attempt
 from stackbuild.monitor.elements import Asking, ElementNow, Elements, Queue, waiting_for
 from stackbuild.monitor.failures import READ, after_failures, failure, read_ends, tail
 from stackbuild.monitor.progress import UNDER_WAY, AtWork, BuildStatus, JobStatus, working
@@ -235,7 +235,7 @@ class Now:
             logs = self._logs(f"{self._script(dead)}.*.log")[-1:] + self._logs(f"{dead.slurm}.out")
             yield failure(
                 "publish" if publishing else self.frozen.jobs[dead.number], None,
-                str(element_cause(said, "".join(map(tail, logs)))), f"its {dead.kind} job {dead.slurm} ended as {said}", logs,
+                str(element_cause(said, words_of(logs))), f"its {dead.kind} job {dead.slurm} ended as {said}", logs,
                 slurm=dead.slurm,
             )  # fmt: skip
         if self.word.get("event") == "failed" and not any(self.given_up(number) for number in self.told.gates):
@@ -279,11 +279,12 @@ class Now:
         last = one.share.ended if one.share else None
         words = one.said or ("nobody knows what: it gives no sign" if one.state == "silent" else one.state)
         self._looks_left -= 1
-        text = "".join(map(tail, logs)) if self._looks_left >= 0 else ""
-        cause = "" if one.state == "silent" else str(element_cause(one.said, text))
+        text = words_of(logs) if self._looks_left >= 0 else ""
+        status = last["status"] if last else None
+        cause = "" if one.state == "silent" else str(element_cause(one.said, text, status))
         return failure(
             job, None, cause, str((last and last.get("reason")) or f"element {one.element} ended as {words}"), logs,
-            status=last["status"] if last else None, wave=one.host.wave, element=one.element,
+            status=status, wave=one.host.wave, element=one.element,
             node=one.share.node if one.share else "", slurm=one.identity,
         )  # fmt: skip
 
@@ -326,3 +327,8 @@ class Now:
             *(f"scontrol requeue {one} begins it again, if its node does not come back" for one in stalled[:3]),
             f"stackbuild status {out} --watch",
         ]
+
+
+def words_of(logs: Sequence[str]) -> str:
+    """What the ends of logs say of the last attempt; Slurm's own holds all attempts."""
+    return "".join(last_attempt(tail(log)) if log.endswith(".out") else tail(log) for log in logs)

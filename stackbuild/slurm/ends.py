@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stackbuild import scheduler
-from stackbuild.launches import LaunchFolder, Wave
+from stackbuild.launches import LaunchFolder, Wave, last_attempt
 from stackbuild.monitor.failures import tail
 from stackbuild.retries import Cause, element_cause
 from stackbuild.slurm.script import NO_PROGRESS, REQUEUE_ME
@@ -60,13 +60,11 @@ def _end(
     logs = sorted(folder.logs.glob(f"{wave.name}-{element}.[0-9]*.log"), key=restart_of)
     logs = [path for path in logs if restart_of(path) >= 0]
     log = str(logs[-1] if logs else out)
-    cause = element_cause(state, tail(str(out)) + (tail(log) if logs else ""))
     status = int(said["status"]) if said else None
+    cause = element_cause(state, last_attempt(tail(str(out))) + (tail(log) if logs else ""), status)
     reason = str(said["reason"]) if said else f"element {element} (job {slurm}) ended as {state or 'nobody knows'}"
-    if said is not None and status not in (5, REQUEUE_ME, NO_PROGRESS) and cause is Cause.KILLED:
-        cause = Cause.REFUSED if status in (3, 4, 6, 7) else Cause.TEMPORARY if status == 75 else Cause.EXCEPTION
-    elif status in (REQUEUE_ME, NO_PROGRESS) and cause is Cause.KILLED:
-        cause = Cause.TIME
+    if status is not None and cause is Cause.KILLED:
+        cause = {5: cause, REQUEUE_ME: Cause.TIME, NO_PROGRESS: Cause.TIME}.get(status, Cause.EXCEPTION)
     return ElementEnd(cause, status, reason, log)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from stackbuild.cluster import SlurmOptions, warning
 from stackbuild.errors import UsageError
-from stackbuild.launches import LaunchFolder, Wave
+from stackbuild.launches import ATTEMPT, LaunchFolder, Wave
 
 REQUEUE_ME = 85  # exit status of an element that stopped cleanly before its time limit, with something done
 NO_PROGRESS = 86  # the same, with nothing done
@@ -24,6 +24,8 @@ MAX_RESTARTS = 50  # of an element that gets on each time
 # What a job needs of the environment of whoever submits; all else is left behind.
 KEPT = ("HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "SLURM_CONF", "PYTHONPATH", "LD_LIBRARY_PATH", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR",
         "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")  # fmt: skip
+# In Slurm's own log, before the attempt's own takes over: what slurmstepd said of an attempt before stands above it.
+MARK = f'echo "{ATTEMPT}${{SLURM_RESTART_COUNT:-0}}"'
 
 BODY = """\
 {header}
@@ -79,7 +81,7 @@ def array_script(folder: LaunchFolder, wave: Wave, options: SlurmOptions, first:
         options,
     )
     head = (
-        f"element=$((SLURM_ARRAY_TASK_ID + {first}))\n"
+        f"element=$((SLURM_ARRAY_TASK_ID + {first}))\n{MARK}\n"
         f'exec >>{_q(str(folder.logs / wave.name))}-"$element.${{SLURM_RESTART_COUNT:-0}}.log" 2>&1'
     )
     arguments = f'{_q(str(folder.out))} {_q(str(folder.wave_path(wave.number, wave.wave)))} "$element"'
@@ -111,7 +113,7 @@ def _single(folder: LaunchFolder, what: str, module: str, argument: Path, option
         ],
         options,
     )
-    head = f'exec >>{_q(str(folder.logs / what))}."${{SLURM_RESTART_COUNT:-0}}.log" 2>&1'
+    head = f'{MARK}\nexec >>{_q(str(folder.logs / what))}."${{SLURM_RESTART_COUNT:-0}}.log" 2>&1'
     return _script(header, head, module, f"{_q(str(folder.out))} {_q(str(argument))}", "", options)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from stackbuild.errors import InputError
+from stackbuild.launches import ATTEMPT
 from stackbuild.retries import Cause, Failure
 from stackbuild.slurm.gate import failed
 from stackbuild.status import status_of
@@ -91,6 +92,21 @@ def test_an_element_that_died_without_a_word_is_a_failure_of_slurms_cause(
     assert status.state == "running" and counts(status.jobs[1]) == (TASKS, 1, 0, 2, 1)
     [one] = status.failures
     assert (one["rank"], one["element"], one["cause"], one["node"]) == (None, 0, cause, "n2")
+
+
+def test_an_element_did_not_die_of_what_ended_an_attempt_before(launch: Launch) -> None:
+    """Slurm's own log is one for all attempts of an element."""
+    launch.begin(1, 0, restart=1)
+    launch.element_is(1, 0, "FAILED")
+    out = launch.folder.logs / f"{launch.arrays[1, 1]}_0.out"
+    out.write_text(
+        f"{ATTEMPT}0\nslurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026 DUE TO NODE FAILURE ***\n{ATTEMPT}1\n"
+    )
+    assert [one["cause"] for one in status_of(launch.out).failures] == ["killed"]
+    launch.end(1, 0, restart=1, status=4, reason="it is not what was submitted")
+    with open(out, "a") as file:
+        file.write("slurmstepd: error: Detected 1 oom-kill event(s)\n")  # of a child that it survived
+    assert [one["cause"] for one in status_of(launch.out).failures] == ["refused"]
 
 
 def test_a_launch_that_was_cancelled_says_so_and_counts_nothing_as_failed(launch: Launch) -> None:

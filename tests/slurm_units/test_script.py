@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from stackbuild.cluster import OURS, SlurmOptions
 from stackbuild.errors import UsageError
-from stackbuild.launches import LaunchFolder, Wave
+from stackbuild.launches import ATTEMPT, LaunchFolder, Wave, last_attempt
 from stackbuild.slurm.script import MAX_RESTARTS, array_script, check_path, gate_script, publish_script
 
 WAVE = Wave(5, 5, 1, "05-job", 10, 2, 2 * 10**9, 10**9, "01:00:00")
@@ -221,6 +221,23 @@ def test_each_attempt_has_a_log_of_its_own(element: Callable[..., Element]) -> N
     logs = sorted(path.name for path in one.launch.logs.iterdir())
     assert logs == ["05.1-3.0.log", "05.1-3.1.log", "05.1-3.2.log"]
     assert all("said by" in path.read_text() for path in one.launch.logs.iterdir())
+
+
+def test_what_slurm_says_of_an_attempt_is_told_from_what_it_said_of_those_before(
+    element: Callable[..., Element],
+) -> None:
+    """Slurm's own log of a job is one for all its attempts: it is requeued in the same file."""
+    one = element("exit 0")
+    texts = scripts(one.launch.out, SlurmOptions(venv=str(one.folder / "venv")))
+    for number, text in enumerate(texts):
+        one.script.write_text(text)
+        slurms = one.folder / f"{number}.out"
+        for restart in (0, 1):
+            with open(slurms, "ab") as out:
+                environment = {"SLURM_ARRAY_TASK_ID": "1", "SLURM_RESTART_COUNT": str(restart)}
+                subprocess.run(["bash", str(one.script)], env=environment, stdout=out, check=True)
+                out.write(b"slurmstepd: words on attempt %d\n" % restart)
+        assert last_attempt(slurms.read_text()) == f"{ATTEMPT}1\nslurmstepd: words on attempt 1\n"
 
 
 def test_python_gets_nothing_of_the_environment_but_what_is_named(
