@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 from stackbuild import beacon
 from stackbuild.decisions import Decisions
 from stackbuild.errors import BadRows
+from stackbuild.gather import run_contents, run_occurrences
 from stackbuild.graph import Job, Node
-from stackbuild.ingest import run_contents, run_ingest, run_occurrences
+from stackbuild.ingest import run_ingest
 from stackbuild.judging import Judging, Try, judge_slice, largest, load_stage, shortened
 from stackbuild.parts import Part, commit_part, commit_shard, find_part, of_part, part_key
 from stackbuild.plan import Build
@@ -24,7 +25,7 @@ from stackbuild.task import Task
 
 PLAIN = Try()
 WHOLE = Part(0, 0, 0, 1)  # a task that is not cut
-BEGINNINGS = {"ingest": run_ingest, "contents": run_contents, "occurrences": run_occurrences}
+GATHER = {"contents": run_contents, "occurrences": run_occurrences}
 Judged = list[tuple[Node, ShardManifest]]
 
 
@@ -37,7 +38,7 @@ def run_task(build: Build, job: Job, rank: int, params: dict[str, Any], how: Try
     unit = build.plan.units[rank] if job.kind == "ingest" else None
     what = shortened(str(unit.repo_name or unit.where.get("path", unit.kind))) if unit else f"partition {rank}"
     beacon.at(f"{job.kind}, {what}")
-    shard = BEGINNINGS[job.kind](build, rank)
+    shard = GATHER[job.kind](build, rank, how.one_part) if job.kind in GATHER else run_ingest(build, rank)
     beacon.add(*((shard.ledger.rows_in, shard.ledger.bytes_in) if unit else read_by(build, job, rank)))
     return True
 

@@ -21,6 +21,7 @@ ENGINE_MODULES = (
     "counts",
     "decisions",
     "execute",
+    "gather",
     "hashing",
     "ingest",
     "judging",

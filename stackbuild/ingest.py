@@ -1,8 +1,7 @@
-"""From sources to occurrences and contents: the three jobs that every build begins with.
+"""From sources to occurrences and contents: the first job of every build; `gather.py` has the two that follow.
 
 `ingest` (a task for each unit) hashes what a source yields and writes occurrences, one narrow row per (origin, revision,
-path), grouped by owner, and the bytes, grouped by the leading bits of their content_id. `contents` (a task for each
-partition) gathers the bytes of a range of ids, each once, sorted. `occurrences` gathers the rows of its owners, sorted.
+path), grouped by owner, and the bytes, grouped by the leading bits of their content_id.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ from stackbuild.errors import InputError
 from stackbuild.hashing import content_buckets, id_bytes, owner_bucket, uniform
 from stackbuild.plan import Build
 from stackbuild.rows import id_array
-from stackbuild.shards import Attempt, ShardManifest, find_manifest, read_batches
+from stackbuild.shards import Attempt, ShardManifest, find_manifest
 from stackbuild.sources.unit import Entry, File, Limits, Link, Origin, Unread
 from stackbuild.swhid import content_id as git_blob_id
-from stackbuild.tables import conform, in_order
+from stackbuild.tables import conform
 
 FLUSH_BYTES = 64 << 20
 FLUSH_FILES = 100_000
@@ -319,80 +318,3 @@ def extensions(paths: pa.Array) -> pa.Array:
     """The extension of each base name without its dot, "" if it has none; a leading dot does not begin one."""
     found = pc.extract_regex(paths, r"[^/]\.(?P<extension>[^./]+)$")
     return pc.fill_null(pc.struct_field(found, "extension"), "")
-
-
-# ---------------------------------------------------------------- contents and occurrences: one partition
-
-
-def run_contents(build: Build, rank: int) -> ShardManifest:
-    """Gather the bytes of a range of ids: sorted by content_id, each once."""
-    outputs = build.bucket_outputs("contents", rank)
-    attempt = Attempt(build.out, "00-contents", rank)
-    try:
-        columns = schema.CONTENTS.names
-        batches = [conform(b, schema.CONTENTS) for b in read_batches(build.out, outputs, columns, rank, BUCKET)]
-        with attempt.writer("contents", schema.CONTENTS) as writer:
-            if batches:
-                table = pa.Table.from_batches(batches).combine_chunks()
-                batches.clear()
-                ids = id_array(table["content_id"])
-                order = np.argsort(ids, kind="stable")
-                first = np.ones(len(order), bool)
-                first[1:] = ids[order][1:] != ids[order][:-1]
-                for part in in_order(table, order[first]):
-                    writer.write(part)
-        decisions = Decisions(attempt, "contents", build.plan.partitions)
-        return attempt.commit(build.key(build.jobs[1], rank, {}), decisions.ledger, {})
-    except BaseException:
-        attempt.discard()
-        raise
-
-
-def run_occurrences(build: Build, rank: int) -> ShardManifest:
-    """Gather the occurrences of an owner bucket, in the total order of their identity.
-
-    Sources may name one path of a revision twice: the first stays, by content_id and then by all that is known of it, so
-    that it does not matter which source was read first; the rest leave, as a path is one file.
-    """
-    outputs = build.bucket_outputs("occurrences", rank)
-    attempt = Attempt(build.out, "00-occurrences", rank)
-    try:
-        batches = [conform(b, schema.OCCURRENCES) for b in read_batches(build.out, outputs, None, rank, "owner_bucket")]
-        decisions = Decisions(attempt, "occurrences", build.plan.partitions)
-        table = pa.Table.from_batches(batches, schema.OCCURRENCES)
-        path = ("repo_name", "revision_id", "path_bytes")
-        others = (name for name in schema.OCCURRENCES.names if name not in (*path, "content_id"))
-        table = table.take(pc.sort_indices(table, [(name, "ascending") for name in (*path, "content_id", *others)]))
-        again = same_as_before(table, path)
-        sizes = np.asarray(table["length"]).astype(np.int64)
-        decisions.enter(table.num_rows, int(sizes.sum()))
-        decisions.stay(int((~again).sum()), int(sizes[~again].sum()))
-        twice = table.filter(pa.array(again))
-        kept = np.maximum.accumulate(np.where(again, 0, np.arange(len(again))))[again]
-        decisions.add(
-            {
-                **{name: twice[name] for name in schema.IDENTITY},
-                "rule": "duplicate_path",
-                "kept_content_id": table["content_id"].take(pa.array(kept)),
-            },
-            "dropped",
-            sizes[again],
-        )
-        decisions.close()
-        with attempt.writer("occurrences", schema.OCCURRENCES) as writer:
-            writer.write(table.filter(pa.array(~again)))
-        return attempt.commit(build.key(build.jobs[2], rank, {}), decisions.ledger, {})
-    except BaseException:
-        attempt.discard()
-        raise
-
-
-def same_as_before(table: pa.Table, names: tuple[str, ...]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """bool (rows,): whether a row of a sorted table has the values of the row before it in the named columns."""
-    same = np.zeros(table.num_rows, bool)
-    if table.num_rows > 1:
-        same[1:] = True
-        for name in names:
-            column = table[name]
-            same[1:] &= np.asarray(pc.equal(column.slice(1), column.slice(0, table.num_rows - 1)))
-    return same
