@@ -65,7 +65,7 @@ class Result:
 def run(request: Request) -> Result:
     """Resolve, plan, launch and publish; what is complete already is found again."""
     out = request.out
-    with only_one(out):
+    with only_one(out, builds=True):
         refuse_a_folder_in_use(out)
         refuse_while_on_cluster(out)
         try:

@@ -1,4 +1,5 @@
-"""OUT/launches: what was started and how it ended, one JSON object a line, and the lock that a driver holds.
+"""OUT/launches: what was started and how it ended, one JSON object a line; and OUT/.lock, which a driver holds and which says
+who that is.
 
 The driver writes journal.jsonl and nobody else does. What runs on a cluster writes below `launches/<id>/events`, a file for
 each writer, because appends of several machines to one file get lost.
@@ -6,16 +7,22 @@ each writer, because appends of several machines to one file get lost.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from stackbuild.errors import StackbuildError, UsageError
+
+# What says that another has the lock, flock(2) and fcntl(2); any other error says that nobody can have one here.
+HELD = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES)
 
 
 class Journal:
@@ -44,23 +51,66 @@ def driver_journal(out: Path) -> Journal:
     return Journal(out / "launches" / "journal.jsonl")
 
 
+@dataclass(frozen=True)
+class Holder:
+    """Who holds an output folder. `began`: when its process did, in ticks since the machine's start, for a process's number is
+    another's later. `builds`: it runs the tasks of a build, and SIGTERM may end it."""
+
+    host: str
+    pid: int
+    began: int
+    builds: bool
+
+
 @contextmanager
-def only_one(out: Path, wait: float = 0.0) -> Iterator[None]:
-    """Hold the output folder: two drivers at once would do the same work twice. `wait`: seconds to wait for another."""
+def only_one(out: Path, wait: float = 0.0, builds: bool = False) -> Iterator[None]:
+    """Hold the output folder: two drivers at once would do the same work twice. `wait`: seconds to wait for another. `builds`:
+    see `Holder`. UsageError if the folder can be no output folder."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{out} is not a folder and cannot be made one: {error.strerror}.") from error
-    with open(out / ".lock", "a+") as file:
+    with open(out / ".lock", "a+b") as file:
         deadline = time.monotonic() + wait
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as error:
-                if time.monotonic() >= deadline:
-                    raise StackbuildError(
-                        f"Another stackbuild is building {out}; wait for it, or see `stackbuild status {out}`."
-                    ) from error
+        while not took(file, fcntl.LOCK_EX):
+            if time.monotonic() >= deadline:
+                raise StackbuildError(
+                    f"Another stackbuild is building {out}; wait for it, or see `stackbuild status {out}`."
+                )
             time.sleep(min(1.0, wait))
+        me = Holder(socket.gethostname(), os.getpid(), began(os.getpid()), builds)
+        with suppress(OSError):  # a full disk must not keep anybody from making room
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), json.dumps(asdict(me)).encode())
         yield
+
+
+def took(file: IO[bytes], kind: int) -> bool:
+    """Take a lock of an open file; False if another has it, UsageError if the file system has no locks."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in HELD:
+            return False
+        raise UsageError(
+            f"The file system of {file.name} has no locks ({error.strerror}), so nothing can keep two builds apart there. Give an "
+            "output folder on another one, or have it mounted with them (Lustre: -o flock; NFS: with its lock service)."
+        ) from error
+    return True
+
+
+def holder(out: Path) -> Holder | None:
+    """Who wrote last that it holds a folder, which it need not do any more; None if nobody did."""
+    try:
+        return Holder(**json.loads((out / ".lock").read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def began(pid: int) -> int:
+    """When a process of this machine began, in clock ticks since the machine's start (proc(5), stat, field 22); 0 if there is
+    none of that number."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return 0

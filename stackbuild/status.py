@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from stackbuild.beats import STALE_SECONDS, Beat, beats
-from stackbuild.errors import InputError
+from stackbuild.errors import InputError, UsageError
+from stackbuild.journal import took
 from stackbuild.launches import last_launch
 from stackbuild.monitor.failures import after_failures, failure, read_ends
 from stackbuild.monitor.launch import LaunchView
@@ -76,16 +77,15 @@ def opened(out: Path) -> Build:
 
 
 def running(out: Path) -> bool:
-    """Whether a driver holds the folder."""
+    """Whether a driver holds the folder. Where its file system has no locks, seen from here, a fresh beat says so."""
     path = out / ".lock"
     if not path.exists():
         return False
     with open(path, "rb") as file:  # others may look who cannot write here
         try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        return False
+            return not took(file, fcntl.LOCK_SH)
+        except UsageError:
+            return any(time.time() - beat.time < STALE_SECONDS for beat in beats(out / "launches" / "beats"))
 
 
 def events(out: Path) -> Iterator[dict[str, Any]]:

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
+import shutil
+import socket
+import subprocess
+import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +18,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stackbuild.errors import InputError, StackbuildError
-from stackbuild.journal import Journal, driver_journal, only_one
+from stackbuild.beats import Beat
+from stackbuild.errors import InputError, StackbuildError, UsageError
+from stackbuild.journal import Journal, began, driver_journal, holder, only_one
 from stackbuild.launches import Frozen, LaunchFolder, Submitted, Wave, last_launch, new_id, read_events
 from stackbuild.shards import canonical_json
+from stackbuild.status import running
 
 
 @pytest.fixture
@@ -71,6 +80,72 @@ def test_a_folder_has_one_driver(out: Path) -> None:
         raise AssertionError
     with only_one(out):
         pass
+
+
+@pytest.mark.parametrize("kind", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO])
+def test_a_file_system_without_locks_is_told_as_such_and_at_once(
+    out: Path, monkeypatch: pytest.MonkeyPatch, kind: int
+) -> None:
+    """Lustre without -o flock, NFS without its lock service: nobody else is building there, and none will end."""
+
+    def flock(file: int, how: int) -> None:
+        raise OSError(kind, os.strerror(kind))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(UsageError, match="has no locks"), only_one(out, wait=5):
+        raise AssertionError
+    assert not running(out)
+    beat = Beat("driver", "decode", 3, time=time.time())
+    (out / "launches" / "beats").mkdir(parents=True)
+    (out / "launches" / "beats" / "driver.json").write_text(json.dumps(asdict(beat)))
+    assert running(out)  # another machine's mount may have locks
+
+
+@pytest.mark.parametrize("kind", [errno.EAGAIN, errno.EACCES])
+def test_a_lock_that_another_has_is_told_as_such_whatever_the_file_system_calls_it(
+    out: Path, monkeypatch: pytest.MonkeyPatch, kind: int
+) -> None:
+    def flock(file: int, how: int) -> None:
+        raise OSError(kind, os.strerror(kind))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(StackbuildError, match="Another"), only_one(out):
+        raise AssertionError
+    assert running(out)
+
+
+def test_a_held_folder_says_who_holds_it(out: Path) -> None:
+    assert holder(out) is None
+    with only_one(out, builds=True):
+        who = holder(out)
+        assert who is not None and who.builds and (who.host, who.pid) == (socket.gethostname(), os.getpid())
+        assert who.began == began(os.getpid()) > 0
+    with only_one(out):
+        who = holder(out)
+        assert who is not None and not who.builds
+    (out / ".lock").write_text('{"host": "h", "pi')
+    assert holder(out) is None
+
+
+def test_a_process_is_known_by_its_beginning_whatever_its_name_is(tmp_path: Path) -> None:
+    """proc(5): the name stands before all numbers, in brackets, and may hold brackets and blanks itself."""
+    odd = shutil.copy(shutil.which("sleep") or "", tmp_path / "a) R 1 (b")
+    with subprocess.Popen(["sleep", "60"]) as one, subprocess.Popen([odd, "60"]) as other:
+        assert 0 < began(os.getpid()) <= began(one.pid) <= began(other.pid)
+        one.kill()
+        other.kill()
+    assert began(one.pid) == 0
+
+
+def test_a_full_disk_keeps_nobody_from_holding_a_folder(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`gc` makes room there."""
+
+    def write(file: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", write)
+    with only_one(out):
+        assert holder(out) is None
 
 
 # ---------------------------------------------------------------- the folder

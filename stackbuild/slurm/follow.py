@@ -13,8 +13,8 @@ from typing import Any
 
 from stackbuild import scheduler
 from stackbuild.errors import PartialFailure, StackbuildError, UsageError
-from stackbuild.journal import driver_journal
-from stackbuild.launches import LaunchFolder, last_launch, live_jobs, read_events
+from stackbuild.journal import began, driver_journal, holder
+from stackbuild.launches import LaunchFolder, last_launch, live_jobs
 from stackbuild.status import running
 
 LOOK_SECONDS, ASK_SECONDS = 2.0, 15.0  # between two looks at the files, and at the queue
@@ -117,10 +117,17 @@ def cancel(out: Path) -> str:
             scheduler.cancel({job.array for job in live_jobs(folder)})  # what a gate submitted meanwhile
             driver_journal(out).write(event="cancelled", launch=folder.id)
             return f"{len(jobs)} job(s) of launch {folder.id} cancelled; what is complete is kept."
-    if running(out):
-        starts = [e for e in read_events(out / "launches" / "journal.jsonl") if e.get("event") == "start"]
-        if starts and starts[-1].get("host") == socket.gethostname() and isinstance(starts[-1].get("pid"), int):
-            os.kill(starts[-1]["pid"], signal.SIGTERM)
-            return f"The build of process {starts[-1]['pid']} was asked to end; what is complete is kept."
-        raise UsageError(f"Another machine builds {out}; end it there.")
-    raise UsageError(f"Nothing builds {out}.")
+    if not running(out):
+        raise UsageError(f"Nothing builds {out}.")
+    who = holder(out)
+    if who is not None and who.host != socket.gethostname():
+        raise UsageError(f"Process {who.pid} of {who.host} builds {out}; end it there.")
+    if who is None or began(who.pid) != who.began:  # not written yet; the number may be of any process by now
+        raise UsageError(f"{out} is held, and not known by whom; try again, or end it where it was started.")
+    if not who.builds:
+        raise UsageError(f"Process {who.pid} holds {out} and runs no build in it; wait for its end.")
+    try:
+        os.kill(who.pid, signal.SIGTERM)
+    except PermissionError as error:
+        raise UsageError(f"Process {who.pid} builds {out} and is another user's.") from error
+    return f"The build of process {who.pid} was asked to end; what is complete is kept."

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import signal
+import socket
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stackbuild.errors import PartialFailure, StackbuildError, UsageError
-from stackbuild.journal import driver_journal
+from stackbuild.journal import began, driver_journal
 from stackbuild.plan import Build
 from stackbuild.slurm import follow
 from stackbuild.slurm.follow import Outcome, cancel, line_of, outcome, raise_for, wait
@@ -101,6 +108,74 @@ def test_inputs_that_may_come_back_make_the_build_end_with_5() -> None:
 def test_nothing_to_cancel_is_a_usage_error(slurm: Slurm, tmp_path: Path) -> None:
     with pytest.raises(UsageError):
         cancel(tmp_path)
+
+
+@pytest.fixture
+def bystander() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that has nothing to do with any build."""
+    with subprocess.Popen(["sleep", "600"]) as process:
+        yield process
+        process.kill()
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from stackbuild.journal import only_one
+with only_one(Path(sys.argv[1]), builds=sys.argv[2] == "build"):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@contextmanager
+def held(out: Path, what: str) -> Iterator[subprocess.Popen[str]]:
+    """A process of its own that holds a folder."""
+    command = [sys.executable, "-c", HOLD, str(out), what]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == "held\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def old_start(out: Path, pid: int) -> None:
+    """What the journal has of a run that ended long ago, and whose number another process has now."""
+    driver_journal(out).write(event="start", executor="local", pid=pid, host=socket.gethostname())
+
+
+def test_the_build_that_holds_the_folder_is_asked_to_end(slurm: Slurm, tmp_path: Path) -> None:
+    with held(tmp_path, "build") as process:
+        assert str(process.pid) in cancel(tmp_path)
+        assert process.wait(30) == -signal.SIGTERM
+
+
+def test_what_only_holds_the_folder_is_not_ended_nor_is_anybody_else(
+    slurm: Slurm, tmp_path: Path, bystander: subprocess.Popen[bytes]
+) -> None:
+    """The last start is of an old run while a build resolves its sources, and while `gc` or a submission holds the folder."""
+    old_start(tmp_path, bystander.pid)
+    with held(tmp_path, "gc") as process:
+        with pytest.raises(UsageError, match=f"Process {process.pid} holds"):
+            cancel(tmp_path)
+        assert process.poll() is None and bystander.poll() is None
+
+
+@pytest.mark.parametrize("change", [{"began": 1}, {"host": "elsewhere"}, {"pid": 2**22 + 1}, None])
+def test_a_holder_that_is_not_known_for_sure_is_not_ended(
+    slurm: Slurm, tmp_path: Path, bystander: subprocess.Popen[bytes], change: dict[str, Any] | None
+) -> None:
+    """Between its lock and its word, the word is of an earlier holder; an older stackbuild wrote none."""
+    old_start(tmp_path, bystander.pid)
+    body = {"host": socket.gethostname(), "pid": bystander.pid, "began": began(bystander.pid), "builds": True}
+    with open(tmp_path / ".lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(json.dumps(body | change) if change is not None else "")
+        file.flush()
+        with pytest.raises(UsageError, match="end it"):
+            cancel(tmp_path)
+    assert bystander.poll() is None
 
 
 def test_every_event_is_told_once(launch: Launched) -> None:
