@@ -55,6 +55,11 @@ class SlurmOptions(BaseModel):
     memory: Size = Field(
         2 * 10**9, ge=10**8, description='of one task, in bytes or as "2GB"; doubled for one that ran out'
     )
+    job_memory: dict[str, Annotated[Size, Field(ge=10**8)]] = Field(
+        default_factory=dict,
+        description='of one task of some jobs, instead: { contents = "8GB", "near_dedup.sets" = "4GB" }, by the names that '
+        "`plan --estimate` shows, or by a stage whose rows job it is",
+    )
     shared_memory: Size = Field(
         2 * 10**9, ge=10**8, description="of an element beside its tasks': code, and the licence index that all share"
     )

@@ -59,7 +59,12 @@ def chained(waves: Sequence[Wave], seconds: Sequence[float]) -> list[Wave]:
     spent = 0.0
     for wave, more in zip(waves, seconds, strict=True):
         if found and found[-1].elements == wave.elements == 1 and spent + more <= CHAIN_SECONDS:
-            found[-1] = replace(found[-1], last=wave.last, cpus=max(found[-1].cpus, wave.cpus))
+            found[-1] = replace(
+                found[-1],
+                last=wave.last,
+                cpus=max(found[-1].cpus, wave.cpus),
+                memory=max(found[-1].memory, wave.memory),
+            )
             spent += more
         else:
             found.append(wave)

@@ -21,6 +21,7 @@ from stackbuild import scheduler
 from stackbuild.build import Request, describe, disk_error, published, refuse_a_folder_in_use, resolve
 from stackbuild.cluster import SlurmOptions
 from stackbuild.errors import InputError, UsageError
+from stackbuild.estimate.steps import job_key
 from stackbuild.graph import Job
 from stackbuild.journal import driver_journal, only_one
 from stackbuild.launch import complete_tasks
@@ -162,7 +163,7 @@ def waves_of(build: Build, options: SlurmOptions, keep: bool) -> tuple[list[Wave
     cached: dict[str, int] = {}
     tasks: dict[str, int] = {}
     known = True  # what the job at hand has to do can be told: all before it is complete
-    foreseen = expected(build)
+    foreseen, memory = expected(build), memory_of_jobs(build, options)
     seconds: list[float] = []
     for number, job in enumerate(build.jobs):
         ranks: list[int] | None = None
@@ -183,10 +184,26 @@ def waves_of(build: Build, options: SlurmOptions, keep: bool) -> tuple[list[Wave
         elements = elements_for(count, left, options)
         seconds.append(left / elements / min(options.cpus, count))
         waves.append(
-            Wave(number, number, 1, job.name, min(elements, count), min(options.cpus, count), options.memory, options.shared_memory,
+            Wave(number, number, 1, job.name, min(elements, count), min(options.cpus, count), memory[job.name], options.shared_memory,
                  options.time, ranks)
         )  # fmt: skip
     return chained(waves, seconds), cached, tasks
+
+
+def memory_of_jobs(build: Build, options: SlurmOptions) -> dict[str, int]:
+    """Bytes of one task, by job. UsageError if the recipe names a job that there is not."""
+    known = {
+        job.name: {job_key(job), *(node.instance for node in job.nodes if job.kind == "rows")} for job in build.jobs
+    }
+    if unknown := sorted(set(options.job_memory) - set().union(*known.values())):
+        raise UsageError(
+            f"[slurm] job_memory names {', '.join(unknown)}, which is no job of this recipe; there are "
+            f"{', '.join(job_key(job) for job in build.jobs)}."
+        )
+    return {
+        name: max((size for job, size in options.job_memory.items() if job in names), default=options.memory)
+        for name, names in known.items()
+    }
 
 
 def keep_manifest(build: Build, job: Job, specs: Sequence[TaskSpec], complete: dict[int, list], keep: bool) -> bool:  # type: ignore[type-arg]

@@ -365,3 +365,35 @@ def test_where_a_build_runs_changes_no_digest_and_is_in_nothing_that_is_released
     words = (b"of-whom", b"payer-17", b"fast-ones")
     for path in complete.out.rglob("*"):
         assert not path.is_file() or not [word for word in words if word in path.read_bytes()], path
+
+
+def test_a_job_asks_for_the_memory_that_the_recipe_gives_it(slurm: Slurm, complete: Build) -> None:
+    """One job may need much more than the others, and should not make these as large."""
+    given = {"contents": "3GB", "decode": 5 * 10**9}
+    options = SlurmOptions(tasks_per_job=1, cpus=2, memory="1GB", shared_memory="1GB", job_memory=given)  # type: ignore[arg-type]
+    shutil.rmtree(complete.out / "stages")
+    asked = {}
+    for _, script in dry_run(Request(complete.plan.recipe, Path("/"), complete.out, 1), options):
+        lines = dict(
+            line[10:].split("=", 1) for line in script.splitlines() if line.startswith("#SBATCH --") and "=" in line
+        )
+        if "array" in lines:
+            asked[int(lines["job-name"].split("-")[-1].split(".")[0])] = (lines["mem"], int(lines["cpus-per-task"]))
+    tasks = {job.name: 1 for job in complete.jobs}
+    tasks |= {job.name: 3 for job in complete.jobs if job.kind == "contents"}
+    tasks |= {job.name: 5 for job in complete.jobs if job.kind == "rows" and "decode" in job.name}
+    assert sorted(tasks.values())[-2:] == [3, 5]
+    for number, (memory, cpus) in asked.items():
+        chain = range(number, min((later for later in asked if later > number), default=len(complete.jobs)))
+        task = max(
+            tasks[complete.jobs[one].name] for one in chain
+        )  # jobs that share an element: what the largest takes
+        assert memory == f"{-(-(task * cpus + 1) * 10**9 // 2**20)}M"
+
+
+def test_memory_for_a_job_that_there_is_not_is_refused_and_those_that_are_there_are_named(
+    slurm: Slurm, root: Path, tmp_path: Path
+) -> None:
+    options = SlurmOptions(job_memory={"near_dedup.set": "4GB"})  # type: ignore[dict-item]
+    with pytest.raises(UsageError, match=r"near_dedup.set, which is no job.*there are ingest, contents, occurrences"):
+        dry_run(Request(small(root), Path("/"), tmp_path / "out", 1), options)
