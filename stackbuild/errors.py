@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
+
+
+def command(*words: object) -> str:
+    """A command as a user can type it: words with blanks and the like are quoted for the shell."""
+    return shlex.join(map(str, words))
 
 
 class StackbuildError(Exception):

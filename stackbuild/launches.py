@@ -26,7 +26,7 @@ from typing import Any
 
 from stackbuild import scheduler
 from stackbuild.beats import STALE_SECONDS, beats
-from stackbuild.errors import InputError, UsageError
+from stackbuild.errors import InputError, UsageError, command
 from stackbuild.journal import Journal
 from stackbuild.shards import canonical_json, write_atomically
 
@@ -257,8 +257,8 @@ def refuse_while_on_cluster(out: Path) -> None:
     folder = last_launch(out)
     if folder is not None and (live := under_way(folder)):
         raise UsageError(
-            f"{live} job(s) of launch {folder.id} build {out} on Slurm. Follow them with `stackbuild status {out} --watch`, or "
-            f"end them with `stackbuild cancel {out}`."
+            f"{live} job(s) of launch {folder.id} build {out} on Slurm. Follow them with "
+            f"`{command('stackbuild', 'status', out, '--watch')}`, or end them with `{command('stackbuild', 'cancel', out)}`."
         )
 
 

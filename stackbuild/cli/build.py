@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from stackbuild.errors import PartialFailure, UsageError
+from stackbuild.errors import PartialFailure, UsageError, command
 
 LINE_SECONDS = 5.0
 EXECUTORS = ("local", "slurm", "ray")
@@ -141,15 +141,17 @@ def next_steps(output: Path, result: Any) -> list[str]:
     lines = [f"report:  {output}/report/index.html", f"dataset: {output}/dataset"]
     if (output / "tokens").exists():
         lines.append(f"tokens:  {output}/tokens")
+    folder = json.dumps(f"{output}/dataset", ensure_ascii=False)
+    load = f'import datasets; print(datasets.load_dataset({folder}, "Python")["train"][0]["path"])'
     return [
         *lines,
         "",
         "next:",
-        f"  stackbuild check {output} {example} --why",
-        f"  stackbuild status {output}",
-        f"  stackbuild verify {output}",
-        f"  stackbuild manifest verify {output}",
-        f"  python -c \"import datasets; print(datasets.load_dataset('{output}/dataset', 'Python')['train'][0]['path'])\"",
+        f"  {command('stackbuild', 'check', output, example, '--why')}",
+        f"  {command('stackbuild', 'status', output)}",
+        f"  {command('stackbuild', 'verify', output)}",
+        f"  {command('stackbuild', 'manifest', 'verify', output)}",
+        f"  {command('python', '-c', load)}",
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stackbuild.errors import UsageError
+from stackbuild.errors import UsageError, command
 from stackbuild.recipe import init_text
 
 
@@ -18,4 +18,4 @@ def run(folder: Path) -> None:
     except FileExistsError as error:
         raise UsageError(f"{path} is there already; it was left alone.") from error
     print(path)
-    print(f"next: edit its [[source]], then `stackbuild plan {path}`")
+    print(f"next: edit its [[source]], then `{command('stackbuild', 'plan', path)}`")

@@ -11,6 +11,7 @@ from rich.console import Console
 from stackbuild.build import Request
 from stackbuild.cli.show import escaped
 from stackbuild.cluster import SlurmOptions
+from stackbuild.errors import command
 
 
 def submit(request: Request, follow: bool, dry_run: bool, as_json: bool) -> bool:
@@ -22,9 +23,9 @@ def submit(request: Request, follow: bool, dry_run: bool, as_json: bool) -> bool
     if dry_run:
         scripts = submitting.dry_run(request, options)
         if as_json:
-            print(json.dumps([{"command": command, "script": script} for command, script in scripts]))
-        for number, (command, script) in enumerate([] if as_json else scripts):
-            print(("" if number == 0 else "\n") + f"# {command}\n{script}", end="")
+            print(json.dumps([{"command": call, "script": script} for call, script in scripts]))
+        for number, (call, script) in enumerate([] if as_json else scripts):
+            print(("" if number == 0 else "\n") + f"# {call}\n{script}", end="")
         return False
     console = Console(stderr=True)
     done = submitting.submit(request, options)
@@ -42,13 +43,17 @@ def submit(request: Request, follow: bool, dry_run: bool, as_json: bool) -> bool
         )
     if not follow:
         if not as_json:
-            print(f"next:\n  stackbuild status {request.out} --watch\n  stackbuild cancel {request.out}")
+            print("next:")
+            print(f"  {command('stackbuild', 'status', request.out, '--watch')}")
+            print(f"  {command('stackbuild', 'cancel', request.out)}")
         return False
     try:
         found = following.wait(folder, lambda line: console.print(escaped(line), markup=False, highlight=False))
     except KeyboardInterrupt as error:
         console.print(
-            f"no longer following; the jobs go on. `stackbuild cancel {request.out}` ends them", highlight=False
+            f"no longer following; the jobs go on. `{command('stackbuild', 'cancel', request.out)}` ends them",
+            markup=False,
+            highlight=False,
         )
         raise typer.Exit(130) from error
     if found.state == "done" and found.end:

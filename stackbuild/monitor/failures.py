@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stackbuild.errors import command
 from stackbuild.retries import REMEDY, Cause
 
 TAIL_BYTES = 16_384
@@ -66,7 +67,8 @@ def after_failures(failures: Sequence[Mapping[str, Any]], out: Path) -> list[str
     if not failures:
         return [AGAIN]
     known = [one["cause"] for one in failures if one["cause"] in set(Cause)]
-    return [f"stackbuild logs {out} --failed", *(REMEDY[Cause(cause)] for cause in dict.fromkeys(known)), AGAIN]
+    logs = command("stackbuild", "logs", out, "--failed")
+    return [logs, *(REMEDY[Cause(cause)] for cause in dict.fromkeys(known)), AGAIN]
 
 
 def last_lines(log: str) -> list[str]:

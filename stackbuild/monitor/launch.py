@@ -9,7 +9,7 @@ from typing import Any
 
 from stackbuild import scheduler
 from stackbuild.beats import STALE_SECONDS, beats
-from stackbuild.errors import InputError
+from stackbuild.errors import InputError, command
 from stackbuild.launches import LaunchFolder, Submitted, last_attempt
 from stackbuild.monitor.elements import Asking, ElementNow, Elements, Queue, waiting_for
 from stackbuild.monitor.failures import READ, after_failures, failure, read_ends, tail
@@ -318,14 +318,14 @@ class Now:
         """What to type or do."""
         out = self.folder.out
         if status.state == "done":
-            return [f"stackbuild report {out}"]
+            return [command("stackbuild", "report", out)]
         if status.ended:
             return after_failures(status.failures, out)
         stalled = [one["slurm"] for job in status.jobs for one in job.stalled]
         return [
-            *([f"stackbuild logs {out} --failed"] if status.failures else []),
+            *([command("stackbuild", "logs", out, "--failed")] if status.failures else []),
             *(f"scontrol requeue {one} begins it again, if its node does not come back" for one in stalled[:3]),
-            f"stackbuild status {out} --watch",
+            command("stackbuild", "status", out, "--watch"),
         ]
 
 

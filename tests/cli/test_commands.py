@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from stackbuild import build as building
+from stackbuild.cli.build import next_steps
+from stackbuild.errors import StackbuildError
+from stackbuild.journal import only_one
+from stackbuild.monitor.failures import after_failures
+from stackbuild.status import opened, status_of
 from tests.worlds import light, world
 
 
@@ -109,6 +115,22 @@ def test_status_tells_jobs_and_what_to_do_next(out: Path) -> None:
     status = json.loads(stackbuild("status", out, "--json"))
     assert status["state"] == "done" and not status["failures"]
     assert all(job["ran"] == job["tasks"] for job in status["jobs"])
+
+
+def test_what_to_type_next_can_be_pasted_into_a_shell_whatever_the_folder_is_called(out: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(out, tmp_path / "it's mine; $HOME `x`")
+    result = building.Result(opened(folder), [], [])
+    lines = [line.strip() for line in next_steps(folder, result)]
+    steps = [shlex.split(line) for line in lines[lines.index("next:") + 1 :]]
+    assert [step[0] for step in steps] == ["stackbuild"] * 4 + ["python"]
+    assert all(str(folder) in step for step in steps[:4])
+    compile(steps[4][2], "line", "exec")
+    assert json.dumps(f"{folder}/dataset") in steps[4][2]
+    for found in (status_of(folder).next, after_failures([{"cause": "killed"}], folder)):
+        assert str(folder) in shlex.split(found[0])
+    with only_one(folder), pytest.raises(StackbuildError) as raised, only_one(folder):
+        raise AssertionError
+    assert f"`{shlex.join(['stackbuild', 'status', str(folder)])}`" in str(raised.value)
 
 
 def test_verify_names_a_changed_file_with_both_hashes(out: Path, tmp_path: Path) -> None:
