@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from stackbuild.errors import StackbuildError, UsageError
+from stackbuild.errors import StackbuildError, UsageError, command
 
 # What says that another has the lock, flock(2) and fcntl(2); any other error says that nobody can have one here.
 HELD = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES)
@@ -75,7 +75,7 @@ def only_one(out: Path, wait: float = 0.0, builds: bool = False) -> Iterator[Non
         while not took(file, fcntl.LOCK_EX):
             if time.monotonic() >= deadline:
                 raise StackbuildError(
-                    f"Another stackbuild is building {out}; wait for it, or see `stackbuild status {out}`."
+                    f"Another stackbuild is building {out}; wait for it, or see `{command('stackbuild', 'status', out)}`."
                 )
             time.sleep(min(1.0, wait))
         me = Holder(socket.gethostname(), os.getpid(), began(os.getpid()), builds)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stackbuild.beats import STALE_SECONDS, Beat, beats
-from stackbuild.errors import InputError, UsageError
+from stackbuild.errors import InputError, UsageError, command
 from stackbuild.journal import took
 from stackbuild.launches import last_launch
 from stackbuild.monitor.failures import after_failures, failure, read_ends
@@ -195,9 +195,9 @@ def at_work_on(job: JobStatus, tally: Tally, signs: list[Beat], now: float) -> l
 def next_steps(status: BuildStatus, out: Path) -> list[str]:
     """What to type or do after a look at a run that a driver looks after."""
     if status.state == "done":
-        return [f"stackbuild report {out}"]
+        return [command("stackbuild", "report", out)]
     if status.state == "running":
-        return [f"stackbuild status {out} --watch"]
+        return [command("stackbuild", "status", out, "--watch")]
     return after_failures(status.failures, out)
 
 
