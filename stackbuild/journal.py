@@ -1,5 +1,5 @@
-"""OUT/launches: what was started and how it ended, one JSON object a line; and OUT/.lock, which a driver holds and which says
-who that is.
+"""OUT/launches: what was started and how it ended, one JSON object a line, and where logs are; and OUT/.lock, which a driver
+holds and which says who that is.
 
 The driver writes journal.jsonl and nobody else does. What runs on a cluster writes below `launches/<id>/events`, a file for
 each writer, because appends of several machines to one file get lost.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import socket
@@ -49,6 +50,14 @@ class Journal:
 def driver_journal(out: Path) -> Journal:
     """The journal of whoever holds the folder's lock."""
     return Journal(out / "launches" / "journal.jsonl")
+
+
+def log_folder(logs: Path, job: str) -> Path:
+    """Where below LOGS the logs of a job's tries are: in a folder of its name. That of many row stages is longer than a name may
+    be (255 bytes); it is cut, and a digest tells it from others that begin so."""
+    if len(name := job.encode()) > 255:
+        job = f"{name[:200].decode(errors='ignore')}~{hashlib.sha256(name).hexdigest()[:8]}"
+    return logs / job
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from datatrove.pipeline.base import PipelineStep
 from stackbuild.beats import Beat, Heart
 from stackbuild.errors import InputError, PartialFailure, StackbuildError
 from stackbuild.graph import Job
-from stackbuild.journal import Journal, driver_journal
+from stackbuild.journal import Journal, driver_journal, log_folder
 from stackbuild.ledger import check_ledger
 from stackbuild.plan import Build
 from stackbuild.pool import Ended, Pool, TaskServer, TaskSpec
@@ -192,7 +192,7 @@ class Launch:
         return report
 
     def _execute(self, job: Job, pending: list[TaskSpec], report: JobReport, journal: Journal) -> list[Failure]:
-        logs = self.build.out / "launches" / "logs" / job.name
+        logs = log_folder(self.build.out / "launches" / "logs", job.name)
         logs.mkdir(parents=True, exist_ok=True)
         for spec in pending:
             for old in logs.glob(f"{spec.rank:05d}.*"):

@@ -11,7 +11,7 @@ from typing import Any
 
 from stackbuild.beats import STALE_SECONDS, Beat, beats
 from stackbuild.errors import InputError, UsageError, command
-from stackbuild.journal import took
+from stackbuild.journal import log_folder, took
 from stackbuild.launches import last_launch
 from stackbuild.monitor.failures import after_failures, failure, read_ends
 from stackbuild.monitor.launch import LaunchView
@@ -219,7 +219,7 @@ def failure_of(out: Path, event: dict[str, Any]) -> dict[str, Any]:
 
 def failure_text(out: Path, job: str, rank: int) -> dict[str, Any]:
     """The error and the log of a task's last try, where the journal does not say."""
-    tries = sorted((out / "launches" / "logs" / job).glob(f"{rank:05d}.*.log"))
+    tries = sorted(log_folder(out / "launches" / "logs", job).glob(f"{rank:05d}.*.log"))
     if not tries:
         return {"message": "", "log": ""}
     try:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from stackbuild.beats import Beat
 from stackbuild.errors import InputError, StackbuildError, UsageError
-from stackbuild.journal import Journal, began, driver_journal, holder, only_one
+from stackbuild.journal import Journal, began, driver_journal, holder, log_folder, only_one
 from stackbuild.launches import Frozen, LaunchFolder, Submitted, Wave, last_launch, new_id, read_events
 from stackbuild.shards import canonical_json
 from stackbuild.status import running
@@ -146,6 +146,15 @@ def test_a_full_disk_keeps_nobody_from_holding_a_folder(out: Path, monkeypatch: 
     monkeypatch.setattr(os, "write", write)
     with only_one(out):
         assert holder(out) is None
+
+
+@settings(deadline=None)
+@given(st.text(st.sampled_from("ab+-.:_\u00e9"), min_size=1, max_size=600))
+def test_a_folder_of_logs_has_a_name_that_a_file_system_takes(names: str) -> None:
+    job = f"00-{names}"
+    name = log_folder(Path("/o"), job).name
+    assert len(name.encode()) <= 255 and (name == job or len(job.encode()) > 255)
+    assert log_folder(Path("/o"), job + "x").name != name
 
 
 # ---------------------------------------------------------------- the folder

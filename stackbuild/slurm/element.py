@@ -154,11 +154,12 @@ class Element:
         """Run tasks of a job until they have ended, or a signal asks for an end."""
         from stackbuild.beats import Beat, Heart
         from stackbuild.cluster import warning
+        from stackbuild.journal import log_folder
         from stackbuild.launches import restart_count
         from stackbuild.pool import Pool
         from stackbuild.slurm.script import NO_PROGRESS, REQUEUE_ME, memory_of
 
-        logs = self.folder.logs / job.name
+        logs = log_folder(self.folder.logs, job.name)
         logs.mkdir(parents=True, exist_ok=True)
         tag = f"{self.wave.wave}.{os.environ.get('SLURM_JOB_ID', os.getpid())}.{restart_count()}."
         name = f"{self.wave.name}-{self.element}"

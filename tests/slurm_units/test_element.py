@@ -16,13 +16,14 @@ from pathlib import Path
 
 import pytest
 
+from stackbuild import build as building
 from stackbuild.journal import only_one
 from stackbuild.launches import Wave
 from stackbuild.plan import Build
 from stackbuild.shards import canonical_json
 from stackbuild.slurm import publish
 from stackbuild.slurm.code import code_digest
-from tests.slurm_units.conftest import Launched, Slurm
+from tests.slurm_units.conftest import Launched, Slurm, small
 from tests.test_build import released
 
 ROOT = Path(__file__).parent.parent.parent
@@ -96,6 +97,25 @@ def test_the_elements_of_a_job_do_each_task_once_and_leave_what_a_local_build_do
     assert all(len(found) == 4 for found in names.values())
     assert not any((launch.build.out / "stages" / name / "manifest.json").exists() for name in names)  # the gate's work
     assert list(launch.folder.beats.iterdir()) == []
+
+
+def test_a_job_of_so_many_stages_that_no_folder_can_have_its_name_runs_here_and_there(
+    slurm: Slurm, root: Path, tmp_path: Path
+) -> None:
+    stages = [
+        "exact_dedup",
+        "decode",
+        "languages",
+        "signals",
+        *(f"filters:{'some-more-of-them-' * 2}{n}" for n in range(6)),
+    ]
+    build = building.run(building.Request(small(root, stages=stages), Path("/"), tmp_path / "out", 1)).build
+    assert len(build.jobs[ROWS].name) > 255
+    [log] = (tmp_path / "out" / "launches" / "logs").glob("*+*/00000.1.log")
+    launch = Launched(slurm, build, ROWS)
+    launch.lose(ROWS, 0, 1, 2, 3)
+    assert [ended(start(launch, element)) for element in range(2)] == [(0, ""), (0, "")]
+    assert len(list((launch.folder.logs / log.parent.name).glob("*.log"))) == 4
 
 
 def test_what_is_complete_is_not_done_again(launch: Launched) -> None:
