@@ -58,8 +58,19 @@ def submit(request: Request, follow: bool, dry_run: bool, as_json: bool) -> bool
         raise typer.Exit(130) from error
     if found.state == "done" and found.end:
         console.print(f"{found.end['ran']} of {found.end['tasks']} tasks ran; the rest was complete.", highlight=False)
+    if found.state in ("failed", "lost"):
+        tell_why(request.out, console, whole=found.state == "lost")
     following.raise_for(found)
     return True
+
+
+def tell_why(out: Path, console: Console, whole: bool) -> None:
+    """What to do about a launch that did not end well; `whole`: and why it did not, where it could not say so itself."""
+    from stackbuild.cli.status import failures_of, show, steps_of
+    from stackbuild.status import status_of
+
+    status = status_of(out)
+    show(console, [*(failures_of(status) if whole else ()), *steps_of(status)])
 
 
 def cancel(out: Path) -> None:

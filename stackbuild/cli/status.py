@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import typer
 from rich import box
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -48,7 +48,13 @@ def tell(out: Path, status: BuildStatus, as_json: bool) -> None:
         print(json.dumps(asdict(status)), flush=True)
     else:
         console = Console()
-        console.print(view(out, status, console))
+        show(console, view(out, status, console).renderables)
+
+
+def show(console: Console, parts: Iterable[RenderableType]) -> None:
+    """Print it: lines that are to be copied whole, and all of them where no terminal is to be filled."""
+    for part in parts:
+        console.print(part, soft_wrap=isinstance(part, Text) and (bool(part.no_wrap) or not console.is_terminal))
 
 
 def follow(out: Path, look: Look, status: BuildStatus, as_json: bool) -> BuildStatus:
@@ -56,10 +62,13 @@ def follow(out: Path, look: Look, status: BuildStatus, as_json: bool) -> BuildSt
     console = Console()
     if as_json or not console.is_terminal:
         return follow_lines(out, look, status, as_json)
-    with Live(view(out, status, console, fit=True), console=console, auto_refresh=False) as live:
-        while not status.ended:
-            status = again(look)
-            live.update(view(out, status, console, fit=not status.ended), refresh=True)
+    try:
+        with Live(view(out, status, console, fit=True), console=console, auto_refresh=False, transient=True) as live:
+            while not status.ended:
+                status = again(look)
+                live.update(view(out, status, console, fit=True), refresh=True)
+    finally:
+        show(console, view(out, status, console).renderables)  # whole, where it stays
     return status
 
 
@@ -129,23 +138,34 @@ def view(out: Path, status: BuildStatus, console: Console, fit: bool = False) ->
     for job in status.jobs:
         lines += [Text(line) for line in of_job(job, names) if job not in blocked[1:]]
     lines += [Text(f"note: {escaped(note)}", style="yellow") for note in status.notes]
+    lines += [*failures_of(status, fit), *steps_of(status, fit)]
+    taken = sum(1 if line.no_wrap else -(-max(1, line.cell_len) // console.width) for line in lines) + 5
+    where = f" on Slurm, launch {status.launch}" if status.launch else " on Ray" if status.executor == "ray" else ""
+    title = Text(f"{out}: {status.state}{where}")
+    return Group(title, table_of(status.jobs, console.width, max(3, console.height - taken) if fit else None), *lines)
+
+
+def failures_of(status: BuildStatus, fit: bool = False) -> Iterator[Text]:
+    """The failures, those of one reason once, each with its log and the last lines of that; `fit`: a line on one line."""
     alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for one in status.failures:
         alike.setdefault(tuple(str(one[key]) for key in ("job", "cause", "message", "log")), []).append(one)
     for group in list(alike.values())[:SHOWN]:
         one = group[0]
         others = f" (and {len(group) - 1} more, for the same reason)" if len(group) > 1 else ""
-        lines.append(Text(f"failed: {failed(one)}{others}", style="red"))
-        lines += [Text(f"    {escaped(one['log'])}")] if one["log"] else []
-        lines += [Text(f"    | {escaped(line)}", "dim", no_wrap=True, overflow="ellipsis") for line in one["lines"]]
+        yield Text(f"failed: {failed(one)}{others}", style="red")
+        if one["log"]:
+            yield Text(f"    {escaped(one['log'])}", no_wrap=not fit, overflow=None if fit else "ignore")
+        for line in one["lines"]:
+            yield Text(f"    | {escaped(line)}", "dim", no_wrap=True, overflow="ellipsis" if fit else "ignore")
     if hidden := sum(map(len, list(alike.values())[SHOWN:])):
-        lines.append(Text(f"failed: {hidden} more", style="red"))
-    first, *more = status.next
-    lines += [Text(f"next: {first}"), *(Text(f"      {step}") for step in more)]
-    taken = sum(1 if line.no_wrap else -(-max(1, line.cell_len) // console.width) for line in lines) + 5
-    where = f" on Slurm, launch {status.launch}" if status.launch else " on Ray" if status.executor == "ray" else ""
-    title = Text(f"{out}: {status.state}{where}")
-    return Group(title, table_of(status.jobs, console.width, max(3, console.height - taken) if fit else None), *lines)
+        yield Text(f"failed: {hidden} more", style="red")
+
+
+def steps_of(status: BuildStatus, fit: bool = False) -> Iterator[Text]:
+    """What to type or do next; `fit`: broken where the terminal ends."""
+    for number, step in enumerate(status.next):
+        yield Text(f"{'      ' if number else 'next: '}{step}", no_wrap=not fit, overflow=None if fit else "ignore")
 
 
 COLUMNS = ("tasks", "cached", "ran", "at work", "left", "failed", "CPU s", "own MB", "wall s")

@@ -205,11 +205,14 @@ class Launch:
         self.gate(number, TASKS)
 
 
-def text_of(out: Path, width: int = 120, height: int | None = None) -> str:
-    """What the screen shows."""
-    console = Console(file=io.StringIO(), width=width, height=height or 100, force_terminal=False)
+def text_of(out: Path, width: int = 120, height: int | None = None, terminal: bool = True) -> str:
+    """What the screen shows, or a file gets; `height`: while it is watched."""
+    console = Console(file=io.StringIO(), width=width, height=height or 100, force_terminal=terminal, color_system=None)
     status = status_of(out)
-    console.print(screen.view(out, status, console, fit=height is not None))
+    if height is None:
+        screen.show(console, screen.view(out, status, console).renderables)
+    else:
+        console.print(screen.view(out, status, console, fit=True))
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 

@@ -31,7 +31,8 @@ def test_the_state_is_on_the_screen_however_narrow(launch: Launch) -> None:
     launch.beat(1, 0, [0, 1])
     for width in (80, 100, 200):
         lines = text_of(launch.out, width).splitlines()
-        assert all(len(line) <= width for line in lines)
+        [first] = [number for number, line in enumerate(lines) if line.startswith("next:")]
+        assert all(len(line) <= width for line in lines[:first])
         assert any(line.rstrip().endswith("running") for line in lines), width
 
 
@@ -44,6 +45,19 @@ def test_a_screen_that_is_watched_fits_the_terminal(launch: Launch) -> None:
     assert len(whole) <= 24 and any("decode" in line or "next:" in line for line in whole)
     small = text_of(launch.out, 120, 12).splitlines()
     assert len(small) <= 12 and any(line.startswith("3 jobs") for line in small) and "next:" in small[-1]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_is_to_be_copied_or_read_to_its_end_is_never_cut_or_broken(launch: Launch, terminal: bool) -> None:
+    launch.begin(1, 0)
+    words = "/" + "long/" * 40 + "python: No such file or directory"
+    launch.task(1, 0, 0, cause=Cause.REFUSED, message="no")
+    log = Path(status_of(launch.out).failures[0]["log"])
+    log.write_text(words)
+    lines = text_of(launch.out, 60, terminal=terminal).splitlines()
+    assert f"    | {words}" in lines and f"    {log}" in lines
+    assert f"next: stackbuild logs {launch.out} --failed" in lines
+    assert terminal or any(line.startswith("failed: ") and line.endswith(": no") for line in lines)
 
 
 def test_failures_of_one_reason_are_told_once(launch: Launch) -> None:

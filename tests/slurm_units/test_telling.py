@@ -1,0 +1,76 @@
+"""What `stackbuild build --executor slurm` says: why a launch did not end well, and what to do."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stackbuild.build import Request
+from stackbuild.cli import slurm as telling
+from stackbuild.errors import StackbuildError
+from stackbuild.launches import LaunchFolder, last_launch
+from stackbuild.slurm import follow
+from tests.slurm_units.conftest import Slurm, small
+
+NO_PYTHON = "/var/spool/slurm_script: line 35: /opt/none/bin/python: No such file or directory\n"
+
+
+@pytest.fixture
+def build(slurm: Slurm, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., bool]:
+    """The command, in a folder with a blank in its name."""
+    monkeypatch.setattr(follow, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(follow, "ASK_SECONDS", 0.02)
+
+    def run(wait: bool = False, **settings: Any) -> bool:
+        recipe = small(root, **({"slurm": settings} if settings else {}))
+        request = Request(recipe, Path("/"), tmp_path / "the out", 1)
+        return telling.submit(request, follow=wait, dry_run=False, as_json=False)
+
+    return run
+
+
+@pytest.fixture
+def folder(build: Callable[..., bool], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> LaunchFolder:
+    """A launch that was submitted."""
+    build()
+    capsys.readouterr()
+    found = last_launch(tmp_path / "the out")
+    assert found is not None
+    return found
+
+
+def dies(slurm: Slurm, folder: LaunchFolder, words: str) -> None:
+    """The first array's elements and its gate end before they can say anything, and Slurm cancels the rest."""
+    first = [one for one in folder.submitted() if one.number == 0]
+    for one in first:
+        name = "00.1-0.0.log" if one.kind == "array" else "00.1-gate.0.log"
+        (folder.logs / name).write_text(words)
+    for number, job in slurm.jobs.items():
+        state = "FAILED" if number in {one.slurm for one in first} else "CANCELLED"
+        slurm.end(number, state, range(max(1, job["elements"])))
+
+
+def test_who_waits_for_a_launch_that_could_say_nothing_is_told_why_and_what_to_do(
+    slurm: Slurm, build: Callable[..., bool], folder: LaunchFolder, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    real, looks = follow.live_jobs, [0]
+
+    def watched(launch: LaunchFolder) -> Any:
+        looks.append(0)
+        if len(looks) == 3:
+            dies(slurm, folder, NO_PYTHON)
+        return real(launch)
+
+    monkeypatch.setattr(follow, "live_jobs", watched)
+    with pytest.raises(StackbuildError, match="none said a last word") as raised:
+        build(wait=True)
+    assert raised.value.exit_code == 5
+    said = capsys.readouterr().err.splitlines()
+    assert any(line.startswith("failed: ") for line in said)
+    assert f"    | {NO_PYTHON.strip()}" in said
+    assert f"next: {shlex.join(['stackbuild', 'logs', str(folder.out), '--failed'])}" in said
