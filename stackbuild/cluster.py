@@ -10,8 +10,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
-SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]+)?)\s*([kmgt]i?)?b?", re.I)
+UNITS = (
+    {"": 1}
+    | {letter: 1000**n for n, letter in enumerate("kmgtpe", 1)}
+    | {f"{letter}i": 1024**n for n, letter in enumerate("kmgtpe", 1)}
+)
+SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]+)?)\s*([kmgtpe]i?)?b?", re.I)
 TIME = re.compile(r"[0-9]{1,8}(:[0-9]{1,2}){0,2}|[0-9]{1,5}-[0-9]{1,2}(:[0-9]{1,2}){0,2}")
 WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,@+-]*")  # names of partitions, accounts; a list of partitions too
 
@@ -58,7 +62,8 @@ class SlurmOptions(BaseModel):
     job_memory: dict[str, Annotated[Size, Field(ge=10**8)]] = Field(
         default_factory=dict,
         description='of one task of some jobs, instead: { contents = "8GB", "near_dedup.sets" = "4GB" }, by the names that '
-        "`plan --estimate` shows, or by a stage whose rows job it is",
+        "`plan --estimate` shows, or by a stage whose rows job it is; an element runs as many of these at once as have room in "
+        "`cpus` times `memory`, at least one",
     )
     shared_memory: Size = Field(
         2 * 10**9, ge=10**8, description="of an element beside its tasks': code, and the licence index that all share"

@@ -57,7 +57,9 @@ def test_the_warning_comes_before_the_end_and_leaves_most_of_the_time(limit: int
         ("100000000", 10**8),
         ("100000000b", 10**8),
         (" 1k ", 1_000),
-        ("9.007199254740993PB", "9.007199254740993PB"),
+        ("9.007199254740993PB", 9_007_199_254_740_993),
+        ("1 EiB", 2**60),
+        ("2ZB", "2ZB"),
     ],
 )
 def test_sizes(text: str, size: int | str) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from stackbuild import build as building
 from stackbuild import registry
+from stackbuild.cluster import SlurmOptions
 from stackbuild.estimate.corpus import Corpus, Work
 from stackbuild.estimate.model import MAX_PARTITIONS, Cluster, estimate, propose
 from stackbuild.estimate.rates import Rates, calibrated, corpus_of, load_rates, measured_jobs
@@ -192,9 +193,33 @@ def test_more_nodes_shorten_cpu_and_not_what_one_process_does(recipe: dict[str, 
     assert ten.wall < one.wall
     assert ten.wall > sum(job.limits["serial"] for job in ten.jobs) + ten.resolve
     text = next(job for job in one.jobs if "languages" in job.job)
-    assert next(job for job in ten.jobs if job.job == text.job).limits["cpu"] == pytest.approx(
+    assert next(job for job in ten.jobs if job.job == text.job).limits["few tasks"] == pytest.approx(
         text.limits["cpu"] / 8, rel=0.2
-    )  # 64 tasks on 80 slots
+    )  # 64 tasks on 80 slots: more nodes would not help any more
+    assert "cpu" not in next(job for job in ten.jobs if job.job == "tokens.shards").limits
+
+
+def test_few_tasks_and_footers_are_told_from_what_more_nodes_or_a_faster_folder_would_mend(
+    recipe: dict[str, object], rates: Rates
+) -> None:
+    one = estimate(recipe, V2, Cluster(nodes=32, cpus=32, memory=1e13, bandwidth=1e12, metadata=1e9), rates)
+    name = next(iter(one.time_by_limit()))
+    assert name == "few tasks" and "tokens.shards" in one.bottleneck() and "[tokens] shards" in one.bottleneck()
+    many = estimate(recipe, replace(V2, partitions=1 << 15), Cluster(nodes=1000, cpus=64, memory=1e13), rates)
+    assert "footers" in many.time_by_limit()
+
+
+def test_the_settings_that_go_with_an_estimate_let_every_job_run(recipe: dict[str, object], rates: Rates) -> None:
+    corpus = replace(rates.corpus.sized(3e12, None, None, 64e6), partitions=512)
+    cluster = Cluster(nodes=20, cpus=64, memory=256e9)
+    found = estimate(recipe, corpus, cluster, rates)
+    options = SlurmOptions(**found.settings)
+    assert options.job_memory, "some need more than a CPU's share of a node"
+    for one in found.jobs:
+        given = options.job_memory.get(one.job.split("+")[0], options.memory)
+        assert one.memory <= given and one.shared <= options.shared_memory
+        assert given <= options.max_memory
+    assert options.cpus * options.memory + options.shared_memory <= 1.1 * cluster.memory
 
 
 def test_the_time_is_made_of_what_bounds_the_jobs(recipe: dict[str, object], rates: Rates) -> None:
@@ -230,6 +255,11 @@ def test_an_estimate_reads_no_source(tmp_path: Path) -> None:
     [
         (["--estimate", "much"], 2, "67.5TB"),
         (["--estimate", "1TB", "--copies", "0.5"], 2, "--copies"),
+        (["--estimate", "1TB", "--files", "inf"], 2, "--files inf"),
+        (["--estimate", "1TB", "--units", "nan"], 2, "--units"),
+        (["--estimate", "1TB", "--nodes", "9" * 30], 2, "--nodes"),
+        (["--estimate", "9999999999999EB"], 2, "67.5TB"),
+        (["--nodes", "20"], 2, "--nodes says something of an estimate only"),
         (["--estimate", "1TB", "--partitions", "12"], 2, "power of two"),
         (["--estimate", "1TB", "--rates", "/does/not/exist"], 4, "build.json"),
     ],

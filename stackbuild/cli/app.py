@@ -47,6 +47,7 @@ def init(
 
 @app.command()
 def plan(
+    context: typer.Context,
     recipe: Recipe = "default",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The output folder, to show what is complete.")
@@ -96,7 +97,9 @@ def plan(
         )
         run_estimate(recipe, sets or [], asked, json_)
         return
-    from stackbuild.cli.plan import run
+    from stackbuild.cli.plan import refuse_without_estimate, run
+
+    refuse_without_estimate(context)
 
     run(recipe, output, resolved, schema, sets or [], json_, offline)
 

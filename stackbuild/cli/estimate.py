@@ -19,7 +19,7 @@ from stackbuild.estimate.rates import Rates, calibrated, load_rates
 
 SMALL_PARTITION = 64e6  # the least that is worth a task
 UNIT_BYTES = 64 << 20  # of a unit, where it is not told how many there are: what the parquet source takes for one
-
+MOST = 1e15  # of anything that is counted
 
 LOCAL_JOB_SECONDS = 0.5  # between jobs, where nobody waits for a scheduler
 
@@ -63,6 +63,17 @@ def asked_for(recipe: dict[str, Any], asked: Asked) -> tuple[Estimate, Estimate,
 
     UsageError for what is no size or no count.
     """
+    for option, value in (
+        ("--files", asked.files),
+        ("--units", asked.units),
+        ("--repositories", asked.repositories),
+        ("--copies", asked.copies),
+        ("--nodes", asked.nodes),
+        ("--cpus-per-node", asked.cpus),
+        ("--file-operations", asked.metadata),
+    ):
+        if value is not None and not 0 < value <= MOST:
+            raise UsageError(f"{option} {value:g}: a number up to {MOST:g} is wanted.")
     rates, silent = load_rates(), list[str]()
     if asked.rates is not None:
         from stackbuild.status import opened
@@ -106,7 +117,7 @@ def corpus_for(rates: Rates, asked: Asked) -> Corpus:
 def in_bytes(option: str, text: str) -> float:
     """Bytes from words such as 67.5TB."""
     value = size_in_bytes(text)
-    if not isinstance(value, int) or value <= 0:
+    if not isinstance(value, int) or not 0 < value <= 1e21:
         raise UsageError(f'{option} {text}: a size such as "67.5TB" or "512GiB" is wanted.')
     return float(value)
 
@@ -137,7 +148,7 @@ def show(found: Estimate, small: Estimate, silent: list[str]) -> None:
         f"{found.cpu / 3600:,.1f} CPU-hours, of which {found.exchange / 3600:,.1f} to find pieces and "
         f"{found.startup / 3600:,.1f} to start",
         f"{size(found.disk)} of disk at its peak, {found.inodes:,} files and folders",
-        f"{hours(found.wall)} in all: {', '.join(parts)}",
+        f"{hours(found.wall)} in all: {', '.join(parts)}" if found.fits else "it does not fit: no time can be told",
         f"first bottleneck: {found.bottleneck()}",
     ]
     if small.corpus.partitions != corpus.partitions:
@@ -147,6 +158,8 @@ def show(found: Estimate, small: Estimate, silent: list[str]) -> None:
             f"with {small.corpus.partitions:,} partitions of {each}: {hours(small.wall) if small.fits else 'it does not fit'}, "
             f"{small.cpu / 3600:,.1f} CPU-hours, {small.inodes:,} files, up to {size(needs)} for a task and its server"
         )
+    if cluster.nodes > 1 and found.fits:
+        lines.append(f"[slurm] that goes with it: {settings(found)}")
     if guessed := [one.job for one in found.jobs if not one.known]:
         lines.append(f"not measured, taken as others of their kind: {', '.join(guessed)}")
     if silent:
@@ -154,6 +167,14 @@ def show(found: Estimate, small: Estimate, silent: list[str]) -> None:
     lines.append(f"rates: {found.rates['date']}, {found.rates['machine']}; what is assumed: docs/scale.md")
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def settings(found: Estimate) -> str:
+    """The values of `[slurm]` as a recipe has them."""
+    values = found.settings
+    jobs = ", ".join(f'"{name}" = "{value}"' for name, value in values.pop("job_memory").items())
+    told = [f"{name} = {json.dumps(value)}" for name, value in values.items()]
+    return ", ".join([*told, f"job_memory = {{ {jobs} }}"] if jobs else told)
 
 
 def row(one: JobEstimate) -> list[str]:

@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
 from stackbuild.cli.build import short
-from stackbuild.errors import InputError
+from stackbuild.errors import InputError, UsageError
 
 
 def run(
@@ -71,6 +72,17 @@ def run(
     print(f"estimate: {guess['cpu_hours']:.2f} CPU-hours, {guess['disk_bytes'] / 1e6:,.0f} MB of disk")
     if "near_dedup" in loaded.values:
         show_curve(loaded.values["near_dedup"])
+
+
+def refuse_without_estimate(context: typer.Context) -> None:
+    """UsageError if an option was given that says something of an estimate, and none is asked for."""
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name or "")
+        given = source is not None and source.name != "DEFAULT"
+        if given and (getattr(option, "help", None) or "").startswith("With --estimate"):
+            raise UsageError(
+                f"{option.opts[0]} says something of an estimate only; add --estimate with a size, such as 67.5TB."
+            )
 
 
 def jobs_of(build: Any) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from stackbuild.sources.ahead import THREADS
 MAX_PARTITIONS = 1 << 16  # buckets are uint16
 FOOTER_BYTES = 300.0  # of a row group of a narrow table in its file's footer
 LONGEST = 3.0  # the longest task over the mean: shards are cut by count of ids, and files are not alike
+MARGIN = 1.1  # of memory that is asked for over what is expected
 ELEMENT_SECONDS = 300.0  # of work that an array element should have: its start costs some seconds
 
 
@@ -102,6 +103,22 @@ class Estimate:
         return sum(one.startup for one in self.jobs)
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """Values of `[slurm]` that go with it: an element takes a node; jobs that need more than a CPU's share of its memory run
+        fewer tasks at once."""
+        node = self.cluster.memory
+        shared = max(one.shared for one in self.jobs)
+        share = max(1e8, (node - shared) / self.cluster.cpus)
+        asked = {one.job.split("+")[0]: min(one.memory * MARGIN, node - one.shared) for one in self.jobs}
+        return {
+            "cpus": self.cluster.cpus,
+            "memory": gigabytes(min(share, max(asked.values()))),
+            "shared_memory": gigabytes(min(shared * MARGIN, node)),
+            "max_memory": gigabytes(node),
+            "job_memory": {job: gigabytes(memory) for job, memory in asked.items() if memory > share},
+        }
+
+    @property
     def fits(self) -> bool:
         return all(one.slots for one in self.jobs)
 
@@ -146,6 +163,7 @@ class Estimate:
             "fits": self.fits,
             "time_by_limit": self.time_by_limit(),
             "bottleneck": self.bottleneck(),
+            "slurm": self.settings,
             "resolve": self.resolve,
             "publish": self.publish,
             "jobs": [{**asdict(one), "limits": dict(one.limits), "limit": one.limit} for one in self.jobs],
@@ -156,6 +174,9 @@ class Estimate:
 MOVES = {
     "cpu": "More nodes shorten it in proportion.",
     "exchange": "Fewer, larger partitions (more memory for a task), or an exchange in two passes, which the engine does not have.",
+    "few tasks": "It has fewer tasks than there are slots: more partitions, or more [tokens] shards; one task alone cannot be spread.",
+    "footers": "Most of what is read are footers of exchanged tables: fewer, larger partitions (more memory for a task), or an "
+    "exchange in two passes, which the engine does not have.",
     "longest task": "More partitions for a job over partitions; a job with a single task cannot be spread.",
     "bandwidth": "A faster shared folder, or fewer stages that read text in jobs of their own.",
     "metadata": "Fewer partitions and larger units; a folder whose metadata are spread over several servers.",
@@ -229,11 +250,12 @@ def estimate_job(work: Work, corpus: Corpus, cluster: Cluster, rates: Rates) -> 
     read = work.bytes * machine["stored"] + work.footers * FOOTER_BYTES
     written = rate.written.of(work)
     inodes = math.ceil(tasks * rate.inodes)
-    name = "exchange" if exchange > cpu / 2 else "cpu"
+    name = "few tasks" if tasks < slots else "exchange" if exchange > cpu / 2 else "cpu"
+    footers = work.footers * FOOTER_BYTES
     limits = {
         name: (cpu + keys + elements * start) / used,
         "longest task": mean * (LONGEST if tasks > used else 1.0),
-        "bandwidth": (read + written) / cluster.bandwidth,
+        "footers" if footers > (read + written) / 2 else "bandwidth": (read + written) / cluster.bandwidth,
         "metadata": (inodes + work.opened) / cluster.metadata,
         "serial": cluster.job_seconds + start + 2 * keys,
     }
@@ -258,6 +280,11 @@ def propose(recipe: Mapping[str, Any], corpus: Corpus, cluster: Cluster, rates: 
     if fitting:
         return min(fitting, key=lambda one: (one.wall, one.corpus.partitions))
     return min(found, key=lambda one: max(job.memory + job.shared for job in one.jobs))
+
+
+def gigabytes(count: float) -> str:
+    """A size as recipes have it, rounded up."""
+    return f"{math.ceil(count / 1e8) / 10:g}GB"
 
 
 def size(count: float) -> str:

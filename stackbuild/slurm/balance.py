@@ -41,12 +41,12 @@ def expected(build: Build) -> dict[str, Expected]:
     }
 
 
-def elements_for(tasks: int, seconds: float, options: SlurmOptions) -> int:
+def elements_for(tasks: int, seconds: float, options: SlurmOptions, cpus: int | None = None) -> int:
     """How many elements a job of so many tasks and CPU-seconds gets: as many as have minutes of work each, unless the recipe
-    says how many tasks each takes."""
+    says how many tasks each takes. `cpus`: tasks at once in one, if not the recipe's."""
     if options.tasks_per_job:
         return max(1, -(-tasks // options.tasks_per_job))
-    wanted = math.ceil(seconds / ELEMENT_SECONDS / options.cpus)
+    wanted = math.ceil(seconds / ELEMENT_SECONDS / (cpus or options.cpus))
     return max(1, min(wanted, tasks, options.max_elements))
 
 

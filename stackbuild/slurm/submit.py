@@ -181,10 +181,12 @@ def waves_of(build: Build, options: SlurmOptions, keep: bool) -> tuple[list[Wave
             count = of = planned_tasks(build, job, foreseen[job.name])
         tasks[job.name] = of
         left = foreseen[job.name].seconds * count / max(1, of)
-        elements = elements_for(count, left, options)
-        seconds.append(left / elements / min(options.cpus, count))
+        size = memory[job.name]
+        cpus = max(1, min(options.cpus, count, options.cpus * options.memory // size))
+        elements = elements_for(count, left, options, cpus)
+        seconds.append(left / elements / cpus)
         waves.append(
-            Wave(number, number, 1, job.name, min(elements, count), min(options.cpus, count), memory[job.name], options.shared_memory,
+            Wave(number, number, 1, job.name, min(elements, count), cpus, size, options.shared_memory,
                  options.time, ranks)
         )  # fmt: skip
     return chained(waves, seconds), cached, tasks
