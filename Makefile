@@ -40,6 +40,7 @@ bench: setup
 	test -e out/corpus/corpus/manifest.json || $(BIN)/python -m benchmarks.corpus out/corpus
 	$(BIN)/python -m benchmarks.pipeline out/corpus/corpus/*.parquet
 	$(BIN)/python -m benchmarks.passthrough out/corpus/corpus/*.parquet
+	$(BIN)/python -m benchmarks.executor out/corpus/corpus/*.parquet $(if $(shell PATH=$$PATH:/usr/sbin command -v slurmctld),--slurm)
 	$(BIN)/python -m benchmarks.near_dedup out/corpus/corpus-small/*.parquet
 	failed=0; for name in languages pii quality; do \
 	  $(BIN)/python -m benchmarks.$$name --input out/corpus/corpus-small/*.parquet || failed=1; done; \

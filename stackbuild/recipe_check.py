@@ -69,7 +69,10 @@ class Envelope(BaseModel):
     stages: list[str] = Field(min_length=1, description="stages in order; a second one of a kind is named `name:label`")
     outputs: list[str] = Field(default=list(OUTPUTS), description=f"what to make: {', '.join(OUTPUTS)}")
     partitions: int = Field(
-        16, ge=1, le=65_536, description="a power of two; a partition's text should stay below some 256 MB"
+        16,
+        ge=1,
+        le=65_536,
+        description="a power of two; a partition's text should stay below some 256 MB, up to a terabyte; beyond it fewer and larger ones: `plan --estimate` proposes",
     )
     part_bytes: Size = Field(
         PART_BYTES, ge=1_024, description='of a task that are committed at a time, in bytes or as "128MiB"'
