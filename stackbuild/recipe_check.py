@@ -72,7 +72,8 @@ class Envelope(BaseModel):
         16,
         ge=1,
         le=65_536,
-        description="a power of two; a partition's text should stay below some 256 MB, up to a terabyte; beyond it fewer and larger ones: `plan --estimate` proposes",
+        description="a power of two; up to a terabyte a partition's text should stay below some 256 MB; beyond it "
+        "`plan --estimate` proposes fewer and larger ones",
     )
     part_bytes: Size = Field(
         PART_BYTES, ge=1_024, description='of a task that are committed at a time, in bytes or as "128MiB"'
