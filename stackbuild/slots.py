@@ -25,7 +25,9 @@ from stackbuild.retries import Cause, How
 
 LOOK_SECONDS = 5.0  # between two looks at the cluster's nodes
 IDLE_SECONDS = 30.0  # a slot that nobody wants for so long is given back
-PATIENCE_SECONDS = 120.0  # in which an autoscaler may bring the first node that is large enough
+PATIENCE_SECONDS = (
+    120.0  # in which an autoscaler may bring a node that is large enough, or others give back what they hold
+)
 MORE_MEMORY = 4  # times what a task had, for one that ran out of it on a cluster that others use
 PASSED_ON = re.compile(r"STACKBUILD_\w+|PYTHONPATH")  # of the driver's environment
 SAME = (
@@ -78,14 +80,17 @@ class Slot:
 
 @dataclass(eq=False)
 class Place:
-    """The driver's end of a slot: waited for until it is ready, then free or at a task."""
+    """The driver's end of a slot: waited for until it is ready, then free or at a task. One that is `alone` is given its task at
+    once, which begins when it is ready."""
 
     actor: Any
     ready: Any  # what it will answer when it is, or None: it has
+    memory: int  # bytes that it asks for
     begun: bool = False  # it has been ready once
     alone: bool = False  # made for one task that wants all the memory there is
     stream: Any = None  # of what the task at work yields
     spec: TaskSpec | None = None
+    how: How = field(default_factory=How)
     log: Path = Path()
     since: float = field(default_factory=time.monotonic)  # when it was made, or its last task began or ended
 
@@ -113,9 +118,19 @@ class Slots:
 
     def start(self, spec: TaskSpec, how: How, log: Path) -> None:
         """Start a task in a free slot; one that is to run alone in a slot with as much memory as a node can give."""
-        place = self._alone() if how.alone else next(place for place in self.places if place.free)
-        place.spec, place.log, place.since = spec, log, time.monotonic()
-        place.stream = place.actor.run.remote(self.name, self.heavy, spec, how, str(log))
+        if how.alone:
+            for place in list(self.places):
+                self._drop(place)
+            self._alone(spec, how, log, self._most_memory())
+            return
+        place = next(place for place in self.places if place.free)
+        place.spec, place.how, place.log = spec, how, log
+        self._run(place)
+
+    def _run(self, place: Place) -> None:
+        """Give a slot that is ready its task."""
+        place.since = time.monotonic()
+        place.stream = place.actor.run.remote(self.name, self.heavy, place.spec, place.how, str(place.log))
 
     def wait(self, seconds: float | None = None) -> list[dict[str, Any]]:
         """What slots say next, as a task server would; nothing if they say nothing for so long."""
@@ -130,7 +145,7 @@ class Slots:
         return [answer for reference in heard or first for answer in self._heard(waiting[reference])]
 
     def _heard(self, place: Place) -> list[dict[str, Any]]:
-        if place.spec is None:
+        if place.stream is None:
             self._begun(place)
             return []
         try:
@@ -158,12 +173,16 @@ class Slots:
             if getattr(error, "actor_init_failed", False):
                 raise PartialFailure(f"Ray cannot start a slot: {words_of(error)}\n{SAME}") from error
             self._count(words_of(error))
+            if place.spec is not None:
+                self._alone(place.spec, place.how, place.log, place.memory)
             return
         if not facts["plan"]:
             raise PartialFailure(f"{facts['node']} does not see {self.plan}. {SAME}")
         if facts["engine"] != engine_identity():
             raise PartialFailure(f"{facts['node']} has another stackbuild, Python or library than this machine. {SAME}")
         place.ready, place.begun, place.since = None, True, time.monotonic()
+        if place.spec is not None:
+            self._run(place)
 
     def _lost(self, place: Place, cause: Cause, words: str) -> dict[str, Any]:
         """The answer for a task whose slot or task server ended under it; why goes to LOG.error, as a child's own error does."""
@@ -207,9 +226,12 @@ class Slots:
     def room(self, tasks: int) -> int:
         """How many tasks can be at work now; slots are made and given back so that it becomes as many as `tasks`."""
         now = time.monotonic()
-        if any(place.alone for place in self.places):
-            return 1
         self._look(now)
+        for place in self.places:
+            if place.alone:
+                if place.ready is not None and now - place.since > PATIENCE_SECONDS:
+                    self._less(place)
+                return 1
         fit = sum(self._fit(cpus, memory) for cpus, memory in self._nodes)
         wanted = min(tasks, max(fit, 1) if self.most is None else self.most)
         for _ in range(wanted - len(self.places)):
@@ -243,16 +265,32 @@ class Slots:
             raise UsageError(f"No node of the Ray cluster has {asked} for a task; see [ray] memory.")
         print(f"waiting for {asked} on the Ray cluster, which others use", file=sys.stderr)
 
-    def _alone(self) -> Place:
-        """A slot with as much memory as a node can give; on a cluster that others use, no more than they may spare."""
-        for place in list(self.places):
-            self._drop(place)
+    def _most_memory(self) -> int:
+        """Bytes for a task that is alone: as much as a node has; on a cluster that others use, no more than they may spare."""
         largest = max((memory for cpus, memory in self._nodes if cpus >= 1), default=self.memory)
-        grant = int(largest if self.most is not None else min(largest, MORE_MEMORY * self.memory))
-        place = self._make(max(grant, self.memory))
-        place.alone = True
+        return max(int(largest if self.most is not None else min(largest, MORE_MEMORY * self.memory)), self.memory)
+
+    def _alone(self, spec: TaskSpec, how: How, log: Path, memory: int) -> None:
+        """Ask for a slot for this one task."""
+        place = self._make(memory)
+        place.alone, place.spec, place.how, place.log = True, spec, how, log
         self.places.append(place)
-        return place
+
+    def _less(self, place: Place) -> None:
+        """No node has had room for a slot that is alone for long: half of it may be free, or what any task has."""
+        assert place.spec is not None
+        if place.memory > self.memory:
+            less = max(place.memory // 2, self.memory)
+            print(
+                f"no node of the Ray cluster has {place.memory / 1e9:.1f} GB of memory free for task {place.spec.rank} of {self.name}, "
+                f"which ran out of it; it gets {less / 1e9:.1f} GB",
+                file=sys.stderr,
+            )
+            self._drop(place)
+            self._alone(place.spec, place.how, place.log, less)
+            return
+        self._wait_on(sum(self._fit(cpus, memory) for cpus, memory in self._nodes))
+        place.since = time.monotonic()
 
     def _make(self, memory: int) -> Place:
         self.number += 1
@@ -263,7 +301,7 @@ class Slots:
             .options(num_cpus=1, memory=memory, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD")
             .remote(str(self.out), str(self.plan), str(log), memory, environment)
         )
-        return Place(actor, actor.ready.remote())
+        return Place(actor, actor.ready.remote(), memory)
 
     def _drop(self, place: Place) -> None:
         if place in self.places:

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -326,6 +327,59 @@ def test_of_a_node_that_is_cut_off_and_works_on_the_first_commit_counts(
         cluster.remove_node(node, allow_graceful=False)
         os.kill(slot, signal.SIGKILL)
     wait_for(lambda: not build.left(), 20)
+
+
+class Impatient(OnRay):
+    """The same, by a driver that waits for a slot only some seconds."""
+
+    def command(self, *arguments: str | Path) -> list[str]:
+        script = (
+            "import sys; from stackbuild import slots; slots.PATIENCE_SECONDS = 3; sys.argv[0] = 'stackbuild'; "
+            "from stackbuild.cli import main; main()"
+        )
+        return [sys.executable, "-c", script, *map(str, arguments)]
+
+
+@contextmanager
+def others(address: str, memory: int) -> Iterator[None]:
+    """Somebody who holds some of a cluster's memory all the while."""
+    with subprocess.Popen(
+        [sys.executable, "-c", OTHERS, address, str(memory)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert "held\n" in iter(process.stdout.readline, "")
+            yield
+        finally:
+            process.kill()
+
+
+OTHERS = """
+import ray, sys
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+class Holder:
+    def ready(self):
+        return True
+holder = ray.remote(Holder).options(num_cpus=0, memory=int(sys.argv[2])).remote()
+ray.get(holder.ready.remote())
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.slow
+def test_a_task_that_ran_out_of_memory_waits_for_no_more_than_others_leave(
+    cluster: Any, prepared: Prepared, tmp_path: Path
+) -> None:
+    """It wants all that a node has, to run alone; what others hold for good never becomes free, and that was waited for in silence."""
+    build = Impatient(prepared, tmp_path / "build", memory="600MB", address=cluster.address)
+    build.order(4, "eat")
+    with others(cluster.address, 300 * 10**6):
+        done = build.ray()
+    [task] = build.tasks()
+    assert (task["rank"], task["cause"]) == (4, Cause.MEMORY)
+    assert "1.0 GB of memory free for task 4" in done.stderr and "it gets 0.6 GB" in done.stderr
+    build.same_as(prepared.reference)
 
 
 @pytest.mark.slow
