@@ -181,6 +181,26 @@ WORDS = (  # what slurmstepd and the kernel write to a job's log; Slurm's states
     (re.compile(r"\*\*\* (job|step) \S+ .*cancelled", re.I), Cause.CANCELLED),
 )
 
+CANNOT_BEGIN = "stackbuild: cannot begin: "  # how a batch script says that its node lacks what it needs
+NOT_BEGUN = (  # the last line of a log where python did not come so far as to say anything of its own
+    re.compile(rf"{CANNOT_BEGIN}(.+)"),
+    re.compile(
+        r".*: line \d+: (.*python[\d.]*: (?:No such file or directory|Permission denied|cannot execute.*|.*bad interpreter: .*))"
+    ),
+    re.compile(r"((?:ModuleNotFoundError|ImportError): .+)"),
+    re.compile(r"(.*python[\d.]*: (?:No module named|Error while finding module specification for) .+)"),
+)
+
+
+def refusal(log: str) -> str:
+    """Why a job could not begin where it was put, in words; "" if the end of its log says nothing of that."""
+    last = log.rstrip().rpartition("\n")[2]
+    for pattern in NOT_BEGUN:
+        if found := pattern.fullmatch(last):
+            words = str(found[1])
+            return words if pattern is NOT_BEGUN[0] else f"{words} (see [slurm] venv and env_command)"
+    return ""
+
 
 def element_cause(state: str, log: str, said: int | None = None) -> Cause:
     """Why the last attempt of an array element ended: `state` as squeue or sacct give it ("" if unknown), `log` the ends of its
@@ -195,4 +215,6 @@ def element_cause(state: str, log: str, said: int | None = None) -> Cause:
     for pattern, cause in WORDS:
         if pattern.search(log):
             return cause
+    if said is None and refusal(log):
+        return Cause.REFUSED
     return known or Cause.KILLED

@@ -151,6 +151,10 @@ LOGS = {  # as slurmstepd and the kernel wrote them
     "preempted": "slurmstepd: error: *** JOB 19 ON n2 CANCELLED AT 2026-01-01T10:00:00 DUE TO PREEMPTION ***\n",
     "cancelled": "slurmstepd: error: *** JOB 20 ON n1 CANCELLED AT 2026-01-01T10:00:00 ***\n",
     "quiet": "Traceback (most recent call last):\nValueError: boom\n",
+    "no package": "Traceback (most recent call last):\n  File ...\nModuleNotFoundError: No module named 'pyarrow'\n",
+    "no stackbuild": "/usr/bin/python3.11: Error while finding module specification for 'stackbuild.slurm.element' "
+    "(ModuleNotFoundError: No module named 'stackbuild')\n",
+    "survived": "ImportError: libx.so: cannot open shared object file\nwork goes on\n",
     "": "",
 }
 
@@ -180,6 +184,9 @@ LOGS = {  # as slurmstepd and the kernel wrote them
         ("", "cancelled", Cause.CANCELLED),
         ("CANCELLED", "polled", Cause.MEMORY),
         ("FAILED", "quiet", Cause.KILLED),
+        ("FAILED", "no package", Cause.REFUSED),
+        ("", "no stackbuild", Cause.REFUSED),
+        ("FAILED", "survived", Cause.KILLED),
         ("FAILED", "", Cause.KILLED),
         ("", "", Cause.KILLED),
         ("COMPLETED", "", Cause.KILLED),

@@ -18,8 +18,12 @@ def submit(request: Request, follow: bool, dry_run: bool, as_json: bool) -> bool
     """Submit a build; True if it was followed to its end and is complete."""
     from stackbuild.slurm import follow as following
     from stackbuild.slurm import submit as submitting
+    from stackbuild.slurm.script import check_environment
 
     options = SlurmOptions.model_validate(request.recipe.get("slurm", {}))
+    console = Console(stderr=True)
+    if note := check_environment(options):
+        console.print(f"note: {escaped(note)}", style="yellow", markup=False, highlight=False)
     if dry_run:
         scripts = submitting.dry_run(request, options)
         if as_json:
@@ -27,7 +31,6 @@ def submit(request: Request, follow: bool, dry_run: bool, as_json: bool) -> bool
         for number, (call, script) in enumerate([] if as_json else scripts):
             print(("" if number == 0 else "\n") + f"# {call}\n{script}", end="")
         return False
-    console = Console(stderr=True)
     done = submitting.submit(request, options)
     folder = done.folder
     if as_json and not follow:

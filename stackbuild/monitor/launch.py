@@ -15,7 +15,7 @@ from stackbuild.monitor.elements import Asking, ElementNow, Elements, Queue, wai
 from stackbuild.monitor.failures import READ, after_failures, failure, read_ends, tail
 from stackbuild.monitor.progress import UNDER_WAY, AtWork, BuildStatus, JobStatus, working
 from stackbuild.monitor.told import Told
-from stackbuild.retries import Cause, element_cause
+from stackbuild.retries import Cause, element_cause, refusal
 
 
 class LaunchView:
@@ -233,10 +233,12 @@ class Now:
         for dead, said in self.dead():
             publishing = dead.kind == "publish"
             logs = self._logs(f"{self._script(dead)}.*.log")[-1:] + self._logs(f"{dead.slurm}.out")
+            text = words_of(logs)
+            cause = element_cause(said, text)
+            ended = f"its {dead.kind} job {dead.slurm} ended as {said}"
             yield failure(
                 "publish" if publishing else self.frozen.jobs[dead.number], None,
-                str(element_cause(said, words_of(logs))), f"its {dead.kind} job {dead.slurm} ended as {said}", logs,
-                slurm=dead.slurm,
+                str(cause), refusal(text) if cause is Cause.REFUSED else ended, logs, slurm=dead.slurm,
             )  # fmt: skip
         if self.word.get("event") == "failed" and not any(self.given_up(number) for number in self.told.gates):
             job_name = str(self.word.get("job", ""))
@@ -282,10 +284,10 @@ class Now:
         text = words_of(logs) if self._looks_left >= 0 else ""
         status = last["status"] if last else None
         cause = "" if one.state == "silent" else str(element_cause(one.said, text, status))
+        reason = (last and last.get("reason")) or (status is None and cause == Cause.REFUSED and refusal(text))
         return failure(
-            job, None, cause, str((last and last.get("reason")) or f"element {one.element} ended as {words}"), logs,
-            status=status, wave=one.host.wave, element=one.element,
-            node=one.share.node if one.share else "", slurm=one.identity,
+            job, None, cause, str(reason or f"element {one.element} ended as {words}"), logs, status=status,
+            wave=one.host.wave, element=one.element, node=one.share.node if one.share else "", slurm=one.identity,
         )  # fmt: skip
 
     def _element_logs(self, one: ElementNow) -> list[str]:
@@ -330,5 +332,6 @@ class Now:
 
 
 def words_of(logs: Sequence[str]) -> str:
-    """What the ends of logs say of the last attempt; Slurm's own holds all attempts."""
-    return "".join(last_attempt(tail(log)) if log.endswith(".out") else tail(log) for log in logs)
+    """What the ends of logs say of the last attempt, a job's own last; Slurm's holds all attempts."""
+    own = [tail(log) for log in logs if not log.endswith(".out")]
+    return "".join([*(last_attempt(tail(log)) for log in logs if log.endswith(".out")), *own])

@@ -10,7 +10,7 @@ from typing import Any
 from stackbuild import scheduler
 from stackbuild.launches import LaunchFolder, Wave, last_attempt
 from stackbuild.monitor.failures import tail
-from stackbuild.retries import Cause, element_cause
+from stackbuild.retries import Cause, element_cause, refusal
 from stackbuild.slurm.script import NO_PROGRESS, REQUEUE_ME
 
 
@@ -61,8 +61,13 @@ def _end(
     logs = [path for path in logs if restart_of(path) >= 0]
     log = str(logs[-1] if logs else out)
     status = int(said["status"]) if said else None
-    cause = element_cause(state, last_attempt(tail(str(out))) + (tail(log) if logs else ""), status)
-    reason = str(said["reason"]) if said else f"element {element} (job {slurm}) ended as {state or 'nobody knows'}"
+    text = last_attempt(tail(str(out))) + (tail(log) if logs else "")
+    cause = element_cause(state, text, status)
+    reason = f"element {element} (job {slurm}) ended as {state or 'nobody knows'}"
+    if said:
+        reason = str(said["reason"])
+    elif cause is Cause.REFUSED:
+        reason = refusal(text)
     if status is not None and cause is Cause.KILLED:
         cause = {5: cause, REQUEUE_ME: Cause.TIME, NO_PROGRESS: Cause.TIME}.get(status, Cause.EXCEPTION)
     return ElementEnd(cause, status, reason, log)

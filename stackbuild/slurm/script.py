@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +18,11 @@ from pathlib import Path
 from stackbuild.cluster import SlurmOptions, warning
 from stackbuild.errors import UsageError
 from stackbuild.launches import ATTEMPT, LaunchFolder, Wave
+from stackbuild.retries import CANNOT_BEGIN
 
 REQUEUE_ME = 85  # exit status of an element that stopped cleanly before its time limit, with something done
 NO_PROGRESS = 86  # the same, with nothing done
+CANNOT = 7  # exit status of a job whose node lacks what it needs (`errors.MissingDependency`)
 MAX_RESTARTS = 50  # of an element that gets on each time
 # What a job needs of the environment of whoever submits; all else is left behind.
 KEPT = ("HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "SLURM_CONF", "PYTHONPATH", "LD_LIBRARY_PATH", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR",
@@ -37,7 +40,7 @@ trap 'heed warned USR1' USR1  # some time before the limit, see --signal
 trap 'heed ended TERM' TERM
 {head}
 {environment}
-{env_command}
+{preparation}
 "$python" -P -m {module} {arguments} &
 child=$!
 case $stopped in warned) heed warned USR1 ;; ended) heed ended TERM ;; esac
@@ -120,7 +123,8 @@ def _single(folder: LaunchFolder, what: str, module: str, argument: Path, option
 def _header(lines: Sequence[str], options: SlurmOptions) -> str:
     site = [(name, getattr(options, name)) for name in ("partition", "account", "qos")]
     asked = [f"--{name}={value}" for name, value in site if value]
-    ours = ["--nodes=1", "--ntasks=1", "--open-mode=append", "--export=NIL", "--kill-on-invalid-dep=yes"]
+    ours = ["--nodes=1", "--ntasks=1", "--open-mode=append", "--export=NIL", "--propagate=NONE"]
+    ours += ["--kill-on-invalid-dep=yes"]
     # With a command of the site's own, such as `module load`, the shell must be one that knows it.
     shell = "#!/bin/bash -l" if options.env_command else "#!/bin/bash"
     return "\n".join([shell, *(f"#SBATCH {line}" for line in [*lines, *ours, *asked, *options.sbatch])])
@@ -131,7 +135,7 @@ def _script(header: str, head: str, module: str, arguments: str, tail: str, opti
         header=header,
         head=head,
         environment="\n".join(environment(options)),
-        env_command=options.env_command,
+        preparation=preparation(options),
         module=module,
         arguments=arguments,
         tail=tail,
@@ -139,23 +143,36 @@ def _script(header: str, head: str, module: str, arguments: str, tail: str, opti
 
 
 def environment(options: SlurmOptions) -> list[str]:
-    """Shell lines that set all that a job has: the path of the running interpreter first, or of the environment asked for."""
+    """Shell lines that set all that a job has: the path of the interpreter that submits first, or of the environment asked for."""
+    own = os.path.join(os.path.expanduser(options.venv), "bin") if options.venv else os.path.dirname(sys.executable)
+    python = os.path.join(own, "python") if options.venv else sys.executable
     slurm = os.path.dirname(shutil.which("scontrol") or "")
-    own = (
-        os.path.join(options.venv, "bin")
-        if options.venv
-        else ""
-        if options.env_command
-        else os.path.dirname(sys.executable)
-    )
-    path = [*([own] if own else []), *([slurm] if slurm else []), "/usr/local/bin", "/usr/bin", "/bin"]
+    path = [own, *([slurm] if slurm else []), "/usr/local/bin", "/usr/bin", "/bin"]
     # A command such as `module load` goes on from the PATH that the login shell has.
     lines = [f"export PATH={_q(':'.join(dict.fromkeys(path)))}{':$PATH' if options.env_command else ''}"]
     kept = {name: value for name, value in os.environ.items() if name in KEPT or name.startswith("STACKBUILD_")}
     lines += [f"export {name}={_q(value)}" for name, value in sorted(kept.items())]
     lines += ["export OMP_NUM_THREADS=1 PYTHONUNBUFFERED=1 PYTHONHASHSEED=0"]
-    lines += [f"python={_q(os.path.join(own, 'python') if options.venv else 'python' if not own else sys.executable)}"]
+    lines += [f"python={_q(python)}"]
     return lines
+
+
+def preparation(options: SlurmOptions) -> str:
+    """Shell lines that run the site's own command, and end the job at once if that fails or the node has no such interpreter.
+    Else the job would end some lines later, of something that says nothing of the cause."""
+    node = "node ${SLURMD_NODENAME:-$(uname -n)}"
+    lines = [
+        options.env_command,
+        f'code=$?; [ "$code" = 0 ] || [ -n "${{stopped:-}}" ] || {{ echo "{CANNOT_BEGIN}on {node}, [slurm] env_command ended with '
+        f'$code:" {_q(options.env_command[:200])}; exit {CANNOT}; }}',
+    ]
+    return "\n".join(
+        [
+            *(lines if options.env_command else [""]),
+            f'[ -x "$python" ] || {{ echo "{CANNOT_BEGIN}{node} cannot run $python: it is not there, or is a link to what is not; '
+            f'see [slurm] venv"; exit {CANNOT}; }}',
+        ]
+    )
 
 
 def memory_of(wave: Wave) -> int:
@@ -174,6 +191,25 @@ def check_path(path: Path) -> None:
         raise UsageError(
             f"{str(path)!r}: Slurm writes to no folder with a backslash or a control character in its name."
         )
+
+
+def check_environment(options: SlurmOptions) -> str:
+    """UsageError if no job could begin, as far as can be told from here. A node may have what this machine has not: what must
+    be there is returned in words, "" if it is here too."""
+    if options.env_command:
+        checked = subprocess.run(["bash", "-n", "-c", options.env_command], capture_output=True, text=True, check=False)
+        if checked.returncode:
+            raise UsageError(f"[slurm] env_command is no shell command: {checked.stderr.strip()}")
+    if not options.venv:
+        return ""
+    venv = Path(options.venv).expanduser()
+    if not venv.is_absolute():
+        raise UsageError(f"[slurm] venv = {options.venv!r}: write the whole path; jobs begin in another folder.")
+    if os.access(venv / "bin" / "python", os.X_OK):
+        return ""
+    if venv.exists():
+        raise UsageError(f"[slurm] venv: {venv} is no virtual environment, it has no bin/python that can be run.")
+    return f"this machine has no {venv}/bin/python ([slurm] venv); a node that has none either ends its jobs at once"
 
 
 def _file(path: Path) -> str:

@@ -21,14 +21,14 @@ from pathlib import Path
 from stackbuild import scheduler
 from stackbuild.cluster import SlurmOptions
 from stackbuild.errors import UsageError
-from stackbuild.slurm.script import environment, megabytes
+from stackbuild.slurm.script import environment, megabytes, preparation
 
 BODY = """\
 {header}
 set -u
 exec >>{log}/"$SLURM_JOB_ID.${{SLURM_RESTART_COUNT:-0}}.log" 2>&1
 {environment}
-{env_command}
+{preparation}
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 address=$(scontrol --oneliner show node "$first" | sed -n 's/.* NodeAddr=\\([^ ]*\\) .*/\\1/p')
 port=$((20000 + SLURM_JOB_ID % 10000))
@@ -70,7 +70,7 @@ def script(
         header="\n".join([shell, *(f"#SBATCH {line}" for line in lines)]),
         log=shlex.quote(str(log)),
         environment="\n".join([*environment(options), "export python"]),
-        env_command=options.env_command,
+        preparation=preparation(options),
         threads=max(1, options.cpus),
         cpus=options.cpus * processes,
         processes=processes,

@@ -78,6 +78,7 @@ def test_logs_of_a_launch_are_the_tasks_the_elements_and_slurms_own(
         ("OUT_OF_MEMORY", "", "out_of_memory"),
         ("FAILED", "slurmstepd: error: Detected 1 oom_kill event", "out_of_memory"),
         ("FAILED", "", "killed"),
+        ("FAILED", "ModuleNotFoundError: No module named 'pyarrow'", "refused"),
     ],
 )
 def test_an_element_that_died_without_a_word_is_a_failure_of_slurms_cause(

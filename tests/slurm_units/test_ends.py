@@ -68,6 +68,12 @@ def test_the_log_of_another_element_of_that_beginning_does_not_count(one: One) -
     assert (one.end.cause, one.end.log) == ("killed", str(own))
 
 
+def test_an_element_that_could_not_begin_is_refused_in_the_words_of_its_log(one: One) -> None:
+    one.slurms_log(f"{ATTEMPT}0\n")
+    one.log("05.1-0.0.log", "stackbuild: cannot begin: node n3 cannot run /opt/env/bin/python\n")
+    assert (one.end.cause, one.end.reason) == ("refused", "node n3 cannot run /opt/env/bin/python")
+
+
 @pytest.mark.parametrize("words", [MEMORY, CANCELLED, NODE])
 def test_what_ended_an_earlier_attempt_did_not_end_the_last(one: One, words: str) -> None:
     """Slurm's own log is one for all attempts, and each that was requeued left words in it."""

@@ -8,6 +8,7 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,17 @@ from pydantic import ValidationError
 from stackbuild.cluster import OURS, SlurmOptions
 from stackbuild.errors import UsageError
 from stackbuild.launches import ATTEMPT, LaunchFolder, Wave, last_attempt
-from stackbuild.slurm.script import MAX_RESTARTS, array_script, check_path, gate_script, publish_script
+from stackbuild.retries import Cause, element_cause, refusal
+from stackbuild.slurm.script import (
+    CANNOT,
+    MAX_RESTARTS,
+    array_script,
+    check_environment,
+    check_path,
+    environment,
+    gate_script,
+    publish_script,
+)
 
 WAVE = Wave(5, 5, 1, "05-job", 10, 2, 2 * 10**9, 10**9, "01:00:00")
 WAITS = "touch {0}/ready; while :; do /bin/sleep 0.02; done"
@@ -263,6 +274,83 @@ def test_the_running_interpreters_folder_comes_first_on_the_path(element: Callab
     assert path.split(":")[0] == f"PATH={one.bin}" and path.split(":")[-1] == "/bin"
 
 
+def test_a_sites_own_command_changes_the_path_and_not_the_interpreter(
+    element: Callable[..., Element], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that submits has all packages; the first on a node's PATH has none."""
+    one = element("exit 0", env_command="export PATH=/site:$PATH")
+    assert one.start().wait(30) == 0
+    [path] = [line for line in one.said("environment") if line.startswith("PATH=")]
+    assert path.split(":")[:2] == ["PATH=/site", str(one.bin)]
+    for command in ("", "module load python"):
+        lines = environment(SlurmOptions(env_command=command))
+        assert f"python={shlex.quote(sys.executable)}" in lines
+        assert any(line.startswith(f"export PATH={os.path.dirname(sys.executable)}:") for line in lines)
+
+
+# ---------------------------------------------------------------- a node that lacks something
+
+
+def log_of(one: Element) -> str:
+    [log] = one.launch.logs.iterdir()
+    return log.read_text()
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["no_such_module load x", "echo loaded && false # a remark", "(exit 3)", "ls '/no such $HOME \"`folder`'"],
+)
+def test_where_the_sites_own_command_fails_nothing_begins(element: Callable[..., Element], command: str) -> None:
+    one = element("exit 0", env_command=command)
+    assert one.start().wait(30) == CANNOT
+    assert not one.said("arguments")
+    last = log_of(one).splitlines()[-1]
+    assert last.startswith("stackbuild: cannot begin: on node ") and last.endswith(command)
+    assert element_cause("FAILED", log_of(one)) is Cause.REFUSED and refusal(log_of(one)).endswith(command)
+
+
+@pytest.mark.parametrize("lack", ["all", "link", "leave"])
+def test_a_node_that_lacks_the_interpreter_says_so(element: Callable[..., Element], lack: str) -> None:
+    one = element("exit 0")
+    python = one.bin / "python"
+    if lack == "leave":
+        python.chmod(0o644)
+    else:
+        python.unlink()
+    if lack == "link":
+        python.symlink_to("/usr/bin/python3.99")
+    if lack == "leave" and os.access(python, os.X_OK):
+        pytest.skip("root may run anything")
+    assert one.start().wait(30) == CANNOT
+    assert f"cannot run {python}" in refusal(log_of(one))
+
+
+def test_bash_says_itself_what_is_no_program(element: Callable[..., Element]) -> None:
+    one = element("exit 0")
+    (one.bin / "python").write_text("#!/no/such/interpreter\n")
+    assert one.start().wait(30) in (126, 127)
+    assert element_cause("FAILED", log_of(one)) is Cause.REFUSED and str(one.bin / "python") in refusal(log_of(one))
+
+
+def test_what_jobs_need_is_looked_for_before_they_are_submitted(tmp_path: Path) -> None:
+    assert check_environment(SlurmOptions()) == ""
+    assert check_environment(SlurmOptions(venv=sys.prefix, env_command="module load python; export X='a b'")) == ""
+    assert "/no/such/venv/bin/python" in check_environment(SlurmOptions(venv="/no/such/venv"))  # nodes may have it
+    for options in (
+        {"venv": str(tmp_path)},
+        {"venv": "env"},
+        {"env_command": "echo 'open"},
+        {"env_command": "if true"},
+    ):
+        with pytest.raises(UsageError, match=rf"\[slurm\] {next(iter(options))}"):
+            check_environment(SlurmOptions(**options))
+
+
+def test_a_virtual_environment_at_home_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/homes/me")
+    assert "python=/homes/me/env/bin/python" in environment(SlurmOptions(venv="~/env"))
+
+
 # ---------------------------------------------------------------- what Slurm is asked
 
 
@@ -291,6 +379,7 @@ def scripts(folder: Path, options: SlurmOptions) -> list[str]:
 def test_what_is_asked_by_default() -> None:
     array, gate, last = (directives(script) for script in scripts(Path("/o/u t%/\"x'"), SlurmOptions()))
     common = {"nodes": "1", "ntasks": "1", "open-mode": "append", "export": "NIL", "kill-on-invalid-dep": "yes"}
+    common |= {"propagate": "NONE"}  # of a login node's limits
     assert array == {
         **common,
         "job-name": "stackbuild-20260101-000000-abcd-05.1",
@@ -357,7 +446,8 @@ def test_no_value_of_a_recipe_makes_a_line_of_its_own(key: str, value: str) -> N
         return
     plain = scripts(Path("/o"), SlurmOptions(**{key: ["--nice=1"] if key == "sbatch" else {"time": "9"}.get(key, "x")}))  # type: ignore[arg-type]
     for script, other in zip(scripts(Path("/o"), options), plain, strict=True):
-        missing = bool(value) - 1 if key in ("partition", "account", "qos") else 0  # no line for an empty one
+        optional = ("partition", "account", "qos", "env_command")  # no line of an empty one
+        missing = bool(value) - 1 if key in optional else 0
         assert len(script.split("\n")) == len(other.split("\n")) + missing
         assert re.findall(r"^#SBATCH --export.*$", script, re.M) == ["#SBATCH --export=NIL"]
 

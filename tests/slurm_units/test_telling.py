@@ -72,5 +72,6 @@ def test_who_waits_for_a_launch_that_could_say_nothing_is_told_why_and_what_to_d
     assert raised.value.exit_code == 5
     said = capsys.readouterr().err.splitlines()
     assert any(line.startswith("failed: ") for line in said)
+    assert all("refused: /opt/none/bin/python: No such file" in line for line in said if line.startswith("failed: "))
     assert f"    | {NO_PYTHON.strip()}" in said
     assert f"next: {shlex.join(['stackbuild', 'logs', str(folder.out), '--failed'])}" in said
