@@ -129,7 +129,7 @@ class SlurmOptions(BaseModel):
 OURS = (
     *("--array", "--dependency", "--output", "--error", "--job-name", "--signal", "--export", "--hold", "--open-mode"),
     *("--kill-on-invalid-dep", "--parsable", "--mem", "--cpus-per-task", "--ntasks", "--nodes", "--time", "--wrap"),
-    *("--requeue", "--no-requeue", "--mem-per-cpu", "--mem-per-gpu", "--wait", "--test-only"),
+    *("--requeue", "--no-requeue", "--mem-per-cpu", "--mem-per-gpu", "--wait", "--test-only", "--propagate"),
 )
 
 

@@ -6,6 +6,7 @@ has forgotten, and a site without it is no error.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from stackbuild.cluster import minutes
 from stackbuild.errors import StackbuildError, UsageError
 
 WAIT_SECONDS = 60.0
@@ -101,6 +103,27 @@ def max_array_size() -> int:
     """Elements that one array may have: MaxArraySize, one more than the highest index."""
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", _run(["scontrol", "show", "config"]), re.M)
     return int(found[1]) if found else 1_001
+
+
+def time_limit(partition: str) -> float:
+    """Minutes that a job of a partition may take, "" being the default one, and of several the longest; infinity where Slurm does
+    not say. sbatch takes longer ones unless the site forbids it (EnforcePartLimits), and lets them wait for ever."""
+    told = {}
+    try:
+        lines = _run(["scontrol", "--oneliner", "show", "partition"]).splitlines()
+    except SchedulerError:
+        return math.inf
+    for line in lines:
+        words = dict(word.partition("=")[::2] for word in line.split())
+        if words.get("MaxTime"):
+            told[words.get("PartitionName", "")] = words
+    names = (
+        partition.split(",") if partition else [name for name, words in told.items() if words.get("Default") == "YES"]
+    )
+    if not names or not set(names) <= set(told):
+        return math.inf
+    limits = [told[name]["MaxTime"] for name in names]
+    return max(minutes(limit) if limit[:1].isdigit() else math.inf for limit in limits)
 
 
 def queue(prefix: str, ended: bool = False) -> list[Element]:

@@ -60,8 +60,7 @@ class SlurmExecutor(SlurmPipelineExecutor):  # type: ignore[misc]  # datatrove h
         options = [*(["--hold"] if hold else []), *([f"--dependency=afterok:{':'.join(after)}"] if after else [])]
         arrays = []
         scripts = self.scripts()
-        if hold:
-            scheduler.check(scripts[0][2])
+        scheduler.check(scripts[0][2])
         for first, count, script in scripts:
             self.folder.script(f"{self.wave.name}-{first}", script)
             job = scheduler.sbatch(script, options)

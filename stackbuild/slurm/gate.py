@@ -39,7 +39,7 @@ from stackbuild.slurm.ends import ElementEnd, ends_of
 from stackbuild.slurm.executor import SlurmExecutor, gate_dependency
 from stackbuild.slurm.script import NO_PROGRESS
 from stackbuild.slurm.submit import array_limit
-from stackbuild.slurm.waves import FINAL, next_wave
+from stackbuild.slurm.waves import FINAL, in_time, next_wave
 
 FILE_SYSTEM_LOOKS, FILE_SYSTEM_SECONDS = 5, 15.0
 
@@ -131,6 +131,8 @@ class Gate:
             max(used) + 1,
             self._stuck(number, failures),
         )
+        if again is not None:
+            again = in_time(again, self.wave, scheduler.time_limit(self.options.partition))
         self._told(job, number, len(specs) - len(pending), len(specs), failures, again)
         if again is None:
             raise partial_failure(build, job, failures, len(specs))

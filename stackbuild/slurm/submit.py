@@ -19,7 +19,7 @@ from pathlib import Path
 
 from stackbuild import scheduler
 from stackbuild.build import Request, describe, disk_error, published, refuse_a_folder_in_use, resolve
-from stackbuild.cluster import SlurmOptions
+from stackbuild.cluster import SlurmOptions, minutes
 from stackbuild.errors import InputError, UsageError
 from stackbuild.estimate.steps import job_key
 from stackbuild.graph import Job
@@ -89,6 +89,13 @@ def join(folder: LaunchFolder, plan: Plan) -> Submission:
 def launch(build: Build, plan_path: str, options: SlurmOptions) -> Submission:
     """Submit the jobs of a build that are not complete."""
     out = build.out
+    allowed = scheduler.time_limit(options.partition)
+    if minutes(options.time) > allowed:
+        raise UsageError(
+            f"[slurm] time = {options.time!r} is more than {allowed:g} minutes, which is all that partition "
+            f"{options.partition or '(the default)'} allows: such jobs would wait for ever. Ask for less: an element that reaches "
+            "its limit goes on in a new attempt."
+        )
     folder = LaunchFolder(out, new_id())
     waves, cached, tasks = waves_of(build, options, keep=True)
     journal = driver_journal(out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from stackbuild.cluster import SlurmOptions, minutes
 from stackbuild.launches import Wave
@@ -49,3 +50,11 @@ def next_wave(
         ranks,
         one_part=memory or wave.one_part,
     )
+
+
+def in_time(again: Wave, before: Wave, most: float) -> Wave | None:
+    """The wave with no more time than the partition allows, in minutes; None if it needs more than the last one had and cannot
+    get it. What asks for more than is allowed would wait in the queue for ever."""
+    if minutes(again.time) <= most:
+        return again
+    return replace(again, time=str(int(most))) if minutes(before.time) < int(most) else None

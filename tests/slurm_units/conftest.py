@@ -27,6 +27,9 @@ state, name, arguments = {state!r}, os.path.basename(sys.argv[0]), sys.argv[1:]
 text = sys.stdin.read() if name == "sbatch" else ""
 if "--test-only" in arguments:  # changes nothing, and is not counted
     sys.exit(0)
+if "--oneliner" in arguments:  # nor is what is only asked
+    print(json.load(open(state + "/orders.json")).get("partitions", ""))
+    sys.exit(0)
 with open(state + "/calls.jsonl", "a") as file:
     file.write(json.dumps(dict(command=name, arguments=arguments, environment=sorted(os.environ), script=text)) + "\\n")
 calls = [json.loads(line)["command"] for line in open(state + "/calls.jsonl")]
@@ -82,8 +85,10 @@ class Slurm:
 
     def order(self, **orders: Any) -> None:
         """What a call does besides: "fail", "fail after", "kill" (its caller), "kill after"; by `sbatch_3` (the third call of
-        sbatch, counted from the first of the test) or `sbatch_always`. `max_array`: the site's MaxArraySize."""
-        body = {name if name == "max_array" else name.replace("_", " "): value for name, value in orders.items()}
+        sbatch, counted from the first of the test) or `sbatch_always`. `max_array`: the site's MaxArraySize; `partitions`: what
+        it says of them."""
+        plain = ("max_array", "partitions")
+        body = {name if name in plain else name.replace("_", " "): value for name, value in orders.items()}
         (self.folder / "orders.json").write_text(json.dumps(body))
 
     @property

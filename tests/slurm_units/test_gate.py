@@ -3,6 +3,7 @@ whatever breaks while it does so, nothing runs that nobody waits for."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +20,7 @@ from stackbuild.retries import WAVES, Cause, Failure
 from stackbuild.slurm import gate as gating
 from stackbuild.slurm.balance import assign, costs_of
 from stackbuild.slurm.script import memory_of
-from stackbuild.slurm.waves import FINAL, next_wave
+from stackbuild.slurm.waves import FINAL, in_time, next_wave
 from tests.slurm_units.conftest import OPTIONS, Launched, Slurm
 
 ROWS, CONTENTS = 5, 1  # numbers of jobs: the one over rows, and one of the small ones before it
@@ -287,6 +288,23 @@ def test_a_cancelled_launch_gets_no_further_wave(launched: Callable[..., Launche
 # ---------------------------------------------------------------- the next wave
 
 CAUSES = st.sampled_from(list(Cause))
+
+
+@pytest.mark.parametrize(
+    ("had", "wanted", "most", "given"),
+    [
+        ("00:10:00", "20", math.inf, "20"),
+        ("00:10:00", "20", 15.0, "15"),
+        ("00:10:00", "20", 10.0, None),  # it would be in the queue for ever
+        ("00:10:00", "00:10:00", 10.0, "00:10:00"),  # no more is wanted than before
+    ],
+)
+def test_no_wave_asks_for_more_time_than_its_partition_allows(
+    had: str, wanted: str, most: float, given: str | None
+) -> None:
+    before = Wave(3, 3, 1, "job", 1, 1, 10**9, 10**9, had)
+    found = in_time(replace(before, wave=2, time=wanted), before, most)
+    assert (found.time if found else None) == given
 
 
 @settings(max_examples=200, deadline=None)

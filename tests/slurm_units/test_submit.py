@@ -397,3 +397,18 @@ def test_memory_for_a_job_that_there_is_not_is_refused_and_those_that_are_there_
     options = SlurmOptions(job_memory={"near_dedup.set": "4GB"})  # type: ignore[dict-item]
     with pytest.raises(UsageError, match=r"near_dedup.set, which is no job.*there are ingest, contents, occurrences"):
         dry_run(Request(small(root), Path("/"), tmp_path / "out", 1), options)
+
+
+def test_more_time_than_the_partition_allows_is_refused(
+    slurm: Slurm, root: Path, tmp_path: Path, submitted: Callable[..., Submission]
+) -> None:
+    """sbatch takes it, and lets it wait for ever."""
+    slurm.order(
+        partitions="PartitionName=cpu Default=YES MaxTime=00:30:00\nPartitionName=long Default=NO MaxTime=UNLIMITED"
+    )
+    for partition in ("", "cpu"):
+        with pytest.raises(UsageError, match="more than 30 minutes"):
+            submitted(SlurmOptions(time="00:31:00", partition=partition))
+    assert slurm.said("sbatch") == []
+    submitted(SlurmOptions(time="00:31:00", partition="cpu,long"))
+    assert slurm.said("sbatch")
