@@ -159,11 +159,17 @@ class LaunchFolder:
         Journal(self.path / name).write(flush=True, event="submitted", submitted=asdict(one))
 
     def mark(self, event: str, **more: Any) -> None:
-        """Write down that all was released, or cancelled."""
+        """Write down that all was released, or refused, or cancelled."""
         Journal(self.path / "jobs.jsonl").write(flush=True, event=event, **more)
 
     def marked(self, event: str) -> bool:
         return any(one.get("event") == event for one in self._lines("jobs.jsonl"))
+
+    def why_not_submitted(self) -> str:
+        """Why its submission was given up, "" if it was not, or could not say."""
+        return next(
+            (str(one.get("message", "")) for one in self._lines("jobs.jsonl") if one.get("event") == "refused"), ""
+        )
 
     # ---- events
 

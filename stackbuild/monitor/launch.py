@@ -77,7 +77,9 @@ class Now:
         if not self.folder.marked("released"):
             if self.held:
                 return "waiting", [*notes, "It is being submitted."]
-            return "stopped", [*notes, "It was not submitted whole, so nothing of it runs."]
+            why = self.folder.why_not_submitted()
+            because = f": {why}" if why else "."
+            return "stopped", [*notes, f"It was not submitted whole, so nothing of it runs{because}"]
         if self.held:
             return "running", [*notes, "A process holds the folder: it submits, or it publishes."]
         if not self.queue.seen:

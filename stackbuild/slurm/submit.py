@@ -131,7 +131,9 @@ def launch(build: Build, plan_path: str, options: SlurmOptions) -> Submission:
         submitted.append(submit_publish(folder, options, after))
         held += [] if after else submitted[-1:]
         scheduler.release(held)
-    except BaseException:
+    except BaseException as error:
+        with suppress(OSError):  # a full disk may be what it is about
+            folder.mark("refused", message=str(error) or type(error).__name__)
         noted = {one.slurm for one in folder.submitted()}
         with suppress(
             scheduler.SchedulerError

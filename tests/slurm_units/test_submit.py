@@ -24,6 +24,7 @@ from stackbuild.plan import Build
 from stackbuild.scheduler import SchedulerError
 from stackbuild.slurm.follow import cancel
 from stackbuild.slurm.submit import Submission, dry_run, submit
+from stackbuild.status import status_of
 from tests.slurm_units.conftest import Launched, Slurm, small
 from tests.test_build import released
 
@@ -236,8 +237,11 @@ def test_a_submission_that_fails_leaves_nothing_in_the_queue(
     with pytest.raises(SchedulerError, match="told to fail"):
         submitted()
     assert slurm.live == {}
+    status = status_of(tmp_path / "out")
+    assert status.state == "stopped" and "told to fail" in status.notes[-1]
     slurm.order()
     assert not submitted().joined
+    assert not status_of(tmp_path / "out").notes
 
 
 def test_a_build_that_is_under_way_is_joined(slurm: Slurm, submitted: Callable[..., Submission]) -> None:
