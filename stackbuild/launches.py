@@ -249,11 +249,13 @@ def live_jobs(folder: LaunchFolder) -> list[scheduler.Element]:
 
 def under_way(folder: LaunchFolder) -> int:
     """How many jobs of a launch are queued or run: 0 if it has said its last word; where Slurm does not answer, how many
-    elements have told of themselves within a minute."""
-    if folder.last_word() is not None or folder.marked("cancelled"):
+    elements have told of themselves within a minute. That it was to be cancelled does not mean that it was: scancel may have
+    failed. Of one that was, those that are about to end count no more."""
+    if folder.last_word() is not None:
         return 0
+    ending = {"COMPLETING"} if folder.marked("cancelled") else set()
     try:
-        return len(live_jobs(folder))
+        return sum(job.state not in ending for job in live_jobs(folder))
     except scheduler.SchedulerError:
         return sum(time.time() - beat.time < STALE_SECONDS for beat in beats(folder.beats))
 

@@ -15,6 +15,7 @@ from stackbuild import scheduler
 from stackbuild.errors import PartialFailure, StackbuildError, UsageError
 from stackbuild.journal import began, driver_journal, holder
 from stackbuild.launches import LaunchFolder, last_launch, live_jobs
+from stackbuild.slurm.submit import cancel_jobs
 from stackbuild.status import running
 
 LOOK_SECONDS, ASK_SECONDS = 2.0, 15.0  # between two looks at the files, and at the queue
@@ -110,13 +111,11 @@ def cancel(out: Path) -> str:
     folder = last_launch(out)
     if folder is not None:
         scheduler.require()
-        jobs = live_jobs(folder)
-        if jobs:
-            folder.mark("cancelled")
-            scheduler.cancel({job.array for job in jobs})
-            scheduler.cancel({job.array for job in live_jobs(folder)})  # what a gate submitted meanwhile
+        if live_jobs(folder):
+            folder.mark("cancelled")  # first: a gate that sees it submits nothing
+            count = cancel_jobs(folder)
             driver_journal(out).write(event="cancelled", launch=folder.id)
-            return f"{len(jobs)} job(s) of launch {folder.id} cancelled; what is complete is kept."
+            return f"{count} job(s) of launch {folder.id} cancelled; what is complete is kept."
     if not running(out):
         raise UsageError(f"Nothing builds {out}.")
     who = holder(out)

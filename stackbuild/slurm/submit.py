@@ -33,6 +33,8 @@ from stackbuild.slurm.code import code_digest
 from stackbuild.slurm.executor import SlurmExecutor, gate_dependency
 from stackbuild.slurm.script import check_path, gate_script, publish_script
 
+CANCEL_LOOKS = 5  # at what is left in the queue, each with a scancel
+
 
 @dataclass
 class Submission:
@@ -65,14 +67,26 @@ def submit(request: Request, options: SlurmOptions) -> Submission:
 
 
 def live(out: Path) -> LaunchFolder | None:
-    """The folder's last launch if it is under way. One that was not submitted whole is cancelled: none of it runs."""
+    """The folder's last launch if it is under way. One that was not submitted whole is cancelled, as none of it runs, and one
+    that was to be cancelled and is still there."""
     folder = last_launch(out)
     if folder is None or not under_way(folder):
         return None
-    if not folder.marked("released"):
-        scheduler.cancel({job.array for job in live_jobs(folder)})
+    if folder.marked("cancelled") or not folder.marked("released"):
+        cancel_jobs(folder)
         return None
     return folder
+
+
+def cancel_jobs(folder: LaunchFolder) -> int:
+    """Cancel all of a launch's jobs; how many there were. A gate may be submitting: it is looked again until nothing is left."""
+    first = jobs = live_jobs(folder)
+    for _ in range(CANCEL_LOOKS):
+        if not jobs:
+            break
+        scheduler.cancel({job.array for job in jobs})
+        jobs = [job for job in live_jobs(folder) if job.state != "COMPLETING"]
+    return len(first)
 
 
 def join(folder: LaunchFolder, plan: Plan) -> Submission:

@@ -16,11 +16,15 @@ from typing import Any
 
 import pytest
 
+from stackbuild.build import Request
 from stackbuild.errors import PartialFailure, StackbuildError, UsageError
 from stackbuild.journal import began, driver_journal
+from stackbuild.launches import under_way
 from stackbuild.plan import Build
+from stackbuild.scheduler import SchedulerError
 from stackbuild.slurm import follow
 from stackbuild.slurm.follow import Outcome, cancel, line_of, outcome, raise_for, wait
+from stackbuild.slurm.submit import submit
 from tests.slurm_units.conftest import Launched, Slurm
 
 
@@ -97,6 +101,24 @@ def test_a_cancelled_launch_is_told_as_such_and_ends_with_130(launch: Launched) 
     assert (found.state, found.exit_code) == ("cancelled", 130)
     with pytest.raises(UsageError, match="Nothing builds"):
         cancel(launch.build.out)
+
+
+def test_a_cancel_that_failed_does_not_let_a_second_launch_in(launch: Launched) -> None:
+    """Its jobs are still there: the next build ends them first, and submits nothing while it cannot."""
+    out = launch.build.out
+    launch.lose(5, 1)
+    launch.slurm.order(scancel_always="fail")
+    with pytest.raises(SchedulerError, match="told to fail"):
+        cancel(out)
+    first = set(launch.slurm.live)
+    assert first and under_way(launch.folder)
+    request = Request(launch.build.plan.recipe, Path("/"), out, 1)
+    with pytest.raises(SchedulerError, match="told to fail"):
+        submit(request, launch.options)
+    assert set(launch.slurm.live) == first
+    launch.slurm.order()
+    done = submit(request, launch.options)
+    assert not done.joined and set(launch.slurm.live) == set(done.jobs)
 
 
 def test_inputs_that_may_come_back_make_the_build_end_with_5() -> None:
