@@ -68,6 +68,8 @@ class Now:
         if self.word.get("event") == "end" and complete:
             return "done", []
         if self.folder.marked("cancelled"):
+            if left := sum(one.state != "COMPLETING" for one in self.queue.live):
+                notes = [*notes, f"{left} of its jobs are still in the queue; cancel it again."]
             return "cancelled", notes
         if self.word.get("event") == "failed":
             return "failed", notes
