@@ -68,7 +68,11 @@ class SlurmOptions(BaseModel):
     shared_memory: Size = Field(
         2 * 10**9, ge=10**8, description="of an element beside its tasks': code, and the licence index that all share"
     )
-    max_memory: Size = Field(64 * 10**9, ge=10**8, description="no job asks for more than this, retries included")
+    max_memory: Size = Field(
+        64 * 10**9,
+        ge=10**8,
+        description="no job asks for more than this, retries included; what would at once is refused",
+    )
     cpus: int = Field(2, ge=1, le=256, description="tasks at once in an array element")
     max_array: int = Field(0, ge=0, description="elements of one array at most; 0: what the site allows")
     max_running: int = Field(
@@ -87,6 +91,11 @@ class SlurmOptions(BaseModel):
     sbatch: list[str] = Field(default_factory=list, description='more options of sbatch, such as "--constraint=fast"')
     requeue: bool = Field(True, description="let Slurm start an element again whose node was lost")
     warn_seconds: int = Field(120, ge=10, description="an element stops cleanly so long before its time limit")
+
+    @property
+    def element_memory(self) -> int:
+        """Bytes that an element asks for at most, before anything is tried again."""
+        return max(self.cpus * self.memory, *self.job_memory.values(), 0) + self.shared_memory
 
     @field_validator("partition", "account", "qos")
     @classmethod

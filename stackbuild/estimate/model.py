@@ -23,6 +23,7 @@ MAX_PARTITIONS = 1 << 16  # buckets are uint16
 FOOTER_BYTES = 300.0  # of a row group of a narrow table in its file's footer
 LONGEST = 3.0  # the longest task over the mean: shards are cut by count of ids, and files are not alike
 MARGIN = 1.1  # of memory that is asked for over what is expected
+TENTH = 10**8  # bytes, of a gigabyte: in these sizes are told
 ELEMENT_SECONDS = 300.0  # of work that an array element should have: its start costs some seconds
 
 
@@ -104,16 +105,17 @@ class Estimate:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Values of `[slurm]` that go with it: an element takes a node; jobs that need more than a CPU's share of its memory run
-        fewer tasks at once."""
-        node = self.cluster.memory
-        shared = max(one.shared for one in self.jobs)
-        share = max(1e8, (node - shared) / self.cluster.cpus)
-        asked = {one.job.split("+")[0]: min(one.memory * MARGIN, node - one.shared) for one in self.jobs}
+        """Values of `[slurm]` that go with it: an element takes a node and no more; jobs that need more than a CPU's share of its
+        memory run fewer tasks at once."""
+        node = math.floor(self.cluster.memory / TENTH) * TENTH
+        shared = math.ceil(max(one.shared for one in self.jobs) * MARGIN / TENTH) * TENTH
+        shared = max(TENTH, min(shared, node - self.cluster.cpus * TENTH))
+        share = max(TENTH, math.floor((node - shared) / self.cluster.cpus / TENTH) * TENTH)
+        asked = {one.job.split("+")[0]: min(one.memory * MARGIN, node - shared) for one in self.jobs}
         return {
             "cpus": self.cluster.cpus,
             "memory": gigabytes(min(share, max(asked.values()))),
-            "shared_memory": gigabytes(min(shared * MARGIN, node)),
+            "shared_memory": gigabytes(shared),
             "max_memory": gigabytes(node),
             "job_memory": {job: gigabytes(memory) for job, memory in asked.items() if memory > share},
         }
@@ -284,7 +286,7 @@ def propose(recipe: Mapping[str, Any], corpus: Corpus, cluster: Cluster, rates: 
 
 def gigabytes(count: float) -> str:
     """A size as recipes have it, rounded up."""
-    return f"{math.ceil(count / 1e8) / 10:g}GB"
+    return f"{math.ceil(count / TENTH) / 10:g}GB"
 
 
 def size(count: float) -> str:

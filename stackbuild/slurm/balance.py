@@ -53,18 +53,16 @@ def elements_for(tasks: int, seconds: float, options: SlurmOptions, cpus: int | 
 def chained(waves: Sequence[Wave], seconds: Sequence[float]) -> list[Wave]:
     """Waves of one element that follow each other become one, while they have minutes of work together and not hours.
 
-    `seconds`: that an element of each has to do.
+    `seconds`: that an element of each has to do. It asks for no more memory than one of them did: it runs fewer tasks at once.
     """
     found: list[Wave] = []
     spent = 0.0
     for wave, more in zip(waves, seconds, strict=True):
         if found and found[-1].elements == wave.elements == 1 and spent + more <= CHAIN_SECONDS:
-            found[-1] = replace(
-                found[-1],
-                last=wave.last,
-                cpus=max(found[-1].cpus, wave.cpus),
-                memory=max(found[-1].memory, wave.memory),
-            )
+            both = (found[-1], wave)
+            memory = max(one.memory for one in both)
+            cpus = min(max(one.cpus for one in both), max(one.cpus * one.memory for one in both) // memory)
+            found[-1] = replace(found[-1], last=wave.last, cpus=cpus, memory=memory)
             spent += more
         else:
             found.append(wave)

@@ -51,6 +51,7 @@ def submit(request: Request, options: SlurmOptions) -> Submission:
     scheduler.require()
     out = request.out
     check_path(out)
+    check_memory(options)
     with only_one(out):
         refuse_a_folder_in_use(out)
         before = live(out)
@@ -168,6 +169,16 @@ def submit_publish(folder: LaunchFolder, options: SlurmOptions, after: Sequence[
     return job
 
 
+def check_memory(options: SlurmOptions) -> None:
+    """UsageError if an element would ask for more than the recipe allows: none could be tried again with more."""
+    if options.element_memory > options.max_memory:
+        raise UsageError(
+            f"[slurm] An element would ask for {options.element_memory / 1e9:.1f} GB (cpus x memory, or the largest of job_memory, and "
+            f"shared_memory), which is more than max_memory, {options.max_memory / 1e9:.1f} GB. Give max_memory what a node has, or "
+            "an element fewer cpus."
+        )
+
+
 def array_limit(options: SlurmOptions) -> int:
     """Elements of one array: what the site allows, or less if the recipe says so."""
     site = scheduler.max_array_size() if scheduler.available() else 1_001
@@ -254,6 +265,7 @@ def planned_tasks(build: Build, job: Job, foreseen: Expected) -> int:
 def dry_run(request: Request, options: SlurmOptions) -> list[tuple[str, str]]:
     """(how it would be submitted, script) of every job that would be, without writing or submitting anything."""
     check_path(request.out)
+    check_memory(options)
     plan = resolve(request, keep=False)
     build = Build(request.out, plan)
     folder = LaunchFolder(request.out, "LAUNCH")

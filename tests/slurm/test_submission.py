@@ -191,7 +191,7 @@ def test_a_full_shared_folder_ends_the_build_by_name_and_it_is_resumed(
 
 
 def test_a_build_that_no_node_has_memory_for_is_refused_and_waits_for_nothing(begun: Begun) -> None:
-    build = begun(memory="100GB")
+    build = begun(memory="100GB", max_memory="500GB")
     refused = build.build("--wait", expect=None)
     assert refused.returncode and "node configuration is not available" in refused.stderr
     assert not build.jobs()

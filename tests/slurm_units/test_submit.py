@@ -14,16 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from stackbuild import build as building
 from stackbuild.build import Request
 from stackbuild.cluster import SlurmOptions
 from stackbuild.errors import StackbuildError, UsageError
-from stackbuild.launches import LaunchFolder, last_launch, refuse_while_on_cluster
+from stackbuild.launches import LaunchFolder, Wave, last_launch, refuse_while_on_cluster
 from stackbuild.plan import Build
 from stackbuild.scheduler import SchedulerError
 from stackbuild.slurm.follow import cancel
-from stackbuild.slurm.submit import Submission, dry_run, submit
+from stackbuild.slurm.script import memory_of
+from stackbuild.slurm.submit import Submission, dry_run, submit, waves_of
 from stackbuild.status import status_of
 from tests.slurm_units.conftest import Launched, Slurm, small
 from tests.test_build import released
@@ -393,6 +396,59 @@ def test_a_job_asks_for_the_memory_that_the_recipe_gives_it(slurm: Slurm, comple
             tasks[complete.jobs[one].name] for one in chain
         )  # jobs that share an element: what the largest takes
         assert memory == f"{-(-(task * cpus + 1) * 10**9 // 2**20)}M"
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"cpus": 64}, "130.0 GB"),
+        ({"cpus": 2, "job_memory": {"contents": "63GB"}}, "65.0 GB"),
+        ({"memory": "4GB", "max_memory": "9GB"}, "10.0 GB"),
+        ({"shared_memory": "70GB"}, "74.0 GB"),
+    ],
+)
+def test_an_element_that_would_ask_for_more_than_the_recipe_allows_is_refused_before_anything_is_made(
+    slurm: Slurm, root: Path, tmp_path: Path, asked: dict[str, Any], words: str
+) -> None:
+    """max_memory bounded only what was tried again: the first wave took what it liked, and then nothing was tried again."""
+    request = Request(small(root), Path("/"), tmp_path / "out", 1)
+    for command in (submit, dry_run):
+        with pytest.raises(UsageError, match=f"{words}.*max_memory"):
+            command(request, SlurmOptions(**asked))
+    assert not (tmp_path / "out").exists() and slurm.said("sbatch") == []
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    cpus=st.integers(1, 16),
+    memory=st.integers(1, 4),
+    given_=st.dictionaries(st.sampled_from(["ingest", "contents", "occurrences", "decode"]), st.integers(1, 40)),
+    alone=st.booleans(),
+)
+def test_no_job_asks_for_more_than_max_memory(
+    complete: Build, cpus: int, memory: int, given_: dict[str, int], alone: bool
+) -> None:
+    """Jobs that share an element too, of which one may want many small tasks at once and another a large one."""
+    shutil.rmtree(complete.out / "stages", ignore_errors=True)
+    options = SlurmOptions(
+        cpus=cpus,
+        memory=memory * 10**9,
+        shared_memory=10**9,
+        job_memory={job: size * 10**9 for job, size in given_.items()},
+        tasks_per_job=1 if alone else 0,
+    )
+    options = options.model_copy(update={"max_memory": options.element_memory})
+    waves, _, _ = waves_of(complete, options, keep=False)
+    for wave in waves:
+        assert memory_of(wave) <= options.max_memory
+        tasks = [given_.get(name, memory) for name in names_of(complete, wave)]
+        assert wave.memory == max(tasks) * 10**9 and wave.cpus >= 1
+
+
+def names_of(build: Build, wave: Wave) -> list[str]:
+    """The jobs of a wave, as `job_memory` names them."""
+    jobs = build.jobs[wave.number : wave.last + 1]
+    return ["decode" if job.kind == "rows" else job.name.split("-", 1)[1] for job in jobs]
 
 
 def test_memory_for_a_job_that_there_is_not_is_refused_and_those_that_are_there_are_named(
