@@ -34,9 +34,18 @@ def submit(request: Request, follow: bool, dry_run: bool, as_json: bool) -> bool
     done = submitting.submit(request, options)
     folder = done.folder
     if as_json and not follow:
-        print(json.dumps({"launch": folder.id, "joined": done.joined, "jobs": done.jobs}))
+        print(json.dumps({"launch": folder.id, "joined": done.joined, "jobs": done.jobs, "ignored": done.ignored}))
     if done.joined:
         console.print(f"launch {folder.id} is under way already; nothing was submitted", highlight=False)
+        if done.ignored:
+            console.print(
+                f"Its jobs keep the values that they were submitted with: [slurm] {', '.join(done.ignored)} of now counts for none "
+                f"of them. To have it so, `{command('stackbuild', 'cancel', request.out)}` and build again; what is complete is kept.",
+                style="yellow",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
     else:
         waves = len(done.waves)
         console.print(
@@ -57,6 +66,7 @@ def submit(request: Request, follow: bool, dry_run: bool, as_json: bool) -> bool
             f"no longer following; the jobs go on. `{command('stackbuild', 'cancel', request.out)}` ends them",
             markup=False,
             highlight=False,
+            soft_wrap=True,
         )
         raise typer.Exit(130) from error
     if found.state == "done" and found.end:

@@ -20,7 +20,7 @@ from pathlib import Path
 from stackbuild import scheduler
 from stackbuild.build import Request, describe, disk_error, published, refuse_a_folder_in_use, resolve
 from stackbuild.cluster import SlurmOptions, minutes
-from stackbuild.errors import InputError, UsageError
+from stackbuild.errors import InputError, UsageError, command
 from stackbuild.estimate.steps import job_key
 from stackbuild.graph import Job
 from stackbuild.journal import driver_journal, only_one
@@ -38,12 +38,14 @@ CANCEL_LOOKS = 5  # at what is left in the queue, each with a scancel
 
 @dataclass
 class Submission:
-    """What came of submitting. `joined`: the same build was under way already. `waves`: of the jobs that are to run."""
+    """What came of submitting. `joined`: the same build was under way already; `ignored`: keys of `[slurm]` that it was submitted
+    with other values of. `waves`: of the jobs that are to run."""
 
     folder: LaunchFolder
     joined: bool = False
     waves: list[Wave] = field(default_factory=list)
     jobs: list[str] = field(default_factory=list)  # ids
+    ignored: list[str] = field(default_factory=list)
 
 
 def submit(request: Request, options: SlurmOptions) -> Submission:
@@ -58,7 +60,7 @@ def submit(request: Request, options: SlurmOptions) -> Submission:
         try:
             plan = resolve(request, keep=before is None)  # a launch under way goes by what it wrote down itself
             if before is not None:
-                return join(before, plan)
+                return join(before, plan, options)
             path = plan.save(out)
             build = Build(out, plan)
             describe(build, complete=False, files=published(out))
@@ -90,15 +92,17 @@ def cancel_jobs(folder: LaunchFolder) -> int:
     return len(first)
 
 
-def join(folder: LaunchFolder, plan: Plan) -> Submission:
+def join(folder: LaunchFolder, plan: Plan, options: SlurmOptions) -> Submission:
     """The same build is under way: nothing is submitted. Another one is refused."""
     frozen = folder.frozen()
     if frozen.plan != plan.digest:
         raise UsageError(
             f"Launch {folder.id} builds another recipe, or other inputs, in {folder.out}. Wait for it, or end it with "
-            f"`stackbuild cancel {folder.out}`."
+            f"`{command('stackbuild', 'cancel', folder.out)}`."
         )
-    return Submission(folder, joined=True, jobs=[one.slurm for one in folder.submitted()])
+    then = {**SlurmOptions().model_dump(mode="json"), **frozen.settings}
+    ignored = [key for key, value in options.model_dump(mode="json").items() if then[key] != value]
+    return Submission(folder, joined=True, jobs=[one.slurm for one in folder.submitted()], ignored=ignored)
 
 
 def launch(build: Build, plan_path: str, options: SlurmOptions) -> Submission:

@@ -43,6 +43,21 @@ def folder(build: Callable[..., bool], tmp_path: Path, capsys: pytest.CaptureFix
     return found
 
 
+def test_values_that_a_launch_under_way_was_not_submitted_with_are_told_to_be_ignored(
+    slurm: Slurm, build: Callable[..., bool], folder: LaunchFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who raises `memory` at night and builds again must not believe that it took."""
+    jobs = set(slurm.jobs)
+    build()
+    said = capsys.readouterr().err
+    assert "under way already" in said and "[slurm]" not in said
+    build(memory="100GB", max_memory="500GB", cpus=2, venv="")
+    said = capsys.readouterr().err
+    assert "[slurm] memory, max_memory of now" in said
+    assert f"`{shlex.join(['stackbuild', 'cancel', str(folder.out)])}`" in said
+    assert set(slurm.jobs) == jobs
+
+
 def dies(slurm: Slurm, folder: LaunchFolder, words: str) -> None:
     """The first array's elements and its gate end before they can say anything, and Slurm cancels the rest."""
     first = [one for one in folder.submitted() if one.number == 0]
