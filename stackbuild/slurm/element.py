@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -136,6 +137,10 @@ class Element:
             specs = [specs[rank] for rank in self.wave.ranks]
         mine = [specs[i] for i in assign(costs_of(build, job, specs), self.wave.elements)[self.element]]
         complete = complete_tasks(build, job, mine)
+        if restart_count():  # what could not read everything is done once more in a launch, and not in each attempt
+            complete |= complete_tasks(
+                build, job, [spec for spec in mine if spec.rank in self.done(number)], again=False
+            )
         self.journal.write(
             event="element",
             **self.told,
@@ -149,6 +154,12 @@ class Element:
         )
         pending = [spec for spec in mine if spec.rank not in complete]
         return self.work(build, job, pending) if pending else (0, "")
+
+    def done(self, number: int) -> set[int]:
+        """The tasks of a job that this element has completed in earlier attempts."""
+        told = self.folder.events(f"{self.wave.name}-{self.element}.[0-9]*")
+        mine = [event for event in told if event["event"] == "task" and event["number"] == number]
+        return {event["rank"] for event in mine if event["status"] == 0 and not event["more"]}
 
     def work(self, build: Build, job: Job, pending: list[TaskSpec]) -> tuple[int, str]:
         """Run tasks of a job until they have ended, or a signal asks for an end."""
@@ -183,7 +194,7 @@ class Element:
             return self.stop.due
 
         pool.ended, pool.idle = ended, idle
-        before = parts_of(build, job)
+        before = parts_of(build, job, pending)
         try:
             failures = pool.run(job.name, pending)
         finally:
@@ -191,7 +202,7 @@ class Element:
             if pool.left or (job.phase is not None and job.phase.preload):  # its index was for this job only
                 self.close_server()
         if pool.left:
-            got_on = self.committed or parts_of(build, job) > before
+            got_on = self.committed or parts_of(build, job, pending) > before
             return (REQUEUE_ME if got_on else NO_PROGRESS), self.stop.reason
         if failures:
             return 5, f"{len(failures)} of {len(pending)} tasks failed; the first: {failures[0].reason}"
@@ -233,9 +244,14 @@ def gate(build: Build, number: int) -> None:
             build.shards(name)
 
 
-def parts_of(build: Build, job: Job) -> int:
-    """How many parts of the job's tasks are committed."""
-    return sum(1 for name in job.shard_jobs for _ in (build.out / "stages" / name / "parts").glob("*.json"))
+def parts_of(build: Build, job: Job, specs: Sequence[TaskSpec]) -> int:
+    """How many parts of these tasks of a job are committed; what other elements get done says nothing of this one."""
+    numbers = {f"{build.shard_number(job, spec.rank):05d}" for spec in specs}
+    return sum(
+        path.name.split("-")[0] in numbers
+        for name in job.shard_jobs
+        for path in (build.out / "stages" / name / "parts").glob("*.json")
+    )
 
 
 if __name__ == "__main__":

@@ -175,11 +175,12 @@ class Launched:
     """A launch of a build of which one job is at work: its wave 1 was submitted, and the job after it."""
 
     def __init__(
-        self, slurm: Slurm, build: Build, number: int, last: int | None = None, elements: int = 2, **options: Any
-    ):
+        self, slurm: Slurm, build: Build, number: int, last: int | None = None, elements: int = 2,
+        name: str = "20260101-000000-abcd", **options: Any
+    ):  # fmt: skip
         self.slurm, self.build, self.number = slurm, build, number
         self.options = OPTIONS.model_copy(update=options)
-        self.folder = LaunchFolder(build.out, "20260101-000000-abcd")
+        self.folder = LaunchFolder(build.out, name)
         plan = f"plans/{build.plan.digest[:24]}.json"
         names = [job.name for job in build.jobs]
         settings = self.options.model_dump(mode="json")

@@ -19,10 +19,13 @@ import pytest
 from stackbuild import build as building
 from stackbuild.journal import only_one
 from stackbuild.launches import Wave
+from stackbuild.parts import Part, part_path
 from stackbuild.plan import Build
-from stackbuild.shards import canonical_json
+from stackbuild.pool import TaskSpec
+from stackbuild.shards import canonical_json, publish_manifest
 from stackbuild.slurm import publish
 from stackbuild.slurm.code import code_digest
+from stackbuild.slurm.element import parts_of
 from tests.slurm_units.conftest import Launched, Slurm, small
 from tests.test_build import released
 
@@ -124,6 +127,39 @@ def test_what_is_complete_is_not_done_again(launch: Launched) -> None:
     assert ended(start(launch, 0, restart=1))[0] == 0
     assert manifests(launch) == before
     assert [event["cached"] for event in launch.events("element")] == [0, len(tasks(launch))]
+
+
+def test_what_could_not_be_read_whole_is_read_once_more_in_a_launch_and_not_in_each_attempt(
+    slurm: Slurm, complete: Build
+) -> None:
+    """An element that is requeued for its time limit would do nothing else, were that all it has time for."""
+    launch, job = Launched(slurm, complete, 0, elements=1), complete.jobs[0]
+    number = complete.shard_number(job, 1)
+    [shard] = [one for one in complete.shards(job.name) if one.rank == number]
+    publish_manifest(complete.out, replace(shard, stats={**shard.stats, "provisional": True}), replace=True)
+    launch.tell(launch.wave, 0, "element", tasks=3, cached=2)
+    launch.tell(launch.wave, 0, "task", rank=1, status=-9)  # killed in an attempt before
+    assert ended(start(launch, 0, restart=1))[0] == 0
+    assert tasks(launch) == [1]
+    publish_manifest(complete.out, replace(shard, stats={**shard.stats, "provisional": True}), replace=True)
+    assert ended(start(launch, 0, restart=2))[0] == 0
+    assert tasks(launch) == [1]
+    assert [event["cached"] for event in launch.events("element")] == [2, 2, 3]
+    later = Launched(slurm, complete, 0, elements=1, name="20260102-000000-abcd")
+    assert ended(start(later, 0))[0] == 0
+    assert tasks(later) == [1]
+
+
+def test_an_element_has_not_got_on_by_what_others_do(complete: Build) -> None:
+    for number, mine, other in ((ROWS, [1, 3], 2), (0, [0, 2], 1)):
+        job, specs = complete.jobs[number], [TaskSpec(rank, {}) for rank in mine]
+        before, name = parts_of(complete, job, specs), job.shard_jobs[0]
+        for rank, gain in ((other, 0), (mine[1], 1)):
+            path = part_path(complete.out, name, complete.shard_number(job, rank), "k" * 64, Part(0, 0, 5, 2))
+            assert path is not None
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("{}")
+            assert parts_of(complete, job, specs) == before + gain
 
 
 def test_two_attempts_at_once_leave_one_of_each_shard(launch: Launched) -> None:
