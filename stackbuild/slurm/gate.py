@@ -16,7 +16,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +37,7 @@ from stackbuild.slurm.balance import assign, costs_of
 from stackbuild.slurm.code import open_launched
 from stackbuild.slurm.ends import ElementEnd, ends_of
 from stackbuild.slurm.executor import SlurmExecutor, gate_dependency
-from stackbuild.slurm.script import NO_PROGRESS
+from stackbuild.slurm.script import NO_PROGRESS, REQUEUE_ME
 from stackbuild.slurm.submit import array_limit
 from stackbuild.slurm.waves import FINAL, in_time, next_wave
 
@@ -118,7 +118,7 @@ class Gate:
     def incomplete(self, build: Build, number: int, specs: Sequence[TaskSpec], pending: Sequence[TaskSpec]) -> None:
         """Submit a further wave for what is missing, if that may go better; raise what ends the launch if not."""
         job = build.jobs[number]
-        failures = self.failures(build, number, specs, pending)
+        failures, got_on = self.failures(build, number, specs, pending)
         used = [
             self.wave.wave,
             *(wave.wave for wave in self.folder.waves(number)),
@@ -130,10 +130,11 @@ class Gate:
             self.options,
             max(used) + 1,
             self._stuck(number, failures),
+            got_on,
         )
         if again is not None:
             again = in_time(again, self.wave, scheduler.time_limit(self.options.partition))
-        self._told(job, number, len(specs) - len(pending), len(specs), failures, again)
+        self._told(job, number, len(specs) - len(pending), len(specs), failures, again, got_on)
         if again is None:
             raise partial_failure(build, job, failures, len(specs))
         self.submit(build, again)
@@ -142,8 +143,9 @@ class Gate:
 
     def failures(
         self, build: Build, number: int, specs: Sequence[TaskSpec], pending: Sequence[TaskSpec]
-    ) -> list[Failure]:
-        """For each task of a job that is not complete, why."""
+    ) -> tuple[list[Failure], set[int]]:
+        """For each task of a job that is not complete, why; and which of them were in an element that had no more time, and
+        had got on in what it had."""
         job = build.jobs[number]
         frozen = number == self.wave.number and self.wave.ranks is not None
         wanted = [specs[rank] for rank in self.wave.ranks or ()] if frozen else specs
@@ -151,7 +153,7 @@ class Gate:
         element_of = {wanted[i].rank: element for element, share in enumerate(shares) for i in share}
         last = {e["rank"]: e for e in self._events(number) if e["event"] == "task" and e["status"]}
         ends = ends_of(self.folder, self.wave)
-        found = []
+        found, got_on = [], set()
         for spec in pending:
             element = element_of.get(spec.rank, -1)
             end = ends.get(element) or ElementEnd(Cause.KILLED, None, "its element left no word", "")
@@ -161,7 +163,9 @@ class Gate:
             else:
                 reason = end.reason or f"element {element} ended: {end.cause}"
                 found.append(Failure(spec.rank, reason, 5, end.log, end.cause))
-        return found
+                if end.cause is Cause.TIME and end.status == REQUEUE_ME:
+                    got_on.add(spec.rank)
+        return found, got_on
 
     def _stuck(self, number: int, failures: Sequence[Failure]) -> bool:
         """Whether an element ran into its time limit and had nothing to show for it."""
@@ -171,8 +175,8 @@ class Gate:
     # ---- again
 
     def _earlier(self, number: int) -> Mapping[int, Counter[str]]:
-        """By task of a job: how often it has failed by each cause in earlier waves of this launch. A gate that was requeued
-        has told of its wave more than once."""
+        """By task of a job: how often it has failed by each cause in earlier waves of this launch, those not counted whose
+        element got on. A gate that was requeued has told of its wave more than once."""
         told = {
             event["wave"]: event["failures"]
             for event in self.folder.events("*-gate.*")
@@ -181,7 +185,7 @@ class Gate:
         counts: dict[int, Counter[str]] = {}
         for failures in told.values():
             for failure in failures:
-                counts.setdefault(failure["rank"], Counter())[failure["cause"]] += 1
+                counts.setdefault(failure["rank"], Counter())[failure["cause"]] += not failure.get("got_on")
         return counts
 
     def submit(self, build: Build, again: Wave) -> None:
@@ -232,8 +236,9 @@ class Gate:
     # ---- telling
 
     def _told(
-        self, job: Job, number: int, complete: int, of: int, failures: Sequence[Failure], again: Wave | None
-    ) -> None:
+        self, job: Job, number: int, complete: int, of: int, failures: Sequence[Failure], again: Wave | None,
+        got_on: Collection[int] = (),
+    ) -> None:  # fmt: skip
         self.journal.write(
             event="gate",
             job=job.name,
@@ -249,6 +254,7 @@ class Gate:
                     "message": f.reason[:2_000],
                     "log": f.log,
                     "final": f.cause in FINAL,
+                    "got_on": f.rank in got_on,
                 }
                 for f in failures
             ],

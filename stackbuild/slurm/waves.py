@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from stackbuild.cluster import SlurmOptions, minutes
@@ -20,14 +20,19 @@ def next_wave(
     options: SlurmOptions,
     number: int,
     stuck: bool,
+    got_on: Collection[int] = (),
 ) -> Wave | None:
     """The wave that tries these tasks again; None if one of them cannot go better, whatever is tried.
 
-    Where a task ran out of memory, each of the wave runs in an element of its own, part by part, and has twice what all tasks
-    of an element had together (one that ran out was tried alone in that), or as much as the recipe's `max_memory` allows. Time
-    doubles if an element got nowhere in what it had.
+    Where a task ran out of memory, each of the wave runs alone in an element, part by part, and has twice what all tasks of an
+    element had together (one that ran out was tried alone in that), or as much as the recipe's `max_memory` allows. A job has
+    no more elements for this than the recipe allows it, or than it had; then some tasks run one after the other. Time doubles
+    if an element got nowhere in what it had (`stuck`). `got_on`: tasks whose element had no more time and got on in what it
+    had. Whether they had begun is not known, and each such wave leaves less to do: it is none of their tries.
     """
     for failure in failures:
+        if failure.rank in got_on:
+            continue
         if failure.cause in FINAL or earlier.get(failure.rank, Counter())[failure.cause] >= WAVES.get(failure.cause, 0):
             return None
     memory = any(failure.cause is Cause.MEMORY for failure in failures)
@@ -37,12 +42,14 @@ def next_wave(
     more = min(2 * had, options.max_memory - wave.shared)
     if memory and more <= had:
         return None
+    alone = memory and wave.last == wave.number
+    most = max(wave.elements, options.max_elements) if alone else wave.elements
     return Wave(
         wave.number,
         wave.last,
         number,
         wave.job,
-        len(ranks) if memory and wave.last == wave.number else min(len(ranks), wave.elements),
+        min(len(ranks), most),
         cpus,
         more if memory else wave.memory,
         wave.shared,

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stackbuild.cluster import minutes
 from stackbuild.launches import Wave
 from stackbuild.plan import Build
 from stackbuild.pool import TaskSpec
@@ -169,6 +170,36 @@ def test_a_lost_nodes_element_that_spoke_in_an_earlier_attempt_is_lost_all_the_s
     assert [failure["cause"] for failure in event["failures"]] == ["node_lost"]
 
 
+ON, NOT = 85, 86  # last words of an element that had no more time: it got on in what it had, or did not
+
+
+@pytest.mark.parametrize(
+    ("ends", "tried"),
+    [
+        ([ON] * 6, 6),
+        ([ON, ON, ON, ON, NOT], 5),
+        ([NOT, NOT, NOT, ON, ON], 5),
+        ([NOT, NOT, ON, NOT, NOT], 4),
+        ([NOT] * 4, 3),
+    ],
+)
+def test_waves_that_got_on_are_no_tries_of_what_they_did_not_come_to(
+    launched: Callable[..., Launched], ends: list[int], tried: int
+) -> None:
+    """Where a site requeues nothing, an element with work for some hours takes a wave for each of them."""
+    launch = launched(elements=1, requeue=False)
+    launch.lose(ROWS, 1, 3)
+    looks = []
+    for status in ends:
+        wave = launch.folder.waves(ROWS)[-1]
+        launch.tell(wave, 0, "element", tasks=4)
+        launch.tell(wave, 0, "element-end", status=status, reason="the time limit is near")
+        looks.append(look(launch, wave))
+        again = launch.folder.waves(ROWS)[-1]
+        assert again.time == wave.time or (status == NOT and minutes(again.time) == 2 * minutes(wave.time))
+    assert looks == [0] * tried + [5] * (len(ends) - tried)
+
+
 @pytest.mark.parametrize("cause", [Cause.MEMORY, Cause.KILLED])
 def test_a_later_job_of_a_chain_is_tried_again_as_its_own_cause_asks(
     launched: Callable[..., Launched], cause: Cause
@@ -191,6 +222,7 @@ def test_a_later_job_of_a_chain_is_tried_again_as_its_own_cause_asks(
         "message": "gone",
         "log": "2.log",
         "final": False,
+        "got_on": False,
     }
     [wave] = launch.folder.waves(ROWS)
     assert (wave.number, wave.last, wave.wave, wave.ranks) == (ROWS, ROWS, 2, [2])
@@ -356,6 +388,21 @@ def test_a_task_that_failed_by_another_cause_has_the_tries_of_both() -> None:
     assert next_wave(wave, [Failure(0, "", 5, "", Cause.NODE)], earlier, OPTIONS, 5, False) is None
     mixed = [Failure(0, "", 5, "", Cause.KILLED), Failure(1, "", 5, "", Cause.NODE)]
     assert next_wave(wave, mixed, earlier, OPTIONS, 5, False)
+
+
+@pytest.mark.parametrize(
+    ("failed", "had", "allowed", "elements"), [(9, 2, 5, 5), (3, 2, 5, 3), (9, 7, 5, 7), (9, 9, 5, 9)]
+)
+def test_tasks_out_of_memory_get_elements_of_their_own_as_far_as_a_job_may_have_so_many(
+    failed: int, had: int, allowed: int, elements: int
+) -> None:
+    """A site lets a user submit so many elements; thousands of tasks run out of memory together if a recipe asks for too little."""
+    options = OPTIONS.model_copy(update={"max_elements": allowed})
+    wave = Wave(3, 3, 1, "job", had, 2, 10**9, 10**9, "60")
+    failures = [Failure(rank, "", 5, "", Cause.MEMORY) for rank in range(failed)]
+    again = next_wave(wave, failures, {}, options, 2, False)
+    assert again is not None and again.ranks is not None
+    assert (again.elements, again.cpus, len(again.ranks)) == (elements, 1, failed)
 
 
 def test_a_task_that_needs_nearly_all_the_memory_gets_all_that_may_be_asked_for() -> None:
