@@ -1,23 +1,34 @@
 """Slurm's commands: run with a clean environment, their answers parsed, their errors told in words.
 
 One call answers for all jobs of a launch, whose names begin alike; accounting (sacct) is asked only for what the controller
-has forgotten, and a site without it is no error.
+has forgotten, and a site without it is no error. A controller that begins anew, or is busy, is asked again after some seconds:
+for want of an answer a gate would end a whole launch.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from stackbuild.cluster import minutes
 from stackbuild.errors import StackbuildError, UsageError
 
-WAIT_SECONDS = 60.0
+WAIT_SECONDS = 60.0  # for one answer, and after which nothing is asked again
+PAUSES = (3.0, 9.0)  # seconds before a second and a third try
+# What Slurm 22.05 says while its controller is not there, or does not answer within MessageTimeout; `scontrol release` says only
+# that the message was unexpected.
+PASSING = re.compile(
+    "socket timed out|unable to contact slurm controller|unexpected message received|connection (refused|reset|timed out)|"
+    "zero bytes were transmitted|message (receive|send) failure|temporarily un(able|available)|in standby mode",
+    re.I,
+)
 PENDING = frozenset(
     {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
 )
@@ -26,7 +37,11 @@ FIELDS = ("%i", "%F", "%K", "%j", "%T", "%r", "%N", "%M")
 
 
 class SchedulerError(StackbuildError):
-    """Slurm refused, or did not answer."""
+    """Slurm refused, or did not answer. `passing`: it may a little later."""
+
+    def __init__(self, message: str, passing: bool = False):
+        super().__init__(message)
+        self.passing = passing
 
 
 @dataclass(frozen=True)
@@ -69,7 +84,23 @@ def clean_environment() -> dict[str, str]:
     }
 
 
-def _run(command: Sequence[str], text: str | None = None) -> str:
+def _run(command: Sequence[str], text: str | None = None, patient: bool = True, over: str = "") -> str:
+    """The answer of a command that does no harm if it is run twice. `over`: what it says if an earlier try was heard after all."""
+    end = time.monotonic() + WAIT_SECONDS
+    for attempt in itertools.count():
+        try:
+            return _ask(command, text)
+        except SchedulerError as error:
+            if attempt and over and over in str(error):
+                return ""
+            last = attempt == len(PAUSES) or not patient or not error.passing
+            if last or time.monotonic() + PAUSES[attempt] > end:
+                raise
+        time.sleep(PAUSES[attempt])
+    raise AssertionError
+
+
+def _ask(command: Sequence[str], text: str | None = None) -> str:
     try:
         done = subprocess.run(
             command, input=text, capture_output=True, text=True, errors="replace", timeout=WAIT_SECONDS,
@@ -78,15 +109,43 @@ def _run(command: Sequence[str], text: str | None = None) -> str:
     except FileNotFoundError as error:
         raise SchedulerError(f"{command[0]} is not on the PATH of this machine.") from error
     except subprocess.TimeoutExpired as error:
-        raise SchedulerError(f"{command[0]} did not answer within {WAIT_SECONDS:.0f} s.") from error
+        raise SchedulerError(f"{command[0]} did not answer within {WAIT_SECONDS:.0f} s.", passing=True) from error
     if done.returncode:
-        raise SchedulerError(f"{' '.join(command[:6])} failed: {done.stderr.strip() or done.stdout.strip()}")
+        said = done.stderr.strip() or done.stdout.strip()
+        raise SchedulerError(f"{' '.join(command[:6])} failed: {said}", bool(PASSING.search(said)))
     return done.stdout
 
 
-def sbatch(script: str, options: Sequence[str] = ()) -> str:
-    """Submit a script; returns the job's id."""
-    answer = _run(["sbatch", "--parsable", *options], script).strip().splitlines()
+def sbatch(script: str, options: Sequence[str] = (), known: Collection[str] | None = None) -> str:
+    """Submit a script; returns the job's id.
+
+    `known`: jobs that share its name; None: others may. Where the name tells it apart, what Slurm has not answered is tried
+    again, and never blindly: it may have taken the job and not got to say so. So it is looked for by its name before each
+    further try, and one that turns up after it is cancelled. The job must not be able to begin before this returns.
+    """
+    named = re.search(r"^#SBATCH --job-name=(\S+)$", script, re.M)
+    for attempt in itertools.count():
+        try:
+            job = _submit(script, options)
+            break
+        except SchedulerError as error:
+            if known is None or named is None or attempt == len(PAUSES) or not error.passing:
+                raise
+            time.sleep(PAUSES[attempt])
+            if found := _live(named[1]) - set(known):
+                return min(found, key=int)
+    if attempt and named:
+        cancel(_live(named[1]) - {job, *(known or ())})
+    return job
+
+
+def _live(name: str) -> set[str]:
+    """The jobs of exactly this name that are queued or run."""
+    return {one.array for one in queue(name) if one.name == name and one.live}
+
+
+def _submit(script: str, options: Sequence[str]) -> str:
+    answer = _ask(["sbatch", "--parsable", *options], script).strip().splitlines()
     found = re.match(r"(\d+)(;|$)", answer[-1].strip()) if answer else None
     if not found:
         raise SchedulerError(f"sbatch answered {answer!r}, in which there is no job id.")
@@ -126,10 +185,11 @@ def time_limit(partition: str) -> float:
     return max(minutes(limit) if limit[:1].isdigit() else math.inf for limit in limits)
 
 
-def queue(prefix: str, ended: bool = False) -> list[Element]:
+def queue(prefix: str, ended: bool = False, patient: bool = True) -> list[Element]:
     """All jobs of this user whose name begins so, an element of an array each; `ended`: those too that the controller still
-    remembers."""
-    lines = _run(["squeue", "--noheader", "--me", "--array", *(["-t", "all"] if ended else []), "-o", "|".join(FIELDS)])
+    remembers; `patient`: ask again if it does not answer."""
+    states = ["-t", "all"] if ended else []
+    lines = _run(["squeue", "--noheader", "--me", "--array", *states, "-o", "|".join(FIELDS)], patient=patient)
     found = []
     for line in lines.splitlines():
         parts = line.split("|")
@@ -141,14 +201,15 @@ def queue(prefix: str, ended: bool = False) -> list[Element]:
     return found
 
 
-def accounted(ids: Iterable[str]) -> dict[str, str]:
+def accounted(ids: Iterable[str], patient: bool = True) -> dict[str, str]:
     """State by job id from accounting, also of steps that say more than their job; nothing where there is none."""
     wanted = set(ids)
     if not wanted or not shutil.which("sacct"):
         return {}
     arrays = ",".join(sorted({job.split("_")[0] for job in wanted}))  # all elements would be too long a command
     try:
-        lines = _run(["sacct", "--noheader", "--parsable2", "--array", "--jobs", arrays, "--format", "JobID,State"])
+        command = ["sacct", "--noheader", "--parsable2", "--array", "--jobs", arrays, "--format", "JobID,State"]
+        lines = _run(command, patient=patient)
     except SchedulerError:
         return {}
     states: dict[str, str] = {}
@@ -163,7 +224,7 @@ def accounted(ids: Iterable[str]) -> dict[str, str]:
 def release(ids: Iterable[str]) -> None:
     """Let jobs that were submitted held begin."""
     for job in ids:
-        _run(["scontrol", "release", job])
+        _run(["scontrol", "release", job], over="Job has already finished")
 
 
 def depend(job: str, dependency: str) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -85,6 +87,129 @@ def test_what_a_job_was_given_is_not_given_on(monkeypatch: pytest.MonkeyPatch) -
     ]
 
 
+# ---------------------------------------------------------------- a controller that does not answer
+
+SCRIPT = "#!/bin/bash\n#SBATCH --job-name=stackbuild-a-00.1\n"
+SAID = [  # by Slurm 22.05 whose controller was stopped, and ended
+    "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation",
+    "slurm_load_ctl_conf error: Socket timed out on send/recv operation",
+    "Unexpected message received for job 1\nslurm_suspend error: Unexpected message received",
+    "slurm_load_jobs error: Unable to contact slurm controller (connect failure)",
+    "scancel: error: Kill job error on job id 1: Unable to contact slurm controller (connect failure)",
+    "allocation failure: Unable to contact slurm controller (connect failure)",
+]
+
+
+def fails(times: int, said: str, then: str = "") -> str:
+    """Lines of a command that fails so often, and then does something else."""
+    return (
+        f'[ "$(cat 2>/dev/null $0.calls | wc -l)" -lt {times} ] && {{ echo >>$0.calls; cat >&2 <<"END"; exit 1; }}\n'
+        f"{said}\nEND\n{then}"
+    )
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses that were made."""
+    made: list[float] = []
+    monkeypatch.setattr(scheduler, "time", SimpleNamespace(monotonic=time.monotonic, sleep=made.append))
+    return made
+
+
+@pytest.mark.parametrize("said", SAID)
+def test_what_is_passing_is_asked_again_after_some_seconds(command: Command, pauses: list[float], said: str) -> None:
+    command("squeue", fails(2, said, answer("7|7|N/A|x|RUNNING|None|n1|0:01")))
+    assert [one.id for one in scheduler.queue("x")] == ["7"]
+    assert pauses == list(scheduler.PAUSES)
+
+
+@pytest.mark.parametrize("said", SAID)
+def test_what_does_not_pass_is_told_after_three_tries(command: Command, pauses: list[float], said: str) -> None:
+    asked = command("scontrol", fails(9, said))
+    with pytest.raises(SchedulerError, match=said.splitlines()[0].replace("(", "[(]").replace(")", "[)]")):
+        scheduler.depend("5", "afterok:4")
+    assert asked.read_text().splitlines().count("update") == 3 and len(pauses) == 2
+
+
+@pytest.mark.parametrize(
+    "said", ["invalid partition specified", "Invalid job id specified", "Job violates a limit", ""]
+)
+def test_a_refusal_is_taken_for_an_answer(command: Command, pauses: list[float], said: str) -> None:
+    for name in ("squeue", "sbatch"):
+        command(name, f"echo '{said}' >&2; exit 1")
+    for refused in (lambda: scheduler.queue("x"), lambda: scheduler.sbatch(SCRIPT, known=())):
+        with pytest.raises(SchedulerError):
+            refused()
+    assert pauses == []
+
+
+def test_somebody_who_looks_on_is_not_kept_waiting(command: Command, pauses: list[float]) -> None:
+    command("squeue", fails(1, SAID[3]))
+    with pytest.raises(SchedulerError):
+        scheduler.queue("x", patient=False)
+    command("sacct", fails(1, SAID[3], answer("7|FAILED")))
+    assert scheduler.accounted(["7"], patient=False) == {} and pauses == []
+
+
+def test_a_command_that_took_a_minute_to_fail_is_not_run_again(
+    command: Command, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler, "WAIT_SECONDS", 0.0)
+    command("scancel", fails(1, SAID[4]))
+    with pytest.raises(SchedulerError):
+        scheduler.cancel(["7"])
+    assert pauses == []
+
+
+def test_a_job_that_was_released_although_slurm_did_not_say_so_may_have_ended(
+    command: Command, pauses: list[float]
+) -> None:
+    ended = "echo 'Job has already finished for job 5' >&2; exit 1"
+    command("scontrol", fails(1, SAID[2], ended))
+    scheduler.release(["5"])
+    command("scontrol", ended)
+    with pytest.raises(SchedulerError):
+        scheduler.release(["5"])
+
+
+# What a queue says of jobs of a name, and of a name that begins so.
+LINES_OF = "{0}_[0-3]|{0}|0-3|stackbuild-a-00.1|PENDING|JobHeldUser||0:00\n{1}|{1}|N/A|stackbuild-a-00.1-gate|PENDING|None||0:00"
+
+
+def test_what_slurm_took_and_did_not_say_is_not_submitted_again(command: Command, pauses: list[float]) -> None:
+    said = command("sbatch", fails(1, SAID[0], "echo 99"))
+    command("squeue", answer(LINES_OF.format(7, 8)))
+    assert scheduler.sbatch(SCRIPT, ["--hold"], known=()) == "7"
+    assert said.read_text().splitlines().count("--parsable") == 1 and len(pauses) == 1
+
+
+def test_what_slurm_did_not_take_is_submitted_again(command: Command, pauses: list[float]) -> None:
+    said = command("sbatch", fails(2, SAID[0], "echo 99"))
+    command("squeue", answer(LINES_OF.format(7, 8)))
+    command("scancel", "")
+    assert scheduler.sbatch(SCRIPT, ["--hold"], known=["7"]) == "99"
+    assert said.read_text().splitlines().count("--parsable") == 3 and len(pauses) == 2
+
+
+def test_a_job_that_turns_up_after_its_second_is_cancelled(command: Command, pauses: list[float]) -> None:
+    command("sbatch", fails(1, SAID[0], "echo 99"))
+    late = answer(LINES_OF.format(7, 8) + "\n" + LINES_OF.format(99, 98) + "\n" + LINES_OF.format(5, 4))
+    command("squeue", '[ -e "$0.asked" ] || { touch "$0.asked"; exit 0; }\n' + late)
+    cancelled = command("scancel", "")
+    assert scheduler.sbatch(SCRIPT, known=["5"]) == "99"
+    assert cancelled.read_text().split() == ["--quiet", "7"]
+
+
+def test_nothing_is_submitted_again_where_it_cannot_be_looked_for(command: Command, pauses: list[float]) -> None:
+    said = command("sbatch", fails(1, SAID[0], "echo 99"))
+    command("squeue", "exit 1")
+    for script, known in ((SCRIPT, ()), (SCRIPT, None), ("#!/bin/bash\n", ())):
+        (said.parent / "bin" / "sbatch.calls").unlink(missing_ok=True)
+        with pytest.raises(SchedulerError):
+            scheduler.sbatch(script, known=known)
+    assert said.read_text().splitlines().count("--parsable") == 3
+
+
 # ---------------------------------------------------------------- squeue
 
 LINES = """\
@@ -137,7 +262,7 @@ def test_ended_jobs_are_asked_for_only_if_they_are_wanted(command: Command) -> N
 def test_no_name_of_a_job_breaks_the_reading_of_others(name: str) -> None:
     ours = "100_0|100|0|stackbuild-a-00.1|RUNNING|None|n1|1:23"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scheduler, "_run", lambda *_: f"7|7|N/A|{name}|RUNNING|None|n1|0:01\n{ours}\n")
+        patch.setattr(scheduler, "_run", lambda *_, **__: f"7|7|N/A|{name}|RUNNING|None|n1|0:01\n{ours}\n")
         found = scheduler.queue("stackbuild-a-")
     assert [one.id for one in found if one.id != "7"] == ["100_0"]
 

@@ -74,7 +74,7 @@ class Asking:
         if not scheduler.available():
             return Queue(note=f"There is no Slurm on this machine: {ALONE}", time=now)
         try:
-            found = scheduler.queue(self.folder.prefix, ended=True)
+            found = scheduler.queue(self.folder.prefix, ended=True, patient=False)
         except scheduler.SchedulerError as error:
             return Queue(note=f"Slurm does not answer ({error}): {ALONE}", time=now)
         own = bool(found) or self.folder.path.stat().st_uid == os.getuid()
@@ -91,7 +91,7 @@ class Asking:
         ]
         unknown = [name for name in names if name not in self._ended][:ACCOUNTED]
         if unknown and scheduler.available():
-            told = scheduler.accounted(unknown)
+            told = scheduler.accounted(unknown, patient=False)
             live = scheduler.PENDING | scheduler.RUNNING
             self._ended |= {name: told.get(name, "") for name in unknown if told.get(name) not in live}
         return self._ended

@@ -58,17 +58,17 @@ class SlurmExecutor(SlurmPipelineExecutor):  # type: ignore[misc]  # datatrove h
         The gate waits for `after` too: arrays that are cancelled because it failed have ended, and their gate would begin.
         """
         options = [*(["--hold"] if hold else []), *([f"--dependency=afterok:{':'.join(after)}"] if after else [])]
-        arrays = []
+        arrays: list[str] = []
         scripts = self.scripts()
         scheduler.check(scripts[0][2])
         for first, count, script in scripts:
             self.folder.script(f"{self.wave.name}-{first}", script)
-            job = scheduler.sbatch(script, options)
+            job = scheduler.sbatch(script, options, known=arrays)
             self._note(Submitted(job, "array", self.wave.number, self.wave.wave, first, count))
             arrays.append(job)
         script = gate_script(self.folder, self.wave, self.options)
         self.folder.script(f"{self.wave.name}-gate", script)
-        gate = scheduler.sbatch(script, [f"--dependency={gate_dependency(arrays, after)}"])
+        gate = scheduler.sbatch(script, [f"--dependency={gate_dependency(arrays, after)}"], known=())
         self._note(Submitted(gate, "gate", self.wave.number, self.wave.wave))
         return arrays, gate
 

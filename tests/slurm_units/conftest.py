@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from stackbuild import build as building
+from stackbuild import scheduler
 from stackbuild.cluster import SlurmOptions
 from stackbuild.launches import Frozen, LaunchFolder, Submitted, Wave
 from stackbuild.plan import Build
@@ -39,6 +40,8 @@ if order == "kill":
     os.kill(os.getppid(), signal.SIGKILL)
 if order == "fail" or order == "kill":
     sys.exit(name + ": error: told to fail")
+if order == "busy":
+    sys.exit(name + ": error: Batch job submission failed: Unable to contact slurm controller (connect failure)")
 with open(state + "/jobs.json") as file:
     jobs = json.load(file)
 if name == "sbatch":
@@ -74,6 +77,8 @@ if order == "kill after":
     os.kill(os.getppid(), signal.SIGKILL)
 if order == "fail after":
     sys.exit(name + ": error: told to fail when all was done")
+if order == "busy after":
+    sys.exit(name + ": error: Batch job submission failed: Socket timed out on send/recv operation")
 """
 
 
@@ -84,9 +89,9 @@ class Slurm:
     folder: Path
 
     def order(self, **orders: Any) -> None:
-        """What a call does besides: "fail", "fail after", "kill" (its caller), "kill after"; by `sbatch_3` (the third call of
-        sbatch, counted from the first of the test) or `sbatch_always`. `max_array`: the site's MaxArraySize; `partitions`: what
-        it says of them."""
+        """What a call does besides: "fail", "fail after", "kill" (its caller), "kill after", "busy" (its controller does not
+        answer), "busy after" (it does so too late); by `sbatch_3` (the third call of sbatch, counted from the first of the
+        test) or `sbatch_always`. `max_array`: the site's MaxArraySize; `partitions`: what it says of them."""
         plain = ("max_array", "partitions")
         body = {name if name in plain else name.replace("_", " "): value for name, value in orders.items()}
         (self.folder / "orders.json").write_text(json.dumps(body))
@@ -135,6 +140,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Slurm:
         path.write_text(COMMAND.format(python=sys.executable, state=str(folder)))
         path.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder / 'bin'}:/usr/bin:/bin")
+    monkeypatch.setattr(scheduler, "PAUSES", (0.0, 0.0))
     return Slurm(folder)
 
 

@@ -269,6 +269,54 @@ def test_a_wave_that_cannot_be_submitted_leaves_nothing_and_says_what_to_do(
     assert "Run the same build again" in word["message"] and "told to fail" in word["message"]
 
 
+@pytest.mark.parametrize(
+    "orders",
+    [
+        {"sbatch_5": "busy"},  # the array of the wave
+        {"sbatch_5": "busy after"},  # which Slurm took all the same
+        {"sbatch_5": "busy", "sbatch_6": "busy after"},
+        {"sbatch_6": "busy"},  # its gate
+        {"sbatch_6": "busy after"},
+        {"squeue_1": "busy", "squeue_2": "busy"},  # how the elements ended
+        {"squeue_3": "busy"},
+        {"scontrol_1": "busy"},  # how long jobs and arrays may be
+        {"scontrol_2": "busy"},
+        {"scontrol_3": "busy after"},  # what waits is told of the wave
+        {"scontrol_4": "busy", "scontrol_5": "busy after"},
+        {"scontrol_5": "busy after", "scontrol_6": "busy"},  # it begins
+        {"scancel_1": "busy"},
+    ],
+)
+def test_a_controller_that_does_not_answer_for_a_moment_ends_no_launch(
+    launched: Callable[..., Launched], orders: dict[str, Any]
+) -> None:
+    launch = launched()
+    launch.lose(ROWS, 1)
+    failed_task(launch, 1, Cause.KILLED)
+    ours = set(launch.slurm.jobs)
+    launch.slurm.order(**orders)
+    assert look(launch) == 0
+    array, gate = (one.slurm for one in launch.jobs_of(2))
+    assert set(launch.slurm.live) - ours == {array, gate} and launch.slurm.may_begin() == [*launch.arrays, array]
+    jobs, ([later], after) = launch.slurm.jobs, launch.next
+    assert jobs[gate]["dependency"] == f"afterany:{array}" and jobs[later]["dependency"] == f"afterok:{gate}"
+    assert jobs[after]["dependency"] == f"afterany:{later},afterok:{gate}"
+
+
+def test_each_array_of_a_wave_is_told_from_the_others_of_its_name(launched: Callable[..., Launched]) -> None:
+    """A site's limit of arrays cuts a wave in several, and Slurm knows them by one name."""
+    launch = launched(elements=4)
+    launch.lose(ROWS, 0, 1, 2, 3)
+    launch.slurm.end(launch.arrays[0], "NODE_FAIL", range(4))
+    launch.slurm.order(max_array=2, sbatch_5="busy", sbatch_7="busy after")
+    assert look(launch) == 0
+    arrays = [one.slurm for one in launch.jobs_of(2) if one.kind == "array"]
+    [gate] = [one.slurm for one in launch.jobs_of(2) if one.kind == "gate"]
+    assert len(set(arrays)) == 2 and launch.slurm.jobs[gate]["dependency"] == f"afterany:{':'.join(arrays)}"
+    assert [launch.slurm.jobs[array]["elements"] for array in arrays] == [2, 2]
+    assert len([job for job in launch.slurm.live.values() if job["name"].endswith(f"{ROWS:02d}.2")]) == 2
+
+
 def test_a_gate_that_is_requeued_in_the_middle_leaves_one_wave(launched: Callable[..., Launched]) -> None:
     launch = launched()
     launch.lose(ROWS, 1)

@@ -115,9 +115,9 @@ def test_every_id_is_on_disk_before_the_next_is_asked_for(
     seen: list[tuple[list[str], list[str]]] = []
     real = scheduler.sbatch
 
-    def watched(script: str, options: Any = ()) -> str:
+    def watched(script: str, options: Any = (), **more: Any) -> str:
         seen.append((sorted(slurm.jobs), sorted(journalled(tmp_path / "out"))))
-        return real(script, options)
+        return real(script, options, **more)
 
     monkeypatch.setattr(scheduler, "sbatch", watched)
     submit(Request(small(root), Path("/"), tmp_path / "out", 1), OPTIONS)
