@@ -135,6 +135,20 @@ class Retries:
 CODES = {3: Cause.REFUSED, 4: Cause.REFUSED, 6: Cause.REFUSED, 7: Cause.REFUSED, 75: Cause.TEMPORARY}
 
 
+DISK_FULL = 74  # what a child ends with (sysexits.h EX_IOERR) that found no room, whatever it could still write down
+
+
+def no_room(error: BaseException | None) -> bool:
+    """Whether a full disk or a quota is why this was raised, or that from which it was; Arrow puts it into words only."""
+    while error is not None:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if isinstance(error, OSError) and re.search("no space left on device|disk quota exceeded", str(error), re.I):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def explain(rank: int, status: int, log: Path, out_of_memory: bool = False) -> Failure:
     """Say why a child ended as it did: from its status, the error that it or the task server wrote, and the kernel."""
     try:
@@ -148,6 +162,8 @@ def explain(rank: int, status: int, log: Path, out_of_memory: bool = False) -> F
         if out_of_memory:
             return Failure(rank, f"killed by the kernel (signal {-status}): out of memory", 5, str(log), Cause.MEMORY)
         return Failure(rank, f"killed by signal {-status}", 5, str(log), Cause.KILLED)
+    if status == DISK_FULL and not words:
+        return Failure(rank, "no room was left, not even to say where", 5, str(log), Cause.DISK)
     if not words:
         return Failure(rank, f"ended with status {status}", 5, str(log), Cause.KILLED)
     if body.get("errno") in (errno.ENOSPC, errno.EDQUOT):

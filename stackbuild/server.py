@@ -15,6 +15,7 @@ which task that was and where it stood: the kernel would take any of them, and s
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import importlib
 import importlib.util
@@ -25,6 +26,7 @@ import signal
 import sys
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from mmap import mmap
 from pathlib import Path
@@ -32,6 +34,7 @@ from typing import Any
 
 from stackbuild import beacon, memory, registry
 from stackbuild.errors import StackbuildError
+from stackbuild.retries import DISK_FULL, no_room
 
 PR_SET_PDEATHSIG = 1
 LOOK_SECONDS = 0.25  # between two looks at the children's memory
@@ -157,7 +160,11 @@ class Server:
                 signal.signal(number, signal.SIG_DFL)
             die_with_parent()
             os.close(self._answers)
-            log = os.open(message["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            try:
+                log = os.open(message["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            except OSError as error:
+                status = DISK_FULL if no_room(error) else status
+                raise
             os.dup2(log, 1)
             os.dup2(log, 2)
             beacon.attach(child.page)
@@ -255,20 +262,24 @@ def run_child(build: Any, job: Any, message: dict[str, Any]) -> int:
         complete = run_task(build, job, message["run"], message["params"], Try(**message["how"]))
         return 0 if complete else MORE_PARTS
     except BaseException as error:
-        traceback.print_exc()
+        with suppress(OSError):
+            traceback.print_exc()
         code = error.exit_code if isinstance(error, StackbuildError) else 1
+        full = no_room(error)
         body = {
             "type": type(error).__name__,
             "message": str(error),
             "exit_code": code,
-            "errno": getattr(error, "errno", None),
+            "errno": errno.ENOSPC if full else getattr(error, "errno", None),
             "rows": getattr(error, "rows", None),
         }
         try:
             Path(message["log"] + ".error").write_text(json.dumps(body))
-        except OSError:
-            traceback.print_exc()
-        return code if code else 1
+        except OSError as unwritten:
+            full = full or no_room(unwritten)
+            with suppress(OSError):
+                traceback.print_exc()
+        return DISK_FULL if full else code or 1
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from stackbuild import beacon, memory
-from stackbuild.server import Child, Server
+from stackbuild.retries import Cause, explain, no_room
+from stackbuild.server import Child, Server, run_child
 from tests.worlds import light, world
 
 SCRIPT = (
@@ -95,3 +96,25 @@ def test_the_journal_tells_what_a_task_held_beyond_the_server(tmp_path: Path) ->
     tasks = [json.loads(line) for line in (tmp_path / "out" / "launches" / "journal.jsonl").read_text().splitlines()]
     tasks = [event for event in tasks if event["event"] == "task"]
     assert tasks and all(0 <= event["private"] < event["memory"] for event in tasks)
+
+
+def test_a_child_that_finds_no_room_says_so_by_its_status_when_it_cannot_write_it_down(tmp_path: Path) -> None:
+    log = tmp_path / "task.log"
+    (tmp_path / "task.log.error").symlink_to("/dev/full")
+    status = run_child(None, None, {"log": str(log), "run": 0, "params": {}, "how": {}})
+    assert explain(0, status, log).cause is Cause.DISK
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(28, "No space left on device"), OSError("[Errno 122] Error writing bytes to file. Disk quota exceeded")],
+)
+def test_no_room_is_known_however_it_is_told(error: OSError) -> None:
+    try:
+        try:
+            raise error
+        except OSError as cause:
+            raise ValueError("could not be written") from cause
+    except ValueError as told:
+        assert no_room(told)
+    assert not no_room(ValueError("no space left on device"))
