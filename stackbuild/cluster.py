@@ -85,7 +85,8 @@ class SlurmOptions(BaseModel):
         description="elements of a job at most, where tasks_per_job is 0: the cluster has no more room than that",
     )
     venv: str = Field(
-        "", description="folder of a virtual environment on the nodes; empty: the interpreter that submits"
+        "",
+        description='folder of a virtual environment on the nodes, its whole path or "~/…"; empty: the interpreter that submits',
     )
     env_command: str = Field("", description="shell line before anything else, such as `module load python`")
     sbatch: list[str] = Field(default_factory=list, description='more options of sbatch, such as "--constraint=fast"')
