@@ -22,6 +22,7 @@ from typing import IO, Any
 
 from stackbuild.errors import StackbuildError, UsageError, command
 
+GLANCE_SECONDS = 0.5  # who only looks whether a folder is held has its lock for a moment
 # What says that another has the lock, flock(2) and fcntl(2); any other error says that nobody can have one here.
 HELD = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES)
 
@@ -80,13 +81,13 @@ def only_one(out: Path, wait: float = 0.0, builds: bool = False) -> Iterator[Non
     except OSError as error:
         raise UsageError(f"{out} is not a folder and cannot be made one: {error.strerror}.") from error
     with open(out / ".lock", "a+b") as file:
-        deadline = time.monotonic() + wait
+        deadline = time.monotonic() + max(wait, GLANCE_SECONDS)
         while not took(file, fcntl.LOCK_EX):
             if time.monotonic() >= deadline:
                 raise StackbuildError(
                     f"Another stackbuild is building {out}; wait for it, or see `{command('stackbuild', 'status', out)}`."
                 )
-            time.sleep(min(1.0, wait))
+            time.sleep(min(1.0, max(wait, GLANCE_SECONDS / 10)))
         me = Holder(socket.gethostname(), os.getpid(), began(os.getpid()), builds)
         with suppress(OSError):  # a full disk must not keep anybody from making room
             os.ftruncate(file.fileno(), 0)

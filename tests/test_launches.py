@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -80,6 +81,19 @@ def test_a_folder_has_one_driver(out: Path) -> None:
         raise AssertionError
     with only_one(out):
         pass
+
+
+def test_a_look_at_the_folder_keeps_no_build_from_beginning(out: Path) -> None:
+    """`status` asks by a lock of its own whether anybody has one."""
+    with only_one(out):
+        pass
+    with open(out / ".lock", "rb") as look:
+        fcntl.flock(look, fcntl.LOCK_SH)
+        timer = threading.Timer(0.1, fcntl.flock, (look, fcntl.LOCK_UN))
+        timer.start()
+        with only_one(out):
+            pass
+        timer.join()
 
 
 @pytest.mark.parametrize("kind", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO])
