@@ -17,9 +17,11 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import secrets
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,6 +84,7 @@ class Frozen:
     jobs: list[str]
     cached: dict[str, int] = field(default_factory=dict)  # tasks of the jobs that were complete at submission
     tasks: dict[str, int] = field(default_factory=dict)  # of the others, as far as it was known
+    uid: int | None = None  # of who submitted it
 
 
 class LaunchFolder:
@@ -96,6 +99,18 @@ class LaunchFolder:
     def prefix(self) -> str:
         """What the names of its jobs begin with."""
         return f"{PREFIX}-{self.id}-"
+
+    @property
+    def owner(self) -> int:
+        """The number of the user whose jobs these are. A network file system may call the owner of root's files `nobody`."""
+        with suppress(InputError, TypeError):
+            if (uid := self.frozen().uid) is not None:
+                return uid
+        return self.path.stat().st_uid
+
+    @property
+    def mine(self) -> bool:
+        return self.owner == os.getuid()
 
     @property
     def logs(self) -> Path:
@@ -244,26 +259,50 @@ def last_launch(out: Path) -> LaunchFolder | None:
 
 def live_jobs(folder: LaunchFolder) -> list[scheduler.Element]:
     """Jobs of a launch that are queued or run, as Slurm says."""
-    return [job for job in scheduler.queue(folder.prefix) if job.live]
+    return [job for job in scheduler.queue(folder.prefix, user=folder.owner) if job.live]
 
 
 def under_way(folder: LaunchFolder) -> int:
     """How many jobs of a launch are queued or run: 0 if it has said its last word; where Slurm does not answer, how many
     elements have told of themselves within a minute. That it was to be cancelled does not mean that it was: scancel may have
-    failed. Of one that was, those that are about to end count no more."""
+    failed. Of one that was, those that are about to end count no more. Where another user's jobs cannot be seen, a launch of theirs
+    that was let go is under way, as far as anybody can know, until it says its last word."""
     if folder.last_word() is not None:
         return 0
-    ending = {"COMPLETING"} if folder.marked("cancelled") else set()
+    cancelled = folder.marked("cancelled")
+    ending = {"COMPLETING"} if cancelled else set()
+    signs = sum(time.time() - beat.time < STALE_SECONDS for beat in beats(folder.beats))
     try:
-        return sum(job.state not in ending for job in live_jobs(folder))
+        live = sum(job.state not in ending for job in live_jobs(folder))
+        if live or folder.mine or not scheduler.private_jobs():
+            return live
     except scheduler.SchedulerError:
-        return sum(time.time() - beat.time < STALE_SECONDS for beat in beats(folder.beats))
+        if folder.mine:
+            return signs
+    return signs or int(folder.marked("released") and not cancelled)
+
+
+def of_another(folder: LaunchFolder) -> UsageError:
+    """What is said of another user's launch that is under way: its jobs are theirs to end."""
+    try:
+        user = pwd.getpwuid(folder.owner).pw_name
+    except KeyError:
+        user = str(folder.owner)
+    status, cancel = (
+        command("stackbuild", *words) for words in (("status", folder.out, "--watch"), ("cancel", folder.out))
+    )
+    return UsageError(
+        f"Launch {folder.id} of user {user} builds {folder.out}, and has said no last word. Follow it with `{status}`, or have {user} "
+        f"end it with `{cancel}`. Should it be over, and its jobs be gone, move {folder.path} away."
+    )
 
 
 def refuse_while_on_cluster(out: Path) -> None:
     """UsageError if this folder's last launch is under way: two that build one folder do the work twice."""
     folder = last_launch(out)
     if folder is not None and (live := under_way(folder)):
+        if not folder.mine:
+            raise of_another(folder)
         raise UsageError(
             f"{live} job(s) of launch {folder.id} build {out} on Slurm. Follow them with "
             f"`{command('stackbuild', 'status', out, '--watch')}`, or end them with `{command('stackbuild', 'cancel', out)}`."

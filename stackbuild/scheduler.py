@@ -185,11 +185,18 @@ def time_limit(partition: str) -> float:
     return max(minutes(limit) if limit[:1].isdigit() else math.inf for limit in limits)
 
 
-def queue(prefix: str, ended: bool = False, patient: bool = True) -> list[Element]:
-    """All jobs of this user whose name begins so, an element of an array each; `ended`: those too that the controller still
-    remembers; `patient`: ask again if it does not answer."""
+def private_jobs() -> bool:
+    """Whether users may not see each other's jobs (slurm.conf(5), PrivateData); so too where Slurm does not say."""
+    found = re.search(r"^PrivateData\s*=\s*(\S+)", _run(["scontrol", "show", "config"], patient=False), re.M)
+    return os.getuid() != 0 and (found is None or bool({"jobs", "all"} & set(found[1].lower().split(","))))
+
+
+def queue(prefix: str, ended: bool = False, patient: bool = True, user: int | None = None) -> list[Element]:
+    """All jobs of this user, or of one by number, whose name begins so, an element of an array each; `ended`: those too that the
+    controller still remembers; `patient`: ask again if it does not answer."""
+    whose = "--me" if user in (None, os.getuid()) else f"--user={user}"
     states = ["-t", "all"] if ended else []
-    lines = _run(["squeue", "--noheader", "--me", "--array", *states, "-o", "|".join(FIELDS)], patient=patient)
+    lines = _run(["squeue", "--noheader", whose, "--array", *states, "-o", "|".join(FIELDS)], patient=patient)
     found = []
     for line in lines.splitlines():
         parts = line.split("|")

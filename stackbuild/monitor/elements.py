@@ -7,7 +7,6 @@ Where neither can be asked, beats tell what is alive by their age, and the statu
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -74,10 +73,10 @@ class Asking:
         if not scheduler.available():
             return Queue(note=f"There is no Slurm on this machine: {ALONE}", time=now)
         try:
-            found = scheduler.queue(self.folder.prefix, ended=True, patient=False)
+            found = scheduler.queue(self.folder.prefix, ended=True, patient=False, user=self.folder.owner)
+            own = bool(found) or self.folder.mine or not scheduler.private_jobs()
         except scheduler.SchedulerError as error:
             return Queue(note=f"Slurm does not answer ({error}): {ALONE}", time=now)
-        own = bool(found) or self.folder.path.stat().st_uid == os.getuid()
         note = "" if own else f"Another user submitted this, whose jobs you cannot see: {ALONE}"
         return Queue({(one.array, one.index): one for one in found}, own, note, now)
 

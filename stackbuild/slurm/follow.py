@@ -14,7 +14,7 @@ from typing import Any
 from stackbuild import scheduler
 from stackbuild.errors import PartialFailure, StackbuildError, UsageError
 from stackbuild.journal import began, driver_journal, holder
-from stackbuild.launches import LaunchFolder, last_launch, live_jobs
+from stackbuild.launches import LaunchFolder, last_launch, live_jobs, of_another, under_way
 from stackbuild.slurm.submit import cancel_jobs
 from stackbuild.status import running
 
@@ -111,7 +111,10 @@ def cancel(out: Path) -> str:
     folder = last_launch(out)
     if folder is not None:
         scheduler.require()
-        if live_jobs(folder):
+        ours = folder.mine or os.getuid() == 0
+        if not ours and under_way(folder):
+            raise of_another(folder)
+        if ours and live_jobs(folder):
             folder.mark("cancelled")  # first: a gate that sees it submits nothing
             count = cancel_jobs(folder)
             driver_journal(out).write(event="cancelled", launch=folder.id)

@@ -25,7 +25,17 @@ from stackbuild.estimate.steps import job_key
 from stackbuild.graph import Job
 from stackbuild.journal import driver_journal, only_one
 from stackbuild.launch import complete_tasks
-from stackbuild.launches import Frozen, LaunchFolder, Submitted, Wave, last_launch, live_jobs, new_id, under_way
+from stackbuild.launches import (
+    Frozen,
+    LaunchFolder,
+    Submitted,
+    Wave,
+    last_launch,
+    live_jobs,
+    new_id,
+    of_another,
+    under_way,
+)
 from stackbuild.plan import Build, Plan
 from stackbuild.pool import TaskSpec
 from stackbuild.slurm.balance import Expected, chained, elements_for, expected
@@ -71,10 +81,12 @@ def submit(request: Request, options: SlurmOptions) -> Submission:
 
 def live(out: Path) -> LaunchFolder | None:
     """The folder's last launch if it is under way. One that was not submitted whole is cancelled, as none of it runs, and one
-    that was to be cancelled and is still there."""
+    that was to be cancelled and is still there. UsageError if it is another user's, who alone can end its jobs."""
     folder = last_launch(out)
     if folder is None or not under_way(folder):
         return None
+    if not folder.mine:
+        raise of_another(folder)
     if folder.marked("cancelled") or not folder.marked("released"):
         cancel_jobs(folder)
         return None
@@ -133,6 +145,7 @@ def launch(build: Build, plan_path: str, options: SlurmOptions) -> Submission:
             names,
             cached,
             tasks,
+            os.getuid(),
         )
     )
     max_array = array_limit(options)

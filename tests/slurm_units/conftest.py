@@ -53,7 +53,9 @@ if name == "sbatch":
                         dependency=said.get("dependency", ""), states={{}}, script=text)
     print(number)
 elif name == "squeue":
-    for number, job in jobs.items():
+    stranger = orders.get("stranger")  # whoever asks is another user, who sees the jobs of the first or is blind to them
+    hidden = stranger and ("--me" in arguments or stranger == "blind")
+    for number, job in (() if hidden else jobs.items()):
         for index in range(max(1, job["elements"])):
             shown = job["states"].get(str(index), "PENDING")
             if shown in ("PENDING", "RUNNING") or "all" in arguments:
@@ -67,6 +69,7 @@ elif name == "scancel":
                     jobs[number]["states"][str(index)] = "CANCELLED"
 elif arguments[0] == "show":
     print("MaxArraySize            = " + str(orders.get("max_array", 1001)))
+    print("PrivateData             = " + ("jobs,usage" if orders.get("stranger") == "blind" else "none"))
 elif arguments[0] == "release":
     jobs[arguments[1]]["held"] = False
 elif arguments[0] == "update":

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import pwd
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +14,11 @@ import pytest
 
 from stackbuild.build import Request
 from stackbuild.cli import slurm as telling
-from stackbuild.errors import StackbuildError
-from stackbuild.launches import LaunchFolder, last_launch
+from stackbuild.errors import StackbuildError, UsageError
+from stackbuild.launches import LaunchFolder, last_launch, refuse_while_on_cluster
 from stackbuild.slurm import follow
+from stackbuild.slurm.follow import cancel
+from stackbuild.status import status_of
 from tests.slurm_units.conftest import Slurm, small
 
 NO_PYTHON = "/var/spool/slurm_script: line 35: /opt/none/bin/python: No such file or directory\n"
@@ -56,6 +61,39 @@ def test_values_that_a_launch_under_way_was_not_submitted_with_are_told_to_be_ig
     assert "[slurm] memory, max_memory of now" in said
     assert f"`{shlex.join(['stackbuild', 'cancel', str(folder.out)])}`" in said
     assert set(slurm.jobs) == jobs
+
+
+@pytest.mark.parametrize("sight", ["seeing", "blind"])
+def test_another_users_launch_under_way_is_refused_with_whose_it_is_and_ended_by_nobody_else(
+    slurm: Slurm, build: Callable[..., bool], folder: LaunchFolder, monkeypatch: pytest.MonkeyPatch, sight: str
+) -> None:
+    """`squeue --me` shows nothing of it, and where jobs are private no question does."""
+    user, jobs = pwd.getpwuid(os.getuid()).pw_name, slurm.jobs
+    monkeypatch.setattr(os, "getuid", lambda: 4242)
+    slurm.order(stranger=sight)
+    for way in (build, lambda: cancel(folder.out), lambda: refuse_while_on_cluster(folder.out)):
+        with pytest.raises(UsageError, match=f"Launch {folder.id} of user {user} builds .*have {user} end it"):
+            way()
+    assert slurm.jobs == jobs and not folder.marked("cancelled")
+    status = status_of(folder.out)
+    assert status.state == "waiting" and bool(status.notes) == (sight == "blind")
+    for number, job in jobs.items():
+        slurm.end(number, "CANCELLED", range(max(1, job["elements"])))
+    if sight == "blind":  # nobody can know that it is over
+        with pytest.raises(UsageError, match=str(folder.path)):
+            build()
+        folder.path.rename(folder.out / "moved away")
+    build()
+    assert len(slurm.jobs) > len(jobs)
+
+
+def test_root_may_end_anybodys_launch(slurm: Slurm, folder: LaunchFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = json.loads((folder.path / "launch.json").read_text())
+    (folder.path / "launch.json").write_text(json.dumps({**body, "uid": 4242}))
+    slurm.order(stranger="seeing")
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    assert "cancelled" in cancel(folder.out)
+    assert slurm.live == {}
 
 
 def dies(slurm: Slurm, folder: LaunchFolder, words: str) -> None:
