@@ -7,10 +7,12 @@ Where neither can be asked, beats tell what is alive by their age, and the statu
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from stackbuild import scheduler
@@ -136,7 +138,7 @@ class Elements:
 
     def __init__(self, folder: LaunchFolder, submitted: Sequence[Submitted], told: Told, queue: Queue, beats: Iterable[Beat],
                  accounted: Mapping[str, str], now: float):  # fmt: skip
-        self.told, self.queue, self.accounted, self.now = told, queue, accounted, now
+        self.folder, self.told, self.queue, self.accounted, self.now = folder, told, queue, accounted, now
         self.beats = {beat.who: beat for beat in beats}
         self.hosts: list[Wave] = []
         self.all: list[ElementNow] = []
@@ -184,6 +186,11 @@ class Elements:
         one.state, one.reason = self._state(one, last)
         return one
 
+    @cached_property
+    def _logs(self) -> frozenset[str]:
+        """Names of logs; Slurm opens its own for whatever begins."""
+        return frozenset(os.listdir(self.folder.logs))
+
     def _state(self, one: ElementNow, last: Mapping[str, Any] | None) -> tuple[str, str]:
         """(state, why it is pending). `last`: its last word."""
         slurm, share = one.slurm, one.share
@@ -200,7 +207,7 @@ class Elements:
         if one.said:
             return ("done" if one.said == "COMPLETED" else "cancelled" if one.said == "CANCELLED" else "failed"), ""
         if self.queue.seen:  # it is gone and left no word
-            return ("failed" if share else "cancelled"), ""
+            return ("failed" if share or f"{one.identity}.out" in self._logs else "cancelled"), ""
         if one.who in self.beats and self.now - self.beats[one.who].time < STALE_SECONDS:
             return "running", ""
         return ("silent" if share else "waiting"), ""

@@ -50,9 +50,11 @@ def failure(
 
 
 def read_ends(failures: Sequence[dict[str, Any]]) -> None:
-    """Give the first failures the last lines of the first of their logs that says anything."""
+    """Give the first failures the last lines of the first of their logs that says anything, which is then their `log`."""
     for one in failures[:READ]:
-        one["lines"] = next((found for log in one["logs"] if (found := last_lines(log))), [])
+        one["log"], one["lines"] = next(
+            ((log, ends) for log in one["logs"] if (ends := last_lines(log))), (one["log"], [])
+        )
 
 
 def what(one: Mapping[str, Any]) -> str:

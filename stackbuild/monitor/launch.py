@@ -54,8 +54,8 @@ class Now:
         jobs = [self.job(number, name) for number, name in enumerate(self.frozen.jobs)]
         failures = list(self.failures(jobs, state))
         read_ends(failures)
-        if state == "stopped" and any(job.failed for job in jobs):
-            state = "cancelled" if {one["cause"] for one in failures} == {Cause.CANCELLED} else "failed"
+        if state == "stopped" and (causes := {one["cause"] for one in failures} - {""}):
+            state = "cancelled" if causes == {Cause.CANCELLED} else "failed"
         self.settle(jobs, state)
         message = str(self.word.get("message", "")) if state == "failed" else ""
         status = BuildStatus(state, jobs, failures, "slurm", self.folder.id, message, notes, self.publish())
@@ -93,21 +93,30 @@ class Now:
                 *notes,
                 f"Nothing has given a sign for {minutes:.0f} min; jobs may still be in the queue.",
             ]
-        if self.dead():
+        dead = self.dead()
+        if any(how for _, how in dead):
             return "failed", notes
         said = {one.state for one in self.queue.found.values()} | set(self.elements.accounted.values())
-        return ("cancelled" if "CANCELLED" in said else "stopped"), notes
+        if "CANCELLED" not in said and not begun and not any(self.folder.logs.iterdir()):
+            notes.append(
+                "Nothing of it is in Slurm's queue any more, and nothing left a log: it was cancelled before it began, or "
+                f"{self.folder.out} is no folder that the nodes see under this path."
+            )
+        return ("cancelled" if "CANCELLED" in said and not dead else "stopped"), notes
 
     def dead(self) -> list[tuple[Submitted, str]]:
-        """Gates and publishing jobs that ended before they could say why, and how Slurm calls it."""
+        """Gates and publishing jobs that ended before they could say why, and how Slurm calls it; "" if it has forgotten."""
         found = []
-        for one in self.submitted:
+        for one in self.submitted if not self.word else ():
             slurm = self.queue.found.get((one.slurm, None))
             state = slurm.state if slurm else self.elements.accounted.get(one.slurm, "")
-            well = state in ("", "COMPLETED", "CANCELLED") or (slurm is not None and slurm.live)
+            well = state in ("COMPLETED", "CANCELLED") or (slurm is not None and slurm.live)
+            if not state:  # what has begun and told nothing was ended
+                told = one.kind == "gate" and self.looked(one.number) >= one.wave
+                well = told or not self.queue.seen or not self._has_begun(one)
             if one.kind != "array" and not well:
                 found.append((one, state))
-        return [] if self.word else found
+        return found
 
     # ---- jobs
 
@@ -238,11 +247,14 @@ class Now:
             publishing = dead.kind == "publish"
             logs = self._logs(f"{self._script(dead)}.*.log")[-1:] + self._logs(f"{dead.slurm}.out")
             text = words_of(logs)
-            cause = element_cause(said, text)
-            ended = f"its {dead.kind} job {dead.slurm} ended as {said}"
+            cause, unseen = element_cause(said, text), self.seen(logs)
+            name = f"its {dead.kind} job {dead.slurm}{self.chain(dead)}"
+            ended = f"{name} ended {f'as {said}' if said else 'and left no word'}{unseen}"
+            reason = refusal(text) if cause is Cause.REFUSED else ended
+            cause = Cause.REFUSED if unseen and cause is Cause.KILLED else cause
             yield failure(
                 "publish" if publishing else self.frozen.jobs[dead.number], None,
-                str(cause), refusal(text) if cause is Cause.REFUSED else ended, logs, slurm=dead.slurm,
+                str(cause), reason, logs, slurm=dead.slurm,
             )  # fmt: skip
         if self.word.get("event") == "failed" and not any(self.given_up(number) for number in self.told.gates):
             job_name = str(self.word.get("job", ""))
@@ -289,14 +301,29 @@ class Now:
         status = last["status"] if last else None
         cause = "" if one.state == "silent" else str(element_cause(one.said, text, status))
         reason = (last and last.get("reason")) or (status is None and cause == Cause.REFUSED and refusal(text))
+        unseen = self.seen(logs) if cause == Cause.KILLED else ""
         return failure(
-            job, None, cause, str(reason or f"element {one.element} ended as {words}"), logs, status=status,
+            job, None, str(Cause.REFUSED) if unseen else cause,
+            str(reason or f"element {one.element} ended as {words}{unseen}"), logs, status=status,
             wave=one.host.wave, element=one.element, node=one.share.node if one.share else "", slurm=one.identity,
         )  # fmt: skip
 
     def _element_logs(self, one: ElementNow) -> list[str]:
         """The log of an element's last attempt, and Slurm's own."""
         return [*self._logs(f"{one.who}.[0-9]*.log")[-1:], *self._logs(f"{one.identity}.out")]
+
+    def chain(self, gate: Submitted) -> str:
+        """Which jobs a gate is for, if these are several."""
+        last = max(
+            (w.last for w in self.elements.covering(gate.number) if w.number == gate.number), default=gate.number
+        )
+        several = gate.kind == "gate" and last > gate.number
+        return f", for {self.frozen.jobs[gate.number]} to {self.frozen.jobs[last]}," if several else ""
+
+    def seen(self, logs: Sequence[str]) -> str:
+        """What to ask where a job ended and not even Slurm could open a log for it."""
+        asked = f" and left no log at all: is {self.folder.out} a folder that the nodes see under this path?"
+        return "" if logs else asked
 
     def _logs(self, pattern: str) -> list[str]:
         paths = sorted(self.folder.logs.glob(pattern), key=lambda path: (len(path.name), path.name))

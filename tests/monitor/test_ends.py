@@ -168,6 +168,83 @@ def test_a_submission_that_was_cut_short_is_stopped(launch: Launch) -> None:
     assert status.state == "stopped" and "not submitted whole" in status.notes[-1] and status.exit_code == 0
 
 
+REFUSAL = "stackbuild: cannot begin: node n1 cannot run /opt/none/bin/python: it is not there\n"
+
+
+def slurms_logs(launch: Launch) -> None:
+    """What Slurm opens for each job that begins."""
+    for job in (f"{launch.arrays[1, 1]}_0", f"{launch.arrays[1, 1]}_1", str(int(launch.arrays[1, 1]) + 1)):
+        (launch.folder.logs / f"{job}.out").write_text(f"{ATTEMPT}0\n")
+
+
+@pytest.mark.parametrize("remembered", [True, False])
+def test_what_died_before_it_could_say_anything_is_known_from_its_log_whatever_the_queue_has_forgotten(
+    launch: Launch, remembered: bool
+) -> None:
+    """Slurm forgets a job some minutes after its end, and many sites have no accounting."""
+    slurms_logs(launch)
+    for name in ("01.1-0.0.log", "01.1-1.0.log", "01.1-gate.0.log"):
+        (launch.folder.logs / name).write_text(REFUSAL)
+    launch.all_are("CANCELLED")
+    for index in (0, 1):
+        launch.element_is(1, index, "FAILED")
+    launch.slurm_says(str(int(launch.arrays[1, 1]) + 1), None, "FAILED")
+    if not remembered:
+        launch.forget()
+    status = status_of(launch.out)
+    assert status.state == "failed" and status.exit_code == 5 and status.jobs[1].state == "failed"
+    assert [one["element"] for one in status.failures] == [0, 1, None]
+    assert all(one["cause"] == "refused" and "cannot run /opt" in one["message"] for one in status.failures)
+    assert "/opt/none/bin/python" in logs(launch.out, "--failed")
+
+
+def test_a_gate_that_died_after_its_elements_ended_well_is_the_failure_and_names_its_jobs(
+    out: Path, path: Path
+) -> None:
+    launch = Launch(out, path, last=4)
+    for number in (1, 2, 3, 4):
+        launch.begin(number, 0, tasks=TASKS, host=1)
+        for rank in range(TASKS):
+            launch.task(number, 0, rank, host=1)
+        launch.end(number, 0, host=1)
+    (launch.folder.logs / "01.1-gate.0.log").write_text("")
+    (launch.folder.logs / f"{int(launch.arrays[1, 1]) + 1}.out").write_text(f"{ATTEMPT}0\nslurmstepd: oom-kill\n")
+    launch.forget()
+    status = status_of(launch.out)
+    [one] = status.failures
+    assert status.state == "failed" and one["cause"] == "out_of_memory"
+    assert one["log"].endswith(".out") and one["lines"]  # the log that the lines are of
+    first, last = launch.jobs[1].name, launch.jobs[4].name
+    assert f", for {first} to {last}, ended and left no word" in one["message"]
+
+
+def test_jobs_that_leave_no_log_at_all_do_not_see_the_folder(launch: Launch) -> None:
+    launch.all_are("CANCELLED")
+    for index in (0, 1):
+        launch.element_is(1, index, "FAILED")
+    launch.slurm_says(str(int(launch.arrays[1, 1]) + 1), None, "FAILED")
+    status = status_of(launch.out)
+    assert status.state == "failed" and len(status.failures) == 3
+    for one in status.failures:
+        assert one["cause"] == "refused" and f"is {launch.out} a folder that the nodes see" in one["message"]
+    launch.forget()  # cancelled before it began, or so: nobody can tell any more
+    status = status_of(launch.out)
+    assert status.state == "stopped" and f"{launch.out} is no folder that the nodes see" in status.notes[-1]
+
+
+def test_an_element_that_somebody_cancelled_is_no_failure_of_a_launch_that_the_queue_has_forgotten(
+    launch: Launch,
+) -> None:
+    launch.begin(1, 0)
+    slurms_logs(launch)
+    words = "slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026-01-01T10:00:00 ***\n"
+    for index in (0, 1):
+        (launch.folder.logs / f"{launch.arrays[1, 1]}_{index}.out").write_text(f"{ATTEMPT}0\n{words}")
+    launch.forget()
+    status = status_of(launch.out)
+    assert status.state == "cancelled" and {one["cause"] for one in status.failures} == {"cancelled"}
+
+
 def test_what_the_queue_has_forgotten_accounting_may_know(launch: Launch, path: Path) -> None:
     launch.begin(1, 0)
     launch.begin(1, 1)
