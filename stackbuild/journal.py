@@ -36,7 +36,7 @@ class Journal:
 
     def write(self, flush: bool = False, **event: Any) -> None:
         """Append an event with its time; `flush`: it is on disk when this returns."""
-        line = json.dumps({"time": round(time.time(), 3), **event}).encode() + b"\n"
+        line = json.dumps({"time": round(time.time(), 6), **event}).encode() + b"\n"
         with open(self.path, "a+b") as file:
             if file.tell():
                 file.seek(-1, os.SEEK_END)
