@@ -138,12 +138,15 @@ CODES = {3: Cause.REFUSED, 4: Cause.REFUSED, 6: Cause.REFUSED, 7: Cause.REFUSED,
 DISK_FULL = 74  # what a child ends with (sysexits.h EX_IOERR) that found no room, whatever it could still write down
 
 
+NO_ROOM = "no space left on device|disk quota exceeded"
+
+
 def no_room(error: BaseException | None) -> bool:
     """Whether a full disk or a quota is why this was raised, or that from which it was; Arrow puts it into words only."""
     while error is not None:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             return True
-        if isinstance(error, OSError) and re.search("no space left on device|disk quota exceeded", str(error), re.I):
+        if isinstance(error, OSError) and re.search(NO_ROOM, str(error), re.I):
             return True
         error = error.__cause__ or error.__context__
     return False
@@ -195,6 +198,7 @@ WORDS = (  # what slurmstepd and the kernel write to a job's log; Slurm's states
     (re.compile(r"due to node failure|node fail", re.I), Cause.NODE),
     (re.compile(r"due to preemption", re.I), Cause.NODE),
     (re.compile(r"\*\*\* (job|step) \S+ .*cancelled", re.I), Cause.CANCELLED),
+    (re.compile(NO_ROOM, re.I), Cause.DISK),
 )
 
 CANNOT_BEGIN = "stackbuild: cannot begin: "  # how a batch script says that its node lacks what it needs

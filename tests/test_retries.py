@@ -150,6 +150,8 @@ LOGS = {  # as slurmstepd and the kernel wrote them
     "node": "slurmstepd: error: *** JOB 18 ON n2 CANCELLED AT 2026-01-01T10:00:00 DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS ***\n",
     "preempted": "slurmstepd: error: *** JOB 19 ON n2 CANCELLED AT 2026-01-01T10:00:00 DUE TO PREEMPTION ***\n",
     "cancelled": "slurmstepd: error: *** JOB 20 ON n1 CANCELLED AT 2026-01-01T10:00:00 ***\n",
+    "full": "cat: write error: No space left on device\n",
+    "quota": "OSError: [Errno 122] Disk quota exceeded\n",
     "quiet": "Traceback (most recent call last):\nValueError: boom\n",
     "no package": "Traceback (most recent call last):\n  File ...\nModuleNotFoundError: No module named 'pyarrow'\n",
     "no stackbuild": "/usr/bin/python3.11: Error while finding module specification for 'stackbuild.slurm.element' "
@@ -184,6 +186,8 @@ LOGS = {  # as slurmstepd and the kernel wrote them
         ("", "cancelled", Cause.CANCELLED),
         ("CANCELLED", "polled", Cause.MEMORY),
         ("FAILED", "quiet", Cause.KILLED),
+        ("FAILED", "full", Cause.DISK),
+        ("FAILED", "quota", Cause.DISK),
         ("FAILED", "no package", Cause.REFUSED),
         ("", "no stackbuild", Cause.REFUSED),
         ("FAILED", "survived", Cause.KILLED),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from stackbuild.retries import REMEDY, Cause
 TAIL_BYTES = 16_384
 LINES = 6  # last lines of a log that a failure shows
 READ = 20  # failures whose logs are read: a thousand have few reasons, and a shared disk has much to do
+LEAST_ROOM = 10**6  # bytes; a folder that has less is full
 AGAIN = "run the same build again: it goes on where it stopped"
 
 
@@ -69,8 +71,18 @@ def after_failures(failures: Sequence[Mapping[str, Any]], out: Path) -> list[str
     if not failures:
         return [AGAIN]
     known = [one["cause"] for one in failures if one["cause"] in set(Cause)]
+    if Cause.DISK not in known and full(out):  # where nothing can be written, nobody can write down why
+        known.insert(0, str(Cause.DISK))
     logs = command("stackbuild", "logs", out, "--failed")
     return [logs, *(REMEDY[Cause(cause)] for cause in dict.fromkeys(known)), AGAIN]
+
+
+def full(out: Path) -> bool:
+    """Whether a folder has no room left."""
+    try:
+        return shutil.disk_usage(out).free < LEAST_ROOM
+    except OSError:
+        return False
 
 
 def last_lines(log: str) -> list[str]:

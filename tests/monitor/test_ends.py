@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from stackbuild.errors import InputError
 from stackbuild.launches import ATTEMPT
+from stackbuild.monitor import failures
 from stackbuild.retries import Cause, Failure
 from stackbuild.slurm.gate import failed
 from stackbuild.status import status_of
@@ -216,6 +218,18 @@ def test_a_gate_that_died_after_its_elements_ended_well_is_the_failure_and_names
     assert one["log"].endswith(".out") and one["lines"]  # the log that the lines are of
     first, last = launch.jobs[1].name, launch.jobs[4].name
     assert f", for {first} to {last}, ended and left no word" in one["message"]
+
+
+def test_a_folder_that_is_full_is_told_to_be_made_room_in_though_nothing_could_say_so(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch.begin(1, 0)
+    launch.task(1, 0, 1, cause=Cause.KILLED, message="ended with status 1")
+    launch.forget()
+    assert not any("make room" in step for step in status_of(launch.out).next)
+    monkeypatch.setattr(failures.shutil, "disk_usage", lambda path: SimpleNamespace(free=4096))
+    steps = status_of(launch.out).next
+    assert "make room" in steps[1] and "the node's" in steps[2]
 
 
 def test_jobs_that_leave_no_log_at_all_do_not_see_the_folder(launch: Launch) -> None:
