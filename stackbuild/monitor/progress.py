@@ -212,14 +212,17 @@ class Tally:
         job.rows_per_s, job.bytes_per_s = round(rows / seconds, 1), round(size / seconds, 1)
 
     def eta(self, job: JobStatus, at_work: Sequence[AtWork]) -> float | None:
-        """Seconds until the job ends: what its tasks took on average, for each that is left, over as many as are at work. None
-        where nothing is known, or all that is left takes longer than any task did."""
+        """Seconds until the job ends: what its tasks took on average, for each that is left, over as many as are at work. One that
+        takes longer than any before counts for the average, and is taken to be half-way. None where nothing is known, or all that
+        is left takes longer than any task did."""
         if not self.walls or not at_work:
             return None
-        if not job.pending and all(one.wall > max(self.walls) for one in at_work):
+        longest = max(self.walls)
+        longer = [one.wall for one in at_work if one.wall > longest]
+        if not job.pending and len(longer) == len(at_work):
             return None
-        mean = sum(self.walls) / len(self.walls)
-        left = [max(mean - one.wall, mean / 10) for one in at_work]
+        mean = (sum(self.walls) + sum(longer)) / (len(self.walls) + len(longer))
+        left = [one.wall if one.wall > longest else max(mean - one.wall, mean / 10) for one in at_work]
         return round(max((sum(left) + job.pending * mean) / len(left), *left), 1)
 
 

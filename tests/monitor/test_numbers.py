@@ -34,6 +34,9 @@ def test_what_is_left_of_a_job_is_its_tasks_mean_over_those_at_work() -> None:
     at_work = [AtWork(5, wall=4.0), AtWork(6, wall=10.0)]
     assert tally(8.0, 12.0).eta(job, at_work) == (6 + 1 + 4 * 10) / 2
     assert Tally().eta(job, at_work) is None and tally(8.0).eta(job, []) is None
+    assert tally(0.4).eta(job, [AtWork(rank, wall=17.0) for rank in (1, 2, 3)]) == round(
+        (3 * 17 + 4 * (0.4 + 3 * 17) / 4) / 3, 1
+    )  # the one that ended was no measure of the others
     job.pending = 0
     assert tally(8.0, 12.0).eta(job, [AtWork(5, wall=60.0)]) is None  # longer than any before: nobody knows
 
