@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import typer
@@ -22,8 +23,9 @@ def submit(request: Request, follow: bool, dry_run: bool, as_json: bool) -> bool
 
     options = SlurmOptions.model_validate(request.recipe.get("slurm", {}))
     console = Console(stderr=True)
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)  # whole lines: paths are copied
     if note := check_environment(options):
-        console.print(f"note: {escaped(note)}", style="yellow", markup=False, highlight=False)
+        say(f"note: {escaped(note)}", style="yellow")
     if dry_run:
         scripts = submitting.dry_run(request, options)
         if as_json:
@@ -36,22 +38,18 @@ def submit(request: Request, follow: bool, dry_run: bool, as_json: bool) -> bool
     if as_json and not follow:
         print(json.dumps({"launch": folder.id, "joined": done.joined, "jobs": done.jobs, "ignored": done.ignored}))
     if done.joined:
-        console.print(f"launch {folder.id} is under way already; nothing was submitted", highlight=False)
+        say(f"launch {folder.id} is under way already; nothing was submitted")
         if done.ignored:
-            console.print(
+            say(
                 f"Its jobs keep the values that they were submitted with: [slurm] {', '.join(done.ignored)} of now counts for none "
                 f"of them. To have it so, `{command('stackbuild', 'cancel', request.out)}` and build again; what is complete is kept.",
                 style="yellow",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
             )
     else:
         waves = len(done.waves)
-        console.print(
+        say(
             f"launch {folder.id}: {waves} array(s) of {sum(w.elements for w in done.waves)} elements, {waves} gate(s) and the "
-            f"publishing job were submitted as {done.jobs[0]} to {done.jobs[-1]}",
-            highlight=False,
+            f"publishing job were submitted as {done.jobs[0]} to {done.jobs[-1]}"
         )
     if not follow:
         if not as_json:
@@ -60,17 +58,12 @@ def submit(request: Request, follow: bool, dry_run: bool, as_json: bool) -> bool
             print(f"  {command('stackbuild', 'cancel', request.out)}")
         return False
     try:
-        found = following.wait(folder, lambda line: console.print(escaped(line), markup=False, highlight=False))
+        found = following.wait(folder, lambda line: say(escaped(line)))
     except KeyboardInterrupt as error:
-        console.print(
-            f"no longer following; the jobs go on. `{command('stackbuild', 'cancel', request.out)}` ends them",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        say(f"no longer following; the jobs go on. `{command('stackbuild', 'cancel', request.out)}` ends them")
         raise typer.Exit(130) from error
     if found.state == "done" and found.end:
-        console.print(f"{found.end['ran']} of {found.end['tasks']} tasks ran; the rest was complete.", highlight=False)
+        say(f"{found.end['ran']} of {found.end['tasks']} tasks ran; the rest was complete.")
     if found.state in ("failed", "lost"):
         tell_why(request.out, console, whole=found.state == "lost")
     following.raise_for(found)

@@ -48,6 +48,15 @@ def folder(build: Callable[..., bool], tmp_path: Path, capsys: pytest.CaptureFix
     return found
 
 
+def test_what_was_submitted_is_said_on_one_line(
+    build: Callable[..., bool], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    build(venv=str(tmp_path / "none"))
+    note, submitted = capsys.readouterr().err.splitlines()
+    assert note.startswith("note: ") and f"{tmp_path}/none/bin/python" in note
+    assert submitted.startswith("launch ") and " were submitted as " in submitted
+
+
 def test_values_that_a_launch_under_way_was_not_submitted_with_are_told_to_be_ignored(
     slurm: Slurm, build: Callable[..., bool], folder: LaunchFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
