@@ -181,7 +181,7 @@ def submit_publish(folder: LaunchFolder, options: SlurmOptions, after: Sequence[
     """Submit the job that checks the ledger and publishes."""
     script = publish_script(folder, options)
     folder.script("publish", script)
-    job = scheduler.sbatch(script, [f"--dependency=afterok:{':'.join(after)}"] if after else ["--hold"])
+    job = scheduler.sbatch(script, [f"--dependency=afterok:{':'.join(after)}"] if after else ["--hold"], known=())
     folder.note(Submitted(job, "publish", len(folder.frozen().jobs), 1))
     return job
 

@@ -279,11 +279,10 @@ def test_a_wave_that_cannot_be_submitted_leaves_nothing_and_says_what_to_do(
         {"sbatch_6": "busy after"},
         {"squeue_1": "busy", "squeue_2": "busy"},  # how the elements ended
         {"squeue_3": "busy"},
-        {"scontrol_1": "busy"},  # how long jobs and arrays may be
-        {"scontrol_2": "busy"},
-        {"scontrol_3": "busy after"},  # what waits is told of the wave
-        {"scontrol_4": "busy", "scontrol_5": "busy after"},
-        {"scontrol_5": "busy after", "scontrol_6": "busy"},  # it begins
+        {"scontrol_1": "busy"},  # how long arrays may be
+        {"scontrol_2": "busy after"},  # what waits is told of the wave
+        {"scontrol_3": "busy", "scontrol_4": "busy after"},
+        {"scontrol_4": "busy after", "scontrol_5": "busy"},  # it begins
         {"scancel_1": "busy"},
     ],
 )

@@ -124,6 +124,17 @@ def test_every_id_is_on_disk_before_the_next_is_asked_for(
     assert len(seen) > 10 and all(taken == written for taken, written in seen)
 
 
+def test_a_controller_that_answers_too_late_has_each_job_once(slurm: Slurm, root: Path, tmp_path: Path) -> None:
+    submit(Request(small(root), Path("/"), tmp_path / "one", 1), OPTIONS)
+    count = len(slurm.jobs)
+    late = {f"sbatch_{call}": "busy after" for call in (count + 1, count + 2, 2 * count)}
+    slurm.order(**late, scontrol_4="busy after")
+    done = submit(Request(small(root), Path("/"), tmp_path / "other", 1), OPTIONS)
+    names = [job["name"] for job in slurm.live.values() if job["name"].startswith(done.folder.prefix)]
+    assert len(set(names)) == len(names) == count and names[-1].endswith("-publish")
+    assert len(slurm.said("sbatch")) == 2 * count and set(done.jobs) == set(journalled(tmp_path / "other"))
+
+
 def test_nothing_of_slurms_or_of_the_users_environment_is_passed_on(
     slurm: Slurm, submitted: Callable[..., Submission], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
