@@ -249,12 +249,27 @@ def events_of_lines(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
 
 def last_launch(out: Path) -> LaunchFolder | None:
     """The launch of a folder's last run, if that went to a cluster and was frozen before anything was submitted."""
-    last: dict[str, Any] = {}
-    for event in read_events(out / "launches" / "journal.jsonl"):
-        if event.get("event") == "start":
-            last = event
+    last = last_start(out)
     found = LaunchFolder(out, last["launch"]) if isinstance(last.get("launch"), str) else None
     return found if found is not None and (found.path / "launch.json").exists() else None
+
+
+def last_start(out: Path) -> dict[str, Any]:
+    """The event with which a folder's last run began, on a cluster or not; empty if there was none."""
+    starts = [event for event in read_events(out / "launches" / "journal.jsonl") if event.get("event") == "start"]
+    return starts[-1] if starts else {}
+
+
+def refuse_if_superseded(folder: LaunchFolder) -> None:
+    """InputError if another build was begun in the output folder since this launch. What of it still runs, on a node that
+    Slurm does not see or while it is cancelled, must write nothing that the other reads: its code may be another."""
+    last = last_start(folder.out)
+    if last and last.get("launch") != folder.id:
+        other = f"launch {last['launch']}" if last.get("launch") else f"a build ({last.get('executor', 'local')})"
+        raise InputError(
+            f"Launch {folder.id} is over: {other} was begun in {folder.out} since. What still runs of it closes and publishes "
+            "nothing any more; there is nothing to mend."
+        )
 
 
 def live_jobs(folder: LaunchFolder) -> list[scheduler.Element]:

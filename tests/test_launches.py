@@ -22,7 +22,16 @@ from hypothesis import strategies as st
 from stackbuild.beats import Beat
 from stackbuild.errors import InputError, StackbuildError, UsageError
 from stackbuild.journal import Journal, began, driver_journal, holder, log_folder, only_one
-from stackbuild.launches import Frozen, LaunchFolder, Submitted, Wave, last_launch, new_id, read_events
+from stackbuild.launches import (
+    Frozen,
+    LaunchFolder,
+    Submitted,
+    Wave,
+    last_launch,
+    new_id,
+    read_events,
+    refuse_if_superseded,
+)
 from stackbuild.shards import canonical_json
 from stackbuild.status import running
 
@@ -242,6 +251,20 @@ def test_the_last_launch_is_the_one_that_was_started_last_and_frozen(folder: Lau
     assert last_launch(out) is None
     driver_journal(out).write(event="start", executor="local")
     assert last_launch(out) is None
+
+
+def test_a_launch_is_superseded_by_any_build_that_began_after_it_and_by_nothing_else(folder: LaunchFolder) -> None:
+    refuse_if_superseded(folder)  # a journal that somebody has removed says nothing
+    journal = driver_journal(folder.out)
+    journal.write(event="start", launch="20251231-000000-ffff")
+    journal.write(event="start", launch=folder.id)
+    journal.write(event="end")
+    journal.write(event="cancelled", launch=folder.id)
+    refuse_if_superseded(folder)
+    for event in ({"executor": "local"}, {"executor": "slurm", "launch": "20260102-000000-ffff"}):
+        journal.write(event="start", **event)
+        with pytest.raises(InputError, match=f"{folder.id} is over: .*({event['executor']}|{event.get('launch')})"):
+            refuse_if_superseded(folder)
 
 
 def test_launches_of_one_second_have_names_of_their_own() -> None:

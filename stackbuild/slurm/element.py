@@ -4,8 +4,9 @@ The single element of a chain of small jobs takes one after the other.
     python -m stackbuild.slurm.element OUT WAVE ELEMENT
 
 Its first act is to be ready for signals; its second to check the gate: the stages before this job must be complete for this
-very plan, and the code must be what was submitted. It ends with 0 if all its tasks are complete, 5 if some failed, 85 if it
-stopped before its time limit and got on (the script requeues it), 86 if it stopped and did not.
+very plan, the code must be what was submitted, and no other build may have begun since. It ends with 0 if all its tasks are
+complete, 5 if some failed, 85 if it stopped before its time limit and got on (the script requeues it), 86 if it stopped and
+did not.
 """
 
 from __future__ import annotations
@@ -106,9 +107,10 @@ class Element:
 
     def run(self) -> tuple[int, str]:
         """(exit status, reason in words if it is not 0)."""
-        from stackbuild.launches import restart_count
+        from stackbuild.launches import refuse_if_superseded, restart_count
         from stackbuild.slurm.code import open_launched
 
+        refuse_if_superseded(self.folder)
         build = open_launched(self.folder)
         gate(build, self.wave.number)
         try:
@@ -117,7 +119,7 @@ class Element:
                 status, reason = self.job(build, number)
                 if status or number == self.wave.last:
                     break
-                close(build, number)
+                close(self.folder, build, number)
                 self.journal.write(event="element-end", **self.told, restart=restart_count(), status=0, reason="")
         finally:
             if self._server is not None:
@@ -226,13 +228,16 @@ class Element:
             self._server = None
 
 
-def close(build: Build, number: int) -> None:
-    """Write the stage manifests of a job whose tasks this element has all run; InputError if one of them is not there."""
+def close(folder: LaunchFolder, build: Build, number: int) -> None:
+    """Write the stage manifests of a job whose tasks this element has all run; InputError if one of them is not there, or
+    another build was begun meanwhile."""
     from stackbuild.launch import left_by
+    from stackbuild.launches import refuse_if_superseded
     from stackbuild.pool import TaskSpec
 
     job = build.jobs[number]
     found = [left_by(build, job, TaskSpec(rank, params)) for rank, params in enumerate(build.task_params(job))]
+    refuse_if_superseded(folder)
     build.complete(job, {name: [shards[i] for shards in found] for i, name in enumerate(job.shard_jobs)})
 
 

@@ -28,7 +28,7 @@ from stackbuild.errors import StackbuildError
 from stackbuild.graph import Job
 from stackbuild.journal import Journal
 from stackbuild.launch import complete_tasks, partial_failure
-from stackbuild.launches import LaunchFolder, Wave, restart_count
+from stackbuild.launches import LaunchFolder, Wave, refuse_if_superseded, restart_count
 from stackbuild.plan import Build
 from stackbuild.pool import TaskSpec
 from stackbuild.retries import Cause, Failure
@@ -78,6 +78,7 @@ class Gate:
 
     def run(self) -> None:
         """Complete the jobs of the wave, or submit a further one, or raise what ends the launch."""
+        refuse_if_superseded(self.folder)
         build = open_launched(self.folder)
         for number in range(self.wave.number, self.wave.last + 1):
             job = build.jobs[number]
@@ -88,6 +89,7 @@ class Gate:
                 self.incomplete(build, number, specs, pending)
                 return
             shards = {name: [complete[s.rank][i] for s in specs] for i, name in enumerate(job.shard_jobs)}
+            refuse_if_superseded(self.folder)
             build.complete(job, shards)
             self._told(job, number, len(specs), len(specs), [], None)
             self.journal.write(event="job-end", job=job.name, **self._sums(number))
@@ -192,6 +194,7 @@ class Gate:
         """Submit a further wave held, make what waits for this gate wait for that one's, and let it begin. If any of this
         fails, none of the wave is left in the queue."""
         folder = self.folder
+        refuse_if_superseded(folder)
         before = self.further(again.number)
         folder.add_wave(again)
         try:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from stackbuild.build import conclude, disk_error
 from stackbuild.journal import only_one
-from stackbuild.launches import LaunchFolder, restart_count
+from stackbuild.launches import LaunchFolder, refuse_if_superseded, restart_count
 from stackbuild.ledger import check_ledger
 from stackbuild.slurm.code import open_launched
 from stackbuild.slurm.gate import failed
@@ -25,6 +25,7 @@ def main(arguments: list[str]) -> int:
     journal = folder.events_of(f"publish.{restart_count()}.{os.environ.get('SLURM_JOB_ID', os.getpid())}")
     try:
         with only_one(out, LOCK_SECONDS):
+            refuse_if_superseded(folder)  # another cannot begin while the folder is held
             build = open_launched(folder)
             check_ledger(build)
             try:

@@ -17,6 +17,7 @@ import pytest
 from stackbuild import build as building
 from stackbuild import scheduler
 from stackbuild.cluster import SlurmOptions
+from stackbuild.journal import driver_journal
 from stackbuild.launches import Frozen, LaunchFolder, Submitted, Wave
 from stackbuild.plan import Build
 from stackbuild.slurm.code import code_digest
@@ -190,6 +191,7 @@ class Launched:
         self.slurm, self.build, self.number = slurm, build, number
         self.options = OPTIONS.model_copy(update=options)
         self.folder = LaunchFolder(build.out, name)
+        driver_journal(build.out).write(event="start", plan=build.plan.digest, executor="slurm", launch=name, pid=1)
         plan = f"plans/{build.plan.digest[:24]}.json"
         names = [job.name for job in build.jobs]
         settings = self.options.model_dump(mode="json")

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from stackbuild import build as building
-from stackbuild.journal import only_one
+from stackbuild.errors import InputError
+from stackbuild.journal import driver_journal, only_one
 from stackbuild.launches import Wave
 from stackbuild.parts import Part, part_path
 from stackbuild.plan import Build
@@ -25,7 +26,7 @@ from stackbuild.pool import TaskSpec
 from stackbuild.shards import canonical_json, publish_manifest
 from stackbuild.slurm import publish
 from stackbuild.slurm.code import code_digest
-from stackbuild.slurm.element import parts_of
+from stackbuild.slurm.element import close, parts_of
 from tests.slurm_units.conftest import Launched, Slurm, small
 from tests.test_build import released
 
@@ -205,6 +206,33 @@ def test_code_that_is_not_what_was_submitted_does_not_run(launch: Launched) -> N
     assert frozen.code == code_digest(launch.build)
 
 
+@pytest.mark.parametrize("after", [{"executor": "slurm", "launch": "20260102-000000-abcd"}, {"executor": "local"}])
+def test_an_element_of_a_launch_after_which_another_build_began_does_nothing(
+    launch: Launched, after: dict[str, str]
+) -> None:
+    """Its node was cut off and came back, or somebody let it begin again. The other build may be of other code."""
+    driver_journal(launch.build.out).write(event="start", plan=launch.build.plan.digest, **after)
+    status, said = ended(start(launch, 0))
+    assert status == 4 and f"Launch {launch.folder.id} is over" in said and str(launch.build.out) in said
+    assert after.get("launch", "local") in said
+    assert tasks(launch) == [] and not any(manifests(launch).values())
+
+
+def test_a_launch_closes_no_job_when_another_build_has_begun(slurm: Slurm, complete: Build) -> None:
+    """As an element of a chain would that Slurm has lost sight of."""
+    launch = Launched(slurm, complete, ROWS)
+    paths = [complete.out / "stages" / name / "manifest.json" for name in complete.jobs[ROWS].shard_jobs]
+    for path in paths:
+        path.unlink()
+    driver_journal(complete.out).write(event="start", launch="20260102-000000-abcd")
+    with pytest.raises(InputError, match="is over"):
+        close(launch.folder, complete, ROWS)
+    assert not any(path.exists() for path in paths)
+    driver_journal(complete.out).write(event="start", launch=launch.folder.id)
+    close(launch.folder, complete, ROWS)
+    assert all(path.exists() for path in paths)
+
+
 def test_an_edit_of_a_module_that_makes_the_output_changes_the_digest_of_the_code(
     complete: Build, tmp_path: Path
 ) -> None:
@@ -301,6 +329,16 @@ def test_the_last_job_publishes_nothing_of_a_build_that_is_not_complete(slurm: S
     assert released(complete.out) == before
     [word] = launch.events("failed")
     assert "not complete" in word["message"]
+
+
+def test_the_last_job_of_a_launch_after_which_another_began_publishes_nothing(slurm: Slurm, complete: Build) -> None:
+    launch = Launched(slurm, complete, ROWS)
+    (complete.out / "build.json").unlink()
+    driver_journal(complete.out).write(event="start", executor="slurm", launch="20260102-000000-abcd")
+    assert published(launch) == 4
+    assert not (complete.out / "build.json").exists() and not launch.events("end")
+    [word] = launch.events("failed")
+    assert "is over" in word["message"] and word["exit_code"] == 4
 
 
 def test_whoever_types_build_again_does_not_make_the_last_job_fail(slurm: Slurm, complete: Build) -> None:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stackbuild.cluster import minutes
+from stackbuild.journal import driver_journal
 from stackbuild.launches import Wave
 from stackbuild.plan import Build
 from stackbuild.pool import TaskSpec
@@ -362,6 +363,39 @@ def test_a_cancelled_launch_gets_no_further_wave(launched: Callable[..., Launche
     ours = set(launch.slurm.jobs)
     assert look(launch) != 0
     assert set(launch.slurm.live) <= ours
+
+
+@pytest.mark.parametrize("missing", [(), (1,)])
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_gate_of_a_launch_after_which_another_build_began_opens_and_submits_nothing(
+    launched: Callable[..., Launched], monkeypatch: pytest.MonkeyPatch, when: str, missing: tuple[int, ...]
+) -> None:
+    """It ran where Slurm did not see it, or while its launch was cancelled. What it would close the other would read."""
+    launch = launched()
+    launch.lose(ROWS, *missing)
+    failed_task(launch, 1, Cause.KILLED)
+    ours = set(launch.slurm.jobs)
+    journal, real = driver_journal(launch.build.out), gating.complete_tasks
+
+    def begin() -> None:
+        journal.write(event="start", executor="slurm", launch="20260102-000000-abcd")
+
+    def looked(*given: Any, **more: Any) -> Any:
+        found = real(*given, **more)
+        begin()
+        return found
+
+    if when == "before":
+        begin()
+        launch.folder.freeze(replace(launch.folder.frozen(), code="0" * 64))  # an edit is what it was begun for
+    else:
+        monkeypatch.setattr(gating, "complete_tasks", looked)
+    assert look(launch) == 4
+    for name in launch.build.jobs[ROWS].shard_jobs:
+        assert not (launch.build.out / "stages" / name / "manifest.json").exists()
+    assert set(launch.slurm.jobs) == ours and launch.slurm.said("scancel") == []
+    [word] = launch.events("failed")
+    assert f"Launch {launch.folder.id} is over" in word["message"] and word["exit_code"] == 4
 
 
 # ---------------------------------------------------------------- the next wave
