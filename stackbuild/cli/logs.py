@@ -14,6 +14,7 @@ from stackbuild.status import described, status_of
 
 def run(out: Path, failed: bool) -> None:
     """Print the end of each log of the last run that says anything, or only of what failed in it."""
+    out = out.resolve()  # logs are named so by those who write them
     described(out)
     shown: set[str] = set()
     failures: list[dict[str, Any]] = []

@@ -30,7 +30,7 @@ CANCELLED = 130  # exit code of whoever waited for a build that was cancelled
 
 def run(out: Path, watch: bool, as_json: bool) -> None:
     """Show it once, or until the build ends. Exit code 5 if something failed; after --watch, whatever a build would end with."""
-    look = Look(out)
+    look = Look(out.resolve())  # logs are named so by those who write them
     status = look.status()
     if watch:
         status = follow(out, look, status, as_json)

@@ -46,11 +46,13 @@ class Now:
         accounted = view.asking.accounted(self.submitted, queue) if lost else {}
         signs = beats(self.folder.beats)
         self.elements = Elements(self.folder, self.submitted, told, queue, signs, accounted, self.now)
+        self.launched = ""  # how the launch is, as far as Slurm's queue and the last word tell
         self._looks_left = READ  # into logs of elements, for what they died of
 
     def status(self, complete: bool) -> BuildStatus:
         """The whole launch."""
         state, notes = self.state(complete)
+        self.launched = state
         jobs = [self.job(number, name) for number, name in enumerate(self.frozen.jobs)]
         failures = list(self.failures(jobs, state))
         read_ends(failures)
@@ -160,6 +162,9 @@ class Now:
         job.running, job.pending = len(at_work), job.tasks - job.done - job.failed - len(at_work)
         job.wall = told.ends.get(name, round(last - began, 3)) if job.state != "running" else 0.0
         told.tally(name).fill(job, at_work, self.now)
+        job.retries -= sum(
+            not told.tally(name).final(e["rank"]) for one in here if self.over(one) for e in self.tries(one)
+        )
         return job
 
     def _job_state(self, job: JobStatus, number: int, elements: Sequence[ElementNow]) -> None:
@@ -195,16 +200,26 @@ class Now:
                 job.stalled.append(stalled)
         return found
 
+    def over(self, one: ElementNow) -> bool:
+        """Whether an element ended badly, and not because the whole launch was cancelled."""
+        return one.state == "failed" or (
+            one.state == "cancelled" and one.share is not None and self.launched != "cancelled"
+        )
+
+    def tries(self, one: ElementNow) -> list[dict[str, Any]]:
+        """The last tries, which failed, of an element's tasks of the job that it is at."""
+        return self.told.tally(self.frozen.jobs[one.at]).failing_at((one.host.wave, one.element))
+
     def failed(self, number: int, job: JobStatus, here: Sequence[ElementNow]) -> int:
         """How many tasks of a job have failed and are not, as far as is known, tried again. `here`: elements that are at it."""
         if self.given_up(number):
             return len(self.told.gates[number]["failures"])
         tally, failed = self.told.tally(job.job), 0
         for one in here:
-            if one.state == "failed":
+            if self.over(one):
                 failed += one.share.left if one.share else 0
             elif one.state == "running":  # one that is begun again tries all of its tasks again
-                failed += sum(tally.final(e["rank"]) for e in tally.failing_at((one.host.wave, one.element)))
+                failed += sum(tally.final(e["rank"]) for e in self.tries(one))
         return failed
 
     def settle(self, jobs: Sequence[JobStatus], state: str) -> None:
@@ -267,14 +282,10 @@ class Now:
 
     def _of_element(self, job: str, one: ElementNow, state: str) -> Iterator[dict[str, Any]]:
         """The failures of an element: of its tasks, and its own if it ended under some that had not."""
-        tally, here = self.told.tally(job), (one.host.wave, one.element)
-        over = (
-            one.state == "failed"
-            or (one.state == "cancelled" and one.share is not None and state != "cancelled")
-            or (one.state == "silent" and state not in UNDER_WAY)
-        )
+        tally = self.told.tally(job)
+        over = self.over(one) or (one.state == "silent" and state not in UNDER_WAY)
         told = over or one.state == "running"  # one that is begun again tries all of its tasks again
-        tasks = [e for e in tally.failing_at(here) if told and (over or tally.final(e["rank"]))]
+        tasks = [e for e in self.tries(one) if told and (over or tally.final(e["rank"]))]
         yield from map(self._task, tasks)
         if over and (not tasks or (one.share and one.share.left > len(tasks))):
             yield self._ended(job, one)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -72,6 +73,17 @@ def test_logs_of_a_launch_are_the_tasks_the_elements_and_slurms_own(
     assert "of a gate" in whole and "of a gate" not in failed_
 
 
+def test_a_log_is_shown_once_and_by_one_name_however_the_folder_is_named(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_up(launch)
+    monkeypatch.chdir(launch.out.parent)
+    shown = [line for line in logs(Path(launch.out.name), "--failed").splitlines() if line.startswith("==> ")]
+    assert len(shown) == len(set(map(os.path.realpath, shown))) == 3 and all(
+        f"==> {launch.out}/" in line for line in shown
+    )
+
+
 @pytest.mark.parametrize(
     ("state", "words", "cause"),
     [
@@ -127,6 +139,18 @@ def test_jobs_that_somebody_cancelled_by_hand_cancel_the_launch(launch: Launch) 
     launch.all_are("CANCELLED")
     status = status_of(launch.out)
     assert status.state == "cancelled" and not status.failures and counts(status.jobs[1]) == (TASKS, 0, 0, 4, 0)
+
+
+def test_an_element_that_somebody_cancelled_while_others_go_on_has_failed_with_its_tasks(launch: Launch) -> None:
+    launch.begin(1, 0)
+    launch.begin(1, 1)
+    launch.task(1, 0, 0)
+    launch.task(1, 0, 1, cause=Cause.KILLED, message="killed by signal 15")
+    launch.element_is(1, 0, "CANCELLED")
+    launch.beat(1, 1, [2, 3])
+    status = status_of(launch.out)
+    assert status.state == "running" and counts(status.jobs[1]) == (TASKS, 1, 2, 0, 1)
+    assert status.jobs[1].retries == 0  # nobody tries it again, but for its gate
 
 
 def test_a_gate_that_slurm_ended_fails_the_launch(launch: Launch) -> None:
