@@ -229,6 +229,7 @@ class Pool:
     def _ended(self, answer: dict[str, Any]) -> Ended:
         one = self.running.pop(answer["ended"])
         status = answer["status"]
-        failure = explain(one.spec.rank, status, one.log, answer["out_of_memory"]) if status else None
+        where = answer.get("where", "")
+        failure = explain(one.spec.rank, status, one.log, answer["out_of_memory"], where) if status else None
         names = ("more", "cpu", "wall", "memory", "private", "rows", "bytes")
         return Ended(one.spec.rank, one.attempt, status, failure=failure, **{name: answer[name] for name in names})

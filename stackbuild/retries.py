@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import json
 import re
+import signal
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -141,6 +142,9 @@ DISK_FULL = 74  # what a child ends with (sysexits.h EX_IOERR) that found no roo
 NO_ROOM = "no space left on device|disk quota exceeded"
 
 
+CRASHES = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL})
+
+
 def no_room(error: BaseException | None) -> bool:
     """Whether a full disk or a quota is why this was raised, or that from which it was; Arrow puts it into words only."""
     while error is not None:
@@ -152,8 +156,9 @@ def no_room(error: BaseException | None) -> bool:
     return False
 
 
-def explain(rank: int, status: int, log: Path, out_of_memory: bool = False) -> Failure:
-    """Say why a child ended as it did: from its status, the error that it or the task server wrote, and the kernel."""
+def explain(rank: int, status: int, log: Path, out_of_memory: bool = False, where: str = "") -> Failure:
+    """Say why a child ended as it did: from its status, the error that it or the task server wrote, and the kernel; and where it
+    was, where it could not say so itself."""
     try:
         body = json.loads(Path(f"{log}.error").read_text())
         words, code = f"{body['type']}: {body['message']}", int(body["exit_code"])
@@ -161,14 +166,18 @@ def explain(rank: int, status: int, log: Path, out_of_memory: bool = False) -> F
         body, words, code = {}, "", 5
     if body.get("cause"):  # whoever ended it, or saw it end, says why: the task server before the kernel has to, Ray
         return Failure(rank, str(body["message"]), 5, str(log), Cause(body["cause"]))
+    at = f". It was at: {where}" if where else ""
     if status < 0:
         if out_of_memory:
-            return Failure(rank, f"killed by the kernel (signal {-status}): out of memory", 5, str(log), Cause.MEMORY)
-        return Failure(rank, f"killed by signal {-status}", 5, str(log), Cause.KILLED)
+            return Failure(
+                rank, f"killed by the kernel (signal {-status}): out of memory{at}", 5, str(log), Cause.MEMORY
+            )
+        own = ", a crash of the code that it ran" if -status in CRASHES else ""
+        return Failure(rank, f"killed by signal {-status}{own}{at}", 5, str(log), Cause.KILLED)
     if status == DISK_FULL and not words:
         return Failure(rank, "no room was left, not even to say where", 5, str(log), Cause.DISK)
     if not words:
-        return Failure(rank, f"ended with status {status}", 5, str(log), Cause.KILLED)
+        return Failure(rank, f"ended with status {status}{at}", 5, str(log), Cause.KILLED)
     if body.get("errno") in (errno.ENOSPC, errno.EDQUOT):
         return Failure(rank, words, 5, str(log), Cause.DISK)
     if body["type"] == "MemoryError":

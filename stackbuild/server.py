@@ -4,9 +4,9 @@ A killed child is seen, a task costs milliseconds to start, and a large index (S
 server has one thread and never imports enry, whose Go runtime does not survive a fork. It speaks JSON lines. On its standard
 input: `{"job": NAME}`, `{"run": RANK, "params": {}, "how": {}, "log": PATH}`. On its standard output, when a child ended:
 `{"ended": RANK, "status": 0, "more": false, "cpu": SECONDS, "wall": SECONDS, "memory": BYTES, "private": BYTES, "rows": ROWS,
-"bytes": BYTES, "out_of_memory": false}` (the largest resident set of the child, and what of it is not shared with the server;
-what it read; whether the kernel killed for memory meanwhile); and every other second while children run: `{"beat": [{"rank",
-"rows", "bytes", "where", "memory"}]}`. It ends, with its children, when its input closes.
+"bytes": BYTES, "out_of_memory": false, "where": WORDS}` (the largest resident set of the child, and what of it is not shared with
+the server; what it read; whether the kernel killed it for memory; where it was); and every other second while children run:
+`{"beat": [{"rank", "rows", "bytes", "where", "memory"}]}`. It ends, with its children, when its input closes.
 
 When the server and its children together come near the memory that they may take, it ends the largest child and writes down
 which task that was and where it stood: the kernel would take any of them, and say nothing.
@@ -198,6 +198,7 @@ class Server:
                 rows=read.rows,
                 bytes=read.bytes,
                 out_of_memory=out_of_memory,
+                where=read.where,
             )
 
     def watch_memory(self) -> None:

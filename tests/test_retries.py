@@ -133,6 +133,17 @@ def test_the_kernels_kill_for_memory_is_told_from_any_other(tmp_path: Path) -> N
     assert found.cause is Cause.MEMORY and "out of memory" in found.reason
 
 
+def test_what_could_not_say_where_it_was_is_told_by_the_page_that_it_shared(tmp_path: Path) -> None:
+    log = tmp_path / "task.log"
+    for status, memory, word in (
+        (-9, True, "out of memory"),
+        (-11, False, "a crash of the code"),
+        (-15, False, "signal 15"),
+    ):
+        reason = explain(7, status, log, memory, "decode, rows 0 to 9 of partition 3").reason
+        assert word in reason and reason.endswith("It was at: decode, rows 0 to 9 of partition 3")
+
+
 def test_rows_that_a_survey_names_are_passed_on(tmp_path: Path) -> None:
     body = {"type": "RowErrors", "message": "m", "exit_code": 1, "rows": {"decode": [1, 5]}}
     assert explained(tmp_path, 1, body).rows == {"decode": [1, 5]}
