@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections import defaultdict
@@ -221,8 +222,13 @@ def test_whatever_tasks_do_each_ends_well_or_is_told_of_once(
     assert max(map(len, server.together), default=0) <= workers
     for rank, some in ended.items():
         assert [one.attempt for one in some] == list(range(1, len(some) + 1))
-        for cause in Cause:
-            failed = sum(one.failure is not None and one.failure.cause is cause for one in some)
+        parts: list[list[Ended]] = [[]]
+        for one in some:
+            parts[-1].append(one)
+            if one.more:  # a part was committed: the next has tries of its own
+                parts.append([])
+        for part, cause in itertools.product(parts, Cause):
+            failed = sum(one.failure is not None and one.failure.cause is cause for one in part)
             assert failed <= WITHIN.get(cause, 0) + 1, rank
 
 
