@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from stackbuild import scheduler
 from stackbuild.beats import STALE_SECONDS, beats
@@ -34,6 +34,9 @@ from stackbuild.shards import canonical_json, write_atomically
 
 PREFIX = "stackbuild"
 ATTEMPT = "stackbuild: attempt "  # each attempt of a job begins so in Slurm's own log, which is one for all of them
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,7 @@ class LaunchFolder:
         write_atomically(self.path / "launch.json", canonical_json(asdict(frozen)))
 
     def frozen(self) -> Frozen:
-        return Frozen(**self._json(self.path / "launch.json"))
+        return self._as(Frozen, self.path / "launch.json")
 
     def wave_path(self, number: int, wave: int) -> Path:
         return self.path / "waves" / f"{number:02d}.{wave}.json"
@@ -139,7 +142,7 @@ class LaunchFolder:
         return path
 
     def wave(self, path: Path) -> Wave:
-        return Wave(**self._json(path))
+        return self._as(Wave, path)
 
     def waves(self, number: int) -> list[Wave]:
         """The waves of a job, first to last."""
@@ -150,7 +153,18 @@ class LaunchFolder:
         """Keep a batch script beside what it did."""
         path = self.path / "scripts" / f"{name}.sh"
         write_atomically(path, text.encode())
+        path.chmod(0o600)  # an address of a proxy may have a password in it
         return path
+
+    def _as(self, kind: type[T], path: Path) -> T:
+        """What a file holds; InputError if it is torn, or another version of stackbuild wrote it."""
+        try:
+            return kind(**self._json(path))
+        except TypeError as error:
+            raise InputError(
+                f"{path} is of another version of stackbuild ({error}); end that launch with the one that began it, or wait for "
+                "its end."
+            ) from error
 
     def _json(self, path: Path) -> dict[str, Any]:
         try:

@@ -279,3 +279,17 @@ def test_a_beginning_of_a_launchs_name_is_no_other_launchs_job(out: Path) -> Non
 def test_frozen_files_are_the_same_bytes_whoever_writes_them(folder: LaunchFolder) -> None:
     body = json.loads((folder.path / "launch.json").read_bytes())
     assert (folder.path / "launch.json").read_bytes() == canonical_json(body)
+
+
+def test_a_launch_of_another_version_is_named_and_no_error_of_stackbuild(tmp_path: Path) -> None:
+    folder = LaunchFolder(tmp_path, "20260101-000000-abcd")
+    folder.freeze(Frozen(folder.id, "p", "plan", "c", {}, ["00-ingest"], {}, {}))
+    path = folder.path / "launch.json"
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), "of_tomorrow": 1}))
+    with pytest.raises(InputError, match=r"launch\.json is of another version of stackbuild"):
+        folder.frozen()
+
+
+def test_nobody_else_reads_a_script_in_which_a_proxys_password_may_stand(tmp_path: Path) -> None:
+    path = LaunchFolder(tmp_path, "20260101-000000-abcd").script("00.1-0", "export http_proxy=http://me:secret@proxy\n")
+    assert path.stat().st_mode & 0o077 == 0

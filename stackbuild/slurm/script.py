@@ -74,7 +74,7 @@ def array_script(folder: LaunchFolder, wave: Wave, options: SlurmOptions, first:
         [
             f"--job-name={name}",
             f"--array=0-{elements - 1}{running}",
-            f"--output={_file(folder.logs)}/%A_%a.out",
+            f"--output={file_name(folder.logs)}/%A_%a.out",
             f"--cpus-per-task={wave.cpus}",
             f"--mem={megabytes(memory_of(wave))}M",
             f"--time={wave.time}",
@@ -108,7 +108,7 @@ def _single(folder: LaunchFolder, what: str, module: str, argument: Path, option
     header = _header(
         [
             f"--job-name={folder.prefix}{what}",
-            f"--output={_file(folder.logs)}/%j.out",
+            f"--output={file_name(folder.logs)}/%j.out",
             "--cpus-per-task=1",
             f"--mem={megabytes(options.shared_memory)}M",
             f"--time={options.time}",
@@ -212,7 +212,7 @@ def check_environment(options: SlurmOptions) -> str:
     return f"this machine has no {venv}/bin/python ([slurm] venv); a node that has none either ends its jobs at once"
 
 
-def _file(path: Path) -> str:
+def file_name(path: Path) -> str:
     """A path in an option of sbatch in a script; a percent sign there stands for something else."""
     return '"' + str(path).replace('"', '\\"').replace("%", "%%") + '"'
 

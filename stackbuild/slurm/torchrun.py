@@ -20,8 +20,8 @@ from pathlib import Path
 
 from stackbuild import scheduler
 from stackbuild.cluster import SlurmOptions
-from stackbuild.errors import UsageError
-from stackbuild.slurm.script import environment, megabytes, preparation
+from stackbuild.errors import StackbuildError, UsageError
+from stackbuild.slurm.script import environment, file_name, megabytes, preparation
 
 BODY = """\
 {header}
@@ -57,7 +57,7 @@ def script(
         f"--cpus-per-task={options.cpus * processes}",
         f"--mem={megabytes(options.memory * processes)}M",
         f"--time={options.time}",
-        f"--output={log}/%j.out",
+        f"--output={file_name(log)}/%j.out",
         "--open-mode=append",
         "--export=NIL",
         "--requeue" if options.requeue else "--no-requeue",
@@ -95,10 +95,18 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("command", nargs="+", metavar="MODULE ARGUMENTS")
     given = parser.parse_args(arguments)
     options = SlurmOptions.model_validate(json.loads(given.slurm.read_text()) if given.slurm else {})
-    job = submit(given.nodes, given.processes, given.command, options, given.log.resolve())
+    try:
+        job = submit(given.nodes, given.processes, given.command, options, given.log.resolve())
+    except StackbuildError as error:
+        print(f"torchrun: {error}", file=sys.stderr)
+        return error.exit_code
     print(job)
     while given.wait:
-        states = [one.state for one in scheduler.queue("stackbuild-train", ended=True) if one.id == job]
+        try:
+            states = [one.state for one in scheduler.queue("stackbuild-train", ended=True) if one.id == job]
+        except scheduler.SchedulerError as error:  # the job goes on; its controller may begin anew
+            print(f"torchrun: {error}", file=sys.stderr)
+            states = []
         if states and states[0] not in scheduler.PENDING | scheduler.RUNNING:
             return 0 if states[0] == "COMPLETED" else 5
         time.sleep(2)
