@@ -187,9 +187,12 @@ class Elements:
         return one
 
     @cached_property
-    def _logs(self) -> frozenset[str]:
+    def logs(self) -> frozenset[str]:
         """Names of logs; Slurm opens its own for whatever begins."""
-        return frozenset(os.listdir(self.folder.logs))
+        try:
+            return frozenset(os.listdir(self.folder.logs))
+        except OSError:
+            return frozenset()
 
     def _state(self, one: ElementNow, last: Mapping[str, Any] | None) -> tuple[str, str]:
         """(state, why it is pending). `last`: its last word."""
@@ -207,7 +210,7 @@ class Elements:
         if one.said:
             return ("done" if one.said == "COMPLETED" else "cancelled" if one.said == "CANCELLED" else "failed"), ""
         if self.queue.seen:  # it is gone and left no word
-            return ("failed" if share or f"{one.identity}.out" in self._logs else "cancelled"), ""
+            return ("failed" if share or f"{one.identity}.out" in self.logs else "cancelled"), ""
         if one.who in self.beats and self.now - self.beats[one.who].time < STALE_SECONDS:
             return "running", ""
         return ("silent" if share else "waiting"), ""

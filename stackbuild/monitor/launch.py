@@ -99,7 +99,7 @@ class Now:
         if any(how for _, how in dead):
             return "failed", notes
         said = {one.state for one in self.queue.found.values()} | set(self.elements.accounted.values())
-        if "CANCELLED" not in said and not begun and not any(self.folder.logs.iterdir()):
+        if "CANCELLED" not in said and not begun and not self.elements.logs:
             notes.append(
                 "Nothing of it is in Slurm's queue any more, and nothing left a log: it was cancelled before it began, or "
                 f"{self.folder.out} is no folder that the nodes see under this path."
