@@ -88,7 +88,10 @@ class SlurmOptions(BaseModel):
         "",
         description='folder of a virtual environment on the nodes, its whole path or "~/…"; empty: the interpreter that submits',
     )
-    env_command: str = Field("", description="shell line before anything else, such as `module load python`")
+    env_command: str = Field(
+        "",
+        description="shell line before the interpreter, such as `module load gcc`; a job whose line fails ends at once",
+    )
     sbatch: list[str] = Field(default_factory=list, description='more options of sbatch, such as "--constraint=fast"')
     requeue: bool = Field(True, description="let Slurm start an element again whose node was lost")
     warn_seconds: int = Field(120, ge=10, description="an element stops cleanly so long before its time limit")
