@@ -155,6 +155,8 @@ class Element:
             pid=os.getpid(),
         )
         pending = [spec for spec in mine if spec.rank not in complete]
+        if job.kind == "ingest":
+            see_inputs(build, pending)
         return self.work(build, job, pending) if pending else (0, "")
 
     def done(self, number: int) -> set[int]:
@@ -239,6 +241,20 @@ def close(folder: LaunchFolder, build: Build, number: int) -> None:
     found = [left_by(build, job, TaskSpec(rank, params)) for rank, params in enumerate(build.task_params(job))]
     refuse_if_superseded(folder)
     build.complete(job, {name: [shards[i] for shards in found] for i, name in enumerate(job.shard_jobs)})
+
+
+def see_inputs(build: Build, pending: Sequence[TaskSpec]) -> None:
+    """TemporaryError if this node sees none of its inputs. One that is missing is told as not read, and the build goes on without
+    it; a node without the folder would empty its whole share so, and be quicker than all others to take more."""
+    from stackbuild.errors import TemporaryError
+
+    paths = [path for spec in pending if (path := build.plan.units[spec.rank].where.get("path"))]
+    if paths and not any(os.path.lexists(path) for path in paths):
+        node = os.environ.get("SLURMD_NODENAME", "this machine")
+        raise TemporaryError(
+            f"{node} sees none of the {len(paths)} inputs that it was to read, such as {paths[0]!r}: inputs must lie under the same "
+            "path on every node."
+        )
 
 
 def gate(build: Build, number: int) -> None:

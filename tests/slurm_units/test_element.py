@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from stackbuild import build as building
-from stackbuild.errors import InputError
+from stackbuild.errors import InputError, TemporaryError
 from stackbuild.journal import driver_journal, only_one
 from stackbuild.launches import Wave
 from stackbuild.parts import Part, part_path
@@ -26,7 +26,7 @@ from stackbuild.pool import TaskSpec
 from stackbuild.shards import canonical_json, publish_manifest
 from stackbuild.slurm import publish
 from stackbuild.slurm.code import code_digest
-from stackbuild.slurm.element import close, parts_of
+from stackbuild.slurm.element import close, parts_of, see_inputs
 from tests.slurm_units.conftest import Launched, Slurm, small
 from tests.test_build import released
 
@@ -356,3 +356,16 @@ def test_whoever_types_build_again_does_not_make_the_last_job_fail(slurm: Slurm,
     threading.Timer(0.5, let_go.set).start()
     assert published(launch) == 0
     thread.join()
+
+
+def test_a_node_that_sees_no_input_tells_so_and_does_not_empty_its_share(complete: Build, tmp_path: Path) -> None:
+    """One input that is missing is told as not read; a node without the folder would tell so of everything it is given."""
+    pending = [TaskSpec(rank, {}) for rank in range(len(complete.plan.units))]
+    assert len(pending) > 1
+    see_inputs(complete, pending)
+    gone = [replace(unit, where={**unit.where, "path": str(tmp_path / "gone")}) for unit in complete.plan.units]
+    some = replace(complete.plan, units=[*gone[:-1], complete.plan.units[-1]])
+    see_inputs(Build(complete.out, some), pending)
+    with pytest.raises(TemporaryError, match="sees none of"):
+        see_inputs(Build(complete.out, replace(complete.plan, units=gone)), pending)
+    see_inputs(complete, [])
