@@ -33,6 +33,10 @@ PENDING = frozenset(
     {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
 )
 RUNNING = frozenset({"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"})
+# What commands need to find Slurm and to be let in, and a login shell to know who it is for.
+BARE = frozenset(
+    ["PATH", "LD_LIBRARY_PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "KRB5CCNAME", "SLURM_CONF"]
+)
 FIELDS = ("%i", "%F", "%K", "%j", "%T", "%r", "%N", "%M")
 
 
@@ -84,6 +88,13 @@ def clean_environment() -> dict[str, str]:
     }
 
 
+def bare_environment() -> dict[str, str]:
+    """What sbatch is run with, as `--export=ALL` hands it on to the job. Any other value makes slurmd run the user's login shell
+    for each job first (up to Slurm 22.05 `NIL` too): its variables come along, a slow profile holds every job up, and where it takes
+    too long the job is held for ever."""
+    return {name: value for name, value in clean_environment().items() if name in BARE}
+
+
 def _run(command: Sequence[str], text: str | None = None, patient: bool = True, over: str = "") -> str:
     """The answer of a command that does no harm if it is run twice. `over`: what it says if an earlier try was heard after all."""
     end = time.monotonic() + WAIT_SECONDS
@@ -101,10 +112,11 @@ def _run(command: Sequence[str], text: str | None = None, patient: bool = True, 
 
 
 def _ask(command: Sequence[str], text: str | None = None) -> str:
+    environment = bare_environment() if command[0] == "sbatch" else clean_environment()
     try:
         done = subprocess.run(
             command, input=text, capture_output=True, text=True, errors="replace", timeout=WAIT_SECONDS,
-            env=clean_environment(), check=False,
+            env=environment, check=False,
         )  # fmt: skip
     except FileNotFoundError as error:
         raise SchedulerError(f"{command[0]} is not on the PATH of this machine.") from error

@@ -123,7 +123,7 @@ def _single(folder: LaunchFolder, what: str, module: str, argument: Path, option
 def _header(lines: Sequence[str], options: SlurmOptions) -> str:
     site = [(name, getattr(options, name)) for name in ("partition", "account", "qos")]
     asked = [f"--{name}={value}" for name, value in site if value]
-    ours = ["--nodes=1", "--ntasks=1", "--open-mode=append", "--export=NIL", "--propagate=NONE"]
+    ours = ["--nodes=1", "--ntasks=1", "--open-mode=append", "--export=ALL", "--propagate=NONE"]
     ours += ["--kill-on-invalid-dep=yes"]
     # With a command of the site's own, such as `module load`, the shell must be one that knows it.
     shell = "#!/bin/bash -l" if options.env_command else "#!/bin/bash"

@@ -59,7 +59,7 @@ def script(
         f"--time={options.time}",
         f"--output={file_name(log)}/%j.out",
         "--open-mode=append",
-        "--export=NIL",
+        "--export=ALL",
         "--requeue" if options.requeue else "--no-requeue",
         *(f"--{key}={getattr(options, key)}" for key in ("partition", "account", "qos") if getattr(options, key)),
         *options.sbatch,

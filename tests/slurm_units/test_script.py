@@ -376,7 +376,7 @@ def scripts(folder: Path, options: SlurmOptions) -> list[str]:
 
 def test_what_is_asked_by_default() -> None:
     array, gate, last = (directives(script) for script in scripts(Path("/o/u t%/\"x'"), SlurmOptions()))
-    common = {"nodes": "1", "ntasks": "1", "open-mode": "append", "export": "NIL", "kill-on-invalid-dep": "yes"}
+    common = {"nodes": "1", "ntasks": "1", "open-mode": "append", "export": "ALL", "kill-on-invalid-dep": "yes"}
     common |= {"propagate": "NONE"}  # of a login node's limits
     assert array == {
         **common,
@@ -447,7 +447,7 @@ def test_no_value_of_a_recipe_makes_a_line_of_its_own(key: str, value: str) -> N
         optional = ("partition", "account", "qos", "env_command")  # no line of an empty one
         missing = bool(value) - 1 if key in optional else 0
         assert len(script.split("\n")) == len(other.split("\n")) + missing
-        assert re.findall(r"^#SBATCH --export.*$", script, re.M) == ["#SBATCH --export=NIL"]
+        assert re.findall(r"^#SBATCH --export.*$", script, re.M) == ["#SBATCH --export=ALL"]
 
 
 @pytest.mark.parametrize("name", ["a\nb", "a\\b", "a\rb", "a\tb", os.fsdecode(b"a\xff")])

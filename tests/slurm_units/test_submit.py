@@ -23,7 +23,7 @@ from stackbuild.cluster import SlurmOptions
 from stackbuild.errors import StackbuildError, UsageError
 from stackbuild.launches import LaunchFolder, Wave, last_launch, refuse_while_on_cluster
 from stackbuild.plan import Build
-from stackbuild.scheduler import SchedulerError
+from stackbuild.scheduler import BARE, SchedulerError
 from stackbuild.slurm.follow import cancel
 from stackbuild.slurm.script import memory_of
 from stackbuild.slurm.submit import Submission, dry_run, submit, waves_of
@@ -151,6 +151,8 @@ def test_nothing_of_slurms_or_of_the_users_environment_is_passed_on(
             name for name in call["environment"] if name.startswith(("SLURM", "SBATCH", "SRUN", "SQUEUE", "SCANCEL"))
         ]
         assert foreign == ["SLURM_CONF"]
+        if call["command"] == "sbatch":  # what it has, the job gets
+            assert set(call["environment"]) <= {*BARE, "PWD", "SHLVL", "_"}
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert len(files) > 20
     assert not [path for path in files if b"s3cr3t-of-mine" in path.read_bytes()]
