@@ -1,7 +1,7 @@
 """The batch scripts, as text: what `sbatch` is given for an array, a gate, and the publishing job.
 
 Each begins with its traps, so that no signal finds it unprepared; keeps a log for each attempt; sets an environment of its
-own, for it is submitted with none; and requeues itself by array and task id, for the job id of an array's last element is
+own, for it is submitted with next to none; and requeues itself by array and task id, for the job id of an array's last element is
 that of the whole array.
 """
 
