@@ -50,7 +50,8 @@ WAVES = {  # further waves of a job on a cluster, for tasks that failed by a cau
 }
 REMEDY = {  # before the same command is typed again, which goes on with what is complete
     Cause.EXCEPTION: "read its log; mend the stage or leave the input out",
-    Cause.MEMORY: "give a task more memory ([slurm] or [ray] memory, or fewer --workers) or take more partitions",
+    Cause.MEMORY: "give a task more memory ([slurm] memory and max_memory, [ray] memory, or fewer --workers of a local build), or take "
+    "more partitions or a smaller part_bytes",
     Cause.TIME: "raise [slurm] time, unless it went on from part to part: the next run begins at the last committed part",
     Cause.NODE: "nothing to mend here: a node was lost",
     Cause.CANCELLED: "nothing to mend here: somebody cancelled it",
@@ -206,7 +207,7 @@ WORDS = (  # what slurmstepd and the kernel write to a job's log; Slurm's states
     (re.compile(r"due to time limit", re.I), Cause.TIME),
     (re.compile(r"due to node failure|node fail", re.I), Cause.NODE),
     (re.compile(r"due to preemption", re.I), Cause.NODE),
-    (re.compile(r"\*\*\* (job|step) \S+ .*cancelled", re.I), Cause.CANCELLED),
+    (re.compile(r"\*\*\* (job|step) \S+ .*cancelled(?!.* due to job requeue)", re.I), Cause.CANCELLED),
     (re.compile(NO_ROOM, re.I), Cause.DISK),
 )
 

@@ -163,6 +163,7 @@ LOGS = {  # as slurmstepd and the kernel wrote them
     "cancelled": "slurmstepd: error: *** JOB 20 ON n1 CANCELLED AT 2026-01-01T10:00:00 ***\n",
     "full": "cat: write error: No space left on device\n",
     "quota": "OSError: [Errno 122] Disk quota exceeded\n",
+    "requeued": "slurmstepd-n1: error: *** JOB 174 ON n1 CANCELLED AT 2026-01-01T10:00:00 DUE TO JOB REQUEUE ***\n",
     "quiet": "Traceback (most recent call last):\nValueError: boom\n",
     "no package": "Traceback (most recent call last):\n  File ...\nModuleNotFoundError: No module named 'pyarrow'\n",
     "no stackbuild": "/usr/bin/python3.11: Error while finding module specification for 'stackbuild.slurm.element' "
@@ -197,6 +198,7 @@ LOGS = {  # as slurmstepd and the kernel wrote them
         ("", "cancelled", Cause.CANCELLED),
         ("CANCELLED", "polled", Cause.MEMORY),
         ("FAILED", "quiet", Cause.KILLED),
+        ("FAILED", "requeued", Cause.KILLED),  # nobody cancelled it
         ("FAILED", "full", Cause.DISK),
         ("FAILED", "quota", Cause.DISK),
         ("FAILED", "no package", Cause.REFUSED),
