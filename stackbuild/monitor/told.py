@@ -69,7 +69,9 @@ class Told:
             needs = EVENTS.get(kind)
             if needs is None or not all(isinstance(event.get(name), type_) for name, type_ in needs.items()):
                 continue
-            if kind in ("element", "task"):
+            if kind == "task" or (
+                kind == "element" and event["cached"] < event["tasks"]
+            ):  # another finds its share complete
                 first, _ = self.times.get(event["job"], (event["time"], 0.0))
                 self.times[event["job"]] = (first, event["time"])
             self._read[kind](self, event)

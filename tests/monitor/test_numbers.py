@@ -8,6 +8,7 @@ import pytest
 
 from stackbuild.beats import Beat
 from stackbuild.monitor.progress import AtWork, JobStatus, Tally, quantile, working
+from stackbuild.monitor.told import Told
 from stackbuild.pool import Ended
 
 
@@ -56,6 +57,17 @@ def test_a_task_in_parts_took_what_its_parts_took() -> None:
     for more in (True, True, False):
         found.add({**Ended(3, 1, 0, more, wall=2.0).event("job"), "time": 1.0})
     assert found.walls == [6.0]
+
+
+def test_a_later_attempt_that_finds_a_job_of_its_chain_complete_took_none_of_its_time() -> None:
+    place = {"job": "a", "number": 1, "wave": 1, "element": 0}
+    first = {**place, "event": "element", "tasks": 2, "cached": 0, "of": 1, "restart": 0}
+    task = {**place, "event": "task", "rank": 0, "status": 0, "cpu": 1.0, "memory": 1}
+    again = {**first, "cached": 2, "restart": 1}
+    told = Told(
+        [{**first, "time": 10.0}, {**task, "time": 12.0}, {**task, "rank": 1, "time": 13.0}, {**again, "time": 60.0}]
+    )
+    assert told.times["a"] == (10.0, 13.0)
 
 
 @pytest.mark.parametrize(("share", "value"), [(0.5, 2), (0.95, 4), (0.25, 1), (0.0, 1), (1.0, 4)])
