@@ -85,11 +85,11 @@ def prepared(slurm: None, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 @pytest.fixture
 def begun(cluster: Cluster, prepared: Prepared, tmp_path: Path) -> Iterator[Callable[..., Scenario]]:
     """Makes the build of a test, with somebody who asks for its status all the while; its arguments are keys of the recipe's
-    [slurm] table."""
+    [slurm] table, and `out` the name of its folder."""
     with ExitStack() as stack:
 
-        def make(**slurm: Any) -> Scenario:
-            scenario = prepared.scenario(cluster, tmp_path / "build", **slurm)
+        def make(out: str = "out", **slurm: Any) -> Scenario:
+            scenario = prepared.scenario(cluster, tmp_path / "build", tmp_path / "build" / out, **slurm)
             stack.enter_context(watching(scenario))
             return scenario
 

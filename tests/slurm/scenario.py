@@ -239,12 +239,11 @@ def release(out: Path) -> dict[str, str]:
     assert body["complete"], body
     found = {
         str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for name in ("dataset", "repos", "decisions", "clusters", "manifest", "index", "tokens", "report")
+        for name in ("dataset", "repos", "decisions", "clusters", "manifest", "index", "tokens", "report", "private")
         for path in sorted((out / name).rglob("*"))
         if path.is_file()
     }
-    listed = {name: digest for name, digest in body["files"].items() if not name.startswith("private/")}
-    assert found == listed
+    assert found == body["files"]
     return found
 
 

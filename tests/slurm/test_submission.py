@@ -119,7 +119,8 @@ def test_a_build_that_is_under_way_is_joined_and_another_one_refused(begun: Begu
 
 
 def test_a_cancelled_build_is_resumed(begun: Begun, prepared: Prepared) -> None:
-    build = begun(tasks_per_job=3)
+    """In a folder, too, whose name sbatch, the shell and Slurm's own patterns could each take for something else."""
+    build = begun(out="o u t '100%j' $HOME #1", tasks_per_job=3)
     for rank in range(8):
         build.order(rank, "wait")
     build.build()
@@ -185,6 +186,11 @@ def test_a_full_shared_folder_ends_the_build_by_name_and_it_is_resumed(
     build.go()
     build.end()
     assert not build.events("end")
+    told = build.status()
+    assert told["state"] == "failed"
+    failed = [one for one in told["failures"] if one["rank"] is not None]
+    assert failed and {one["cause"] for one in failed} == {"disk_full"}
+    assert any("make room" in step for step in told["next"])
     (small_disk / "filler").unlink()
     build.build("--wait")
     build.same_as(prepared.reference)
