@@ -41,7 +41,7 @@ from stackbuild.pool import TaskSpec
 from stackbuild.slurm.balance import Expected, chained, elements_for, expected
 from stackbuild.slurm.code import code_digest
 from stackbuild.slurm.executor import SlurmExecutor, gate_dependency
-from stackbuild.slurm.script import check_path, gate_script, publish_script
+from stackbuild.slurm.script import check_path, gate_script, memory_of, publish_script
 
 CANCEL_LOOKS = 5  # at what is left in the queue, each with a scancel
 
@@ -156,7 +156,10 @@ def launch(build: Build, plan_path: str, options: SlurmOptions) -> Submission:
         for wave in waves:
             folder.add_wave(wave)
             executor = SlurmExecutor(folder, out / plan_path, wave, options, max_array)
-            arrays, gate = executor.run(after, hold=not after)
+            try:
+                arrays, gate = executor.run(after, hold=not after)
+            except scheduler.SchedulerError as error:
+                raise scheduler.SchedulerError(f"{asked(wave)}: {error}", error.passing) from error
             held += arrays if not after else []
             submitted += [*arrays, gate]
             after = [gate]
@@ -175,6 +178,15 @@ def launch(build: Build, plan_path: str, options: SlurmOptions) -> Submission:
         raise
     folder.mark("released")
     return Submission(folder, waves=waves, jobs=submitted)
+
+
+def asked(wave: Wave) -> str:
+    """What the elements of a job ask of Slurm, in the words of `[slurm]`."""
+    gigabytes = [f"{number / 10**9:g}" for number in (memory_of(wave), wave.memory, wave.shared)]
+    return (
+        f"Slurm does not take {wave.job}, an element of which asks for {gigabytes[0]} GB ([slurm] cpus = {wave.cpus} times memory "
+        f"= {gigabytes[1]} GB, and shared_memory = {gigabytes[2]} GB) and for time = {wave.time}"
+    )
 
 
 def submit_publish(folder: LaunchFolder, options: SlurmOptions, after: Sequence[str]) -> str:

@@ -57,6 +57,18 @@ def test_what_was_submitted_is_said_on_one_line(
     assert submitted.startswith("launch ") and " were submitted as " in submitted
 
 
+def test_a_job_that_slurm_refuses_is_named_with_what_it_asks_for(
+    slurm: Slurm, build: Callable[..., bool], tmp_path: Path
+) -> None:
+    slurm.order(sbatch_3="fail")  # the array of the second job
+    with pytest.raises(StackbuildError) as raised:
+        build(memory="2.5GB", shared_memory="1GB", cpus=2, tasks_per_job=1)
+    words = "asks for 6 GB ([slurm] cpus = 2 times memory = 2.5 GB, and shared_memory = 1 GB) and for time = 01:00:00: sbatch"
+    assert words in str(raised.value) and slurm.live == {}
+    [path] = (tmp_path / "the out" / "launches").glob("2*/waves/01.1.json")
+    assert f"take {json.loads(path.read_text())['job']}, an element" in str(raised.value)
+
+
 def test_values_that_a_launch_under_way_was_not_submitted_with_are_told_to_be_ignored(
     slurm: Slurm, build: Callable[..., bool], folder: LaunchFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
