@@ -95,8 +95,11 @@ def bare_environment() -> dict[str, str]:
     return {name: value for name, value in clean_environment().items() if name in BARE}
 
 
-def _run(command: Sequence[str], text: str | None = None, patient: bool = True, over: str = "") -> str:
-    """The answer of a command that does no harm if it is run twice. `over`: what it says if an earlier try was heard after all."""
+def _run(
+    command: Sequence[str], text: str | None = None, patient: bool = True, over: str = "", unsure: str = ""
+) -> str:
+    """The answer of a command that does no harm if it is run twice. `over`: what it says if an earlier try was heard after all;
+    `unsure`: what it may say otherwise a little later."""
     end = time.monotonic() + WAIT_SECONDS
     for attempt in itertools.count():
         try:
@@ -104,7 +107,8 @@ def _run(command: Sequence[str], text: str | None = None, patient: bool = True, 
         except SchedulerError as error:
             if attempt and over and over in str(error):
                 return ""
-            last = attempt == len(PAUSES) or not patient or not error.passing
+            passing = error.passing or (unsure and unsure in str(error))
+            last = attempt == len(PAUSES) or not patient or not passing
             if last or time.monotonic() + PAUSES[attempt] > end:
                 raise
         time.sleep(PAUSES[attempt])
@@ -166,8 +170,8 @@ def _submit(script: str, options: Sequence[str]) -> str:
 
 def check(script: str) -> None:
     """SchedulerError if Slurm would refuse this script. It takes one that is submitted held whatever that asks for, and lets it
-    wait for ever if no node has so much."""
-    _run(["sbatch", "--test-only"], script)
+    wait for ever if no node has so much. A controller that has begun anew has no nodes for some seconds, and says the same."""
+    _run(["sbatch", "--test-only"], script, unsure="node configuration is not available")
 
 
 def max_array_size() -> int:

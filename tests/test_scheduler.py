@@ -151,6 +151,17 @@ def test_somebody_who_looks_on_is_not_kept_waiting(command: Command, pauses: lis
     assert scheduler.accounted(["7"], patient=False) == {} and pauses == []
 
 
+def test_a_controller_that_does_not_know_its_nodes_yet_has_not_refused(command: Command, pauses: list[float]) -> None:
+    """As Slurm 22.05 says in the first seconds after its controller began anew."""
+    said = "allocation failure: Requested node configuration is not available"
+    command("sbatch", fails(2, said, "exit 0"))
+    scheduler.check(SCRIPT)
+    assert pauses == list(scheduler.PAUSES)
+    command("sbatch", fails(9, said))
+    with pytest.raises(SchedulerError, match=said):
+        scheduler.check(SCRIPT)
+
+
 def test_a_command_that_took_a_minute_to_fail_is_not_run_again(
     command: Command, pauses: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,8 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -206,12 +206,23 @@ class Cluster:
         self.wait_for(
             lambda: self._answers("munge", "-S", str(self.state / "munge" / "socket"), "-n"), "munged answers"
         )
-        self._daemon("slurmctld", "-D", "-f", str(self.conf))
+        self._controller = self._daemon("slurmctld", "-D", "-f", str(self.conf))
         for node in self.nodes:
             node.start()
         self.wait_for(lambda: self._answers("scontrol", "ping"), "the controller answers")
         self.ready()
         return self
+
+    @contextmanager
+    def without_controller(self) -> Iterator[None]:
+        """The controller is ended, and begins anew with what it knew."""
+        self._controller.terminate()
+        self._controller.wait(60)
+        try:
+            yield
+        finally:
+            self._controller = self._daemon("slurmctld", "-D", "-f", str(self.conf))
+            self.wait_for(lambda: self._answers("scontrol", "ping"), "the controller answers again")
 
     def stop(self) -> None:
         """End every process of the cluster and delete its folder; whoever calls it twice does no harm."""

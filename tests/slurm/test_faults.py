@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from tests.slurm.cluster import Cluster, kernel_limits
 from tests.slurm.conftest import Prepared
-from tests.slurm.scenario import Scenario
+from tests.slurm.scenario import Scenario, told
 
 MOODY = 5  # number of the job with the stage that misbehaves
 Begun = Callable[..., Scenario]
@@ -127,6 +128,45 @@ def test_a_node_that_is_cut_off_works_on_and_the_first_to_commit_wins(begun: Beg
     build.finish()
     build.cluster.wait_for(lambda: not cut.processes(), "the cut element has ended")
     assert {path: path.read_bytes() for path in committed} == committed
+    build.same_as(prepared.reference)
+
+
+def test_what_runs_on_of_a_launch_that_another_has_followed_closes_nothing(begun: Begun, prepared: Prepared) -> None:
+    build = begun()
+    build.order(3, "wait", "wait")
+    build.build()
+    cut = build.cluster.node(build.wait_began(3)["SLURMD_NODENAME"])
+    first = build.launch
+    cut.cut()
+    build.stackbuild("cancel", build.out)
+    cut.down()
+    build.cluster.wait_until_quiet(f"stackbuild-{first.name}-")
+    build.build()
+    build.wait_began(3, 2)
+    build.go(3, 2)
+    build.finish()
+    assert build.launch != first
+    closed = {path: path.stat().st_ino for path in (build.out / "stages").glob("*/manifest.json")}
+    assert cut.processes()
+    build.go(3, 1)
+    build.cluster.wait_for(lambda: not cut.processes(), "the cut element has ended")
+    assert {path: path.stat().st_ino for path in closed} == closed
+    [end] = told(first.glob("events/*.jsonl"), "element-end")
+    assert end["status"] == 4 and f"Launch {first.name} is over" in end["reason"]
+    build.same_as(prepared.reference)
+
+
+def test_a_controller_that_begins_anew_while_a_gate_looks(begun: Begun, prepared: Prepared) -> None:
+    build = begun()
+    build.order(5, "kill", "kill")
+    build.build()
+    logs = build.launch / "logs"
+    build.cluster.wait_for(lambda: any(logs.glob(f"{MOODY:02d}.1-gate.*.log")), "the gate has begun")
+    with build.cluster.without_controller():
+        time.sleep(8)
+    build.finish()
+    [first, second] = [event for event in build.events("gate") if event["number"] == MOODY]
+    assert first["again"] == second["wave"] == 2 and not second["failures"]
     build.same_as(prepared.reference)
 
 
