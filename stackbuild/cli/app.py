@@ -113,7 +113,11 @@ def build(
     workers: Annotated[
         int,
         typer.Option(
-            "--workers", "-j", min=0, help="Tasks at once; 0: one for each core.", envvar="STACKBUILD_WORKERS"
+            "--workers",
+            "-j",
+            min=0,
+            help="Tasks at once; 0: one for each core. On Slurm, [slurm] cpus says it.",
+            envvar="STACKBUILD_WORKERS",
         ),
     ] = 0,
     executor: Annotated[

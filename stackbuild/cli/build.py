@@ -69,6 +69,10 @@ def run(
         from stackbuild.cli.slurm import submit
         from stackbuild.status import opened
 
+        if workers:
+            console.print(
+                "note: --workers counts for nothing on Slurm; \\[slurm] cpus is the tasks at once in an element."
+            )
         if submit(request, wait, dry_run, as_json):
             built = opened(request.out)
             show(output, building.Result(built, [], not_read(built)), as_json)

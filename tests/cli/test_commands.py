@@ -230,6 +230,17 @@ def test_a_misspelt_key_is_exit_code_3_and_names_the_nearest(tmp_path: Path) -> 
     assert "threshold" in message and "license_filter" in message
 
 
+def test_workers_are_told_to_count_for_nothing_on_slurm(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # no Slurm here
+    recipe = Path(stackbuild("init", tmp_path / "r").splitlines()[0])
+    told = stackbuild("build", recipe, "--output", tmp_path / "o", "--executor", "slurm", "--workers", "3", code=2)
+    assert "--workers counts for nothing on Slurm; [slurm] cpus" in told
+    told = stackbuild("build", recipe, "--output", tmp_path / "o", "--executor", "slurm", code=2)
+    assert "--workers" not in told
+
+
 def test_plan_shows_jobs_and_where_values_come_from(root: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "r.toml"
     recipe.write_text(
