@@ -189,7 +189,7 @@ def explain(rank: int, status: int, log: Path, out_of_memory: bool = False, wher
 
 # ---------------------------------------------------------------- an element of a Slurm array
 
-OWN = {**CODES, 70: Cause.EXCEPTION}  # what its last exit status says, if it says why
+OWN = {**CODES, 70: Cause.EXCEPTION, DISK_FULL: Cause.DISK}  # what its last exit status says, if it says why
 STATES = {
     "TIMEOUT": Cause.TIME,
     "DEADLINE": Cause.TIME,

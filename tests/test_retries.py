@@ -11,7 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stackbuild.retries import REMEDY, WAVES, WITHIN, Cause, Failure, How, Retries, element_cause, explain, going_on
+from stackbuild.retries import (
+    DISK_FULL,
+    REMEDY,
+    WAVES,
+    WITHIN,
+    Cause,
+    Failure,
+    How,
+    Retries,
+    element_cause,
+    explain,
+    going_on,
+)
 
 
 def failure(cause: Cause, rows: dict[str, list[int]] | None = None) -> Failure:
@@ -217,3 +229,8 @@ def test_an_elements_end_is_explained_by_state_and_log(state: str, log: str, cau
 @given(st.text(max_size=60))
 def test_words_of_other_logs_are_no_cause_by_accident(text: str) -> None:
     assert element_cause("NODE_FAIL", text) is Cause.NODE  # a state that says why is believed
+
+
+def test_an_element_that_found_no_room_says_so_whatever_its_log_could_hold() -> None:
+    assert element_cause("FAILED", "", DISK_FULL) is Cause.DISK
+    assert element_cause("", "", 5) is Cause.KILLED

@@ -65,6 +65,7 @@ def main(arguments: list[str]) -> int:
     out, wave_path, element = Path(arguments[0]), Path(arguments[1]), int(arguments[2])
     from stackbuild.errors import StackbuildError
     from stackbuild.launches import LaunchFolder, restart_count
+    from stackbuild.retries import DISK_FULL, no_room
 
     folder = LaunchFolder(out, wave_path.parent.parent.name)
     wave = folder.wave(wave_path)
@@ -76,7 +77,7 @@ def main(arguments: list[str]) -> int:
     except StackbuildError as error:
         status, reason = error.exit_code, str(error)
     except OSError as error:
-        status, reason = 5, f"{error.filename or out}: {error.strerror or error}"
+        status, reason = DISK_FULL if no_room(error) else 5, f"{error.filename or out}: {error.strerror or error}"
     except Exception as error:
         traceback.print_exc()
         status, reason = 70, f"{type(error).__name__}: {error}"
