@@ -274,7 +274,10 @@ class Gate:
         told = [event for wave in waves for event in self.folder.events(f"{wave.name}-[0-9]*")]
         events = [event for event in told if event.get("number") == number]
         tasks = [event for event in events if event["event"] == "task"]
-        times = [event["time"] for event in events if event["event"] in ("element", "task")]
+        begun = [
+            e for e in events if e["event"] == "element" and e.get("cached", 0) < e.get("tasks", 1)
+        ]  # another finds its share complete
+        times = [event["time"] for event in [*begun, *tasks]]
         return {
             "number": number,
             "ran": sum(e["status"] == 0 and not e["more"] for e in tasks),

@@ -73,6 +73,17 @@ def test_a_complete_job_gets_its_stage_manifests_and_nothing_is_submitted(launch
     assert (event["complete"], event["of"], event["again"], event["failures"]) == (4, 4, None, [])
 
 
+def test_a_later_attempt_that_finds_a_job_complete_took_none_of_its_time(launched: Callable[..., Launched]) -> None:
+    """An element of a chain that is requeued tells of all of its jobs again."""
+    launch = launched()
+    launch.tell(launch.wave, 0, "element", tasks=2, cached=0, time=10.0)
+    for rank, time in ((0, 12.0), (1, 13.0)):
+        launch.tell(launch.wave, 0, "task", rank=rank, status=0, time=time)
+    launch.tell(launch.wave, 0, "element", restart=1, tasks=2, cached=2, time=90.0)
+    assert look(launch) == 0
+    assert [event["wall"] for event in launch.events("job-end")] == [3.0]
+
+
 def test_a_task_out_of_memory_gets_a_wave_of_its_own_with_twice_of_it(launched: Callable[..., Launched]) -> None:
     """It was tried alone in what two tasks had, 4 GB: twice the memory of one would be no more than that."""
     launch = launched()
