@@ -14,7 +14,6 @@ import getpass
 import os
 import random
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -26,6 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from tests.slurm.configuration import CONFIGURATION, KERNEL, POLLED
+from tests.slurm.processes import command, environ, files, kill_all, processes, with_children
+
+ROOT = Path(__file__).parent.parent.parent
 PACKAGES = ("slurm-wlm", "munge")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
 PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/bin", "/sbin", "/bin"])
@@ -34,64 +37,6 @@ PATIENCE = 300.0  # seconds after which what a test waits for is held to be brok
 FINISHED = frozenset(
     ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT")
 )
-
-CONFIGURATION = """
-ClusterName=local
-SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort={port}
-SlurmUser={user}
-SlurmdUser={user}
-AuthType=auth/munge
-CredType=cred/munge
-# How long a requeued job is held back, too; 5 seconds is the least.
-AuthInfo=socket={state}/munge/socket,cred_expire=5
-StateSaveLocation={state}/controller
-SlurmdSpoolDir={state}/spool/%n
-SlurmctldPidFile={state}/run/slurmctld.pid
-SlurmdPidFile={state}/run/slurmd-%n.pid
-SlurmctldLogFile={state}/log/slurmctld.log
-SlurmdLogFile={state}/log/slurmd-%n.log
-SlurmctldDebug=info
-SlurmdDebug=info
-{limits}
-SwitchType=switch/none
-MpiDefault=none
-JobContainerType=job_container/none
-# No accounting, as on many small clusters; finished jobs stay known for an hour.
-AccountingStorageType=accounting_storage/none
-MinJobAge=3600
-JobCompType=jobcomp/filetxt
-JobCompLoc={state}/log/jobs.txt
-MailProg=/bin/true
-SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU_Memory
-SchedulerType=sched/backfill
-SchedulerParameters=bf_interval=2,sched_interval=5,batch_sched_delay=0,sched_min_interval=0,nohold_on_prolog_fail
-PriorityType=priority/basic
-MaxArraySize={max_array}
-MaxJobCount=20000
-SlurmctldTimeout=30
-SlurmdTimeout=5
-ReturnToService=2
-KillWait=3
-MessageTimeout=10
-WaitTime=0
-JobRequeue=1
-# Virtual nodes may claim more processors and memory than the machine has.
-SlurmdParameters=config_overrides
-"""
-POLLED = """
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/linux
-JobAcctGatherFrequency=task=1
-JobAcctGatherParams=OverMemoryKill,UsePss
-"""
-KERNEL = """
-ProctrackType=proctrack/cgroup
-TaskPlugin=task/cgroup
-JobAcctGatherType=jobacct_gather/cgroup
-"""
 
 
 class Unavailable(Exception):
@@ -111,13 +56,13 @@ def install() -> None:
         )
     environment = {**os.environ, "PATH": PATH, "DEBIAN_FRONTEND": "noninteractive"}
     wait = ["-o", "DPkg::Lock::Timeout=300"]  # of another session's installation
-    for command in (["update"], ["install", "-y", "--no-install-recommends", *PACKAGES]):
+    for step in (["update"], ["install", "-y", "--no-install-recommends", *PACKAGES]):
         done = subprocess.run(
-            ["apt-get", "-q", *wait, *command], env=environment, capture_output=True, text=True, check=False
+            ["apt-get", "-q", *wait, *step], env=environment, capture_output=True, text=True, check=False
         )
         if done.returncode:
             last = (done.stderr or done.stdout).strip().splitlines()[-1:]
-            raise Unavailable(f"apt-get {command[0]} ended with {done.returncode}: {''.join(last)}")
+            raise Unavailable(f"apt-get {step[0]} ended with {done.returncode}: {''.join(last)}")
 
 
 def kernel_limits() -> bool:
@@ -191,7 +136,7 @@ class Cluster:
         self.state.chmod(0o755)
         self._configure()
         self._guard = subprocess.Popen(
-            [sys.executable, __file__, str(self.state)], stdin=subprocess.PIPE, start_new_session=True
+            [sys.executable, "-m", __name__, str(self.state)], stdin=subprocess.PIPE, cwd=ROOT, start_new_session=True
         )
         key = self.state / "munge" / "key"
         key.touch(mode=0o600)
@@ -384,74 +329,6 @@ class Node:
             ):
                 found.add(pid)
         return with_children(found)
-
-
-# ---------------------------------------------------------------- processes
-
-
-def processes() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
-
-
-def environ(pid: int) -> set[str]:
-    """A process's first environment; a dead one has none."""
-    try:
-        return set(Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0"))
-    except OSError:
-        return set()
-
-
-def command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    except OSError:
-        return ""
-
-
-def files(pid: int) -> set[str]:
-    """Paths of what a process holds open."""
-    found = set()
-    with suppress(OSError):
-        for entry in os.scandir(f"/proc/{pid}/fd"):
-            with suppress(OSError):
-                found.add(os.readlink(entry.path))
-    return found
-
-
-def with_children(pids: set[int]) -> set[int]:
-    """These processes and all below them."""
-    parents: dict[int, list[int]] = {}
-    for pid in processes():
-        with suppress(OSError, IndexError, ValueError):
-            # The name in the second field may hold blanks and brackets.
-            parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-            parents.setdefault(parent, []).append(pid)
-    todo, found = list(pids), set(pids)
-    while todo:
-        new = [child for child in parents.get(todo.pop(), ()) if child not in found]
-        found.update(new)
-        todo.extend(new)
-    return found
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (OSError, IndexError):
-        return False
-
-
-def kill_all(which: Callable[[], set[int]]) -> None:
-    """Kill these processes until none is found: one may fork between the listing and the signal."""
-    for _ in range(100):
-        left = {pid for pid in which() if alive(pid)} - {os.getpid()}
-        if not left:
-            return
-        for pid in left:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.05)
-    raise RuntimeError(f"processes that do not die: {left}")
 
 
 def free_ports(number: int) -> list[int]:

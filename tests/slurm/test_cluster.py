@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.cluster import Cluster, alive, environ, kernel_limits, processes
+from tests.slurm.cluster import Cluster, kernel_limits
+from tests.slurm.processes import alive, environ, processes
 
 
 def submit(cluster: Cluster, folder: Path, body: str, *options: str) -> str:
