@@ -6,11 +6,15 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
+import threading
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from stackbuild import memory
 from stackbuild.difference import KEY, difference
 from stackbuild.errors import InputError
 from tests.test_build import run
@@ -140,3 +144,40 @@ def test_a_folder_that_is_no_build_or_has_no_dataset_yet_is_exit_4(whole: Path, 
     shutil.rmtree(copy / "dataset")
     with pytest.raises(InputError, match="no dataset yet"):
         difference(whole, copy)
+
+
+def test_what_does_not_fit_into_memory_is_spilled_into_a_folder_of_its_own_which_goes(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither into the folder where the user stands nor beside the builds, and with the same result."""
+    count, half = 300_000, 150_000
+    for name, start in (("a", 0), ("b", half)):
+        shutil.copytree(whole, tmp_path / name)
+        shutil.rmtree(tmp_path / name / "dataset" / "data")
+        folder = tmp_path / name / "dataset" / "data" / "Python"
+        folder.mkdir(parents=True)
+        numbers = [f"{number:040}" for number in range(start, start + count)]
+        columns = {"repo_name": numbers, "revision_id": numbers, "path": numbers, "content_id": numbers}
+        pq.write_table(pa.table({**columns, "language": ["Python"] * count}), folder / "a.parquet")
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    monkeypatch.setattr(memory, "limit", lambda: 2 * 80 * 2**20)
+    seen: set[str] = set()
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.wait(0.005):
+            seen.update(path.name for path in (tmp_path / "tmp").glob("stackbuild-diff-*/*"))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        found = difference(tmp_path / "a", tmp_path / "b")
+    finally:
+        done.set()
+        thread.join()
+    assert (found["both"], len(found["lost"]), len(found["gained"])) == (half, half, half)
+    assert seen, "nothing was spilled: the test proves nothing"
+    assert not list((tmp_path / "tmp").iterdir()) and not list((tmp_path / "here").iterdir())

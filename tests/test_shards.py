@@ -89,6 +89,24 @@ def test_the_first_attempt_wins_and_the_second_withdraws(out: Path) -> None:
     assert find_manifest(out, "job", 3, "k" * 64) == won
 
 
+def test_a_link_that_was_made_and_told_as_failed_is_a_commit(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an NFS client tells it when the server's answer was lost and it asked again: who has the name decides."""
+    link = os.link
+
+    def told_as_failed(temporary: Path, target: Path) -> None:
+        link(temporary, target)
+        raise FileExistsError(17, "File exists")
+
+    monkeypatch.setattr(os, "link", told_as_failed)
+    won = provisional(out).commit("k" * 64, Ledger(), {})
+    assert find_manifest(out, "job", 3, "k" * 64) == won and len(won.outputs) == 1
+    lost = provisional(out)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "link", link)
+        assert lost.commit("k" * 64, Ledger(), {}).attempt == won.attempt
+    assert not lost.folder.exists() and len(list(out.rglob("*.json*"))) == 1
+
+
 def provisional(out: Path, replaces: str | None = None) -> Attempt:
     attempt = Attempt(out, "job", 3, replaces)
     with attempt.writer("t", TEXT) as writer:
