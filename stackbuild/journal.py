@@ -80,7 +80,11 @@ def only_one(out: Path, wait: float = 0.0, builds: bool = False) -> Iterator[Non
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{out} is not a folder and cannot be made one: {error.strerror}.") from error
-    with open(out / ".lock", "a+b") as file:
+    try:
+        lock = open(out / ".lock", "a+b")  # noqa: SIM115  closed below
+    except OSError as error:
+        raise UsageError(f"{out} cannot be written to ({error.strerror}); whose is it?") from error
+    with lock as file:
         deadline = time.monotonic() + max(wait, GLANCE_SECONDS)
         while not took(file, fcntl.LOCK_EX):
             if time.monotonic() >= deadline:

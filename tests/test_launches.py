@@ -293,3 +293,9 @@ def test_a_launch_of_another_version_is_named_and_no_error_of_stackbuild(tmp_pat
 def test_nobody_else_reads_a_script_in_which_a_proxys_password_may_stand(tmp_path: Path) -> None:
     path = LaunchFolder(tmp_path, "20260101-000000-abcd").script("00.1-0", "export http_proxy=http://me:secret@proxy\n")
     assert path.stat().st_mode & 0o077 == 0
+
+
+def test_a_folder_that_may_not_be_written_to_is_named_and_no_error_of_stackbuild(tmp_path: Path) -> None:
+    (tmp_path / ".lock").mkdir()  # as good as forbidden, also for root
+    with pytest.raises(UsageError, match="cannot be written to"), only_one(tmp_path):
+        pass
