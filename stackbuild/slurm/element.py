@@ -17,6 +17,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from stackbuild.pool import Ended, TaskServer, TaskSpec
 
 GRACE_SECONDS = 30.0  # before the limit, what still runs is ended
+LOOKS = 3  # at a stage manifest that a gate has just written on another node, a second apart
 
 
 class Stop:
@@ -261,9 +263,15 @@ def see_inputs(build: Build, pending: Sequence[TaskSpec]) -> None:
 def gate(build: Build, number: int) -> None:
     """InputError unless every job before this one is complete for this plan: a dependency that Slurm let through too early
     (an array that was not waited for, one that somebody requeued) ends here and not in a short output."""
-    for job in build.jobs[:number]:
-        for name in job.shard_jobs:
-            build.shards(name)
+    for name in (name for job in build.jobs[:number] for name in job.shard_jobs):
+        path = build.out / "stages" / name / "manifest.json"
+        for _ in range(LOOKS):
+            if path.exists():
+                break
+            with suppress(OSError):
+                os.listdir(path.parent)  # so a client of a network file system asks its server what is there
+            time.sleep(1)
+        build.shards(name)
 
 
 def parts_of(build: Build, job: Job, specs: Sequence[TaskSpec]) -> int:

@@ -26,7 +26,7 @@ from stackbuild.pool import TaskSpec
 from stackbuild.shards import canonical_json, publish_manifest
 from stackbuild.slurm import publish
 from stackbuild.slurm.code import code_digest
-from stackbuild.slurm.element import close, parts_of, see_inputs
+from stackbuild.slurm.element import close, gate, parts_of, see_inputs
 from tests.slurm_units.conftest import Launched, Slurm, small
 from tests.test_build import released
 
@@ -369,3 +369,14 @@ def test_a_node_that_sees_no_input_tells_so_and_does_not_empty_its_share(complet
     with pytest.raises(TemporaryError, match="sees none of"):
         see_inputs(Build(complete.out, replace(complete.plan, units=gone)), pending)
     see_inputs(complete, [])
+
+
+def test_a_stage_manifest_that_a_client_sees_a_little_later_is_waited_for(complete: Build) -> None:
+    path = complete.out / "stages" / "00-contents" / "manifest.json"
+    kept = path.with_name("kept")
+    path.rename(kept)
+    threading.Timer(0.5, lambda: kept.rename(path)).start()
+    gate(Build(complete.out, complete.plan), 3)
+    path.rename(kept)
+    with pytest.raises(InputError, match="00-contents is not complete"):
+        gate(Build(complete.out, complete.plan), 3)
