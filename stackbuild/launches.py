@@ -34,8 +34,6 @@ from stackbuild.shards import canonical_json, write_atomically
 
 PREFIX = "stackbuild"
 ATTEMPT = "stackbuild: attempt "  # each attempt of a job begins so in Slurm's own log, which is one for all of them
-
-
 T = TypeVar("T")
 
 

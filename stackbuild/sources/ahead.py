@@ -1,4 +1,4 @@
-"""Files looked at by several threads, and told in order: hashing lets go of the interpreter, and one core hashes 250 MB/s."""
+"""Files looked at by several threads, and told in order: hashing lets go of the interpreter, and reading waits for a disk."""
 
 from __future__ import annotations
 
