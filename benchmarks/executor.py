@@ -32,7 +32,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import ROOT, cpu_seconds, versions
+from benchmarks.measure import ROOT, command, cpu_seconds, versions
 
 GOAL = 0.05
 SHARD_BYTES = 64e6
@@ -57,25 +57,6 @@ memory = "700MB"
 shared_memory = "700MB"
 tasks_per_job = {per_element}
 time = "00:30:00"
-"""
-# Orphans of the command come to this process, which waits for them too: a pool's workers may outlive who started them.
-REAPER = """
-import ctypes, json, os, resource, sys, time
-ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
-started = time.monotonic()
-pid = os.posix_spawnp(sys.argv[2], sys.argv[2:], os.environ)
-_, status = os.waitpid(pid, 0)
-wall = time.monotonic() - started
-deadline = time.monotonic() + 20
-while time.monotonic() < deadline:
-    try:
-        if os.waitpid(-1, os.WNOHANG) == (0, 0):
-            time.sleep(0.05)
-    except ChildProcessError:
-        break
-used = resource.getrusage(resource.RUSAGE_CHILDREN)
-with open(sys.argv[1], "w") as file:
-    json.dump([os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime, wall], file)
 """
 
 
@@ -164,21 +145,11 @@ WAYS = {"prepare": prepare, "direct": direct, "local": local, "datatrove": datat
 # ---------------------------------------------------------------- measuring
 
 
-def run(folder: Path, way: str, *arguments: str) -> tuple[float, float]:
+def run(way: str, *arguments: str) -> tuple[float, float]:
     """(CPU-seconds of the tree, wall seconds) of a way in a process of its own."""
-    figures = folder / "figures.json"
     words = [sys.executable, "-m", "benchmarks.executor", "--way", way, *arguments]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONHASHSEED": "0"}
-    done = subprocess.run(
-        [sys.executable, "-S", "-E", "-c", REAPER, str(figures), *words],
-        env=environment, cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode:
-        raise SystemExit(f"{way} cannot be run: {done.stderr}")
-    code, cpu, wall = json.loads(figures.read_text())
-    if code:
-        raise SystemExit(f"{way} ended with {code}:\n{done.stderr[-4_000:]}")
-    return cpu, wall
+    found, _ = command(words, {"PYTHONHASHSEED": "0"})
+    return found.cpu, found.wall
 
 
 @contextmanager
@@ -198,7 +169,7 @@ def committed(out: Path) -> int:
 
 def measure(base: Path, folder: Path, way: str, shards: int) -> tuple[float, float]:
     with copied(base, folder) as out:
-        cpu, wall = run(folder, way, str(out), str(shards))
+        cpu, wall = run(way, str(out), str(shards))
         if committed(out) != shards:
             raise SystemExit(f"{way} committed {committed(out)} of {shards} shards")
     return cpu, wall
@@ -210,10 +181,10 @@ def on_slurm(base: Path, folder: Path, recipe: Path) -> dict[str, float]:
 
     install()
     with Cluster(nodes=3, cpus=2) as cluster, copied(base, folder) as out:
-        command = [sys.executable, "-m", "stackbuild", "build", str(recipe), "--output", str(out)]
+        words = [sys.executable, "-m", "stackbuild", "build", str(recipe), "--output", str(out)]
         started = time.time()
         environment = cluster.environment(OMP_NUM_THREADS="1")
-        subprocess.run([*command, "--executor", "slurm", "--wait", "--json"], check=True, env=environment, cwd=ROOT,
+        subprocess.run([*words, "--executor", "slurm", "--wait", "--json"], check=True, env=environment, cwd=ROOT,
                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
         ours = [event for event in events(out) if JOB in event.get("job", "")]
     ends = [event for event in ours if event["event"] == "element-end"]
@@ -277,7 +248,7 @@ def measured(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     recipe, base = folder / "recipe.toml", folder / "base"
     shards = asked.partitions
     recipe.write_text(RECIPE.format(partitions=shards, paths=json.dumps(files), per_element=max(1, shards // 6)))
-    run(folder, "prepare", str(recipe), str(base), "2")
+    run("prepare", str(recipe), str(base), "2")
     runs: dict[str, list[tuple[float, float]]] = {}
     for _ in range(asked.rounds):
         for way in ("direct", "local", "datatrove"):
