@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from tests.worlds import light, world
+from tests.worlds import install_stage, light, world
 
 STAGE = """
 import os, signal
@@ -51,12 +51,7 @@ class Touchy(Stage[Moody]):
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    package = tmp_path_factory.mktemp("package")
-    (package / "touchy.py").write_text(STAGE)
-    info = package / "touchy-1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: touchy\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[stackbuild.stages]\ntouchy = touchy:Touchy\n")
+    package = install_stage(tmp_path_factory.mktemp("package"), "touchy", "Touchy", STAGE)
     return {**os.environ, "PYTHONPATH": f"{package}{os.pathsep}{Path(__file__).parent.parent}"}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from stackbuild import memory
-from tests.worlds import recipe, world
+from tests.worlds import install_stage, recipe, world
 
 MB = 10**6
 STAGE = """
@@ -70,12 +70,7 @@ print(json.dumps({"failures": [[f.rank, str(f.cause), f.reason] for f in failure
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    package = tmp_path_factory.mktemp("package")
-    (package / "eater.py").write_text(STAGE)
-    info = package / "eater-1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: eater\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[stackbuild.stages]\neater = eater:Eater\n")
+    package = install_stage(tmp_path_factory.mktemp("package"), "eater", "Eater", STAGE)
     return {**os.environ, "PYTHONPATH": f"{package}{os.pathsep}{Path(__file__).parent.parent}"}
 
 

@@ -25,7 +25,7 @@ from stackbuild.errors import UsageError
 from stackbuild.on_ray import Ray
 from stackbuild.retries import Cause
 from stackbuild.slots import cause_of, words_of
-from tests.slurm.scenario import RECIPE, Scenario, install_stage, make_input, release, told
+from tests.slurm.scenario import RECIPE, Scenario, install_moody, make_input, release, told
 from tests.worlds import recipe, world
 
 ray = pytest.importorskip("ray", reason="the ray extra is not installed")
@@ -50,7 +50,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     folder = tmp_path_factory.mktemp("prepared")
     source, package = make_input(folder / "input"), folder / "package"
     package.mkdir()
-    install_stage(package)
+    install_moody(package)
     paths = ", ".join(f'"{path}"' for path in sorted((source / "folders").iterdir()))
     text = RECIPE.format(input=source, folders=paths)
     first = Scenario(None, text, folder / "begun", package)

@@ -141,3 +141,13 @@ def recipe(root: Path, **changes: Any) -> dict[str, Any]:
     }
     body.update(changes)
     return body
+
+
+def install_stage(package: Path, name: str, kind: str, text: str) -> Path:
+    """What `pip install` would leave in a folder of a module of this text whose class `kind` is the stage `name`."""
+    (package / f"{name}.py").write_text(text)
+    info = package / f"{name}-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(f"[stackbuild.stages]\n{name} = {name}:{kind}\n")
+    return package

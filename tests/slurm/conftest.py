@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.slurm.cluster import Cluster, Unavailable, install
-from tests.slurm.scenario import RECIPE, Scenario, install_stage, make_input, watching
+from tests.slurm.scenario import RECIPE, Scenario, install_moody, make_input, watching
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -68,7 +68,7 @@ def prepared(slurm: None, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     folder = tmp_path_factory.mktemp("prepared")
     source, package = make_input(folder / "input"), folder / "package"
     package.mkdir()
-    install_stage(package)
+    install_moody(package)
     paths = ", ".join(f'"{path}"' for path in sorted((source / "folders").iterdir()))
     recipe = RECIPE.format(input=source, folders=paths)
     first = Scenario(None, recipe, folder / "begun", package)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.slurm.cluster import PATH, PATIENCE, Cluster, SlurmJob
-from tests.worlds import world
+from tests.worlds import install_stage, world
 
 ROOT = Path(__file__).parent.parent.parent
 RECIPE = """
@@ -70,14 +69,9 @@ def make_input(root: Path) -> Path:
     return root
 
 
-def install_stage(folder: Path) -> Path:
-    """What `pip install` would leave of a package with the stage."""
-    shutil.copy(Path(__file__).with_name("moody.py"), folder / "moody.py")
-    info = folder / "moody-1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: moody\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[stackbuild.stages]\nmoody = moody:Moody\n")
-    return folder
+def install_moody(package: Path) -> None:
+    """The stage of these tests."""
+    install_stage(package, "moody", "Moody", Path(__file__).with_name("moody.py").read_text())
 
 
 class Scenario:

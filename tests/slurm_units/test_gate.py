@@ -255,6 +255,14 @@ def test_a_chain_that_the_kernel_ended_for_memory_gets_more(launched: Callable[.
 # ---------------------------------------------------------------- what breaks meanwhile
 
 
+def one_lost(launched: Callable[..., Launched]) -> tuple[Launched, set[str]]:
+    """A launch one of whose tasks was killed in all its tries, and the jobs that it has before its gate looks."""
+    launch = launched()
+    launch.lose(ROWS, 1)
+    failed_task(launch, 1, Cause.KILLED)
+    return launch, set(launch.slurm.jobs)
+
+
 @pytest.mark.parametrize(
     "orders",
     [
@@ -270,10 +278,7 @@ def test_a_chain_that_the_kernel_ended_for_memory_gets_more(launched: Callable[.
 def test_a_wave_that_cannot_be_submitted_leaves_nothing_and_says_what_to_do(
     launched: Callable[..., Launched], orders: dict[str, Any]
 ) -> None:
-    launch = launched()
-    launch.lose(ROWS, 1)
-    failed_task(launch, 1, Cause.KILLED)
-    ours = set(launch.slurm.jobs)
+    launch, ours = one_lost(launched)
     launch.slurm.order(**orders)
     assert look(launch) == 5
     assert set(launch.slurm.live) <= ours
@@ -301,10 +306,7 @@ def test_a_wave_that_cannot_be_submitted_leaves_nothing_and_says_what_to_do(
 def test_a_controller_that_does_not_answer_for_a_moment_ends_no_launch(
     launched: Callable[..., Launched], orders: dict[str, Any]
 ) -> None:
-    launch = launched()
-    launch.lose(ROWS, 1)
-    failed_task(launch, 1, Cause.KILLED)
-    ours = set(launch.slurm.jobs)
+    launch, ours = one_lost(launched)
     launch.slurm.order(**orders)
     assert look(launch) == 0
     array, gate = (one.slurm for one in launch.jobs_of(2))
