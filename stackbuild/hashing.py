@@ -54,3 +54,14 @@ def content_buckets(content_ids: npt.NDArray[np.uint8], partitions: int) -> npt.
     """
     head = content_ids[:, 0].astype(np.int64) << 8 | content_ids[:, 1]
     return head >> (16 - partitions.bit_length() + 1)
+
+
+def scope_hashes(names: pa.Array | pa.ChunkedArray | None, rows: int) -> npt.NDArray[np.uint64]:
+    """What rows are compared within, as uint64 (rows,): a hash of the row's name (none is a name too), or 0 for all."""
+    if names is None or not rows:
+        return np.zeros(rows, np.uint64)
+    if isinstance(names, pa.ChunkedArray):
+        names = names.combine_chunks()
+    encoded = names.cast(pa.string()).dictionary_encode(null_encoding="encode")
+    hashes = [draw(0, name) if name is not None else draw(0) for name in encoded.dictionary.to_pylist()]
+    return np.array(hashes, np.uint64)[np.asarray(encoded.indices)]

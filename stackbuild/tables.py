@@ -19,8 +19,10 @@ import pyarrow.parquet as pq
 ROW_GROUP_ROWS = 65_536
 SLICE_ROWS = 4_096
 ROW_GROUP_BYTES = 16 << 20  # of the heavy column; a batch in memory is about this large
-HEAVY = ("content", "text")
-NO_DICTIONARY = {"content", "text", "content_id", "blob_id", "path_bytes", "path", "signature", "hashes"}
+HEAVY = ("content", "text", "hashes")
+NO_DICTIONARY = {"content", "text", "content_id", "blob_id", "path_bytes", "path", "signature", "hashes", "key", "file", "left",
+                 "right", "root"}  # fmt: skip
+RANDOM = {"signature", "hashes", "key"}  # nothing shortens them
 
 
 class HashingFile:
@@ -93,7 +95,8 @@ class TableWriter:
     """A Parquet file whose row groups follow from its rows alone, however they arrive.
 
     `group_by` names an integer column, in which rows arrive in ascending order, whose every value gets row groups of its
-    own, so that a reader of one value decodes nothing else; the values seen are kept in `groups`.
+    own, so that a reader of one value decodes nothing else; the values seen are kept in `groups`. `heavy`: the column of text
+    or bytes that row groups are measured by, one of HEAVY unless named.
     """
 
     def __init__(
@@ -106,6 +109,7 @@ class TableWriter:
         row_group_bytes: int = ROW_GROUP_BYTES,
         compression_level: int = 1,
         release: bool = False,
+        heavy: str | None = None,
     ):
         self.schema = schema
         self.rows = 0
@@ -113,7 +117,7 @@ class TableWriter:
         self._group_by = group_by
         self._group: int | None = None  # the value at hand
         self._max_rows, self._max_bytes = row_group_rows, row_group_bytes
-        self._heavy = next((name for name in HEAVY if name in schema.names), None)
+        self._heavy = heavy or next((name for name in HEAVY if name in schema.names), None)
         self._pending: list[pa.RecordBatch] = []
         self._pending_rows = self._pending_bytes = 0
         self._file = HashingFile(path)
@@ -123,8 +127,7 @@ class TableWriter:
         self._writer = pq.ParquetWriter(
             pa.PythonFile(self._file, mode="w"),
             schema,
-            compression="zstd",
-            compression_level=compression_level,
+            **_compression(schema, compression_level),
             use_dictionary=[f.name for f in schema if f.name not in NO_DICTIONARY and not pa.types.is_nested(f.type)],
             write_statistics=[f.name for f in schema if f.name not in HEAVY],
             write_page_checksum=True,
@@ -165,8 +168,8 @@ class TableWriter:
             self._drain(final=False)
 
     def _weights(self, data: pa.RecordBatch | pa.Table) -> npt.NDArray[np.int64]:
-        lengths = pc.fill_null(pc.binary_length(data.column(self._heavy)), 0)
-        return np.asarray(lengths).astype(np.int64)
+        column = data.column(self._heavy)
+        return byte_lengths(column)
 
     def _drain(self, final: bool) -> None:
         if not self._pending_rows:
@@ -219,6 +222,17 @@ class TableWriter:
             self.abort()
 
 
+def _compression(schema: pa.Schema, level: int) -> dict[str, Any]:
+    """zstd, but for columns of random bits."""
+    if RANDOM.isdisjoint(schema.names):
+        return {"compression": "zstd", "compression_level": level}
+    packed = [field.name for field in schema if field.name not in RANDOM]
+    return {
+        "compression": {field.name: "NONE" if field.name in RANDOM else "zstd" for field in schema},
+        "compression_level": dict.fromkeys(packed, level),
+    }
+
+
 def in_order(table: pa.Table, order: npt.NDArray[np.int64] | pa.Array, rows: int = SLICE_ROWS) -> Iterator[pa.Table]:
     """The rows of a table of one chunk in an order, some thousand at a time, so that a sorted copy of heavy columns never
     stands whole in memory.
@@ -227,7 +241,7 @@ def in_order(table: pa.Table, order: npt.NDArray[np.int64] | pa.Array, rows: int
     """
     if any(column.num_chunks > 1 for column in table.columns):
         raise ValueError("combine the table's chunks first")
-    indices = order if isinstance(order, pa.Array) else pa.array(order)
+    indices = order if isinstance(order, pa.Array) else arrow(order)
     for start in range(0, len(indices), rows):
         yield table.take(indices.slice(start, rows))
 
@@ -250,4 +264,34 @@ def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
             continue
         array = batch.column(index)
         arrays.append(array if array.type == column.type else array.cast(column.type))
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def byte_lengths(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """Bytes of each value of a column of text or bytes, int64 (n,); 0 for a null, and where a dictionary stands between."""
+    if pa.types.is_dictionary(column.type):
+        return np.zeros(len(column), np.int64)
+    lengths = pc.binary_length(column)
+    if not column.null_count:
+        return np.asarray(lengths).astype(np.int64)
+    return np.asarray(pc.fill_null(lengths, 0)).astype(np.int64)
+
+
+def arrow(values: npt.NDArray[Any], null: npt.NDArray[np.bool_] | None = None) -> pa.Array:
+    """Numbers or booleans of shape (n,) as an Arrow array, null where `null` says so, over the same memory."""
+    valid = validity(null)
+    if values.dtype == np.bool_:
+        return pa.Array.from_buffers(pa.bool_(), len(values), [valid, pa.py_buffer(np.packbits(values, bitorder="little"))])
+    kind = pa.from_numpy_dtype(values.dtype)
+    return pa.Array.from_buffers(kind, len(values), [valid, pa.py_buffer(np.ascontiguousarray(values))])
+
+
+def validity(null: npt.NDArray[np.bool_] | None) -> pa.Buffer | None:
+    """Arrow's validity bitmap of an array that is null where `null` (bool (n,)) says so; None where nothing is."""
+    return None if null is None or not null.any() else pa.py_buffer(np.packbits(~null, bitorder="little"))
+
+
+def record_batch(schema: pa.Schema, *columns: npt.NDArray[Any] | pa.Array) -> pa.RecordBatch:
+    """A batch of these columns, numpy arrays or Arrow's, in the schema's order."""
+    arrays = [column if isinstance(column, pa.Array) else arrow(column) for column in columns]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)

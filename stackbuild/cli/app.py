@@ -259,3 +259,70 @@ def inspect_(
     from stackbuild.cli.inspect import run
 
     run(what, out, document)
+
+
+@app.command()
+def dedup(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="IN...", help="Parquet, JSON lines or saved `datasets` files, folders or globs.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Where the result goes.")],
+    text_column: Annotated[str, typer.Option(help="The column of text.")] = "text",
+    id_column: Annotated[str, typer.Option(help="The column that names a row; unique.")] = "id",
+    no_id_column: Annotated[
+        bool, typer.Option("--no-id-column", help="Rows are named by their file and number.")
+    ] = False,
+    scope_column: Annotated[
+        str | None, typer.Option(help="Compare rows within the same value of this column only, such as language.")
+    ] = None,
+    source_column: Annotated[
+        str | None, typer.Option(help="Warn when a value of this column, such as repo, loses most of its rows.")
+    ] = None,
+    survivor: Annotated[
+        str, typer.Option(help="Who stays, best first: columns of numbers or dates, '-' for descending; then the id.")
+    ] = "",
+    threshold: Annotated[float, typer.Option(help="Jaccard similarity from which rows are near-duplicates.")] = 0.7,
+    shingles: Annotated[str, typer.Option(help="words, the-stack-v1, santacoder or the-stack-v2.")] = "words",
+    ngram: Annotated[int, typer.Option(min=1, help="Words in a shingle.")] = 5,
+    permutations: Annotated[int, typer.Option(min=1, help="Slots of a signature.")] = 252,
+    bands: Annotated[str, typer.Option(help="Bands of the signature, or search.")] = "42",
+    verify: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="Check every pair exactly, or collapse whole components.")
+    ] = True,
+    mode: Annotated[str, typer.Option(help="minhash, or exact: a join that misses no pair.")] = "minhash",
+    header_blind: Annotated[
+        bool, typer.Option("--header-blind/--headers", help="Leave licence headers out of the comparison.")
+    ] = True,
+    compare_headers: Annotated[
+        bool, typer.Option("--compare-headers", help="Also count who would leave if headers counted.")
+    ] = False,
+    memory: Annotated[str, typer.Option(help="Bytes of the largest table of a worker.")] = "32MB",
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; all cores unless given.")] = None,
+    partitions: Annotated[int | None, typer.Option(help="A power of two; from the size unless given.")] = None,
+    json_: Json = False,
+) -> None:
+    """Take exact and near copies out of a table: every row that leaves names a row that stays."""
+    import os
+
+    from stackbuild.cli.dedup import run
+    from stackbuild.cluster import size_in_bytes
+
+    given = {
+        "text_column": text_column,
+        "id_column": None if no_id_column else id_column,
+        "scope_column": scope_column,
+        "scope": "language" if scope_column else "global",
+        "source_column": source_column,
+        "survivor": tuple(name.strip() for name in survivor.split(",") if name.strip()),
+        "threshold": threshold,
+        "shingles": shingles,
+        "ngram": ngram,
+        "permutations": permutations,
+        "bands": int(bands) if bands.isdigit() else bands,
+        "verify": verify,
+        "mode": mode,
+        "header_blind": header_blind,
+        "compare_headers": compare_headers,
+        "memory": size_in_bytes(memory),
+    }
+    run(inputs, output, given, workers or os.cpu_count() or 1, partitions, json_)

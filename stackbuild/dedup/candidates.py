@@ -1,12 +1,11 @@
-"""Who is compared with whom: files that share a bucket, and the components that they form.
+"""Who is compared with whom: files that share a bucket.
 
 A bucket of up to ALL_PAIRS files gives every pair. A larger one gives a star and a chain (each file with the first
 and with the next, in the order of content_id), so that a hundred thousand copies cost two hundred thousand pairs and
 not five billion; what the star and chain do not say directly is found again when survivors are told
 (`survivors.solve`).
 
-Files are numbered by their place among all content_ids, so that no choice depends on how files are spread over
-partitions.
+Files are numbered by content (`numbers`), so that no choice depends on how files are spread over partitions.
 """
 
 from __future__ import annotations
@@ -17,27 +16,88 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-ALL_PAIRS = 128  # files in a bucket up to which all its pairs are candidates
-PAIRS_AT_ONCE = 1 << 22  # pairs that are made before their repeats are dropped
+from stackbuild.dedup.numbers import BLIND, PLAIN, SEEING, Numbers, variant_of
 
-Numbers = npt.NDArray[np.int64]
+ALL_PAIRS = 128  # files in a bucket up to which all its pairs are candidates
+PAIRS_AT_ONCE = 1 << 21  # pairs that are made before their repeats are dropped
+MOST_SLOTS = 1 << 24  # of the table that finds keys which stand alone
+
 Keys = npt.NDArray[np.uint64]
+Packed = npt.NDArray[np.uint64]
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_32 = np.uint64(32)
 
 
 @njit(cache=True, nogil=True)
-def _list_pairs(files: Numbers, starts: Numbers, sizes: Numbers, limit: int, left: Numbers, right: Numbers) -> int:
+def _may_be_shared(keys: Keys, bits: int) -> npt.NDArray[np.bool_]:
+    """Which rows have a key that may stand in another row too: most keys do not, and need no sorting."""
+    shift = np.uint64(64 - bits)
+    seen = np.zeros(1 << bits, np.uint8)
+    for row in range(len(keys)):
+        slot = (keys[row] * _GOLDEN) >> shift
+        seen[slot] = min(seen[slot] + 1, 2)
+    shared = np.empty(len(keys), np.bool_)
+    for row in range(len(keys)):
+        shared[row] = seen[(keys[row] * _GOLDEN) >> shift] > 1
+    return shared
+
+
+@njit(cache=True, nogil=True)
+def _buckets(keys: Keys, order: Numbers, files: Numbers) -> tuple[Numbers, Numbers]:
+    """(distinct files of each bucket of two or more, ascending within it; where each bucket starts, and the end).
+
+    `order`: the rows in an order of their keys, in whatever order within a key.
+    """
+    held = np.empty(len(order), np.int64)
+    starts = np.empty(len(order) + 1, np.int64)
+    made = buckets = row = 0
+    while row < len(order):
+        key = keys[order[row]]
+        begin = made
+        while row < len(order) and keys[order[row]] == key:
+            held[made] = files[order[row]]
+            made += 1
+            row += 1
+        if made - begin > 1:
+            held[begin:made].sort()
+            distinct = begin + 1
+            for at in range(begin + 1, made):
+                if held[at] != held[at - 1]:
+                    held[distinct] = held[at]
+                    distinct += 1
+            made = distinct
+        if made - begin > 1:
+            starts[buckets] = begin
+            buckets += 1
+        else:
+            made = begin
+    starts[buckets] = made
+    return held[:made], starts[: buckets + 1]
+
+
+@njit(cache=True, nogil=True)
+def _count_pairs(starts: Numbers, limit: int) -> Numbers:
+    counts = np.empty(len(starts) - 1, np.int64)
+    for bucket in range(len(counts)):
+        size = starts[bucket + 1] - starts[bucket]
+        counts[bucket] = size * (size - 1) // 2 if size <= limit else 2 * size - 3
+    return counts
+
+
+@njit(cache=True, nogil=True)
+def _list_pairs(files: Numbers, starts: Numbers, limit: int, left: Numbers, right: Numbers) -> None:
     made = 0
-    for bucket in range(len(starts)):
-        first, stop = starts[bucket], starts[bucket] + sizes[bucket]
+    for bucket in range(len(starts) - 1):
+        first, stop = starts[bucket], starts[bucket + 1]
+        all_pairs = stop - first <= limit
         for i in range(first, stop):
-            last = stop if sizes[bucket] <= limit else min(i + 2, stop)
-            for j in range(i + 1, last):
+            for j in range(i + 1, stop if all_pairs else min(i + 2, stop)):
                 left[made], right[made] = files[i], files[j]
                 made += 1
-            if sizes[bucket] > limit and i > first + 1:
+            if not all_pairs and i > first + 1:
                 left[made], right[made] = files[first], files[i]
                 made += 1
-    return made
 
 
 def candidate_pairs(
@@ -45,24 +105,31 @@ def candidate_pairs(
 ) -> Iterator[tuple[Numbers, Numbers]]:
     """Yield (left, right), int64, left < right: the pairs that buckets make, distinct and ascending within a chunk.
 
-    `keys`: uint64 (n,), the bucket of each row. `files`: int64 (n,), the number of its file. A chunk comes from about
-    `at_once` pairs with repeats (one bucket at least).
+    `keys`: uint64 (n,), the bucket of each row. `files`: int64 (n,), the number of its file; a row may repeat. A chunk
+    comes from about `at_once` pairs with repeats (one bucket at least). Files that are there with and without their
+    header (`numbers.BLIND`, `numbers.SEEING`) make two sets of buckets, one with either, and never meet themselves.
     """
-    order = np.argsort(files, kind="stable")
-    order = order[np.argsort(keys[order], kind="stable")]
-    keys, files = keys[order], files[order]
-    starts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1]))) if len(keys) else np.zeros(0, np.int64)
-    sizes = np.diff(np.append(starts, len(keys)))
-    starts, sizes = starts[sizes > 1], sizes[sizes > 1]
-    counts = np.where(sizes <= limit, sizes * (sizes - 1) // 2, 2 * sizes - 3)
-    total = np.cumsum(counts)
+    bits = min(max(2 * len(keys), 2).bit_length(), MOST_SLOTS.bit_length() - 1)
+    shared = _may_be_shared(keys, bits)
+    keys, files = keys[shared], files[shared]
+    variants = variant_of(files)
+    if (variants == PLAIN).all():
+        yield from _pairs_of_buckets(keys, files, limit, at_once)
+        return
+    for other in (SEEING, BLIND):
+        here = variants != other
+        yield from _pairs_of_buckets(keys[here], files[here], limit, at_once)
+
+
+def _pairs_of_buckets(keys: Keys, files: Numbers, limit: int, at_once: int) -> Iterator[tuple[Numbers, Numbers]]:
+    held, starts = _buckets(keys, np.argsort(keys), files)
+    total = np.cumsum(_count_pairs(starts, limit))
     begin = 0
-    while begin < len(starts):
+    while begin < len(total):
         before = int(total[begin - 1]) if begin else 0
         end = max(int(np.searchsorted(total, before + at_once, side="right")), begin + 1)
-        room = int(total[end - 1]) - before
-        left, right = np.empty(room, np.int64), np.empty(room, np.int64)
-        _list_pairs(files, starts[begin:end], sizes[begin:end], limit, left, right)
+        left, right = np.empty((2, int(total[end - 1]) - before), np.int64)
+        _list_pairs(held, starts[begin : end + 1], limit, left, right)
         yield distinct_pairs(left, right)
         begin = end
 
@@ -72,58 +139,13 @@ def distinct_pairs(left: Numbers, right: Numbers) -> tuple[Numbers, Numbers]:
     low, high = np.minimum(left, right), np.maximum(left, right)
     numbers = np.unique(np.concatenate((low, high)))
     low, high = np.searchsorted(numbers, low).astype(np.uint64), np.searchsorted(numbers, high).astype(np.uint64)
-    packed = np.unique((low << np.uint64(32) | high)[low < high])
-    return numbers[(packed >> np.uint64(32)).astype(np.int64)], numbers[
-        (packed & np.uint64(0xFFFFFFFF)).astype(np.int64)
-    ]
+    return _unpacked(_distinct((low << _32 | high)[low < high]), numbers)
 
 
-@njit(cache=True, nogil=True)
-def join(parents: Numbers, left: Numbers, right: Numbers) -> None:
-    """Union-find: merge the trees of each pair of nodes; the smaller root stays. `parents`: int64 (n,), changed in
-    place.
-    """
-    for pair in range(len(left)):
-        i, j = left[pair], right[pair]
-        while parents[i] != i:
-            parents[i] = parents[parents[i]]
-            i = parents[i]
-        while parents[j] != j:
-            parents[j] = parents[parents[j]]
-            j = parents[j]
-        if i < j:
-            parents[j] = i
-        else:
-            parents[i] = j
+def _distinct(pairs: Packed) -> Packed:
+    pairs = np.sort(pairs)
+    return pairs[np.concatenate(([True], pairs[1:] != pairs[:-1]))] if len(pairs) else pairs
 
 
-@njit(cache=True, nogil=True)
-def roots(parents: Numbers) -> Numbers:
-    """The smallest node of each node's tree, int64 (n,)."""
-    result = np.empty_like(parents)
-    for node in range(len(parents)):
-        result[node] = node if parents[node] == node else result[parents[node]]
-    return result
-
-
-def components(nodes: int, left: Numbers, right: Numbers) -> Numbers:
-    """The smallest node of each node's connected component, int64 (nodes,)."""
-    parents = np.arange(nodes, dtype=np.int64)
-    join(parents, left, right)
-    return np.asarray(roots(parents))
-
-
-@njit(cache=True, nogil=True)
-def pack(sizes: Numbers, limit: int) -> Numbers:
-    """Spread components over groups in their order: a group closes before the component that would take it over
-    `limit`.
-    """
-    groups = np.empty(len(sizes), np.int64)
-    group, filled = 0, 0
-    for i in range(len(sizes)):
-        if filled and filled + sizes[i] > limit:
-            group += 1
-            filled = 0
-        filled += sizes[i]
-        groups[i] = group
-    return groups
+def _unpacked(pairs: Packed, numbers: Numbers) -> tuple[Numbers, Numbers]:
+    return numbers[(pairs >> _32).astype(np.int64)], numbers[(pairs & np.uint64(0xFFFFFFFF)).astype(np.int64)]

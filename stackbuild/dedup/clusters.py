@@ -1,11 +1,13 @@
 """The last phase of near-duplicate removal: the clusters of one group of components, and who stays of each.
 
-A group's pairs are verified on the shingle sets that the phase before wrote, survivors are chosen, and every file of a
+A group's edges are verified on the shingle sets that the phase before sent, survivors are chosen, and every file of a
 cluster gets a row: its cluster, whether it stays, and if not which file stays in its place and how similar the two are.
+If headers are compared, the same is done for the files with their licence headers in, and only counted.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,20 +15,22 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stackbuild.dedup.candidates import Numbers, pack
+from stackbuild.dedup.candidates import distinct_pairs
+from stackbuild.dedup.components import pack
+from stackbuild.dedup.limits import Limits
+from stackbuild.dedup.members import sets_schema
 from stackbuild.dedup.near_duplicates import rank_column
+from stackbuild.dedup.numbers import BLIND, SEEING, VARIANT_BITS, Numbers, partition_of, variant_of
 from stackbuild.dedup.options import NearDedupOptions
 from stackbuild.dedup.shingles import Hashes
+from stackbuild.dedup.sketches import hash_runs
 from stackbuild.dedup.survivors import Floats, Solution, collapse, keep_places, solve
 from stackbuild.dedup.verify import jaccard_pairs
-from stackbuild.errors import InputError
-from stackbuild.hashing import content_buckets
 from stackbuild.schema import ID
+from stackbuild.tables import arrow
 
 if TYPE_CHECKING:
     from stackbuild.task import Task
-
-SETS_AT_ONCE = 1 << 24  # shingles of a group in memory (128 MB), twice if a group has more
 
 CLUSTERS = pa.schema(
     [
@@ -44,23 +48,162 @@ CLUSTERS = pa.schema(
         pa.field("detail", pa.string()),  # repository and path of the kept file
     ]
 )
+EDGES = pa.schema([pa.field("left", ID), pa.field("right", ID), pa.field("similarity", pa.float64())])
 
 
-def sets_schema(options: NearDedupOptions) -> pa.Schema:
-    """What `solve` knows of a member: its place, its survivor columns as int64 and its distinct shingles, ascending."""
-    return pa.schema(
-        [
-            pa.field("group", pa.int32()),
-            pa.field("component", pa.int64()),
-            pa.field("file", pa.int64()),
-            pa.field("content_id", ID),
-            *(pa.field(name.removeprefix("-"), pa.int64()) for name in options.survivor),
-            pa.field("repo_name", pa.string()),
-            pa.field("path", pa.string()),
-            pa.field("shingles", pa.int64()),
-            pa.field("hashes", pa.large_list(pa.uint64())),
-        ]
-    )
+def solve_group(task: Task) -> None:
+    """Verify a group's edges exactly, choose its survivors and write its clusters, ordered by content_id."""
+    options: NearDedupOptions = task.options
+    group = Group(task, int(task.params["group"]))
+    view = group.members_without(SEEING)
+    found = group.solved(view)
+    with task.writer("clusters", CLUSTERS, group_by="partition") as writer:
+        writer.write(_cluster_rows(group.members.take(arrow(view)).combine_chunks(), found, task.partitions))
+    removed = {"removed": int((found.kept_by >= 0).sum()), "largest_cluster": int(found.size.max(initial=0))}
+    with task.writer("verified", EDGES) as writer:
+        writer.write(_edge_rows(group.members, view, found))
+    if options.compares_headers:
+        counted = group.members_without(BLIND)
+        seeing = group.solved(counted)
+        left = set(group.contents[view[found.kept_by >= 0]].tolist())
+        with_headers = set(group.contents[counted[seeing.kept_by >= 0]].tolist())
+        removed |= {"removed_with_headers": len(with_headers), "removed_by_headers_alone": len(with_headers - left)}
+    task.stats.update(removed)
+
+
+class Group:
+    """The members of one group, ascending by number (and so by content_id), and their edges.
+
+    Members that are there several times count once; of two contents that share a number the smaller content_id does.
+    """
+
+    def __init__(self, task: Task, group: int):
+        self._task, self._group = task, group
+        self._options: NearDedupOptions = task.options
+        light = [name for name in sets_schema(self._options).names if name != "hashes"]
+        schema = pa.schema([sets_schema(self._options).field(name) for name in light])
+        read = pa.Table.from_batches(list(task.read("sets", light, group=group, group_by="group")), schema)
+        order = pc.sort_indices(read, [("file", "ascending"), ("content_id", "ascending")])
+        files = np.asarray(read["file"])[np.asarray(order)]
+        first = np.concatenate(([True], files[1:] != files[:-1])) if len(files) else np.zeros(0, bool)
+        self._rows = np.asarray(order).astype(np.int64)[first]  # where each member's set was read
+        self.members = read.take(arrow(self._rows)).combine_chunks()
+        self.files = files[first]
+        self.contents = self.files >> VARIANT_BITS
+        self._edges = self._read_edges()
+
+    def _read_edges(self) -> tuple[Numbers, Numbers]:
+        edges = list(self._task.read("group_edges", ["group", "left", "right"], self._group, "group"))
+        left, right = (
+            np.concatenate([np.zeros(0, np.int64), *(np.asarray(e.column(name)) for e in edges)])
+            for name in ("left", "right")
+        )
+        return distinct_pairs(np.searchsorted(self.files, left), np.searchsorted(self.files, right))
+
+    def members_without(self, variant: int) -> Numbers:
+        """The members that are not of a variant: the files as one way of looking at headers sees them."""
+        return np.flatnonzero(variant_of(self.files) != variant)
+
+    def solved(self, view: Numbers) -> Solution:
+        """The solution of some of the members, by their places in `view`."""
+        place = np.full(len(self.files), -1, np.int64)
+        place[view] = np.arange(len(view))
+        left, right = place[self._edges[0]], place[self._edges[1]]
+        both = (left >= 0) & (right >= 0)
+        left, right = left[both], right[both]
+        members = self.members.take(arrow(view))
+        columns = [rank_column(members[name.removeprefix("-")], name) for name in self._options.survivor]
+        places = keep_places(columns, view)
+        if not self._options.verify:
+            return collapse(places, left, right)
+        sets = GroupSets(self._task, self._group, self._rows[view], members)
+        return solve(places, left, right, sets.similarities, self._options.threshold)
+
+
+class GroupSets:
+    """The shingle sets of some members of a group, read from disk in blocks (one file at least), two at most at a time.
+
+    Blocks are made of whole components where these are small enough, so that a block is read once and met by few others.
+    `rows`: where among the group's rows each member's set stands. `members`: their components and counts of shingles.
+    """
+
+    def __init__(self, task: Task, group: int, rows: Numbers, members: pa.Table):
+        options: NearDedupOptions = task.options
+        self._task, self._group, self._at_least = task, group, options.threshold
+        limit = Limits.of(options.memory, options.permutations).hashes
+        order = np.argsort(np.asarray(members["component"]), kind="stable")
+        blocks = pack(np.asarray(members["shingles"])[order], limit)
+        self._block_of = np.empty(len(rows), np.int64)
+        self._block_of[order] = blocks
+        order = np.lexsort((rows, self._block_of))
+        starts = np.append(np.flatnonzero(np.diff(blocks, prepend=-1)), len(rows))
+        self._place = np.empty(len(rows), np.int64)  # among the members of its block, which are read in order of rows
+        self._place[order] = np.arange(len(rows)) - starts[blocks]
+        self._rows_of = [rows[order[start:stop]] for start, stop in pairwise(starts.tolist())]
+        self._held: dict[int, tuple[Hashes, Numbers]] = {}
+
+    def similarities(self, left: Numbers, right: Numbers) -> Floats:
+        """Exact Jaccard of pairs of members, float64; 0.0 where it is below the threshold."""
+        result = np.zeros(len(left), np.float64)
+        blocks = self._block_of[left] << 32 | self._block_of[right]
+        for pair in np.unique(blocks):
+            here = np.flatnonzero(blocks == pair)
+            first, second = int(pair) >> 32, int(pair) & 0xFFFFFFFF
+            self._held = {block: held for block, held in self._held.items() if block in (first, second)}
+            (a, a_offsets), (b, b_offsets) = self._block(first), self._block(second)
+            i, j = self._place[left[here]], self._place[right[here]]
+            result[here] = jaccard_pairs(a, a_offsets, b, b_offsets, i, j, self._at_least)
+        return result
+
+    def _block(self, block: int) -> tuple[Hashes, Numbers]:
+        """The sets of a block: (hashes, offsets)."""
+        if block not in self._held:
+            wanted, row = self._rows_of[block], 0
+            hashes, sizes = [np.zeros(0, np.uint64)], [np.zeros(1, np.int64)]
+            for batch in self._task.read("sets", ["group", "hashes"], group=self._group, group_by="group"):
+                here = wanted[(wanted >= row) & (wanted < row + batch.num_rows)] - row
+                if len(here):
+                    column = batch.column("hashes")
+                    run = len(here) == here[-1] - here[0] + 1
+                    part = column.slice(int(here[0]), len(here)) if run else column.take(arrow(here))
+                    found, offsets = hash_runs(part)
+                    hashes.append(found)
+                    sizes.append(np.diff(offsets))
+                row += batch.num_rows
+            self._held[block] = np.concatenate(hashes), np.cumsum(np.concatenate(sizes))
+        return self._held[block]
+
+
+def _cluster_rows(members: pa.Table, found: Solution, partitions: int) -> pa.RecordBatch:
+    """The members of clusters of two and more; `members` ascend by content_id."""
+    rows = np.flatnonzero(found.size > 1)
+    kept_by = found.kept_by[rows]
+    twin = arrow(np.maximum(kept_by, 0), kept_by < 0)
+    ids = members["content_id"].combine_chunks()
+    at = arrow(rows)
+    similarity = found.similarity[rows]
+    files = np.asarray(members["file"])[rows]
+    known = {
+        "partition": arrow(partition_of(files, partitions)),
+        "content_id": ids.take(at),
+        "cluster_id": ids.take(arrow(found.cluster[rows])),
+        "cluster_size": arrow(found.size[rows]),
+        "kept": arrow(kept_by < 0),
+        "kept_content_id": ids.take(twin),
+        "similarity": arrow(similarity, np.isnan(similarity)),
+        "repo_name": members["repo_name"].combine_chunks().take(at),
+        "path": members["path"].combine_chunks().take(at),
+    }
+    names = pc.binary_join_element_wise(members["repo_name"], members["path"], " ").combine_chunks()
+    known["detail"] = names.take(twin)
+    return pa.RecordBatch.from_arrays([known[field.name].cast(field.type) for field in CLUSTERS], schema=CLUSTERS)
+
+
+def _edge_rows(members: pa.Table, view: Numbers, found: Solution) -> pa.RecordBatch:
+    """The verified pairs, by their content_ids: kept with the build, so that who left and why can be told again."""
+    ids = members["content_id"].combine_chunks()
+    left, right = (ids.take(arrow(view[side])) for side in (found.left, found.right))
+    return pa.RecordBatch.from_arrays([left, right, arrow(found.edge_similarity)], schema=EDGES)
 
 
 def id_values(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bytes_]:
@@ -70,111 +213,4 @@ def id_values(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bytes_]:
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if not len(array):
         return np.empty(0, "S20")
-    if array.null_count:
-        raise InputError(f"content_id is null in {array.null_count} rows.")
     return np.frombuffer(array.buffers()[1], "S20", count=len(array), offset=20 * array.offset)
-
-
-def partition_of(ids: pa.Array, partitions: int) -> Numbers:
-    """The partition of each content_id, int64 (n,)."""
-    values = np.ascontiguousarray(id_values(ids))
-    return content_buckets(values.view(np.uint8).reshape(-1, 20), partitions)
-
-
-def solve_group(task: Task) -> None:
-    """Verify a group's pairs exactly, choose its survivors and write its clusters, ordered by content_id."""
-    options: NearDedupOptions = task.options
-    group = int(task.params["group"])
-    light = [name for name in sets_schema(options).names if name != "hashes"]
-    members = pa.Table.from_batches(
-        list(task.read("sets", light, group=group, group_by="group")),
-        pa.schema([sets_schema(options).field(name) for name in light]),
-    )
-    files = np.asarray(members["file"])
-    edges = list(task.read("edges", ["group", "left", "right"], group=group, group_by="group"))
-    left, right = (
-        np.concatenate([np.zeros(0, np.int64), *(np.asarray(e.column(name)) for e in edges)])
-        for name in ("left", "right")
-    )
-    left, right = np.searchsorted(files, left), np.searchsorted(files, right)
-    columns = [rank_column(members[name.removeprefix("-")], name) for name in options.survivor]
-    places = keep_places(columns, files)
-    if options.verify:
-        sets = GroupSets(task, group, np.asarray(members["shingles"]), options.threshold)
-        solution = solve(places, left, right, sets.similarities, options.threshold)
-    else:
-        solution = collapse(places, left, right)
-    with task.writer("clusters", CLUSTERS, group_by="partition") as writer:
-        writer.write(_cluster_rows(members, solution, task.partitions))
-
-
-class GroupSets:
-    """The shingle sets of one group, read from disk in blocks of SETS_AT_ONCE shingles (one file at least), two at
-    most at a time.
-    """
-
-    def __init__(self, task: Task, group: int, shingles: Numbers, at_least: float):
-        self._task, self._group, self._at_least = task, group, at_least
-        self._total = np.concatenate((np.zeros(1, np.int64), np.cumsum(shingles)))
-        self._block_of = pack(shingles, SETS_AT_ONCE)
-        self._starts = np.append(np.flatnonzero(np.diff(self._block_of, prepend=-1)), len(shingles))
-        self._held: dict[int, Hashes] = {}
-
-    def similarities(self, left: Numbers, right: Numbers) -> Floats:
-        """Exact Jaccard of pairs of members (row numbers, left < right), float64; 0.0 where it is below the
-        threshold.
-        """
-        result = np.zeros(len(left), np.float64)
-        blocks = self._block_of[left] << 32 | self._block_of[right]
-        for pair in np.unique(blocks):
-            here = np.flatnonzero(blocks == pair)
-            first, second = int(pair) >> 32, int(pair) & 0xFFFFFFFF
-            self._held = {block: hashes for block, hashes in self._held.items() if block in (first, second)}
-            a, b = self._block(first), self._block(second)
-            i, j = left[here] - self._starts[first], right[here] - self._starts[second]
-            result[here] = jaccard_pairs(a, self._offsets(first), b, self._offsets(second), i, j, self._at_least)
-        return result
-
-    def _offsets(self, block: int) -> Numbers:
-        bounds = self._total[self._starts[block] : self._starts[block + 1] + 1]
-        return np.asarray(bounds - bounds[0])
-
-    def _block(self, block: int) -> Hashes:
-        if block not in self._held:
-            start, stop, row, found = (
-                int(self._starts[block]),
-                int(self._starts[block + 1]),
-                0,
-                [np.zeros(0, np.uint64)],
-            )
-            for batch in self._task.read("sets", ["group", "hashes"], group=self._group, group_by="group"):
-                begin, end = max(start - row, 0), min(stop - row, batch.num_rows)
-                if begin < end:
-                    found.append(np.asarray(batch.column("hashes").slice(begin, end - begin).flatten()))
-                row += batch.num_rows
-            self._held[block] = np.concatenate(found)
-        return self._held[block]
-
-
-def _cluster_rows(members: pa.Table, found: Solution, partitions: int) -> pa.RecordBatch:
-    """The members of clusters of two and more; `members` ascend by content_id."""
-    rows = np.flatnonzero(found.size > 1)
-    kept_by = found.kept_by[rows]
-    twin = pa.array(np.maximum(kept_by, 0), mask=kept_by < 0)
-    ids = members["content_id"].combine_chunks()
-    at = pa.array(rows)
-    similarity = found.similarity[rows]
-    known = {
-        "partition": pa.array(partition_of(ids.take(at), partitions)),
-        "content_id": ids.take(at),
-        "cluster_id": ids.take(pa.array(found.cluster[rows])),
-        "cluster_size": pa.array(found.size[rows]),
-        "kept": pa.array(kept_by < 0),
-        "kept_content_id": ids.take(twin),
-        "similarity": pa.array(similarity, mask=np.isnan(similarity)),
-        "repo_name": members["repo_name"].combine_chunks().take(at),
-        "path": members["path"].combine_chunks().take(at),
-    }
-    names = pc.binary_join_element_wise(members["repo_name"], members["path"], " ").combine_chunks()
-    known["detail"] = names.take(twin)
-    return pa.RecordBatch.from_arrays([known[field.name].cast(field.type) for field in CLUSTERS], schema=CLUSTERS)

@@ -6,27 +6,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stackbuild.dedup.candidates import Numbers, candidate_pairs
+from stackbuild.dedup.candidates import candidate_pairs
+from stackbuild.dedup.numbers import VARIANT_BITS, Numbers
 from stackbuild.dedup.options import LICENSE_RANK, NearDedupOptions
-from stackbuild.dedup.shingles import Hashes, shingle_sets
-from stackbuild.dedup.signatures import band_keys, permutation_constants, sign_texts
+from stackbuild.dedup.shingles import Hashes
+from stackbuild.dedup.signatures import band_keys, permutation_constants, sketch_texts
 from stackbuild.dedup.survivors import Floats, RankColumn, collapse, keep_places, solve
 from stackbuild.dedup.verify import jaccard_pairs
 from stackbuild.errors import InputError
-from stackbuild.hashing import draw
+from stackbuild.hashing import scope_hashes
+from stackbuild.tables import arrow
 
-SIGN_ROWS = 65_536  # files whose signatures are in memory at a time (64 MB)
-
-
-def scope_hashes(languages: pa.Array | None, rows: int) -> Hashes:
-    """The scope of each file as uint64 (rows,): a hash of its language (none is a language too), or 0 for all."""
-    if languages is None:
-        return np.zeros(rows, np.uint64)
-    if isinstance(languages, pa.ChunkedArray):
-        languages = languages.combine_chunks()
-    encoded = languages.cast(pa.string()).dictionary_encode(null_encoding="encode")
-    hashes = [draw(0, name) if name is not None else draw(0) for name in encoded.dictionary.to_pylist()]
-    return np.array(hashes, np.uint64)[np.asarray(encoded.indices)] if rows else np.zeros(0, np.uint64)
+SKETCH_ROWS = 8192  # files that are sketched at a time (their signatures take 8 MB)
 
 
 def rank_values(column: pa.Array, name: str) -> pa.Array:
@@ -60,8 +51,7 @@ def near_duplicates(
     that should leave. Survivor columns and `language` that the table does not have count as null. Ids are unique, of
     a type that Arrow sorts.
 
-    Memory: a sorted copy of the texts, 336 bytes of band keys a file and the shingle sets of the files with a
-    candidate (8 bytes a shingle).
+    Memory: a sorted copy of the texts, 336 bytes of band keys a file and 8 bytes for each distinct shingle of a file.
     """
     options = options or NearDedupOptions()
     rows, ids = table.num_rows, table[id_column].combine_chunks()
@@ -70,36 +60,48 @@ def near_duplicates(
     files = table.take(order)
     texts = files[text_column].cast(pa.large_string()).combine_chunks()
     languages = files["language"] if options.scope == "language" and "language" in table.column_names else None
-    scopes = scope_hashes(languages, rows)
-    bands, per_band = options.layout
-    a, b = permutation_constants(seed, options.permutations)
-    keys, numbers = [np.zeros((0, bands), np.uint64)], [np.zeros(0, np.int64)]
-    for start in range(0, rows, SIGN_ROWS):
-        signatures, counts = sign_texts(texts.slice(start, SIGN_ROWS), options.shingling, a, b)
-        signed = np.flatnonzero(counts)
-        keys.append(band_keys(signatures[signed], scopes[start + signed], bands, per_band))
-        numbers.append(start + signed)
-    pairs = list(candidate_pairs(np.concatenate(keys).reshape(-1), np.repeat(np.concatenate(numbers), bands)))
-    left = np.concatenate([np.zeros(0, np.int64), *(p[0] for p in pairs)])
-    right = np.concatenate([np.zeros(0, np.int64), *(p[1] for p in pairs)])
+    hashes, offsets, left, right = _candidates(texts, scope_hashes(languages, rows), options, seed)
     members = np.unique(np.concatenate((left, right)))
     left, right = np.searchsorted(members, left), np.searchsorted(members, right)
     columns = [
-        rank_column(rank_values(files[column].take(pa.array(members)), name.removeprefix("-")), name)
+        rank_column(rank_values(files[column].take(arrow(members)), name.removeprefix("-")), name)
         for name, column in zip(options.survivor, options.survivor_columns, strict=True)
         if column in table.column_names
     ]
     places = keep_places(columns, members)
     if options.verify:
-        hashes, offsets = shingle_sets(texts.take(pa.array(members)), options.shingling)
 
         def similarity_of(left: Numbers, right: Numbers) -> Floats:
-            return np.asarray(jaccard_pairs(hashes, offsets, hashes, offsets, left, right, options.threshold))
+            i, j = members[left], members[right]
+            return np.asarray(jaccard_pairs(hashes, offsets, hashes, offsets, i, j, options.threshold))
 
         found = solve(places, left, right, similarity_of, options.threshold)
     else:
         found = collapse(places, left, right)
     return _in_first_order(ids, order, members, found.cluster, found.size, found.kept_by, found.similarity, id_column)
+
+
+def _candidates(
+    texts: pa.Array, scopes: Hashes, options: NearDedupOptions, seed: int
+) -> tuple[Hashes, Numbers, Numbers, Numbers]:
+    """The sets of all texts (hashes, offsets) and the candidate pairs among them (left, right)."""
+    bands, per_band = options.layout
+    a, b = permutation_constants(seed, options.permutations)
+    sets, sizes = [np.zeros(0, np.uint64)], [np.zeros(1, np.int64)]
+    keys, numbers = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
+    for start in range(0, len(texts), SKETCH_ROWS):
+        made = sketch_texts(texts.slice(start, SKETCH_ROWS), options.shingling, a, b)
+        shingles = np.diff(made.offsets)
+        signed = np.flatnonzero(shingles)
+        keys.append(band_keys(made.signatures[signed], scopes[start + signed], bands, per_band).reshape(-1))
+        numbers.append(np.repeat(start + signed, bands))
+        sets.append(made.hashes)
+        sizes.append(shingles)
+    hashes, offsets = np.concatenate(sets), np.cumsum(np.concatenate(sizes))
+    pairs = list(candidate_pairs(np.concatenate(keys), np.concatenate(numbers) << VARIANT_BITS))
+    left = np.concatenate([np.zeros(0, np.int64), *(p[0] for p in pairs)]) >> VARIANT_BITS
+    right = np.concatenate([np.zeros(0, np.int64), *(p[1] for p in pairs)]) >> VARIANT_BITS
+    return hashes, offsets, left, right
 
 
 def _in_first_order(
@@ -127,11 +129,11 @@ def _in_first_order(
     return pa.table(
         {
             id_column: ids,
-            "cluster_id": ids.take(pa.array(clusters, mask=clusters < 0)),
-            "cluster_size": pa.array(sizes),
-            "kept": pa.array(kept < 0),
-            "kept_id": ids.take(pa.array(kept, mask=kept < 0)),
-            "similarity": pa.array(values, mask=np.isnan(values)),
+            "cluster_id": ids.take(arrow(clusters, clusters < 0)),
+            "cluster_size": arrow(sizes),
+            "kept": arrow(kept < 0),
+            "kept_id": ids.take(arrow(kept, kept < 0)),
+            "similarity": arrow(values, np.isnan(values)),
         }
     )
 

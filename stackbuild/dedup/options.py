@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -53,6 +53,15 @@ class NearDedupOptions(Options):
     header_blind: bool = Field(
         True, description="leave leading licence comments out of the shingles (never of the text)"
     )
+    compare_headers: bool = Field(
+        False, description="also count who would leave if licence headers counted; takes a quarter more time"
+    )
+    mode: Literal["minhash", "exact"] = Field(
+        "minhash", description="how candidates are found: MinHash bands, or a join that finds every pair, for some tens of GB"
+    )
+    memory: int = Field(
+        32 << 20, ge=1 << 12, description="bytes of the largest table that a task holds; changes no result"
+    )
 
     @field_validator("survivor")
     @classmethod
@@ -81,6 +90,21 @@ class NearDedupOptions(Options):
     @property
     def shingling(self) -> Shingling:
         return Shingling(self.ngram, self.header_blind)
+
+    @property
+    def exact(self) -> bool:
+        """Whether candidates are found by the join that misses none."""
+        return self.mode == "exact"
+
+    @property
+    def compares_headers(self) -> bool:
+        """Whether files are also compared with their licence headers, for the report."""
+        return self.header_blind and self.compare_headers
+
+    @property
+    def seeing(self) -> Shingling:
+        """The shingling with licence headers in."""
+        return replace(self.shingling, header_blind=False)
 
     @property
     def layout(self) -> tuple[int, int]:

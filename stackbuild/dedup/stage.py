@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -21,28 +22,26 @@ import pyarrow.compute as pc
 from stackbuild.dedup.options import NearDedupOptions
 from stackbuild.schema import ID
 from stackbuild.stage import Options, Phase, PhaseOutputs, Stage, Verdict
+from stackbuild.tables import arrow
 
 if TYPE_CHECKING:
     from stackbuild.task import Task
 
 
 def _phase(module: str, function: str) -> Callable[[Task], None]:
-    """A function of `phases` or `clusters`, which import numba and so are imported where they run."""
+    """A function of a module that imports numba, and so is imported where it runs."""
 
     def run(task: Task) -> None:
-        from stackbuild.dedup import clusters, phases
-
-        getattr({"phases": phases, "clusters": clusters}[module], function)(task)
+        getattr(import_module(f"stackbuild.dedup.{module}"), function)(task)
 
     return run
 
 
 def groups_to_solve(outputs: PhaseOutputs) -> Sequence[dict[str, Any]]:
-    """One task for each group of components; one that writes an empty table if no file has a candidate."""
+    """One task for each group of components."""
     import pyarrow.parquet as pq
 
-    groups = [group for path in outputs.files["groups"] for group in pq.read_table(path)["group"].to_pylist()]
-    return [{"group": group} for group in groups or [0]]
+    return [{"group": group} for path in outputs.files["groups"] for group in pq.read_table(path)["group"].to_pylist()]
 
 
 class NearDedup(Stage[NearDedupOptions]):
@@ -83,19 +82,26 @@ class NearDedup(Stage[NearDedupOptions]):
         return {"unicode": unicodedata.unidata_version}
 
     def warm(self) -> None:
-        from stackbuild.dedup.phases import warm
-
-        warm()
+        import_module("stackbuild.dedup.warming").warm()
 
     def phases(self) -> Sequence[Phase]:
         language = ("language",) if self.options.scope == "language" else ()
-        members = tuple(dict.fromkeys(("content_id", "text", "repo_name", "path", *self.options.survivor_columns)))
+        facts = tuple(dict.fromkeys(("content_id", *self.options.survivor_columns, "repo_name", "path")))
+        text = ("content_id", "text", *language)
         return (
-            Phase("signatures", _phase("phases", "sign"), columns=("content_id", "text", *language), parts=True),
-            Phase("candidates", _phase("phases", "list_candidates"), tasks="buckets", reads=("bands",)),
-            Phase("components", _phase("phases", "find_components"), tasks="one", reads=("pairs",)),
-            Phase("sets", _phase("phases", "make_sets"), reads=("members",), columns=members, parts=True),
-            Phase("solve", _phase("clusters", "solve_group"), tasks=groups_to_solve, reads=("groups", "edges", "sets")),
+            Phase("signatures", _phase("sketches", "sketch"), columns=text, parts=True),
+            Phase("candidates", _phase("pairs", "list_candidates"), tasks="buckets", reads=("bands",)),
+            Phase("links", _phase("links", "link"), tasks="buckets", reads=("pairs", "sketches")),
+            Phase("estimates", _phase("links", "estimate"), tasks="buckets", reads=("links", "sketches")),
+            Phase("roots", _phase("components", "find_roots"), tasks="buckets", reads=("stars",)),
+            Phase("components", _phase("components", "join_roots"), tasks="one", reads=("merges", "roots")),
+            Phase(
+                "sets",
+                _phase("members", "gather"),
+                reads=("roots", "labels", "groups", "sketches", "edges"),
+                columns=facts,
+            ),
+            Phase("solve", _phase("clusters", "solve_group"), tasks=groups_to_solve, reads=("groups", "group_edges", "sets")),
         )
 
     # ---- rows
@@ -131,7 +137,7 @@ class NearDedup(Stage[NearDedupOptions]):
         clusters, ids = self._clusters, id_values(files.column("content_id"))
         if len(self._ids):
             place = np.minimum(np.searchsorted(self._ids, ids), len(self._ids) - 1)
-            rows = pa.array(place, mask=self._ids[place] != ids)
+            rows = arrow(place, self._ids[place] != ids)
         else:
             rows = pa.nulls(len(ids), pa.int64())
         return lambda name: clusters[name].combine_chunks().take(rows)

@@ -20,7 +20,9 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from stackbuild.dedup.candidates import Numbers, components, distinct_pairs
+from stackbuild.dedup.candidates import distinct_pairs
+from stackbuild.dedup.components import components
+from stackbuild.dedup.numbers import Numbers
 
 ROUNDS = 16  # of looking for twins over a common neighbour; each is rare and small after the first
 
@@ -41,12 +43,15 @@ class RankColumn:
 class Solution:
     """What became of n files. `cluster`: the smallest node of the cluster (int64). `size`: its files. `kept_by`: the
     node that stays in a removed file's place, -1 for those that stay. `similarity`: with it, NaN where nothing was
-    measured."""
+    measured. `left`, `right`, `edge_similarity`: the pairs at or above the threshold (none without a check)."""
 
     cluster: Numbers
     size: Numbers
     kept_by: Numbers
     similarity: Floats
+    left: Numbers
+    right: Numbers
+    edge_similarity: Floats
 
 
 def keep_places(columns: Sequence[RankColumn], ids: Numbers) -> Numbers:
@@ -184,7 +189,7 @@ def solve(places: Numbers, left: Numbers, right: Numbers, similarity_of: Similar
         right = np.concatenate((right, more_right[good]))
         similarity = np.concatenate((similarity, more[good]))
     kept_by, kept_similarity = survivors(places, left, right, similarity)
-    return _solution(components(len(places), left, right), kept_by, kept_similarity)
+    return _solution(components(len(places), left, right), kept_by, kept_similarity, (left, right, similarity))
 
 
 def collapse(places: Numbers, left: Numbers, right: Numbers) -> Solution:
@@ -197,11 +202,14 @@ def collapse(places: Numbers, left: Numbers, right: Numbers) -> Solution:
     best = np.zeros(len(places), np.int64)
     best[cluster[order[starts]]] = order[starts]
     kept_by = np.where(best[cluster] == np.arange(len(places)), -1, best[cluster])
-    return _solution(cluster, kept_by, np.full(len(places), np.nan))
+    none = np.zeros(0, np.int64)
+    return _solution(cluster, kept_by, np.full(len(places), np.nan), (none, none, np.zeros(0)))
 
 
-def _solution(cluster: Numbers, kept_by: Numbers, similarity: Floats) -> Solution:
-    return Solution(cluster, np.bincount(cluster, minlength=len(cluster))[cluster], kept_by, similarity)
+def _solution(
+    cluster: Numbers, kept_by: Numbers, similarity: Floats, edges: tuple[Numbers, Numbers, Floats]
+) -> Solution:
+    return Solution(cluster, np.bincount(cluster, minlength=len(cluster))[cluster], kept_by, similarity, *edges)
 
 
 def _packed(left: Numbers, right: Numbers) -> Numbers:

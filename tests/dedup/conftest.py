@@ -78,6 +78,8 @@ def _run(files: pa.Table, options: NearDedupOptions, partitions: int, out: Path,
             params = list(phase.tasks(PhaseOutputs(named, partitions, 42)))
         else:
             params = [{} for _ in range(1 if phase.tasks == "one" else partitions)]
+        for name in phase.reads:
+            tables.setdefault(name, [])
         made: dict[str, list[Output]] = {}
         for rank, given in enumerate(params):
             attempt = Attempt(out, phase.name, rank)

@@ -8,14 +8,17 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stackbuild.dedup.candidates import candidate_pairs, components, pack
+from stackbuild.dedup.candidates import candidate_pairs
+from stackbuild.dedup.components import components, pack
+from stackbuild.dedup.numbers import VARIANT_BITS
 
 ROWS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 12)), max_size=40)
 
 
 def listed(rows, limit, at_once=1 << 20):
     keys, files = np.array([r[0] for r in rows], np.uint64), np.array([r[1] for r in rows], np.int64)
-    chunks = [list(zip(a.tolist(), b.tolist(), strict=True)) for a, b in candidate_pairs(keys, files, limit, at_once)]
+    found = candidate_pairs(keys, files << VARIANT_BITS, limit, at_once)
+    chunks = [list(zip((a >> VARIANT_BITS).tolist(), (b >> VARIANT_BITS).tolist(), strict=True)) for a, b in found]
     assert all(chunk == sorted(set(chunk)) for chunk in chunks)
     return {pair for chunk in chunks for pair in chunk}
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from stackbuild.dedup import clusters, phases
+from stackbuild.dedup import limits
 from stackbuild.dedup import near_duplicates as in_memory
 from stackbuild.dedup.near_duplicates import near_duplicates
 from stackbuild.dedup.options import NearDedupOptions
@@ -57,15 +57,15 @@ def test_the_result_does_not_depend_on_partitions(corpus, near_dedup, tmp_path, 
     options = NearDedupOptions(verify=verify)
     one = near_dedup(corpus, options, 1, tmp_path / "1")
     assert 0 < pc.sum(one["kept"]).as_py() < len(one)
-    for name, small in {"RUN_ROWS": 5000, "BUCKET_ROWS": 700, "EDGES_AT_ONCE": 50, "GROUP_FILES": 9, "RUN_HASHES": 900,
-                        "SETS_AT_ONCE": 6000, "SET_ROWS": 2}.items():  # fmt: skip
-        monkeypatch.setattr(clusters if name == "SETS_AT_ONCE" else phases, name, small)
+    monkeypatch.setattr(limits, "GROUP_FILES", 9)
+    monkeypatch.setattr(limits, "SET_ROWS", 2)
+    small = options.model_copy(update={"memory": 1 << 16})
     for partitions in (1, 2, 16):
-        assert same(one, near_dedup(corpus, options, partitions, tmp_path / f"small{partitions}", batch_rows=13))
+        assert same(one, near_dedup(corpus, small, partitions, tmp_path / f"small{partitions}", batch_rows=13))
 
 
 def test_a_table_in_memory_gives_the_same_in_any_order_of_rows(corpus, near_dedup, tmp_path, monkeypatch):
-    monkeypatch.setattr(in_memory, "SIGN_ROWS", 50)
+    monkeypatch.setattr(in_memory, "SKETCH_ROWS", 50)
     staged = as_memory(near_dedup(corpus, NearDedupOptions(), 4, tmp_path))
     shuffled = corpus.take(pa.array(np.random.default_rng(0).permutation(len(corpus))))
     found = near_duplicates(shuffled)
@@ -176,10 +176,20 @@ def test_ids_that_repeat_or_are_null_are_refused(files, near_dedup, tmp_path):
 
 
 def test_ids_that_end_in_nul_are_told_apart(files, near_dedup, tmp_path):
-    ids = [b"\x01" * 18 + b"\0\0", b"\x01" * 18 + b"\0\x01", b"\x01" * 18 + b"\x01\0", b"\xff" * 20]
+    ids = [b"\x01" * 6 + bytes([i]) + b"\x01" * 11 + b"\0\0" for i in range(3)] + [b"\xff" * 20]
     found = near_dedup(files([WORDS, "other", WORDS, "more"], content_id=ids), NearDedupOptions(), 2, tmp_path)
     assert found["kept"].to_pylist() == [True, True, False, True]
     assert found["kept_content_id"].to_pylist()[2] == ids[0]
+
+
+def test_of_contents_that_share_a_number_the_smaller_takes_part(files, near_dedup, tmp_path):
+    """Two ids with one beginning of 61 bits: nobody leaves that should not, and what is told is true of the first."""
+    ids = [b"\x01" * 19 + b"\0", b"\x01" * 20, b"\x02" * 20, b"\x03" * 20]
+    table = files([WORDS, "other " * 20, WORDS, "other " * 20], content_id=ids)
+    found = near_dedup(table, NearDedupOptions(), 2, tmp_path)
+    assert found["kept"].to_pylist() == [True, True, False, True]
+    assert found["kept_content_id"].to_pylist()[2] == ids[0]
+    assert found["cluster_size"].to_pylist() == [2, 1, 2, 1]
 
 
 def test_it_runs_alone_in_a_pipeline(corpus):

@@ -1,0 +1,63 @@
+"""`stackbuild dedup`: exact and near copies out of anyone's tables."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from stackbuild.standalone.lean import leave_out_unused
+from stackbuild.standalone.options import DedupOptions
+
+
+def run(paths: list[str], out: Path, given: dict[str, Any], workers: int, partitions: int | None, as_json: bool) -> None:
+    """Run, with a bar for each step on a terminal, and print the report."""
+    leave_out_unused()
+    from stackbuild.standalone.dedup import deduplicate
+
+    options = DedupOptions(**given)
+    seed = 42
+    console = Console(stderr=True)
+    if not console.is_terminal or as_json:
+        report = deduplicate(paths, out, options, seed=seed, workers=workers, partitions=partitions, talk=_line)
+    else:
+        columns = (TextColumn("{task.description:12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=console) as progress:
+            bars: dict[str, Any] = {}
+
+            def talk(what: str, done: int, of: int) -> None:
+                if what not in bars:
+                    bars[what] = progress.add_task(what, total=of)
+                progress.update(bars[what], completed=done)
+
+            report = deduplicate(paths, out, options, seed=seed, workers=workers, partitions=partitions, talk=talk)
+    if as_json:
+        print(json.dumps(report, sort_keys=True))
+    else:
+        show(report, out)
+
+
+def _line(what: str, done: int, of: int) -> None:
+    """A line for each step that ended, for logs."""
+    if done == of:
+        print(f"{what}: {of} of {of}", file=sys.stderr)
+
+
+def show(report: dict[str, Any], out: Path) -> None:
+    """The report for a person."""
+    removed, sizes = report["removed"], report["removed_bytes"]
+    share = 100 * sum(removed.values()) / max(report["rows"], 1)
+    print(f"{report['rows']:,} rows, {report['bytes'] / 1e6:,.1f} MB of text; {report['kept']:,} stay ({share:.1f} % left):")
+    print(f"  exact copies     {removed['exact_copy']:>12,}  {sizes['exact_copy'] / 1e6:>10,.1f} MB")
+    print(f"  near-duplicates  {removed['near_duplicate']:>12,}  {sizes['near_duplicate'] / 1e6:>10,.1f} MB")
+    if "headers" in report:
+        found = report["headers"]
+        print(
+            f"  near-duplicate contents: {found['removed']:,}; if licence headers counted {found['removed_with_headers']:,}, "
+            f"of which {found['removed_by_headers_alone']:,} for their headers alone"
+        )
+    print(f"{out}/data: the rows that stay; {out}/clusters: who left and for whom; {out}/report.json")

@@ -1,0 +1,1 @@
+"""Stages on anyone's tables, without a recipe."""

@@ -1,0 +1,373 @@
+"""Exact and near copies out of anyone's tables: the tasks of `rows` and of `stackbuild.dedup`, one list after the other.
+
+Every task reads what its predecessors committed and commits its own files under a key of all that they depend on, so that a
+run that was killed goes on where it stopped, and nothing in the result depends on how many workers, partitions or input files
+there were. OUT holds `data/` (the rows that stay), `clusters/` (who left, and for whom), `report.json`, and `stages/` (what
+later runs build on; may be removed).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import import_module, metadata
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from stackbuild.counts import Ledger
+from stackbuild.errors import InputError, PartialFailure, StackbuildError, UsageError
+from stackbuild.shards import (
+    Attempt,
+    Output,
+    ShardManifest,
+    digest,
+    file_sha256,
+    find_manifest,
+    read_batches,
+    write_atomically,
+)
+from stackbuild.standalone.inputs import InputUnit, plan_units, read_lines, read_unit, schema_of
+from stackbuild.standalone.options import DedupOptions
+from stackbuild.task import Task
+
+VERSION = 1
+PARTITION_BYTES = 512 << 20  # of text in a partition, about
+MOST_PARTITIONS = 1 << 14
+
+Talk = Callable[[str, int, int], None]  # what is done, tasks done, tasks in all
+
+
+@dataclass(frozen=True)
+class Step:
+    """One job: `function` of `module`, run once for each unit, for each partition, once, or for each group."""
+
+    name: str
+    module: str
+    function: str
+    per: str  # unit, partition, one, group
+    reads: tuple[str, ...] = ()
+
+
+STEPS = (
+    Step("sketch", "standalone.rows", "sketch", "unit"),
+    Step("ids", "standalone.rows", "check_ids", "partition", ("ids",)),
+    Step("copies", "standalone.rows", "choose_copies", "partition", ("rows",)),
+    Step("candidates", "dedup.pairs", "list_candidates", "partition", ("bands",)),
+    Step("links", "dedup.links", "link", "partition", ("pairs", "sketches")),
+    Step("estimates", "dedup.links", "estimate", "partition", ("links", "sketches")),
+    Step("roots", "dedup.components", "find_roots", "partition", ("stars",)),
+    Step("components", "dedup.components", "join_roots", "one", ("merges", "roots")),
+    Step("sets", "dedup.members", "gather", "partition", ("roots", "labels", "groups", "sketches", "edges", "files")),
+    Step("solve", "dedup.clusters", "solve_group", "group", ("groups", "group_edges", "sets")),
+    Step("rows", "standalone.rows", "cluster_rows", "partition", ("rows", "clusters")),
+    Step("decide", "standalone.rows", "decide", "partition", ("clustered",)),
+    Step("write", "standalone.rows", "write_rows", "unit", ("removed",)),
+)
+
+
+@dataclass(frozen=True)
+class TaskOf:
+    """All that a worker needs to run one task."""
+
+    out: str
+    step: Step
+    rank: int
+    params: dict[str, Any]
+    options: DedupOptions
+    seed: int
+    partitions: int
+    tables: dict[str, list[Output]]
+    key: str
+
+
+def run_one(task_of: TaskOf) -> ShardManifest:
+    """Run a task in this process and commit it; what is committed under its key is left as it is."""
+    out, job = Path(task_of.out), task_of.step.name
+    found = find_manifest(out, job, task_of.rank, task_of.key)
+    if found is not None:
+        return found
+    attempt = Attempt(out, job, task_of.rank)
+    try:
+        task = Task(
+            out=out,
+            job=job,
+            rank=task_of.rank,
+            params=task_of.params,
+            options=task_of.options,
+            seed=task_of.seed,
+            partitions=task_of.partitions,
+            tables=task_of.tables,
+            attempt=attempt,
+            rows=lambda columns: _files(task_of, columns),
+        )
+        getattr(import_module(f"stackbuild.{task_of.step.module}"), task_of.step.function)(task)
+        return attempt.commit(task_of.key, Ledger(), task.stats)
+    except BaseException:
+        attempt.discard()
+        raise
+
+
+def _files(task_of: TaskOf, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """The rows of a partition that stand for their contents, as the stage's tasks expect rows: named by their id."""
+    names = dict(zip(task_of.options.survivor_columns, task_of.options.rank_names, strict=True))
+    ours = {"repo_name": "source", "path": "id"} | names
+    for batch in read_batches(Path(task_of.out), task_of.tables["files"], None, task_of.rank, "partition"):
+        arrays = [batch.column(ours.get(column, column)) for column in columns]
+        yield pa.RecordBatch.from_arrays(arrays, list(columns))
+
+
+# ---------------------------------------------------------------- the driver
+
+
+class Run:
+    """One run of the list of steps over one folder."""
+
+    def __init__(self, out: Path, units: Sequence[InputUnit], options: DedupOptions, seed: int, partitions: int, id_type: str):
+        self.out, self.units, self.options, self.seed, self.partitions = out, units, options, seed, partitions
+        self.id_type = id_type
+        self.tables: dict[str, list[Output]] = {}
+        self.stats: dict[str, list[dict[str, Any]]] = {}
+
+    def tasks(self, step: Step) -> list[TaskOf]:
+        """The tasks of a step, whose inputs are all committed."""
+        tables = {name: self.tables.get(name, []) for name in step.reads}
+        if step.per == "unit":
+            params = [{"unit": asdict(unit)} for unit in self.units]
+        elif step.per == "group":
+            groups = sum(output.rows for output in self.tables["groups"])
+            params = [{"group": group} for group in range(groups)]
+        else:
+            params = [{} for _ in range(1 if step.per == "one" else self.partitions)]
+        inputs = {name: [output.identity() for output in outputs] for name, outputs in tables.items()}
+        common = digest([VERSION, code(), step.function, self.options.model_dump(mode="json"), self.seed, self.partitions,
+                         self.id_type, inputs])  # fmt: skip
+        found = []
+        for rank, given in enumerate(params):
+            unit = self.units[rank].identity() if step.per == "unit" else None
+            key = digest([common, step.name, rank, unit])
+            given = given | {"id_type": self.id_type}
+            found.append(
+                TaskOf(str(self.out), step, rank, given, self.options, self.seed, self.partitions, tables, key)
+            )
+        return found
+
+    def take(self, step: Step, made: Sequence[ShardManifest]) -> None:
+        """Make what a step committed the input of those that follow."""
+        for shard in made:
+            for output in shard.outputs:
+                self.tables.setdefault(output.table, []).append(output)
+        self.stats[step.name] = [shard.stats for shard in made]
+
+    def total(self, step: str, name: str) -> int:
+        """The sum of a statistic over a step's tasks."""
+        return sum(int(one.get(name, 0)) for one in self.stats[step])
+
+
+@cache
+def code() -> str:
+    """A digest of the code and of the libraries that the result follows from."""
+    folder = Path(__file__).parents[1]
+    files = [*sorted(folder.glob("dedup/*.py")), *sorted(folder.glob("standalone/*.py"))]
+    files += [folder / f"{name}.py" for name in ("hashing", "schema", "shards", "tables", "task")]
+    return digest(
+        [[file.name, file_sha256(file)] for file in files]
+        + [metadata.version(name) for name in ("numba", "numpy", "pyarrow")]
+    )
+
+
+def partitions_for(units: Sequence[InputUnit]) -> int:
+    """A power of two: one for each PARTITION_BYTES of text."""
+    wanted = sum(unit.bytes for unit in units) // PARTITION_BYTES
+    return min(1 << max(0, wanted).bit_length(), MOST_PARTITIONS)
+
+
+def deduplicate(
+    paths: Sequence[str],
+    out: Path,
+    options: DedupOptions,
+    *,
+    seed: int = 42,
+    workers: int = 1,
+    partitions: int | None = None,
+    talk: Talk = lambda what, done, of: None,
+) -> dict[str, Any]:
+    """Find exact and near copies among the rows of files and write the rows that stay to OUT; returns the report.
+
+    `paths`: Parquet, JSON lines or Arrow files, folders of them, or globs. `partitions`: a power of two; more of them
+    need less memory, the result is the same. UsageError for columns that are not there, InputError for files that do not
+    read and for ids that are not unique, PartialFailure when a worker was killed.
+    """
+    units = plan_units(paths, options.text_column)
+    refuse_own_output(units, out)
+    id_type = check_columns(units, options)
+    partitions = partitions or partitions_for(units)
+    if partitions & (partitions - 1) or not 0 < partitions <= MOST_PARTITIONS:
+        raise UsageError(f"--partitions {partitions}: write a power of two up to {MOST_PARTITIONS}.")
+    out.mkdir(parents=True, exist_ok=True)
+    run = Run(out, units, options, seed, partitions, id_type)
+    with Workers(workers) as pool:
+        for step in STEPS:
+            run.take(step, pool.run(step, run.tasks(step), talk))
+            if step.name == "ids":
+                _refuse_repeated(run)
+    report = reported(run)
+    _publish(run, report)
+    return report
+
+
+def check_columns(units: Sequence[InputUnit], options: DedupOptions) -> str:
+    """The type of ids, int64 or string. UsageError names a column that a file does not have."""
+    needed = [options.text_column, options.id_column, options.scope_column, options.source_column, *options.survivor_columns]
+    id_type = None
+    for unit in units:
+        schema = schema_of(unit)
+        if schema is None:
+            id_type = id_type or _id_type_of_lines(unit, options)
+            continue
+        for column in needed:
+            if column is not None and column not in schema.names:
+                raise UsageError(
+                    f"{unit.path} has no column {column!r}; it has {', '.join(schema.names[:30])}. "
+                    "Name it: --text-column, --id-column (or --no-id-column), --scope-column, --survivor."
+                )
+        text = schema.field(options.text_column).type
+        text = text.value_type if pa.types.is_dictionary(text) else text
+        if not any(is_(text) for is_ in (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary,
+                                         pa.types.is_large_binary, pa.types.is_string_view, pa.types.is_binary_view)):  # fmt: skip
+            raise UsageError(f"{unit.path}: the column {options.text_column!r} is {text}, not text.")
+        if options.id_column and id_type is None:
+            id_type = "int64" if pa.types.is_integer(schema.field(options.id_column).type) else "string"
+    return id_type or "string"
+
+
+def _id_type_of_lines(unit: InputUnit, options: DedupOptions) -> str:
+    for _, line in read_lines(unit):
+        try:
+            value = json.loads(line).get(options.id_column)
+        except (ValueError, AttributeError, RecursionError):
+            return "string"  # told with its line when the unit is read
+        return "int64" if isinstance(value, int) and not isinstance(value, bool) else "string"
+    return "string"
+
+
+def refuse_own_output(units: Sequence[InputUnit], out: Path) -> None:
+    """UsageError if an input lies in the output folder."""
+    inside = next((unit.path for unit in units if out.resolve() in Path(unit.path).resolve().parents), None)
+    if inside:
+        raise UsageError(f"{inside} lies in the output folder {out}; write to another.")
+
+
+def _refuse_repeated(run: Run) -> None:
+    found = sorted(tuple(one["repeated"]) for one in run.stats["ids"] if "repeated" in one)
+    if not found:
+        return
+    unit, row = run.units[found[0][0]], found[0][1]
+    raise InputError(
+        f"{run.options.id_column} {_id_at(unit, row, run.options)!r} of row {row} of {unit.path} stands in an earlier row too; "
+        "each row needs an id of its own (--no-id-column: rows are named by file and number)."
+    )
+
+
+def _id_at(unit: InputUnit, row: int, options: DedupOptions) -> Any:
+    assert options.id_column
+    if unit.kind == "lines":
+        return next(json.loads(line).get(options.id_column) for number, line in read_lines(unit) if number == row)
+    for first, batch in read_unit(unit, [options.id_column]):
+        if first <= row < first + batch.num_rows:
+            return batch.column(0)[row - first].as_py()
+    return None
+
+
+# ---------------------------------------------------------------- workers
+
+
+class Workers:
+    """Runs tasks in this process, or in several that share the compiled kernels."""
+
+    def __init__(self, workers: int):
+        self._workers = workers
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Workers:
+        if self._workers > 1:
+            context = get_context("forkserver")
+            context.set_forkserver_preload(["stackbuild.standalone.warm"])
+            self._pool = ProcessPoolExecutor(self._workers, mp_context=context)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def run(self, step: Step, tasks: Sequence[TaskOf], talk: Talk) -> list[ShardManifest]:
+        """What the tasks committed, in their order."""
+        made: list[ShardManifest] = []
+        talk(step.name, 0, len(tasks))
+        try:
+            many = self._pool is not None and len(tasks) > 1
+            for shard in self._pool.map(run_one, tasks) if many and self._pool else map(run_one, tasks):
+                made.append(shard)
+                talk(step.name, len(made), len(tasks))
+        except BrokenProcessPool as error:
+            raise PartialFailure(
+                f"A worker was killed during {step.name} (out of memory?); run the same command again to go on, "
+                "with fewer --workers or a smaller --memory."
+            ) from error
+        return made
+
+
+# ---------------------------------------------------------------- what the user gets
+
+
+def reported(run: Run) -> dict[str, Any]:
+    """report.json: what was read, what left by which reason, what was asked for."""
+    rows, kept = run.total("sketch", "rows"), run.total("write", "kept")
+    removed = {name: run.total("decide", name) for name in ("exact_copy", "near_duplicate")}
+    if rows != kept + sum(removed.values()):
+        raise StackbuildError(f"{rows:,} rows were read, {kept:,} stay and {sum(removed.values()):,} left: they do not add up.")
+    report: dict[str, Any] = {
+        "version": VERSION,
+        "rows": rows,
+        "kept": kept,
+        "removed": removed,
+        "bytes": run.total("sketch", "bytes"),
+        "removed_bytes": {name: run.total("decide", f"{name}_bytes") for name in removed},
+        "contents": run.total("copies", "contents"),
+        "candidate_pairs": run.total("links", "candidate_pairs"),
+        "likely_pairs": run.total("estimates", "likely_pairs"),
+        "largest_cluster": max((int(one.get("largest_cluster", 0)) for one in run.stats["solve"]), default=0),
+        "options": run.options.model_dump(mode="json"),
+        "seed": run.seed,
+    }
+    if run.options.compares_headers:
+        names = ("removed", "removed_with_headers", "removed_by_headers_alone")
+        report["headers"] = {name: run.total("solve", name) for name in names}
+    return report
+
+
+def _publish(run: Run, report: dict[str, Any]) -> None:
+    """Link the results into OUT, each folder replaced at once."""
+    data = {unit.name: output for unit, output in zip(run.units, run.tables["data"], strict=True)}
+    clusters = [output for output in run.tables["published"]]
+    named = {f"part-{i:05d}-of-{len(clusters):05d}.parquet": output for i, output in enumerate(clusters)}
+    for folder, files in (("data", data), ("clusters", named)):
+        temporary, target, old = run.out / f".{folder}.new", run.out / folder, run.out / f".{folder}.old"
+        for left in (temporary, old):
+            shutil.rmtree(left, ignore_errors=True)
+        temporary.mkdir()
+        for name, output in files.items():
+            os.link(run.out / output.file, temporary / name)
+        if target.exists():
+            os.rename(target, old)
+        os.rename(temporary, target)
+        shutil.rmtree(old, ignore_errors=True)
+    write_atomically(run.out / "report.json", (json.dumps(report, indent=1, sort_keys=True) + "\n").encode())

@@ -1,0 +1,10 @@
+"""Imported once in the server that workers are forked from: the modules of all steps, with their compiled kernels."""
+
+from stackbuild.standalone.lean import leave_out_unused
+
+leave_out_unused()
+
+from stackbuild.dedup import clusters, links, members, pairs, warming  # noqa: E402, F401
+from stackbuild.standalone import dedup, rows  # noqa: E402, F401
+
+warming.warm()
