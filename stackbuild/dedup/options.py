@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -20,23 +20,47 @@ SURVIVOR_COLUMNS = {  # what a survivor may be chosen by, and the column that it
     "visit_date": "visit_date",
 }
 
+# The versions of the rules that make shingles, part of the stage's key: a change of what a rule makes of any text is a
+# new version.
+SHINGLE_VERSIONS = {"words": 1, "the-stack-v1": 1, "santacoder": 1, "the-stack-v2": 1}
 
+Shingles = Literal["words", "the-stack-v1", "santacoder", "the-stack-v2"]
 Bands = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True)
 class Shingling:
-    """How a text becomes a set."""
+    """How a text becomes a set: by a kind of SHINGLE_VERSIONS, in n-grams, without its licence headers or with them. A text
+    of fewer than `minimum` tokens, repeats counted, or of fewer than n has no shingles.
+    """
 
     ngram: int = 5
     header_blind: bool = True
+    kind: Shingles = "words"
+    minimum: int = 1
+
+
+# Each kind as it was published; n, and whether headers count, are a recipe's to change.
+KINDS: dict[str, Shingling] = {
+    "words": Shingling(),
+    "the-stack-v1": Shingling(1, False, "the-stack-v1", 10),
+    "santacoder": Shingling(5, False, "santacoder", 5),
+    "the-stack-v2": Shingling(5, False, "the-stack-v2", 5),
+}
 
 
 class NearDedupOptions(Options):
     """The recipe's [near_dedup]."""
 
-    shingles: Literal["words"] = Field("words", description="clean word n-grams in lower case")
-    ngram: int = Field(5, ge=1, le=64, description="words in a shingle; a file of fewer words is left alone")
+    shingles: Shingles = Field(
+        "words", description="clean word n-grams in lower case, or the rule of a published dataset (docs/near-dedup.md)"
+    )
+    ngram: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="tokens in a shingle; a file of fewer is left alone; null: 5, or 1 for the-stack-v1",
+    )
     permutations: int = Field(252, ge=1, le=4096, description="slots of a MinHash signature")
     bands: Bands | Literal["search"] | None = Field(
         42, description="LSH bands of permutations / bands rows each; search (or null): found from the threshold"
@@ -50,8 +74,10 @@ class NearDedupOptions(Options):
         ("license_rank", "-star_events_count", "-fork_events_count", "-revision_date"),
         description="who stays, best first; '-' for descending; nulls last; then the smaller content_id",
     )
-    header_blind: bool = Field(
-        True, description="leave leading licence comments out of the shingles (never of the text)"
+    header_blind: bool | None = Field(
+        None,
+        description="leave leading licence comments out of the shingles (never of the text); "
+        "null: true for words, false for the published rules",
     )
     compare_headers: bool = Field(
         False, description="also count who would leave if licence headers counted; takes a quarter more time"
@@ -62,6 +88,16 @@ class NearDedupOptions(Options):
     memory: int = Field(
         32 << 20, ge=1 << 12, description="bytes of the largest table that a task holds; changes no result"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_its_kind(cls, given: Any) -> Any:
+        """What is left out becomes the kind's own, so that two recipes that say the same are the same."""
+        kind = given.get("shingles", "words") if isinstance(given, dict) else None
+        if not isinstance(kind, str) or kind not in KINDS:
+            return given
+        defaults = {"ngram": KINDS[kind].ngram, "header_blind": KINDS[kind].header_blind}
+        return given | {name: value for name, value in defaults.items() if given.get(name) is None}
 
     @field_validator("survivor")
     @classmethod
@@ -87,9 +123,19 @@ class NearDedupOptions(Options):
             )
         return self
 
+    @model_validator(mode="after")
+    def _single_tokens(self) -> Self:
+        if self.shingles == "the-stack-v1" and self.ngram not in (None, 1):
+            raise RecipeError(
+                f"near_dedup: the shingles of the-stack-v1 are single tokens, ngram = {self.ngram} is not. Leave ngram out, "
+                'or choose shingles = "words" or "santacoder".'
+            )
+        return self
+
     @property
     def shingling(self) -> Shingling:
-        return Shingling(self.ngram, self.header_blind)
+        own = KINDS[self.shingles]
+        return replace(own, ngram=self.ngram or own.ngram, header_blind=bool(self.header_blind))
 
     @property
     def exact(self) -> bool:
@@ -99,7 +145,7 @@ class NearDedupOptions(Options):
     @property
     def compares_headers(self) -> bool:
         """Whether files are also compared with their licence headers, for the report."""
-        return self.header_blind and self.compare_headers
+        return bool(self.header_blind) and self.compare_headers
 
     @property
     def seeing(self) -> Shingling:

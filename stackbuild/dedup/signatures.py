@@ -12,23 +12,15 @@ a_1, b_1, ..., each the high 32 bits of a draw; the lowest bit of each a is set.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from numba import njit
 
-from stackbuild.dedup.headers import HEADERS, kept_spans
 from stackbuild.dedup.options import Shingling
-from stackbuild.dedup.shingles import (
-    BLOCK,
-    Bytes,
-    Hashes,
-    Offsets,
-    hash_ngrams,
-    next_words,
-    utf8_buffers,
-    word_characters,
-)
+from stackbuild.dedup.shingles import Hashes, Offsets, shingle_sets
 
 Signatures = npt.NDArray[np.uint32]
 
@@ -91,56 +83,47 @@ def lower_signature(shingles: Hashes, count: int, a: Signatures, b: Signatures, 
 
 
 @njit(cache=True, nogil=True)
-def _sign(
-    data: Bytes,
-    bounds: Offsets,
-    lower: npt.NDArray[np.int32],
-    ngram: int,
-    header_blind: bool,
-    block: int,
-    a: Signatures,
-    b: Signatures,
-) -> tuple[Signatures, Offsets]:
-    files = len(bounds) - 1
-    spans = np.empty((HEADERS + 1, 2), np.int64)
-    words = np.empty(block + ngram, np.uint64)
-    shingles = np.empty(block + ngram, np.uint64)
-    signatures = np.full((files, len(a)), np.uint32(0xFFFFFFFF), np.uint32)
-    counts = np.zeros(files, np.int64)
-    for file in range(files):
-        held = 0
-        parts = kept_spans(data, bounds[file], bounds[file + 1], header_blind, spans)
-        for part in range(parts):
-            at, stop = spans[part, 0], spans[part, 1]
-            while at < stop:
-                at, held = next_words(data, at, stop, lower, words, held)
-                if held >= ngram:
-                    made = hash_ngrams(words, held, ngram, shingles)
-                    lower_signature(shingles, made, a, b, signatures[file])
-                    counts[file] += made
-                    keep = ngram - 1
-                    words[:keep] = words[held - keep : held].copy()
-                    held = keep
-    return signatures, counts
-
-
-def sign_texts(texts: pa.Array, shingling: Shingling, a: Signatures, b: Signatures) -> tuple[Signatures, Offsets]:
-    """Sign n texts in one pass over their bytes: (uint32 of shape (n, k), shingles with repeats of each, int64 (n,)).
-
-    A text without shingles has the signature of all ones and must not be compared. Memory: the result and some 20 KB.
-    """
-    data, bounds = utf8_buffers(texts)
-    signatures, counts = _sign(data, bounds, word_characters(), shingling.ngram, shingling.header_blind, BLOCK, a, b)
-    return signatures, counts
-
-
-@njit(cache=True, nogil=True)
 def sign_sets(hashes: Hashes, offsets: Offsets, a: Signatures, b: Signatures) -> Signatures:
     """Sign n sets of shingle hashes: uint32 of shape (n, k)."""
     signatures = np.full((len(offsets) - 1, len(a)), np.uint32(0xFFFFFFFF), np.uint32)
     for file in range(len(offsets) - 1):
         lower_signature(hashes[offsets[file] :], offsets[file + 1] - offsets[file], a, b, signatures[file])
     return signatures
+
+
+@dataclass(frozen=True)
+class Sketches:
+    """What near-duplicates of n texts are told from: `signatures`, uint32 (n, k); `hashes`, uint64, the distinct shingles
+    of text i at `offsets[i]:offsets[i + 1]`, ascending; `offsets`, int64 (n + 1,).
+
+    A text without shingles has the signature of all ones and must not be compared.
+    """
+
+    signatures: Signatures
+    hashes: Hashes
+    offsets: Offsets
+
+    @property
+    def counts(self) -> Offsets:
+        """The distinct shingles of each text, int64 (n,)."""
+        return np.diff(self.offsets)
+
+
+def sketch_texts(texts: pa.Array | pa.ChunkedArray, shingling: Shingling, a: Signatures, b: Signatures) -> Sketches:
+    """Read n texts once, make their sets of shingles, and sign these with the permutations (a, b), uint32 (k,) each.
+
+    Memory: as `shingle_sets`, and 4 k bytes for each text.
+    """
+    hashes, offsets = shingle_sets(texts, shingling)
+    return Sketches(sign_sets(hashes, offsets, a, b), hashes, offsets)
+
+
+def sign_texts(
+    texts: pa.Array | pa.ChunkedArray, shingling: Shingling, a: Signatures, b: Signatures
+) -> tuple[Signatures, Offsets]:
+    """The signatures of `sketch_texts` and how many distinct shingles each text has, int64 (n,)."""
+    sketches = sketch_texts(texts, shingling, a, b)
+    return sketches.signatures, sketches.counts
 
 
 @njit(cache=True, nogil=True)

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from stackbuild.dedup.limits import SKETCH_ROWS, Limits
 from stackbuild.dedup.numbers import BLIND, PLAIN, SEEING, Numbers, file_numbers, partition_of
 from stackbuild.dedup.options import NearDedupOptions, Shingling
-from stackbuild.dedup.shingles import Hashes, licence_headers
+from stackbuild.dedup.shingles import Hashes
 from stackbuild.dedup.signatures import Signatures, Sketches, band_keys, permutation_constants, sketch_texts
 from stackbuild.errors import InputError
 from stackbuild.hashing import id_bytes, scope_hashes
@@ -58,6 +58,8 @@ def variants(texts: pa.Array, options: NearDedupOptions) -> Iterator[tuple[int, 
     if not options.compares_headers:
         yield PLAIN, rows, options.shingling
         return
+    from stackbuild.dedup.headers import licence_headers
+
     headed = licence_headers(texts)
     yield PLAIN, rows[~headed], options.shingling
     yield BLIND, rows[headed], options.shingling

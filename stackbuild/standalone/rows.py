@@ -26,8 +26,8 @@ from numba import njit
 
 from stackbuild.dedup.near_duplicates import rank_values
 from stackbuild.dedup.numbers import file_numbers, partition_of
-from stackbuild.dedup.shingles import utf8_buffers
 from stackbuild.dedup.sketches import Sketcher, by_column
+from stackbuild.dedup.tokenizing import utf8_buffers
 from stackbuild.errors import InputError
 from stackbuild.hashing import id_bytes
 from stackbuild.schema import ID

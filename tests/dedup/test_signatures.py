@@ -7,10 +7,17 @@ import pyarrow as pa
 import pytest
 from datasketch import MinHash
 
-from stackbuild.dedup import shingles, signatures
-from stackbuild.dedup.options import Shingling
+from stackbuild.dedup import shingles
+from stackbuild.dedup.options import KINDS, Shingling
 from stackbuild.dedup.shingles import shingle_sets
-from stackbuild.dedup.signatures import band_keys, permutation_constants, sign_sets, sign_texts, splitmix64
+from stackbuild.dedup.signatures import (
+    band_keys,
+    permutation_constants,
+    sign_sets,
+    sign_texts,
+    sketch_texts,
+    splitmix64,
+)
 from stackbuild.dedup.verify import jaccard_pairs
 
 K = 252
@@ -99,17 +106,22 @@ def test_an_independent_datasketch_estimates_the_same():
 def test_texts_and_sets_sign_alike():
     texts = pa.array([" ".join(f"w{i % 37}" for i in range(n)) for n in (0, 1, 4, 5, 12, 13, 40, 1100, 5000)])
     a, b = permutation_constants(1, K)
-    for shingling in (Shingling(), Shingling(1, False), Shingling(9)):
+    for shingling in (*KINDS.values(), Shingling(1, False), Shingling(9)):
+        sketches = sketch_texts(texts, shingling, a, b)
+        hashes, offsets = shingle_sets(texts, shingling)
+        assert np.array_equal(sketches.hashes, hashes) and np.array_equal(sketches.offsets, offsets)
+        assert np.array_equal(sketches.signatures, sign_sets(hashes, offsets, a, b))
         signatures, counts = sign_texts(texts, shingling, a, b)
-        assert np.array_equal(signatures, sign_sets(*shingle_sets(texts, shingling), a, b))
-        assert counts.tolist() == [max(n - shingling.ngram + 1, 0) for n in (0, 1, 4, 5, 12, 13, 40, 1100, 5000)]
+        assert np.array_equal(signatures, sketches.signatures)
+        assert counts.tolist() == np.diff(offsets).tolist() == sketches.counts.tolist()
+        assert (signatures[counts == 0] == 0xFFFFFFFF).all() and (signatures[counts > 0] < 0xFFFFFFFF).any(1).all()
 
 
 def test_headers_do_not_count_unless_asked():
     texts = pa.array(["# Copyright A\n" + "x y z " * 9, "// Licence B\n" + "x y z " * 9])
     a, b = permutation_constants(1, K)
-    blind, _ = sign_texts(texts, Shingling(), a, b)
-    seeing, _ = sign_texts(texts, Shingling(header_blind=False), a, b)
+    blind = sketch_texts(texts, Shingling(), a, b).signatures
+    seeing = sketch_texts(texts, Shingling(header_blind=False), a, b).signatures
     assert np.array_equal(blind[0], blind[1])
     assert not np.array_equal(seeing[0], seeing[1])
 
@@ -137,8 +149,8 @@ def test_kernels_are_compiled_once_for_read_and_for_made_texts():
     _, offsets, data = made.buffers()
     read = pa.Array.from_buffers(made.type, 2, [None, *(pa.py_buffer(part.to_pybytes()) for part in (offsets, data))])
     a, b = permutation_constants(1, 8)
-    results = [sign_texts(texts, Shingling(), a, b)[0].tolist() for texts in (made, read)]
+    results = [
+        [sketch_texts(texts, kind, a, b).signatures.tolist() for kind in KINDS.values()] for texts in (made, read)
+    ]
     assert results[0] == results[1]
-    sets = [shingle_sets(texts, Shingling())[0].tolist() for texts in (made, read)]
-    assert sets[0] == sets[1]
-    assert len(signatures._sign.signatures) == len(shingles._sets.signatures) == 1
+    assert len(shingles._sets.signatures) == 1
