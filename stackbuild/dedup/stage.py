@@ -90,7 +90,7 @@ class NearDedup(Stage[NearDedupOptions]):
         text = ("content_id", "text", *language)
         return (
             Phase("signatures", _phase("sketches", "sketch"), columns=text, parts=True),
-            Phase("candidates", _phase("pairs", "list_candidates"), tasks="buckets", reads=("bands",)),
+            *self._candidate_phases(),
             Phase("links", _phase("links", "link"), tasks="buckets", reads=("pairs", "sketches")),
             Phase("estimates", _phase("links", "estimate"), tasks="buckets", reads=("links", "sketches")),
             Phase("roots", _phase("components", "find_roots"), tasks="buckets", reads=("stars",)),
@@ -102,6 +102,16 @@ class NearDedup(Stage[NearDedupOptions]):
                 columns=facts,
             ),
             Phase("solve", _phase("clusters", "solve_group"), tasks=groups_to_solve, reads=("groups", "group_edges", "sets")),
+        )
+
+    def _candidate_phases(self) -> Sequence[Phase]:
+        if not self.options.exact:
+            return (Phase("candidates", _phase("pairs", "list_candidates"), tasks="buckets", reads=("bands",)),)
+        return (
+            Phase("frequencies", _phase("exact_mode", "count"), tasks="buckets", reads=("sketches",)),
+            Phase("order", _phase("exact_mode", "merge"), tasks="one", reads=("counts",)),
+            Phase("prefixes", _phase("exact_mode", "list_prefixes"), tasks="buckets", reads=("sketches", "order")),
+            Phase("candidates", _phase("exact_mode", "list_candidates"), tasks="buckets", reads=("prefixes",)),
         )
 
     # ---- rows

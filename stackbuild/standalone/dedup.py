@@ -57,11 +57,19 @@ class Step:
     reads: tuple[str, ...] = ()
 
 
-STEPS = (
+BEFORE = (
     Step("sketch", "standalone.rows", "sketch", "unit"),
     Step("ids", "standalone.rows", "check_ids", "partition", ("ids",)),
     Step("copies", "standalone.rows", "choose_copies", "partition", ("rows",)),
-    Step("candidates", "dedup.pairs", "list_candidates", "partition", ("bands",)),
+)
+MINHASH = (Step("candidates", "dedup.pairs", "list_candidates", "partition", ("bands",)),)
+EXACT = (
+    Step("frequencies", "dedup.exact_mode", "count", "partition", ("sketches",)),
+    Step("order", "dedup.exact_mode", "merge", "one", ("counts",)),
+    Step("prefixes", "dedup.exact_mode", "list_prefixes", "partition", ("sketches", "order")),
+    Step("candidates", "dedup.exact_mode", "list_candidates", "partition", ("prefixes",)),
+)
+AFTER = (
     Step("links", "dedup.links", "link", "partition", ("pairs", "sketches")),
     Step("estimates", "dedup.links", "estimate", "partition", ("links", "sketches")),
     Step("roots", "dedup.components", "find_roots", "partition", ("stars",)),
@@ -72,6 +80,11 @@ STEPS = (
     Step("decide", "standalone.rows", "decide", "partition", ("clustered",)),
     Step("write", "standalone.rows", "write_rows", "unit", ("removed",)),
 )
+
+
+def steps(options: DedupOptions) -> tuple[Step, ...]:
+    """The steps, in their order; how candidates are found is the recipe's."""
+    return (*BEFORE, *(EXACT if options.exact else MINHASH), *AFTER)
 
 
 @dataclass(frozen=True)
@@ -215,7 +228,7 @@ def deduplicate(
     out.mkdir(parents=True, exist_ok=True)
     run = Run(out, units, options, seed, partitions, id_type)
     with Workers(workers) as pool:
-        for step in STEPS:
+        for step in steps(options):
             run.take(step, pool.run(step, run.tasks(step), talk))
             if step.name == "ids":
                 _refuse_repeated(run)

@@ -52,9 +52,17 @@ def same(a: pa.Table, b: pa.Table) -> bool:
     return a.combine_chunks().to_pydict() == b.combine_chunks().to_pydict()
 
 
-@pytest.mark.parametrize("verify", [True, False])
-def test_the_result_does_not_depend_on_partitions(corpus, near_dedup, tmp_path, verify, monkeypatch):
-    options = NearDedupOptions(verify=verify)
+@pytest.mark.parametrize(
+    "options",
+    [
+        NearDedupOptions(),
+        NearDedupOptions(verify=False),
+        NearDedupOptions(mode="exact"),
+        NearDedupOptions(compare_headers=True),
+        NearDedupOptions(compare_headers=True, mode="exact"),
+    ],
+)
+def test_the_result_does_not_depend_on_partitions(corpus, near_dedup, tmp_path, options, monkeypatch):
     one = near_dedup(corpus, options, 1, tmp_path / "1")
     assert 0 < pc.sum(one["kept"]).as_py() < len(one)
     monkeypatch.setattr(limits, "GROUP_FILES", 9)
