@@ -21,11 +21,19 @@ SKETCH_ROWS = 8192  # files that are sketched at a time (their signatures take 8
 
 
 def rank_values(column: pa.Array, name: str) -> pa.Array:
-    """A survivor column as int64: the place of a licence class, a count, a date; null where it has none."""
-    if name == "license_rank":
+    """A survivor column as int64 of the same order: the place of a licence class, a number, a date; null where it has none.
+
+    pyarrow.ArrowException if it is of another type.
+    """
+    if name == "license_rank" and not pa.types.is_integer(column.type):
         return pc.index_in(column.cast(pa.string()), value_set=pa.array(LICENSE_RANK)).cast(pa.int64())
     if pa.types.is_timestamp(column.type):
         return column.cast(pa.timestamp("ns"), safe=False).cast(pa.int64())
+    if pa.types.is_floating(column.type):  # the bits of a float ascend with it, those of a negative one the other way
+        floats = column.cast(pa.float64())
+        bits = np.asarray(floats.fill_null(0.0)).view(np.int64)
+        ordered = np.where(bits < 0, bits ^ np.int64(0x7FFFFFFFFFFFFFFF), bits)
+        return arrow(ordered, ~np.asarray(pc.and_(floats.is_valid(), pc.invert(pc.fill_null(pc.is_nan(floats), False)))))
     return column.cast(pa.int64())
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module, metadata
 from multiprocessing import get_context
 from pathlib import Path
@@ -29,6 +29,7 @@ from stackbuild.shards import (
     Attempt,
     Output,
     ShardManifest,
+    canonical_json,
     digest,
     file_sha256,
     find_manifest,
@@ -78,6 +79,7 @@ AFTER = (
     Step("solve", "dedup.clusters", "solve_group", "group", ("groups", "group_edges", "sets")),
     Step("rows", "standalone.rows", "cluster_rows", "partition", ("rows", "clusters")),
     Step("decide", "standalone.rows", "decide", "partition", ("clustered",)),
+    Step("publish", "standalone.rows", "publish_clusters", "one", ("decided",)),
     Step("write", "standalone.rows", "write_rows", "unit", ("removed",)),
 )
 
@@ -98,8 +100,15 @@ class TaskOf:
     options: DedupOptions
     seed: int
     partitions: int
-    tables: dict[str, list[Output]]
+    tables: Path  # a file: what the step reads is the same for all its tasks, and may be long
     key: str
+
+
+@lru_cache(1)
+def tables_in(path: Path) -> dict[str, list[Output]]:
+    """The committed files that a step reads, by table."""
+    body = json.loads(path.read_bytes())
+    return {name: [Output(**output) for output in outputs] for name, outputs in body.items()}
 
 
 def run_one(task_of: TaskOf) -> ShardManifest:
@@ -108,7 +117,7 @@ def run_one(task_of: TaskOf) -> ShardManifest:
     found = find_manifest(out, job, task_of.rank, task_of.key)
     if found is not None:
         return found
-    attempt = Attempt(out, job, task_of.rank)
+    attempt, tables = Attempt(out, job, task_of.rank), tables_in(task_of.tables)
     try:
         task = Task(
             out=out,
@@ -118,7 +127,7 @@ def run_one(task_of: TaskOf) -> ShardManifest:
             options=task_of.options,
             seed=task_of.seed,
             partitions=task_of.partitions,
-            tables=task_of.tables,
+            tables=tables,
             attempt=attempt,
             rows=lambda columns: _files(task_of, columns),
         )
@@ -133,7 +142,7 @@ def _files(task_of: TaskOf, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """The rows of a partition that stand for their contents, as the stage's tasks expect rows: named by their id."""
     names = dict(zip(task_of.options.survivor_columns, task_of.options.rank_names, strict=True))
     ours = {"repo_name": "source", "path": "id"} | names
-    for batch in read_batches(Path(task_of.out), task_of.tables["files"], None, task_of.rank, "partition"):
+    for batch in read_batches(Path(task_of.out), tables_in(task_of.tables)["files"], None, task_of.rank, "partition"):
         arrays = [batch.column(ours.get(column, column)) for column in columns]
         yield pa.RecordBatch.from_arrays(arrays, list(columns))
 
@@ -163,13 +172,15 @@ class Run:
         inputs = {name: [output.identity() for output in outputs] for name, outputs in tables.items()}
         common = digest([VERSION, code(), step.function, self.options.model_dump(mode="json"), self.seed, self.partitions,
                          self.id_type, inputs])  # fmt: skip
+        listed = self.out / "stages" / step.name / f"inputs-{common[:24]}.json"
+        write_atomically(listed, canonical_json({name: [vars(o) for o in outputs] for name, outputs in tables.items()}))
         found = []
         for rank, given in enumerate(params):
             unit = self.units[rank].identity() if step.per == "unit" else None
             key = digest([common, step.name, rank, unit])
             given = given | {"id_type": self.id_type}
             found.append(
-                TaskOf(str(self.out), step, rank, given, self.options, self.seed, self.partitions, tables, key)
+                TaskOf(str(self.out), step, rank, given, self.options, self.seed, self.partitions, listed, key)
             )
         return found
 
@@ -358,7 +369,7 @@ def reported(run: Run) -> dict[str, Any]:
         "candidate_pairs": run.total("links", "candidate_pairs"),
         "likely_pairs": run.total("estimates", "likely_pairs"),
         "largest_cluster": max((int(one.get("largest_cluster", 0)) for one in run.stats["solve"]), default=0),
-        "options": run.options.model_dump(mode="json"),
+        "options": run.options.model_dump(mode="json", exclude={"memory"}),  # which changes nothing here
         "seed": run.seed,
     }
     if run.options.compares_headers:

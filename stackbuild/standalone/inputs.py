@@ -160,7 +160,13 @@ def schema_of(unit: InputUnit) -> pa.Schema | None:
     if unit.kind == "arrow":
         return arrow_stream.schema_of(unit.path)
     with _opened(unit.path) as file:
-        return file.schema_arrow
+        return pa.schema([field.with_type(without_views(field.type)) for field in file.schema_arrow],
+                         file.schema_arrow.metadata)  # fmt: skip
+
+
+def without_views(kind: pa.DataType) -> pa.DataType:
+    """The type that stands for one of views, on which Arrow can do little: it cannot even filter them."""
+    return {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}.get(kind, kind)
 
 
 def check_unchanged(unit: InputUnit) -> None:
@@ -179,10 +185,15 @@ def read_unit(unit: InputUnit, columns: Sequence[str] | None) -> Iterator[tuple[
     row = unit.first
     try:
         for batch in _parquet(unit, columns) if unit.kind == "parquet" else _arrow(unit, columns):
-            yield row, batch
+            yield row, _without_views(batch)
             row += batch.num_rows
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{unit.path} is damaged: {error}. Write it again, or leave it out.") from error
+
+
+def _without_views(batch: pa.RecordBatch) -> pa.RecordBatch:
+    schema = pa.schema([field.with_type(without_views(field.type)) for field in batch.schema], batch.schema.metadata)
+    return batch if schema.equals(batch.schema) else batch.cast(schema)
 
 
 def _parquet(unit: InputUnit, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:

@@ -5,6 +5,7 @@
   copies     a partition      ->  files: of the rows of one content the best, which stands for all
   rows       a partition      ->  clustered: the rows of contents that are in a cluster or there several times
   decide     a range of clusters  ->  clusters (what the user reads), removed (by unit)
+  publish    once             ->  the files of clusters
   write      a unit           ->  its rows that stay
 
 A content is the SHA-1 that git gives the text's bytes, as everywhere in the project. Files are compared within a scope: the
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from stackbuild.task import Task
 
 HELD_ROWS = 1 << 18  # of narrow tables in memory before a sorted run is written
+PUBLISHED_ROWS = 1 << 20  # of a file of clusters
 SEEN = 1 << 20  # contents of a task that are known to be sketched
 
 Ids = npt.NDArray[np.uint8]
@@ -194,12 +196,8 @@ def _parsed(
 
 
 def _plain(column: pa.Array) -> pa.Array:
-    """A column without a dictionary or views."""
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if pa.types.is_string_view(column.type):
-        return column.cast(pa.large_string())
-    return column.cast(pa.large_binary()) if pa.types.is_binary_view(column.type) else column
+    """A column without a dictionary."""
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
 def content_ids(texts: pa.Array) -> pa.Array:
@@ -418,8 +416,8 @@ def decide(task: Task) -> None:
     }
     schema = clusters_schema(id_type)
     table = pa.Table.from_arrays([known[field.name] for field in schema], schema=schema)
-    with task.writer("published", schema, release=True, compression_level=3) as writer:
-        writer.write(table.take(pc.sort_indices(table, [("cluster_id", "ascending"), ("id", "ascending")])))
+    with task.writer("decided", schema) as writer:
+        writer.write(table)
     left = Narrow(task, "removed", REMOVED, "unit")
     out = rows.filter(gone).combine_chunks()
     left.add(
@@ -439,6 +437,24 @@ def _counts(rows: pa.Table, kept: npt.NDArray[np.bool_], copy: npt.NDArray[np.bo
         "near_duplicate_bytes": int(sizes[near].sum()),
     }
     return found
+
+
+def publish_clusters(task: Task) -> None:
+    """The clusters of all ranges, one behind the other, in files whose bytes do not depend on how many ranges there were."""
+    schema = clusters_schema(id_type_of(task))
+    writer, rows = task.writer("published", schema, release=True, compression_level=3), 0
+    for batch in task.read("decided"):
+        if rows >= PUBLISHED_ROWS:
+            writer.close()
+            writer, rows = task.writer("published", schema, release=True, compression_level=3), 0
+        room = PUBLISHED_ROWS - rows
+        writer.write(batch.slice(0, room))
+        rows += min(batch.num_rows, room)
+        if batch.num_rows > room:
+            writer.close()
+            writer, rows = task.writer("published", schema, release=True, compression_level=3), batch.num_rows - room
+            writer.write(batch.slice(room))
+    writer.close()
 
 
 def write_rows(task: Task) -> None:

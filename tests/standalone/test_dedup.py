@@ -1,0 +1,385 @@
+"""`stackbuild dedup`: any table in, the rows that stay out, and for every row that left the one that stays in its place."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pydantic import ValidationError
+
+from stackbuild.dedup.near_duplicates import near_duplicates
+from stackbuild.dedup.options import NearDedupOptions
+from stackbuild.errors import InputError, RecipeError, UsageError
+from stackbuild.standalone import dedup
+from stackbuild.standalone.dedup import deduplicate
+from stackbuild.standalone.options import DedupOptions
+
+VOCABULARY = np.array([f"name{i}" for i in range(4000)])
+
+
+def edited(rng: np.random.Generator, words: np.ndarray, edits: int) -> str:
+    copy = words.copy()
+    copy[rng.integers(0, len(words), edits)] = rng.choice(VOCABULARY, edits)
+    return " ".join(copy)
+
+
+def table_of(seed: int = 0, families: int = 40) -> pa.Table:
+    """Families of edited copies, exact copies, short texts and empty ones, shuffled."""
+    rng = np.random.default_rng(seed)
+    texts: list[str] = []
+    for family in range(families):
+        words = rng.choice(VOCABULARY, 160)
+        texts += [edited(rng, words, edits) for edits in range(family % 5 + 1)]
+        texts += [" ".join(words)] * (family % 3)
+    texts += ["", "", "a b", "a b", "a c", "\x00\x00", "é à ü ß ñ ö", "é à ü ß ñ ö"]
+    order = rng.permutation(len(texts))
+    return pa.table(
+        {
+            "id": [f"row-{i}" for i in range(len(texts))],
+            "text": [texts[i] for i in order],
+            "stars": pa.array([None if i % 5 == 0 else int(i) % 4 for i in order], pa.int64()),
+            "language": ["Go" if i % 7 == 0 else "C" for i in order],
+        }
+    )
+
+
+def saved(table: pa.Table, folder: Path, files: int = 3, rows: int = 20) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    ends = np.linspace(0, len(table), files + 1).astype(int)
+    for i, (start, stop) in enumerate(zip(ends[:-1], ends[1:], strict=True)):
+        pq.write_table(table.slice(start, stop - start), folder / f"part-{i}.parquet", row_group_size=rows)
+    return folder
+
+
+def run(paths: Any, out: Path, /, **given: Any) -> dict[str, Any]:
+    keywords = {name: given.pop(name) for name in ("workers", "partitions") if name in given}
+    paths = paths if isinstance(paths, list) else [str(paths)]
+    return deduplicate(paths, out, DedupOptions(**given), **keywords)
+
+
+def clusters(out: Path) -> list[dict[str, Any]]:
+    return pa.concat_tables(pq.read_table(path) for path in sorted((out / "clusters").iterdir())).to_pylist()
+
+
+def kept(out: Path) -> pa.Table:
+    return pa.concat_tables(pq.read_table(path) for path in sorted((out / "data").iterdir()))
+
+
+def bytes_of(out: Path) -> dict[str, bytes]:
+    found = [path for folder in ("data", "clusters") for path in (out / folder).iterdir()]
+    return {str(path.relative_to(out)): path.read_bytes() for path in [*found, out / "report.json"]}
+
+
+@pytest.fixture(scope="module")
+def table() -> pa.Table:
+    return table_of()
+
+
+def check_account(table: pa.Table, out: Path, report: dict[str, Any]) -> None:
+    """Every row stays as it came or names a row that stays."""
+    rows, stays = {row["id"]: row for row in table.to_pylist()}, kept(out)
+    told = {row["id"]: row for row in clusters(out)}
+    gone = {name for name, row in told.items() if not row["kept"]}
+    assert set(stays["id"].to_pylist()) == set(rows) - gone
+    assert {row["id"]: row for row in stays.to_pylist()} == {n: row for n, row in rows.items() if n not in gone}
+    assert report["rows"] == len(rows) and report["kept"] == len(stays)
+    assert sum(report["removed"].values()) == len(gone)
+    sizes: dict[str, int] = {}
+    for row in told.values():
+        sizes[row["cluster_id"]] = sizes.get(row["cluster_id"], 0) + 1
+    for row in told.values():
+        assert row["cluster_size"] == sizes[row["cluster_id"]] > 1
+        if row["kept"]:
+            assert (row["kept_id"], row["similarity"], row["reason"]) == (None, None, None)
+        else:
+            twin = told[row["kept_id"]]
+            assert twin["kept"] and twin["cluster_id"] == row["cluster_id"]
+            same = rows[row["id"]]["text"] == rows[row["kept_id"]]["text"]
+            assert (row["reason"] == "exact_copy") == same
+            assert row["similarity"] == 1.0 if same else 0.7 <= row["similarity"] <= 1
+
+
+def test_every_row_stays_or_names_a_row_that_stays(table, tmp_path):
+    report = run(saved(table, tmp_path / "in"), tmp_path / "out")
+    check_account(table, tmp_path / "out", report)
+    assert report["removed"]["exact_copy"] > 10 and report["removed"]["near_duplicate"] > 20
+
+
+def test_it_is_what_the_stage_finds_among_distinct_texts(table, tmp_path):
+    """The same removed texts as near_duplicates() on one row for each text."""
+    run(saved(table, tmp_path / "in"), tmp_path / "out")
+    first = table.take(pa.array(np.unique(table["text"].to_pylist(), return_index=True)[1]))
+    by_content = dedup.import_module("stackbuild.standalone.rows").content_ids(first["text"].combine_chunks())
+    found = near_duplicates(
+        pa.table({"text": first["text"], "content_id": by_content}), options=NearDedupOptions(scope="global", survivor=())
+    )
+    removed = {t for t, stays in zip(first["text"].to_pylist(), found["kept"].to_pylist(), strict=True) if not stays}
+    assert set(table["text"].to_pylist()) - set(kept(tmp_path / "out")["text"].to_pylist()) == removed
+
+
+@pytest.mark.parametrize("options", [{}, {"mode": "exact"}, {"verify": False}, {"scope_column": "language"}])
+def test_bytes_do_not_depend_on_partitions_or_workers(table, tmp_path, options):
+    folder = saved(table, tmp_path / "in")
+    one = run(folder, tmp_path / "1", partitions=1, **options)
+    found = bytes_of(tmp_path / "1")
+    assert one["removed"]["near_duplicate"]
+    run(folder, tmp_path / "2", partitions=2, **options)
+    run(folder, tmp_path / "16", partitions=16, **options)
+    assert bytes_of(tmp_path / "2") == bytes_of(tmp_path / "16") == found
+    if not options:
+        run(folder, tmp_path / "w", partitions=4, workers=2)
+        assert bytes_of(tmp_path / "w") == found
+        small = run(folder, tmp_path / "m", partitions=2, memory=1 << 14)
+        assert small["removed"] == one["removed"]
+        assert clusters(tmp_path / "m") == clusters(tmp_path / "1")
+
+
+def test_clusters_do_not_depend_on_how_rows_are_spread_over_files(table, tmp_path):
+    run(saved(table, tmp_path / "a"), tmp_path / "1")
+    shuffled = table.take(pa.array(np.random.default_rng(3).permutation(len(table))))
+    run(saved(shuffled, tmp_path / "b", files=1), tmp_path / "2")
+    assert clusters(tmp_path / "1") == clusters(tmp_path / "2")
+
+
+def test_lines_and_streams_give_what_parquet_gives(table, tmp_path):
+    run(saved(table, tmp_path / "in", files=1), tmp_path / "1")
+    lines = [json.dumps(row, ensure_ascii=i % 2 == 0) for i, row in enumerate(table.to_pylist())]
+    (tmp_path / "in.jsonl").write_text("\n".join([*lines[:5], "", *lines[5:]]) + "\n")
+    (tmp_path / "in.jsonl.gz").write_bytes(gzip.compress(("\n".join(lines)).encode()))
+    with pa.ipc.new_stream(tmp_path / "data-00000-of-00001.arrow", table.schema) as writer:
+        writer.write_table(table, max_chunksize=30)
+    expected = clusters(tmp_path / "1")
+    stays = set(kept(tmp_path / "1")["id"].to_pylist())
+    for number, name in enumerate(("in.jsonl", "in.jsonl.gz", "data-00000-of-00001.arrow")):
+        out = tmp_path / f"out{number}"
+        run(tmp_path / name, out)
+        assert clusters(out) == expected
+        (written,) = (out / "data").iterdir()
+        if name.endswith(".arrow"):
+            assert set(pq.read_table(written)["id"].to_pylist()) == stays
+        else:
+            assert written.read_text().splitlines() == [line for line in lines if json.loads(line)["id"] in stays]
+
+
+def test_a_large_file_of_lines_is_read_in_parts(table, tmp_path, monkeypatch):
+    lines = [json.dumps(row) for row in table.to_pylist()]
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    run(tmp_path / "in.jsonl", tmp_path / "1")
+    whole = dedup.plan_units
+    monkeypatch.setattr(dedup, "plan_units", lambda paths, column: whole(paths, column, 10_000))
+    run(tmp_path / "in.jsonl", tmp_path / "2")
+    assert clusters(tmp_path / "1") == clusters(tmp_path / "2")
+    parts = sorted((tmp_path / "2" / "data").iterdir())
+    assert len(parts) > 3
+    assert b"".join(path.read_bytes() for path in parts) == (tmp_path / "1" / "data" / "in.jsonl").read_bytes()
+
+
+def test_the_best_row_stays(tmp_path):
+    words = " ".join(VOCABULARY[:50])
+    table = pa.table(
+        {
+            "id": [3, 1, 2, 10],
+            "text": [words, words, words + " more", words],
+            "stars": pa.array([5, None, 7, 5], pa.int64()),
+            "when": pa.array([1, 9, 1, 2], pa.timestamp("s")),
+            "score": [0.5, -1.0, 2.5, 0.1],
+        }
+    )
+    folder = saved(table, tmp_path / "in", files=1)
+
+    def stays(*survivor: str) -> list[int]:
+        out = tmp_path / "-".join(survivor)
+        run(folder, out, survivor=survivor)
+        return kept(out)["id"].to_pylist()
+
+    assert stays("-stars") == [2]
+    assert stays("stars", "-when") == [10]
+    assert stays("-when") == [1]
+    assert stays("score") == [1]
+    assert stays("-score") == [2]
+
+
+def test_copies_of_a_text_in_two_scopes_both_stay(tmp_path):
+    words = " ".join(VOCABULARY[:50])
+    table = pa.table({"id": [1, 2, 3, 4], "text": [words] * 4, "language": ["C", "Go", None, "C"]})
+    run(saved(table, tmp_path / "in", files=2), tmp_path / "out", scope_column="language")
+    assert kept(tmp_path / "out")["id"].to_pylist() == [1, 2, 3]
+    (left,) = [row for row in clusters(tmp_path / "out") if not row["kept"]]
+    assert (left["id"], left["kept_id"], left["reason"]) == (4, 1, "exact_copy")
+
+
+def test_rows_without_ids_are_named_by_file_and_number(table, tmp_path):
+    folder = saved(table.drop_columns(["id"]), tmp_path / "in", files=1)
+    run(folder, tmp_path / "out", id_column=None)
+    assert all(row["id"].startswith(f"{folder}/part-0.parquet:") for row in clusters(tmp_path / "out"))
+
+
+def test_nulls_stay_and_other_types_of_text_are_read(tmp_path):
+    words = " ".join(VOCABULARY[:50])
+    for number, kind in enumerate((pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary())):
+        table = pa.table({"id": [1, 2, 3, 4], "text": pa.array([words, None, words, None], pa.string()).cast(kind)})
+        run(saved(table, tmp_path / f"in{number}", files=1), tmp_path / f"out{number}")
+        assert kept(tmp_path / f"out{number}")["id"].to_pylist() == [1, 2, 4]
+    coded = pa.table({"id": [1, 2], "text": pa.array([words, words]).dictionary_encode()})
+    run(saved(coded, tmp_path / "in", files=1), tmp_path / "out")
+    assert kept(tmp_path / "out")["id"].to_pylist() == [1]
+
+
+def test_bytes_that_are_not_utf8_are_compared(tmp_path):
+    words = " ".join(VOCABULARY[:80]).encode()
+    texts = [b"\xff\xfe" + words, words + b"\xc3(", words, b"\xff", b"\xff", b"\xfe"]
+    table = pa.table({"id": list(range(6)), "text": pa.array(texts, pa.binary())})
+    run(saved(table, tmp_path / "in", files=1), tmp_path / "out")
+    assert len(kept(tmp_path / "out")) == 3
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+def test_ids_that_are_not_unique_are_refused_and_the_first_is_named(tmp_path):
+    table = pa.table({"id": ["a", "b", "c", "b", "a"], "text": list("vwxyz")})
+    with pytest.raises(InputError, match=r"id 'b' of row 1 of .*part-1.parquet stands in an earlier row too"):
+        run(saved(table, tmp_path / "in", files=2), tmp_path / "out")
+    numbers = pa.table({"id": [7, 8, 7], "text": list("vwx")})
+    with pytest.raises(InputError, match="id 7 of row 2"):
+        run(saved(numbers, tmp_path / "n", files=1), tmp_path / "out2", partitions=4)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"text_column": "content"}, "has no column 'content'; it has id, text"),
+        ({"id_column": "name"}, "has no column 'name'"),
+        ({"survivor": ("-forks",)}, "has no column 'forks'"),
+        ({"scope_column": "lang"}, "has no column 'lang'"),
+        ({"text_column": "stars"}, "is int64, not text"),
+    ],
+)
+def test_missing_columns_are_named(table, tmp_path, given, message):
+    with pytest.raises(UsageError, match=message):
+        run(saved(table, tmp_path / "in", files=1), tmp_path / "out", **given)
+
+
+def test_a_torn_file_is_named(table, tmp_path):
+    folder = saved(table, tmp_path / "in", files=2)
+    torn = folder / "part-1.parquet"
+    torn.write_bytes(torn.read_bytes()[: torn.stat().st_size // 2])
+    with pytest.raises(InputError, match=r"part-1.parquet is not a whole Parquet file"):
+        run(folder, tmp_path / "out")
+
+
+def test_a_bad_line_is_named(tmp_path):
+    good = json.dumps({"id": 1, "text": "a"})
+    for bad, message in ((b"{", "line 2"), (b"[]", "line 2: it is not an object"), (b'{"id": 2}', "line 2: it has no 'text'"),
+                         (b'{"id": 2, "text": 5}', "line 2: 'text' is not text")):  # fmt: skip
+        (tmp_path / "in.jsonl").write_bytes(good.encode() + b"\n" + bad + b"\n")
+        with pytest.raises(InputError, match=message):
+            run(tmp_path / "in.jsonl", tmp_path / "out")
+
+
+def test_an_empty_folder_and_its_own_output_are_refused(table, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="No rows in"):
+        run(tmp_path / "empty", tmp_path / "out")
+    with pytest.raises(UsageError, match="lies in the output folder"):
+        run(saved(table, tmp_path / "o" / "in"), tmp_path / "o")
+
+
+def test_files_of_one_name_are_refused(table, tmp_path):
+    folders = [str(saved(table, tmp_path / name, files=1)) for name in "ab"]
+    with pytest.raises(UsageError, match=r"would both be written to data/part-0.parquet"):
+        run(folders, tmp_path / "out")
+
+
+def test_options_that_do_not_fit_are_refused_with_a_way_out():
+    with pytest.raises(RecipeError, match="permutations = 252"):
+        DedupOptions(permutations=256, bands=42)
+    with pytest.raises((UsageError, ValidationError), match="twice"):
+        DedupOptions(survivor=("a", "-a"))
+
+
+def test_a_table_without_rows(tmp_path):
+    table = pa.table({"id": pa.array([], pa.string()), "text": pa.array([], pa.string())})
+    report = run(saved(table, tmp_path / "in", files=1), tmp_path / "out")
+    assert report["rows"] == report["kept"] == 0
+    assert kept(tmp_path / "out").schema.names == ["id", "text"]
+
+
+# ---------------------------------------------------------------- size, and being killed
+
+
+def test_many_copies_of_one_text(tmp_path):
+    table = pa.table({"id": np.arange(50_000), "text": pa.array([" ".join(VOCABULARY[:30])] * 50_000)})
+    report = run(saved(table, tmp_path / "in", files=2, rows=10_000), tmp_path / "out", partitions=4)
+    assert (report["kept"], report["removed"]) == (1, {"exact_copy": 49_999, "near_duplicate": 0})
+
+
+@pytest.mark.slow
+def test_a_million_copies_and_a_line_of_two_hundred_megabytes(tmp_path):
+    words = " ".join(VOCABULARY[:30])
+    copies = pa.table({"id": np.arange(1_000_000), "text": pa.array([words] * 1_000_000)})
+    line = "".join(f"{word} " for word in np.random.default_rng(0).choice(VOCABULARY, 23_000_000))
+    assert len(line) > 200e6
+    longest = pa.table({"id": [-1, -2], "text": pa.array([line, line + " twin"], pa.large_string())})
+    folder = saved(copies, tmp_path / "in", files=2, rows=50_000)
+    pq.write_table(longest, folder / "long.parquet")
+    report = run(folder, tmp_path / "out")
+    assert (report["kept"], report["removed"]) == (2, {"exact_copy": 999_999, "near_duplicate": 1})
+
+
+def test_a_run_that_was_killed_goes_on_and_gives_the_same_bytes(tmp_path):
+    table = table_of(1, families=300)
+    folder = saved(table, tmp_path / "in", files=6, rows=50)
+    run(folder, tmp_path / "1", partitions=4)
+    command = [sys.executable, "-m", "stackbuild", "dedup", str(folder), "--output", str(tmp_path / "2"), "--partitions", "4",
+               "--workers", "2"]  # fmt: skip
+    for wanted in ("sketch", "links", "solve"):
+        running = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
+        place = tmp_path / "2" / "stages" / wanted
+        while running.poll() is None and not (place.exists() and any(place.rglob("*.json"))):
+            time.sleep(0.01)
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert "stay" in done.stdout
+    assert bytes_of(tmp_path / "2") == bytes_of(tmp_path / "1")
+
+
+def test_a_second_run_does_nothing_again_and_another_threshold_only_what_follows(table, tmp_path):
+    folder = saved(table, tmp_path / "in")
+    run(folder, tmp_path / "out")
+    found = bytes_of(tmp_path / "out")
+    attempts = {path.name for path in (tmp_path / "out" / "stages").glob("*/data/*")}
+    run(folder, tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out" / "stages").glob("*/data/*")} == attempts
+    assert bytes_of(tmp_path / "out") == found
+
+
+def test_removed_texts_resemble_what_stays(tmp_path):
+    """Jaccard of word 5-grams, by Python's sets."""
+    table = table_of(2)
+    run(saved(table, tmp_path / "in"), tmp_path / "out")
+    texts = dict(zip(table["id"].to_pylist(), table["text"].to_pylist(), strict=True))
+
+    def shingles(text: str) -> set[tuple[str, ...]]:
+        words = text.lower().split()
+        return {tuple(words[i : i + 5]) for i in range(len(words) - 4)}
+
+    checked = 0
+    for row in clusters(tmp_path / "out"):
+        if row["reason"] == "near_duplicate":
+            a, b = shingles(texts[row["id"]]), shingles(texts[row["kept_id"]])
+            assert row["similarity"] == len(a & b) / len(a | b)
+            checked += 1
+    assert checked > 20
