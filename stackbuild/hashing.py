@@ -64,4 +64,5 @@ def scope_hashes(names: pa.Array | pa.ChunkedArray | None, rows: int) -> npt.NDA
         names = names.combine_chunks()
     encoded = names.cast(pa.string()).dictionary_encode(null_encoding="encode")
     hashes = [draw(0, name) if name is not None else draw(0) for name in encoded.dictionary.to_pylist()]
-    return np.array(hashes, np.uint64)[np.asarray(encoded.indices)]
+    scopes: npt.NDArray[np.uint64] = np.array(hashes, np.uint64)[np.asarray(encoded.indices)]
+    return scopes

@@ -281,7 +281,9 @@ def arrow(values: npt.NDArray[Any], null: npt.NDArray[np.bool_] | None = None) -
     """Numbers or booleans of shape (n,) as an Arrow array, null where `null` says so, over the same memory."""
     valid = validity(null)
     if values.dtype == np.bool_:
-        return pa.Array.from_buffers(pa.bool_(), len(values), [valid, pa.py_buffer(np.packbits(values, bitorder="little"))])
+        return pa.Array.from_buffers(
+            pa.bool_(), len(values), [valid, pa.py_buffer(np.packbits(values, bitorder="little"))]
+        )
     kind = pa.from_numpy_dtype(values.dtype)
     return pa.Array.from_buffers(kind, len(values), [valid, pa.py_buffer(np.ascontiguousarray(values))])
 

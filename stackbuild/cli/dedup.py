@@ -14,7 +14,9 @@ from stackbuild.standalone.lean import leave_out_unused
 from stackbuild.standalone.options import DedupOptions
 
 
-def run(paths: list[str], out: Path, given: dict[str, Any], workers: int, partitions: int | None, as_json: bool) -> None:
+def run(
+    paths: list[str], out: Path, given: dict[str, Any], workers: int, partitions: int | None, as_json: bool
+) -> None:
     """Run, with a bar for each step on a terminal, and print the report."""
     leave_out_unused()
     from stackbuild.standalone.dedup import deduplicate
@@ -51,7 +53,9 @@ def show(report: dict[str, Any], out: Path) -> None:
     """The report for a person."""
     removed, sizes = report["removed"], report["removed_bytes"]
     share = 100 * sum(removed.values()) / max(report["rows"], 1)
-    print(f"{report['rows']:,} rows, {report['bytes'] / 1e6:,.1f} MB of text; {report['kept']:,} stay ({share:.1f} % left):")
+    print(
+        f"{report['rows']:,} rows, {report['bytes'] / 1e6:,.1f} MB of text; {report['kept']:,} stay ({share:.1f} % left):"
+    )
     print(f"  exact copies     {removed['exact_copy']:>12,}  {sizes['exact_copy'] / 1e6:>10,.1f} MB")
     print(f"  near-duplicates  {removed['near_duplicate']:>12,}  {sizes['near_duplicate'] / 1e6:>10,.1f} MB")
     if "headers" in report:

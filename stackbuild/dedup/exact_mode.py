@@ -33,7 +33,7 @@ from stackbuild.dedup.options import NearDedupOptions
 from stackbuild.dedup.shingles import Hashes
 from stackbuild.dedup.sketches import hash_runs
 from stackbuild.hashing import scope_hashes
-from stackbuild.tables import record_batch
+from stackbuild.tables import arrow, record_batch
 
 if TYPE_CHECKING:
     from stackbuild.task import Task
@@ -93,16 +93,15 @@ def list_prefixes(task: Task) -> None:
 
 def _sets(task: Task) -> Iterator[tuple[Hashes, Numbers, Hashes, Numbers]]:
     """(hashes, offsets, scopes, files) of this partition's sketches, in batches; a file that is there twice counts once."""
-    seen = np.zeros(0, np.int64)
+    seen, scoped = np.zeros(0, np.int64), task.options.scope == "language"
     for batch in task.read("sketches", ["partition", "file", "scope", "hashes"], task.rank, "partition"):
         files, first = np.unique(np.asarray(batch.column("file")), return_index=True)
         fresh = ~np.isin(files, seen)
         seen = np.concatenate((seen, files[fresh]))
-        batch = batch.take(pa.array(np.sort(first[fresh])))
-        hashes, offsets = hash_runs(batch.column("hashes"))
-        scope = batch.column("scope")
-        scopes = scope_hashes(None if scope.null_count == len(scope) else scope, len(scope))
-        yield hashes, offsets, scopes, np.asarray(batch.column("file"))
+        here = batch.take(arrow(np.sort(first[fresh])))
+        hashes, offsets = hash_runs(here.column("hashes"))
+        scopes = scope_hashes(here.column("scope") if scoped else None, here.num_rows)
+        yield hashes, offsets, scopes, np.asarray(here.column("file"))
 
 
 def _write(task: Task, waiting: Sequence[PrefixRows]) -> None:
@@ -138,20 +137,20 @@ def _rows_of(task: Task, pass_: int, passes: int) -> PrefixRows:
     bits, more = task.partitions.bit_length() - 1, passes.bit_length() - 1
     parts = []
     for batch in task.read("prefixes", None, group=task.rank, group_by="bucket"):
-        part = PrefixRows(*(np.asarray(batch.column(name)) for name in PREFIXES.names[1:]))
+        part = PrefixRows._make(np.asarray(batch.column(name)) for name in PREFIXES.names[1:])
         if more:
             here = (part.keys << np.uint64(bits)) >> np.uint64(64 - more) == pass_
-            part = PrefixRows(*(column[here] for column in part))
+            part = PrefixRows._make(column[here] for column in part)
         parts.append(part)
     if not parts:
         kinds = (np.uint64, np.int64, np.int32, np.int32, np.uint64)
-        return PrefixRows(*(np.zeros(0, kind) for kind in kinds))
-    return PrefixRows(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+        return PrefixRows._make(np.zeros(0, kind) for kind in kinds)
+    return PrefixRows._make(np.concatenate(columns) for columns in zip(*parts, strict=True))
 
 
 def _pairs(rows: PrefixRows, threshold: float, at_once: int) -> Iterator[tuple[Numbers, Numbers]]:
     variants = variant_of(rows.files)
     views = [np.ones(len(variants), bool)] if (variants == PLAIN).all() else [variants != v for v in (SEEING, BLIND)]
     for view in views:
-        part = rows if view.all() else PrefixRows(*(column[view] for column in rows))
+        part = rows if view.all() else PrefixRows._make(column[view] for column in rows)
         yield from exact_candidates(*part[:4], threshold, at_once, part.previous)

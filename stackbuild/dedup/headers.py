@@ -136,18 +136,3 @@ def kept_spans(
             at = end
     spans[count, 0], spans[count, 1] = begin, stop
     return count + 1
-
-
-@njit(cache=True, nogil=True)
-def _headed(data: npt.NDArray[np.uint8], bounds: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    spans = np.empty((HEADERS + 1, 2), np.int64)
-    headed = np.empty(len(bounds) - 1, np.bool_)
-    for text in range(len(headed)):
-        headed[text] = kept_spans(data, bounds[text], bounds[text + 1], True, spans) > 1
-    return headed
-
-
-def licence_headers(texts):  # type: ignore[no-untyped-def]
-    from stackbuild.dedup.tokenizing import utf8_buffers
-
-    return _headed(*utf8_buffers(texts))

@@ -186,14 +186,19 @@ def _likely(task: Task, options: NearDedupOptions, limits: Limits) -> Iterator[t
     for pass_ in range(passes):
         sketches = LowSignatures.of(task, _rights(task, pass_, passes), limits)
         for batch in task.read("links", None, task.rank, "partition"):
-            right = np.asarray(batch.column("right"))
-            here = np.flatnonzero(finer(right, task.partitions, passes) == pass_) if passes > 1 else None
-            if here is not None:
-                batch, right = batch.take(arrow(here)), right[here]
-            low = np.frombuffer(batch.column("signature").buffers()[1], np.uint8)
-            low = low[options.permutations * batch.column("signature").offset :][: options.permutations * len(right)]
-            likely = sketches.agreement(low.reshape(-1, options.permutations), right) >= least
-            yield np.asarray(batch.column("left"))[likely], right[likely]
+            left, right = np.asarray(batch.column("left")), np.asarray(batch.column("right"))
+            low = low_rows(batch.column("signature"), options.permutations)
+            if passes > 1:
+                here = finer(right, task.partitions, passes) == pass_
+                left, right, low = left[here], right[here], low[here]
+            likely = sketches.agreement(low, right) >= least
+            yield left[likely], right[likely]
+
+
+def low_rows(column: pa.Array, permutations: int) -> Low:
+    """A column of 8-bit signatures, none null, as uint8 of shape (n, permutations)."""
+    raw = np.frombuffer(column.buffers()[1], np.uint8, len(column) * permutations, column.offset * permutations)
+    return raw.reshape(-1, permutations)
 
 
 def _rights(task: Task, pass_: int, passes: int) -> Numbers:

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stackbuild.dedup.components import group_of, labelled
 from stackbuild.dedup import limits as limits_of
+from stackbuild.dedup.components import group_of, labelled
 from stackbuild.dedup.limits import Limits
 from stackbuild.dedup.links import matched
 from stackbuild.dedup.near_duplicates import rank_values

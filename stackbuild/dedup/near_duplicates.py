@@ -33,7 +33,9 @@ def rank_values(column: pa.Array, name: str) -> pa.Array:
         floats = column.cast(pa.float64())
         bits = np.asarray(floats.fill_null(0.0)).view(np.int64)
         ordered = np.where(bits < 0, bits ^ np.int64(0x7FFFFFFFFFFFFFFF), bits)
-        return arrow(ordered, ~np.asarray(pc.and_(floats.is_valid(), pc.invert(pc.fill_null(pc.is_nan(floats), False)))))
+        return arrow(
+            ordered, ~np.asarray(pc.and_(floats.is_valid(), pc.invert(pc.fill_null(pc.is_nan(floats), False))))
+        )
     return column.cast(pa.int64())
 
 

@@ -83,7 +83,8 @@ class NearDedupOptions(Options):
         False, description="also count who would leave if licence headers counted; takes a quarter more time"
     )
     mode: Literal["minhash", "exact"] = Field(
-        "minhash", description="how candidates are found: MinHash bands, or a join that finds every pair, for some tens of GB"
+        "minhash",
+        description="how candidates are found: MinHash bands, or a join that finds every pair, for some tens of GB",
     )
     memory: int = Field(
         32 << 20, ge=1 << 12, description="bytes of the largest table that a task holds; changes no result"

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from stackbuild.dedup.limits import SKETCH_ROWS, Limits
 from stackbuild.dedup.numbers import BLIND, PLAIN, SEEING, Numbers, file_numbers, partition_of
@@ -127,7 +126,9 @@ class Sketcher:
 
     def _write_sketches(self) -> None:
         schema = sketches_schema(self._options)
-        with self._task.writer("sketches", schema, group_by="partition", row_group_rows=SKETCH_ROWS, row_group_bytes=SKETCH_BYTES) as writer:
+        with self._task.writer(
+            "sketches", schema, group_by="partition", row_group_rows=SKETCH_ROWS, row_group_bytes=SKETCH_BYTES
+        ) as writer:
             for batch in by_column(self._waiting, "partition"):
                 writer.write(batch)
         self._waiting, self._bytes = [], 0

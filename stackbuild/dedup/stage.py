@@ -101,7 +101,12 @@ class NearDedup(Stage[NearDedupOptions]):
                 reads=("roots", "labels", "groups", "sketches", "edges"),
                 columns=facts,
             ),
-            Phase("solve", _phase("clusters", "solve_group"), tasks=groups_to_solve, reads=("groups", "group_edges", "sets")),
+            Phase(
+                "solve",
+                _phase("clusters", "solve_group"),
+                tasks=groups_to_solve,
+                reads=("groups", "group_edges", "sets"),
+            ),
         )
 
     def _candidate_phases(self) -> Sequence[Phase]:

@@ -16,7 +16,9 @@ def warm() -> None:
     """Three small files, two of them twins."""
     words = " ".join(f"word{number}" for number in range(12)).encode()
     ends = np.array([0, len(words), 2 * len(words), 2 * len(words) + 3])
-    texts = pa.Array.from_buffers(pa.large_string(), 3, [None, pa.py_buffer(ends), pa.py_buffer(words + words + b"end")])
+    texts = pa.Array.from_buffers(
+        pa.large_string(), 3, [None, pa.py_buffer(ends), pa.py_buffer(words + words + b"end")]
+    )
     ids = pa.Array.from_buffers(ID, 3, [None, pa.py_buffer(bytes(range(60)))])
     near_duplicates(pa.Table.from_arrays([ids, texts], ["content_id", "text"]), options=NearDedupOptions())
     forest, files = Forest(), np.arange(2)

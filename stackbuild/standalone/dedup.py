@@ -1,4 +1,4 @@
-"""Exact and near copies out of anyone's tables: the tasks of `rows` and of `stackbuild.dedup`, one list after the other.
+"""Exact and near copies out of anyone's tables: the tasks of `reading`, those of `stackbuild.dedup`, those of `deciding`.
 
 Every task reads what its predecessors committed and commits its own files under a key of all that they depend on, so that a
 run that was killed goes on where it stopped, and nothing in the result depends on how many workers, partitions or input files
@@ -11,57 +11,38 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
-from functools import cache, lru_cache
-from importlib import import_module, metadata
-from multiprocessing import get_context
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from stackbuild.counts import Ledger
-from stackbuild.errors import InputError, PartialFailure, StackbuildError, UsageError
+from stackbuild.errors import InputError, StackbuildError, UsageError
 from stackbuild.shards import (
-    Attempt,
     Output,
     ShardManifest,
     canonical_json,
     digest,
     file_sha256,
-    find_manifest,
     read_batches,
     write_atomically,
 )
 from stackbuild.standalone.inputs import InputUnit, plan_units, read_lines, read_unit, schema_of
 from stackbuild.standalone.options import DedupOptions
-from stackbuild.task import Task
+from stackbuild.standalone.running import Step, Talk, TaskOf, Workers
+from stackbuild.standalone.schemas import SOURCES
 
 VERSION = 1
 PARTITION_BYTES = 512 << 20  # of text in a partition, about
 MOST_PARTITIONS = 1 << 14
 
-Talk = Callable[[str, int, int], None]  # what is done, tasks done, tasks in all
-
-
-@dataclass(frozen=True)
-class Step:
-    """One job: `function` of `module`, run once for each unit, for each partition, once, or for each group."""
-
-    name: str
-    module: str
-    function: str
-    per: str  # unit, partition, one, group
-    reads: tuple[str, ...] = ()
-
-
 BEFORE = (
-    Step("sketch", "standalone.rows", "sketch", "unit"),
-    Step("ids", "standalone.rows", "check_ids", "partition", ("ids",)),
-    Step("copies", "standalone.rows", "choose_copies", "partition", ("rows",)),
+    Step("sketch", "standalone.reading", "sketch", "unit"),
+    Step("ids", "standalone.deciding", "check_ids", "partition", ("ids",)),
+    Step("copies", "standalone.deciding", "choose_copies", "partition", ("rows",)),
 )
 MINHASH = (Step("candidates", "dedup.pairs", "list_candidates", "partition", ("bands",)),)
 EXACT = (
@@ -77,10 +58,10 @@ AFTER = (
     Step("components", "dedup.components", "join_roots", "one", ("merges", "roots")),
     Step("sets", "dedup.members", "gather", "partition", ("roots", "labels", "groups", "sketches", "edges", "files")),
     Step("solve", "dedup.clusters", "solve_group", "group", ("groups", "group_edges", "sets")),
-    Step("rows", "standalone.rows", "cluster_rows", "partition", ("rows", "clusters")),
-    Step("decide", "standalone.rows", "decide", "partition", ("clustered",)),
-    Step("publish", "standalone.rows", "publish_clusters", "one", ("decided",)),
-    Step("write", "standalone.rows", "write_rows", "unit", ("removed",)),
+    Step("rows", "standalone.deciding", "cluster_rows", "partition", ("rows", "clusters")),
+    Step("decide", "standalone.deciding", "decide", "partition", ("clustered",)),
+    Step("publish", "standalone.deciding", "publish_clusters", "one", ("decided",)),
+    Step("write", "standalone.deciding", "write_rows", "unit", ("removed",)),
 )
 
 
@@ -89,71 +70,15 @@ def steps(options: DedupOptions) -> tuple[Step, ...]:
     return (*BEFORE, *(EXACT if options.exact else MINHASH), *AFTER)
 
 
-@dataclass(frozen=True)
-class TaskOf:
-    """All that a worker needs to run one task."""
-
-    out: str
-    step: Step
-    rank: int
-    params: dict[str, Any]
-    options: DedupOptions
-    seed: int
-    partitions: int
-    tables: Path  # a file: what the step reads is the same for all its tasks, and may be long
-    key: str
-
-
-@lru_cache(1)
-def tables_in(path: Path) -> dict[str, list[Output]]:
-    """The committed files that a step reads, by table."""
-    body = json.loads(path.read_bytes())
-    return {name: [Output(**output) for output in outputs] for name, outputs in body.items()}
-
-
-def run_one(task_of: TaskOf) -> ShardManifest:
-    """Run a task in this process and commit it; what is committed under its key is left as it is."""
-    out, job = Path(task_of.out), task_of.step.name
-    found = find_manifest(out, job, task_of.rank, task_of.key)
-    if found is not None:
-        return found
-    attempt, tables = Attempt(out, job, task_of.rank), tables_in(task_of.tables)
-    try:
-        task = Task(
-            out=out,
-            job=job,
-            rank=task_of.rank,
-            params=task_of.params,
-            options=task_of.options,
-            seed=task_of.seed,
-            partitions=task_of.partitions,
-            tables=tables,
-            attempt=attempt,
-            rows=lambda columns: _files(task_of, columns),
-        )
-        getattr(import_module(f"stackbuild.{task_of.step.module}"), task_of.step.function)(task)
-        return attempt.commit(task_of.key, Ledger(), task.stats)
-    except BaseException:
-        attempt.discard()
-        raise
-
-
-def _files(task_of: TaskOf, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """The rows of a partition that stand for their contents, as the stage's tasks expect rows: named by their id."""
-    names = dict(zip(task_of.options.survivor_columns, task_of.options.rank_names, strict=True))
-    ours = {"repo_name": "source", "path": "id"} | names
-    for batch in read_batches(Path(task_of.out), tables_in(task_of.tables)["files"], None, task_of.rank, "partition"):
-        arrays = [batch.column(ours.get(column, column)) for column in columns]
-        yield pa.RecordBatch.from_arrays(arrays, list(columns))
-
-
 # ---------------------------------------------------------------- the driver
 
 
 class Run:
     """One run of the list of steps over one folder."""
 
-    def __init__(self, out: Path, units: Sequence[InputUnit], options: DedupOptions, seed: int, partitions: int, id_type: str):
+    def __init__(
+        self, out: Path, units: Sequence[InputUnit], options: DedupOptions, seed: int, partitions: int, id_type: str
+    ):
         self.out, self.units, self.options, self.seed, self.partitions = out, units, options, seed, partitions
         self.id_type = id_type
         self.tables: dict[str, list[Output]] = {}
@@ -163,7 +88,7 @@ class Run:
         """The tasks of a step, whose inputs are all committed."""
         tables = {name: self.tables.get(name, []) for name in step.reads}
         if step.per == "unit":
-            params = [{"unit": asdict(unit)} for unit in self.units]
+            params: list[dict[str, Any]] = [{"unit": asdict(unit)} for unit in self.units]
         elif step.per == "group":
             groups = sum(output.rows for output in self.tables["groups"])
             params = [{"group": group} for group in range(groups)]
@@ -178,9 +103,9 @@ class Run:
         for rank, given in enumerate(params):
             unit = self.units[rank].identity() if step.per == "unit" else None
             key = digest([common, step.name, rank, unit])
-            given = given | {"id_type": self.id_type}
+            params_ = given | {"id_type": self.id_type}
             found.append(
-                TaskOf(str(self.out), step, rank, given, self.options, self.seed, self.partitions, listed, key)
+                TaskOf(str(self.out), step, rank, params_, self.options, self.seed, self.partitions, listed, key)
             )
         return found
 
@@ -250,7 +175,13 @@ def deduplicate(
 
 def check_columns(units: Sequence[InputUnit], options: DedupOptions) -> str:
     """The type of ids, int64 or string. UsageError names a column that a file does not have."""
-    needed = [options.text_column, options.id_column, options.scope_column, options.source_column, *options.survivor_columns]
+    needed = [
+        options.text_column,
+        options.id_column,
+        options.scope_column,
+        options.source_column,
+        *options.survivor_columns,
+    ]
     id_type = None
     for unit in units:
         schema = schema_of(unit)
@@ -311,44 +242,6 @@ def _id_at(unit: InputUnit, row: int, options: DedupOptions) -> Any:
     return None
 
 
-# ---------------------------------------------------------------- workers
-
-
-class Workers:
-    """Runs tasks in this process, or in several that share the compiled kernels."""
-
-    def __init__(self, workers: int):
-        self._workers = workers
-        self._pool: ProcessPoolExecutor | None = None
-
-    def __enter__(self) -> Workers:
-        if self._workers > 1:
-            context = get_context("forkserver")
-            context.set_forkserver_preload(["stackbuild.standalone.warm"])
-            self._pool = ProcessPoolExecutor(self._workers, mp_context=context)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-
-    def run(self, step: Step, tasks: Sequence[TaskOf], talk: Talk) -> list[ShardManifest]:
-        """What the tasks committed, in their order."""
-        made: list[ShardManifest] = []
-        talk(step.name, 0, len(tasks))
-        try:
-            many = self._pool is not None and len(tasks) > 1
-            for shard in self._pool.map(run_one, tasks) if many and self._pool else map(run_one, tasks):
-                made.append(shard)
-                talk(step.name, len(made), len(tasks))
-        except BrokenProcessPool as error:
-            raise PartialFailure(
-                f"A worker was killed during {step.name} (out of memory?); run the same command again to go on, "
-                "with fewer --workers or a smaller --memory."
-            ) from error
-        return made
-
-
 # ---------------------------------------------------------------- what the user gets
 
 
@@ -357,7 +250,9 @@ def reported(run: Run) -> dict[str, Any]:
     rows, kept = run.total("sketch", "rows"), run.total("write", "kept")
     removed = {name: run.total("decide", name) for name in ("exact_copy", "near_duplicate")}
     if rows != kept + sum(removed.values()):
-        raise StackbuildError(f"{rows:,} rows were read, {kept:,} stay and {sum(removed.values()):,} left: they do not add up.")
+        raise StackbuildError(
+            f"{rows:,} rows were read, {kept:,} stay and {sum(removed.values()):,} left: they do not add up."
+        )
     report: dict[str, Any] = {
         "version": VERSION,
         "rows": rows,
@@ -372,16 +267,34 @@ def reported(run: Run) -> dict[str, Any]:
         "options": run.options.model_dump(mode="json", exclude={"memory"}),  # which changes nothing here
         "seed": run.seed,
     }
+    if run.options.source_column:
+        report["alarms"] = alarms(run)
     if run.options.compares_headers:
         names = ("removed", "removed_with_headers", "removed_by_headers_alone")
         report["headers"] = {name: run.total("solve", name) for name in names}
     return report
 
 
+def alarms(run: Run) -> list[dict[str, Any]]:
+    """The sources that lose `alarm_share` of their rows or more and have `alarm_files` or more, the largest loss first."""
+    counts = []
+    for name in ("sources", "losses"):
+        table = pa.Table.from_batches(list(read_batches(run.out, run.tables.get(name, []))), SOURCES)
+        counts.append(table.group_by("source").aggregate([("rows", "sum")]).rename_columns(["source", name]))
+    both = counts[0].join(counts[1], "source")
+    found = [
+        {"source": row["source"], "rows": row["sources"], "removed": row["losses"] or 0}
+        for row in both.to_pylist()
+        if row["sources"] >= run.options.alarm_files
+        and (row["losses"] or 0) >= run.options.alarm_share * row["sources"]
+    ]
+    return sorted(found, key=lambda row: (-row["removed"], str(row["source"])))
+
+
 def _publish(run: Run, report: dict[str, Any]) -> None:
     """Link the results into OUT, each folder replaced at once."""
     data = {unit.name: output for unit, output in zip(run.units, run.tables["data"], strict=True)}
-    clusters = [output for output in run.tables["published"]]
+    clusters = list(run.tables["published"])
     named = {f"part-{i:05d}-of-{len(clusters):05d}.parquet": output for i, output in enumerate(clusters)}
     for folder, files in (("data", data), ("clusters", named)):
         temporary, target, old = run.out / f".{folder}.new", run.out / folder, run.out / f".{folder}.old"

@@ -59,7 +59,7 @@ def plan_units(paths: Sequence[str], text_column: str, unit_bytes: int = UNIT_BY
     skipped: list[Skipped] = []
     files = [path for path in find(tuple(paths), skipped) if not path.name.startswith(("cache-", "."))]
     if not files:
-        why = "; ".join(f"{one.path}: {one.reason}" for one in skipped[:5]) or "nothing is there"
+        why = "; ".join(f"{one.what}: {one.reason}" for one in skipped[:5]) or "nothing is there"
         raise InputError(f"No rows in {', '.join(paths)} ({why}). Known are {', '.join(SUFFIXES)}.")
     found: list[InputUnit] = []
     for path in files:
@@ -69,8 +69,17 @@ def plan_units(paths: Sequence[str], text_column: str, unit_bytes: int = UNIT_BY
         cuts = {"parquet": _row_groups, "lines": _lines, "arrow": _whole}[kind](path, text_column, unit_bytes)
         for number, (first, start, stop, size) in enumerate(cuts):
             found.append(
-                InputUnit(len(found), str(path), kind, first, start, stop, size, (number, len(cuts)),
-                          (stat.st_size, stat.st_mtime_ns))  # fmt: skip
+                InputUnit(
+                    len(found),
+                    str(path),
+                    kind,
+                    first,
+                    start,
+                    stop,
+                    size,
+                    (number, len(cuts)),
+                    (stat.st_size, stat.st_mtime_ns),
+                )
             )
     return _named_apart(found)
 
@@ -223,7 +232,9 @@ def read_lines(unit: InputUnit) -> Iterator[tuple[int, bytes]]:
         with open(unit.path, "rb") as raw:
             for line, length in json_lines.lines(_pieces(raw, unit), LONGEST_LINE):
                 if line is None:
-                    raise InputError(f"{unit.path}, line {number + 1} has {length:,} bytes; {LONGEST_LINE:,} are allowed.")
+                    raise InputError(
+                        f"{unit.path}, line {number + 1} has {length:,} bytes; {LONGEST_LINE:,} are allowed."
+                    )
                 if line.strip():
                     yield number, line
                 number += 1

@@ -26,4 +26,4 @@ class _Unused:
 def leave_out_unused() -> None:
     """Make an import of what is not loaded yet fail, as if it were not installed."""
     if _Unused not in sys.meta_path:
-        sys.meta_path.insert(0, _Unused)  # type: ignore[arg-type]
+        sys.meta_path.insert(0, _Unused)

@@ -5,6 +5,6 @@ from stackbuild.standalone.lean import leave_out_unused
 leave_out_unused()
 
 from stackbuild.dedup import clusters, links, members, pairs, warming  # noqa: E402, F401
-from stackbuild.standalone import dedup, rows  # noqa: E402, F401
+from stackbuild.standalone import deciding, dedup, reading  # noqa: E402, F401
 
 warming.warm()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import os
 import signal
@@ -57,7 +58,7 @@ def table_of(seed: int = 0, families: int = 40) -> pa.Table:
 def saved(table: pa.Table, folder: Path, files: int = 3, rows: int = 20) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     ends = np.linspace(0, len(table), files + 1).astype(int)
-    for i, (start, stop) in enumerate(zip(ends[:-1], ends[1:], strict=True)):
+    for i, (start, stop) in enumerate(itertools.pairwise(ends)):
         pq.write_table(table.slice(start, stop - start), folder / f"part-{i}.parquet", row_group_size=rows)
     return folder
 
@@ -120,9 +121,10 @@ def test_it_is_what_the_stage_finds_among_distinct_texts(table, tmp_path):
     """The same removed texts as near_duplicates() on one row for each text."""
     run(saved(table, tmp_path / "in"), tmp_path / "out")
     first = table.take(pa.array(np.unique(table["text"].to_pylist(), return_index=True)[1]))
-    by_content = dedup.import_module("stackbuild.standalone.rows").content_ids(first["text"].combine_chunks())
+    by_content = dedup.import_module("stackbuild.standalone.reading").content_ids(first["text"].combine_chunks())
     found = near_duplicates(
-        pa.table({"text": first["text"], "content_id": by_content}), options=NearDedupOptions(scope="global", survivor=())
+        pa.table({"text": first["text"], "content_id": by_content}),
+        options=NearDedupOptions(scope="global", survivor=()),
     )
     removed = {t for t, stays in zip(first["text"].to_pylist(), found["kept"].to_pylist(), strict=True) if not stays}
     assert set(table["text"].to_pylist()) - set(kept(tmp_path / "out")["text"].to_pylist()) == removed
@@ -345,7 +347,9 @@ def test_a_run_that_was_killed_goes_on_and_gives_the_same_bytes(tmp_path):
     command = [sys.executable, "-m", "stackbuild", "dedup", str(folder), "--output", str(tmp_path / "2"), "--partitions", "4",
                "--workers", "2"]  # fmt: skip
     for wanted in ("sketch", "links", "solve"):
-        running = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
+        running = subprocess.Popen(
+            command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
+        )
         place = tmp_path / "2" / "stages" / wanted
         while running.poll() is None and not (place.exists() and any(place.rglob("*.json"))):
             time.sleep(0.01)
