@@ -27,7 +27,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from numba import njit
 
-from stackbuild.dedup.candidates import PAIRS_AT_ONCE, Keys, Numbers
+from stackbuild.dedup.candidates import PAIRS_AT_ONCE, Keys
+from stackbuild.dedup.numbers import Numbers
 from stackbuild.dedup.shingles import Hashes, Offsets
 from stackbuild.dedup.verify import Floats, jaccard_pairs
 
