@@ -15,7 +15,10 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from numba import njit
+
+from stackbuild.dedup.tokenizing import Bytes, Offsets, utf8_buffers
 
 HEADERS = 8  # licence comments of one file that are left out; the scan stops there
 BLOCKS = ((b"/*", b"*/"), (b"<!--", b"-->"), (b"{-", b"-}"), (b"(*", b"*)"))
@@ -136,3 +139,20 @@ def kept_spans(
             at = end
     spans[count, 0], spans[count, 1] = begin, stop
     return count + 1
+
+
+@njit(cache=True, nogil=True)
+def _with_headers(data: Bytes, bounds: Offsets) -> npt.NDArray[np.bool_]:
+    spans = np.empty((HEADERS + 1, 2), np.int64)
+    found = np.empty(len(bounds) - 1, np.bool_)
+    for file in range(len(found)):
+        found[file] = kept_spans(data, bounds[file], bounds[file + 1], True, spans) > 1
+    return found
+
+
+def licence_headers(texts: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    """Which of n texts open with a licence comment, one that `kept_spans` leaves out: bool of shape (n,); a null does
+    not.
+    """
+    data, bounds = utf8_buffers(texts)
+    return np.asarray(_with_headers(data, bounds))

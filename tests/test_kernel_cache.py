@@ -1,0 +1,95 @@
+"""Kernels are imported, run and kept compiled where neither the package nor a home can be written to."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import stackbuild
+from stackbuild.kernel_cache import provide_cache_folder
+
+PACKAGE = Path(stackbuild.__file__).parent
+
+USE = """
+import importlib, pathlib, re, numpy as np, stackbuild
+root = pathlib.Path(stackbuild.__file__).parent
+kernels = [path for path in root.rglob("*.py") if re.search(r"^@(nb\\.)?njit", path.read_text(), re.M)]
+for path in kernels:
+    importlib.import_module(".".join(("stackbuild", *path.relative_to(root).with_suffix("").parts)))
+from stackbuild.dedup.candidates import roots
+assert roots(np.array([0, 0, 1])).tolist() == [0, 0, 0]
+print(len(kernels), sum(roots.stats.cache_hits.values()), sum(roots.stats.cache_misses.values()))
+"""
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> dict[str, str]:
+    """The environment of a process whose home cannot be made and whose package cannot be written to, by root neither: what
+    stands where a cache would be made is a file.
+    """
+    package = tmp_path / "site" / "stackbuild"
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__", "data"))
+    for folder in (package, *package.rglob("*")):
+        if folder.is_dir():
+            (folder / "__pycache__").write_text("")
+            folder.chmod(0o555)
+    (tmp_path / "tmp").mkdir()
+    own = {"PYTHONPATH": str(package.parent), "HOME": "/proc/nowhere", "TMPDIR": str(tmp_path / "tmp")}
+    return {k: v for k, v in os.environ.items() if k not in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME")} | own
+
+
+def test_kernels_run_where_nothing_can_be_written_to(read_only: dict[str, str]) -> None:
+    found = []
+    for _ in range(2):
+        run = subprocess.run(
+            [sys.executable, "-c", USE], env=read_only, cwd="/", capture_output=True, text=True, check=False
+        )
+        assert run.returncode == 0, run.stderr
+        found.append([int(word) for word in run.stdout.split()])
+    assert found[0][0] > 10  # modules with kernels, all imported
+    assert [counts[1:] for counts in found] == [[0, 1], [1, 0]]  # compiled once, then found
+
+
+def test_a_cache_that_can_be_written_to_is_left_to_numba(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    provide_cache_folder(tmp_path)
+    assert "NUMBA_CACHE_DIR" not in os.environ
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    provide_cache_folder(Path("/proc/nowhere"))
+    assert "NUMBA_CACHE_DIR" not in os.environ
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "given"))
+    provide_cache_folder(Path("/proc/nowhere"))
+    assert os.environ["NUMBA_CACHE_DIR"] == str(tmp_path / "given")
+
+
+@pytest.mark.parametrize("taken", ["by all", "by a link", "by a file", "by nobody", "by its owner"])
+def test_what_others_may_have_put_there_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: str) -> None:
+    import numba
+
+    monkeypatch.setattr(numba.config, "CACHE_DIR", numba.config.CACHE_DIR)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "/proc/nowhere")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    folder = tmp_path / f"stackbuild-numba-{os.getuid()}"
+    if taken == "by all":
+        folder.mkdir()
+        folder.chmod(0o777)
+    elif taken == "by a link":
+        (tmp_path / "other").mkdir(0o700)
+        folder.symlink_to(tmp_path / "other")
+    elif taken == "by a file":
+        folder.write_text("")
+    elif taken == "by its owner":
+        folder.mkdir(0o700)
+    provide_cache_folder(Path("/proc/nowhere"))
+    chosen = Path(os.environ["NUMBA_CACHE_DIR"])
+    assert (chosen == folder) == (taken in ("by nobody", "by its owner"))
+    assert chosen.parent == tmp_path and chosen.stat().st_mode & 0o777 == 0o700 and not chosen.is_symlink()
+    assert str(chosen) == numba.config.CACHE_DIR
