@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stackbuild.dedup.candidates import candidate_pairs
+from stackbuild.dedup.exact_join import exact_pairs
 from stackbuild.dedup.numbers import VARIANT_BITS, Numbers
 from stackbuild.dedup.options import LICENSE_RANK, NearDedupOptions
 from stackbuild.dedup.shingles import Hashes
@@ -103,11 +104,15 @@ def _candidates(
         made = sketch_texts(texts.slice(start, SKETCH_ROWS), options.shingling, a, b)
         shingles = np.diff(made.offsets)
         signed = np.flatnonzero(shingles)
-        keys.append(band_keys(made.signatures[signed], scopes[start + signed], bands, per_band).reshape(-1))
-        numbers.append(np.repeat(start + signed, bands))
+        if not options.exact:
+            keys.append(band_keys(made.signatures[signed], scopes[start + signed], bands, per_band).reshape(-1))
+            numbers.append(np.repeat(start + signed, bands))
         sets.append(made.hashes)
         sizes.append(shingles)
     hashes, offsets = np.concatenate(sets), np.cumsum(np.concatenate(sizes))
+    if options.exact:
+        left, right, _ = exact_pairs(hashes, offsets, options.threshold, scopes)
+        return hashes, offsets, left, right
     pairs = list(candidate_pairs(np.concatenate(keys), np.concatenate(numbers) << VARIANT_BITS))
     left = np.concatenate([np.zeros(0, np.int64), *(p[0] for p in pairs)]) >> VARIANT_BITS
     right = np.concatenate([np.zeros(0, np.int64), *(p[1] for p in pairs)]) >> VARIANT_BITS

@@ -211,3 +211,11 @@ def test_it_runs_alone_in_a_pipeline(corpus):
 def test_it_reads_no_more_than_its_options_need():
     assert "language" not in NearDedup(NearDedupOptions(scope="global")).needs()
     assert "star_events_count" not in NearDedup(NearDedupOptions(survivor=("license_rank",))).needs()
+
+
+def test_exact_mode_in_memory_finds_what_few_bands_miss(files, family):
+    rng = np.random.default_rng(8)
+    table = files([text for i in range(80) for text in family(rng, 120, 1, 4 + i % 3)])
+    few = {"permutations": 20, "bands": 4, "threshold": 0.5}
+    by_bands, exactly = (near_duplicates(table, options=NearDedupOptions(mode=m, **few)) for m in ("minhash", "exact"))
+    assert by_bands["kept"].to_pylist().count(False) < exactly["kept"].to_pylist().count(False) == 80
