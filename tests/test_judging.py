@@ -226,7 +226,7 @@ def test_a_phase_goes_on_from_part_to_part(ready: Ready) -> None:
     while not run_task(build, job, 0, {}, Try(one_part=True)):
         turns += 1
     again = find_manifest(build.out, job.name, 0, build.key(job, 0, {}))
-    assert again is not None and turns == len(again.table("signatures")) > 4
+    assert again is not None and turns == len(again.table("sketches")) > 4
     assert [o.identity() for o in again.outputs] == [o.identity() for o in whole.outputs]
 
 

@@ -182,7 +182,6 @@ def test_part_sizes_do_not_change_a_released_byte(root: Path, tmp_path: Path) ->
                 "exact_dedup.runs",
                 "decode",
                 "near_dedup.signatures",
-                "near_dedup.sets",
                 "pii",
                 "layout.runs",
             }

@@ -264,7 +264,8 @@ def inspect_(
 @app.command()
 def dedup(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="IN...", help="Parquet, JSON lines or saved `datasets` files, folders or globs.")
+        list[str],
+        typer.Argument(metavar="IN...", help="Parquet, JSON lines or saved `datasets` files, folders or globs."),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Where the result goes.")],
     text_column: Annotated[str, typer.Option(help="The column of text.")] = "text",

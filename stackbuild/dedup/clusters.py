@@ -8,7 +8,7 @@ If headers are compared, the same is done for the files with their licence heade
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -59,15 +59,19 @@ def solve_group(task: Task) -> None:
     found = group.solved(view)
     with task.writer("clusters", CLUSTERS, group_by="partition") as writer:
         writer.write(_cluster_rows(group.members.take(arrow(view)).combine_chunks(), found, task.partitions))
-    removed = {"removed": int((found.kept_by >= 0).sum()), "largest_cluster": int(found.size.max(initial=0))}
+    gone = view[found.kept_by >= 0]
+    removed: dict[str, Any] = {"removed": len(gone), "largest_cluster": int(found.size.max(initial=0))}
+    if options.scope == "language":
+        scopes = pc.value_counts(group.members["scope"].take(arrow(gone))).to_pylist()
+        removed["removed_by_scope"] = {value["values"] or "": value["counts"] for value in scopes}
     with task.writer("verified", EDGES) as writer:
         writer.write(_edge_rows(group.members, view, found))
     if options.compares_headers:
         counted = group.members_without(BLIND)
         seeing = group.solved(counted)
-        left = set(group.contents[view[found.kept_by >= 0]].tolist())
-        with_headers = set(group.contents[counted[seeing.kept_by >= 0]].tolist())
-        removed |= {"removed_with_headers": len(with_headers), "removed_by_headers_alone": len(with_headers - left)}
+        with_headers = group.contents[counted[seeing.kept_by >= 0]]
+        alone = np.setdiff1d(with_headers, group.contents[gone])
+        removed |= {"removed_with_headers": len(with_headers), "removed_by_headers_alone": len(alone)}
     task.stats.update(removed)
 
 

@@ -34,6 +34,7 @@ def sets_schema(options: NearDedupOptions) -> pa.Schema:
             pa.field("component", pa.int64()),
             pa.field("file", pa.int64()),
             pa.field("content_id", ID),
+            pa.field("scope", pa.string()),
             *(pa.field(name.removeprefix("-"), pa.int64()) for name in options.survivor),
             pa.field("repo_name", pa.string()),
             pa.field("path", pa.string()),
@@ -51,7 +52,7 @@ def gather(task: Task) -> None:
     facts = _facts(task, np.unique(files >> VARIANT_BITS), options)
     limits = Limits.of(options.memory, options.permutations)
     waiting, held = list[pa.RecordBatch](), 0
-    columns = ["partition", "file", "content_id", "shingles", *(["hashes"] if options.verify else [])]
+    columns = ["partition", "file", "content_id", "scope", "shingles", *(["hashes"] if options.verify else [])]
     for batch in task.read("sketches", columns, task.rank, "partition") if len(files) else ():
         rows, at = matched(np.asarray(batch.column("file")), files)
         if not len(rows):
@@ -97,6 +98,7 @@ def _set_rows(
         "component": arrow(labels),
         "file": members.column("file"),
         "content_id": ids,
+        "scope": members.column("scope"),
         "shingles": members.column("shingles"),
         "hashes": members.column("hashes") if options.verify else pa.nulls(len(ids), pa.large_binary()),
     }

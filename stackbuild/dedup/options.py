@@ -80,12 +80,16 @@ class NearDedupOptions(Options):
         "null: true for words, false for the published rules",
     )
     compare_headers: bool = Field(
-        False, description="also count who would leave if licence headers counted; takes a quarter more time"
+        True, description="also count who would leave if licence headers counted, for the report"
     )
     mode: Literal["minhash", "exact"] = Field(
         "minhash",
         description="how candidates are found: MinHash bands, or a join that finds every pair, for some tens of GB",
     )
+    alarm_share: float = Field(
+        0.9, gt=0, le=1, description="the report names a repository or language that loses this share of its files here"
+    )
+    alarm_files: int = Field(50, ge=1, description="if it has so many")
     memory: int = Field(
         32 << 20, ge=1 << 12, description="bytes of the largest table that a task holds; changes no result"
     )

@@ -8,6 +8,7 @@ Both are kept with the build, for look-ups and for builds to come.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from stackbuild.dedup.limits import SKETCH_ROWS, Limits
 from stackbuild.dedup.numbers import BLIND, PLAIN, SEEING, Numbers, file_numbers, partition_of
@@ -78,10 +80,14 @@ class Sketcher:
         self._waiting: list[pa.RecordBatch] = []
         self._rows = self._bytes = 0
         self.shingles = 0
+        self.scopes: Counter[str] = Counter()  # files by scope
 
     def add(self, ids: pa.Array, texts: pa.Array, scopes: pa.Array | None) -> None:
         """Sketch n files: content_id binary(20), text string or binary, scope string or None."""
         hashes = scope_hashes(scopes, len(texts))
+        if scopes is not None:
+            for value in pc.value_counts(scopes.cast(pa.string())).to_pylist():
+                self.scopes[value["values"] or ""] += value["counts"]
         for start, stop in _runs(texts):
             names = None if scopes is None else scopes.slice(start, stop - start)
             self._add(ids.slice(start, stop - start), texts.slice(start, stop - start), names, hashes[start:stop])
@@ -161,7 +167,7 @@ def sketch(task: Task) -> None:
         last = _refuse_disorder(ids, last, task.rank)
         sketcher.add(ids, batch.column("text"), batch.column("language") if language else None)
     sketcher.close()
-    task.stats["shingles"] = sketcher.shingles
+    task.stats.update(shingles=sketcher.shingles, scopes=dict(sketcher.scopes))
 
 
 def _refuse_disorder(ids: pa.Array, last: bytes, partition: int) -> bytes:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from stackbuild.report.duplicates import duplicates_of
 from stackbuild.report.funnel import funnel_of
 
 if TYPE_CHECKING:
@@ -37,6 +38,12 @@ def report_of(build: Build, not_read: list[dict[str, str]], description: dict[st
         "files": sum(row["files"] for row in languages),
         "bytes": sum(row["bytes"] for row in languages),
         **released_counts(*(paths(build, table) for table in (("files", "dataset"), ("clusters", "clusters")))),
+        "duplicates": duplicates_of(
+            build,
+            paths(build, ("decisions", "decisions")),
+            paths(build, ("decisions", "private_decisions")),
+            paths(build, ("files", "dataset")),
+        ),
         "examples": examples(paths(build, ("decisions", "decisions")), funnel),
         "tokens": tokens_of(build),
         "engines": description["engines"],

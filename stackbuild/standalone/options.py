@@ -18,8 +18,7 @@ class DedupOptions(NearDedupOptions):
     id_column: str | None = "id"
     scope_column: str | None = None
     source_column: str | None = Field(None, description="what a share of losses is told of: a repository, a site")
-    alarm_share: float = Field(0.9, gt=0, le=1)
-    alarm_files: int = Field(20, ge=1)
+    compare_headers: bool = False
 
     @field_validator("survivor")
     @classmethod

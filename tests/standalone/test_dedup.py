@@ -25,6 +25,7 @@ from stackbuild.errors import InputError, RecipeError, UsageError
 from stackbuild.standalone import dedup
 from stackbuild.standalone.dedup import deduplicate
 from stackbuild.standalone.options import DedupOptions
+from stackbuild.standalone.reading import content_ids
 
 VOCABULARY = np.array([f"name{i}" for i in range(4000)])
 
@@ -121,7 +122,7 @@ def test_it_is_what_the_stage_finds_among_distinct_texts(table, tmp_path):
     """The same removed texts as near_duplicates() on one row for each text."""
     run(saved(table, tmp_path / "in"), tmp_path / "out")
     first = table.take(pa.array(np.unique(table["text"].to_pylist(), return_index=True)[1]))
-    by_content = dedup.import_module("stackbuild.standalone.reading").content_ids(first["text"].combine_chunks())
+    by_content = content_ids(first["text"].combine_chunks())
     found = near_duplicates(
         pa.table({"text": first["text"], "content_id": by_content}),
         options=NearDedupOptions(scope="global", survivor=()),
