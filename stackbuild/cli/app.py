@@ -300,6 +300,9 @@ def dedup(
     memory: Annotated[str, typer.Option(help="Bytes of the largest table of a worker.")] = "32MB",
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; all cores unless given.")] = None,
     partitions: Annotated[int | None, typer.Option(help="A power of two; from the size unless given.")] = None,
+    earlier: Annotated[
+        Path | None, typer.Option(help="The OUT of an earlier run: its rows count too, without being read again.")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Take exact and near copies out of a table: every row that leaves names a row that stays."""
@@ -326,4 +329,4 @@ def dedup(
         "compare_headers": compare_headers,
         "memory": size_in_bytes(memory),
     }
-    run(inputs, output, given, workers or os.cpu_count() or 1, partitions, json_)
+    run(inputs, output, given, workers or os.cpu_count() or 1, partitions, earlier, json_)

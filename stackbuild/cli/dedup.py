@@ -10,12 +10,19 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from stackbuild.cli.show import escaped
 from stackbuild.standalone.lean import leave_out_unused
 from stackbuild.standalone.options import DedupOptions
 
 
 def run(
-    paths: list[str], out: Path, given: dict[str, Any], workers: int, partitions: int | None, as_json: bool
+    paths: list[str],
+    out: Path,
+    given: dict[str, Any],
+    workers: int,
+    partitions: int | None,
+    earlier: Path | None,
+    as_json: bool,
 ) -> None:
     """Run, with a bar for each step on a terminal, and print the report."""
     leave_out_unused()
@@ -25,7 +32,9 @@ def run(
     seed = 42
     console = Console(stderr=True)
     if not console.is_terminal or as_json:
-        report = deduplicate(paths, out, options, seed=seed, workers=workers, partitions=partitions, talk=_line)
+        report = deduplicate(
+            paths, out, options, seed=seed, workers=workers, partitions=partitions, earlier=earlier, talk=_line
+        )
     else:
         columns = (TextColumn("{task.description:12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=console) as progress:
@@ -36,7 +45,9 @@ def run(
                     bars[what] = progress.add_task(what, total=of)
                 progress.update(bars[what], completed=done)
 
-            report = deduplicate(paths, out, options, seed=seed, workers=workers, partitions=partitions, talk=talk)
+            report = deduplicate(
+                paths, out, options, seed=seed, workers=workers, partitions=partitions, earlier=earlier, talk=talk
+            )
     if as_json:
         print(json.dumps(report, sort_keys=True))
     else:
@@ -64,4 +75,10 @@ def show(report: dict[str, Any], out: Path) -> None:
             f"  near-duplicate contents: {found['removed']:,}; if licence headers counted {found['removed_with_headers']:,}, "
             f"of which {found['removed_by_headers_alone']:,} for their headers alone"
         )
+    if "changes" in report:
+        print(
+            f"  {report['earlier_rows']:,} rows are of earlier files; {report['changes']:,} of these changed: {out}/changes.parquet"
+        )
+    for alarm in report.get("alarms", [])[:20]:
+        print(f"  {escaped(str(alarm['source']))} loses {alarm['removed']:,} of its {alarm['rows']:,} rows")
     print(f"{out}/data: the rows that stay; {out}/clusters: who left and for whom; {out}/report.json")

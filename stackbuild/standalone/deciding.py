@@ -208,7 +208,7 @@ def write_rows(task: Task) -> None:
                 stays[here - first] = False
                 writer.write(batch if stays.all() else batch.filter(arrow(stays)))
         kept = writer.rows
-    task.stats["kept"] = kept
+    task.stats.update(kept=kept, removed=len(removed))
 
 
 # ---------------------------------------------------------------- tables

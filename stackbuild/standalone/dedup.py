@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -30,6 +30,7 @@ from stackbuild.shards import (
     read_batches,
     write_atomically,
 )
+from stackbuild.standalone.earlier import NOTHING, Earlier, identity_of, keep, take_up, write_changes
 from stackbuild.standalone.inputs import InputUnit, plan_units, read_lines, read_unit, schema_of
 from stackbuild.standalone.options import DedupOptions
 from stackbuild.standalone.running import Step, Talk, TaskOf, Workers
@@ -77,12 +78,25 @@ class Run:
     """One run of the list of steps over one folder."""
 
     def __init__(
-        self, out: Path, units: Sequence[InputUnit], options: DedupOptions, seed: int, partitions: int, id_type: str
+        self,
+        out: Path,
+        units: Sequence[InputUnit],
+        options: DedupOptions,
+        seed: int,
+        partitions: int,
+        id_type: str,
+        earlier: Earlier,
     ):
         self.out, self.units, self.options, self.seed, self.partitions = out, units, options, seed, partitions
-        self.id_type = id_type
+        self.id_type, self.earlier = id_type, earlier
         self.tables: dict[str, list[Output]] = {}
+        for outputs in earlier.outputs:
+            self._add(outputs)
         self.stats: dict[str, list[dict[str, Any]]] = {}
+
+    def _add(self, outputs: Sequence[Output]) -> None:
+        for output in outputs:
+            self.tables.setdefault(output.table, []).append(output)
 
     def tasks(self, step: Step) -> list[TaskOf]:
         """The tasks of a step, whose inputs are all committed."""
@@ -100,8 +114,9 @@ class Run:
         listed = self.out / "stages" / step.name / f"inputs-{common[:24]}.json"
         write_atomically(listed, canonical_json({name: [vars(o) for o in outputs] for name, outputs in tables.items()}))
         found = []
-        for rank, given in enumerate(params):
-            unit = self.units[rank].identity() if step.per == "unit" else None
+        for place, given in enumerate(params):
+            unit = self.units[place].identity() if step.per == "unit" else None
+            rank = self.units[place].number if step.per == "unit" else place
             key = digest([common, step.name, rank, unit])
             params_ = given | {"id_type": self.id_type}
             found.append(
@@ -112,8 +127,7 @@ class Run:
     def take(self, step: Step, made: Sequence[ShardManifest]) -> None:
         """Make what a step committed the input of those that follow."""
         for shard in made:
-            for output in shard.outputs:
-                self.tables.setdefault(output.table, []).append(output)
+            self._add(shard.outputs)
         self.stats[step.name] = [shard.stats for shard in made]
 
     def total(self, step: str, name: str) -> int:
@@ -147,25 +161,36 @@ def deduplicate(
     seed: int = 42,
     workers: int = 1,
     partitions: int | None = None,
+    earlier: Path | None = None,
     talk: Talk = lambda what, done, of: None,
 ) -> dict[str, Any]:
     """Find exact and near copies among the rows of files and write the rows that stay to OUT; returns the report.
 
     `paths`: Parquet, JSON lines or Arrow files, folders of them, or globs. `partitions`: a power of two; more of them
-    need less memory, the result is the same. UsageError for columns that are not there, InputError for files that do not
+    need less memory, the result is the same. `earlier`: the OUT of a run over other files, to be taken together with
+    these: `clusters` is what one run over all would give, `data` has the new files' rows, `changes.parquet` the earlier
+    rows whose fate changed. UsageError for columns that are not there, InputError for files that do not
     read and for ids that are not unique, PartialFailure when a worker was killed.
     """
     units = plan_units(paths, options.text_column)
     refuse_own_output(units, out)
     id_type = check_columns(units, options)
     partitions = partitions or partitions_for(units)
+    before = NOTHING
+    if earlier is not None:
+        before = take_up(earlier, out, identity_of(options, seed, partitions, id_type, code()))
+        partitions, id_type = before.partitions, before.id_type
+        units = [replace(unit, number=unit.number + len(before.units)) for unit in units]
     if partitions & (partitions - 1) or not 0 < partitions <= MOST_PARTITIONS:
         raise UsageError(f"--partitions {partitions}: write a power of two up to {MOST_PARTITIONS}.")
     out.mkdir(parents=True, exist_ok=True)
-    run = Run(out, units, options, seed, partitions, id_type)
+    run = Run(out, units, options, seed, partitions, id_type, before)
     with Workers(workers) as pool:
         for step in steps(options):
-            run.take(step, pool.run(step, run.tasks(step), talk))
+            made = pool.run(step, run.tasks(step), talk)
+            run.take(step, made)
+            if step.name == "sketch":
+                keep(out, identity_of(options, seed, partitions, id_type, code()), units, made, before)
             if step.name == "ids":
                 _refuse_repeated(run)
     report = reported(run)
@@ -225,7 +250,7 @@ def _refuse_repeated(run: Run) -> None:
     found = sorted(tuple(one["repeated"]) for one in run.stats["ids"] if "repeated" in one)
     if not found:
         return
-    unit, row = run.units[found[0][0]], found[0][1]
+    unit, row = next(unit for unit in run.units if unit.number == found[0][0]), found[0][1]
     raise InputError(
         f"{run.options.id_column} {_id_at(unit, row, run.options)!r} of row {row} of {unit.path} stands in an earlier row too; "
         "each row needs an id of its own (--no-id-column: rows are named by file and number)."
@@ -247,18 +272,19 @@ def _id_at(unit: InputUnit, row: int, options: DedupOptions) -> Any:
 
 def reported(run: Run) -> dict[str, Any]:
     """report.json: what was read, what left by which reason, what was asked for."""
-    rows, kept = run.total("sketch", "rows"), run.total("write", "kept")
+    rows = run.total("sketch", "rows") + sum(int(one["rows"]) for one in run.earlier.stats)
     removed = {name: run.total("decide", name) for name in ("exact_copy", "near_duplicate")}
-    if rows != kept + sum(removed.values()):
+    kept, written, left = rows - sum(removed.values()), run.total("write", "kept"), run.total("write", "removed")
+    if run.total("sketch", "rows") != written + left or (not run.earlier.units and written != kept):
         raise StackbuildError(
-            f"{rows:,} rows were read, {kept:,} stay and {sum(removed.values()):,} left: they do not add up."
+            f"{rows:,} rows were read, {written:,} were written and {sum(removed.values()):,} left: they do not add up."
         )
     report: dict[str, Any] = {
         "version": VERSION,
         "rows": rows,
         "kept": kept,
         "removed": removed,
-        "bytes": run.total("sketch", "bytes"),
+        "bytes": run.total("sketch", "bytes") + sum(int(one["bytes"]) for one in run.earlier.stats),
         "removed_bytes": {name: run.total("decide", f"{name}_bytes") for name in removed},
         "contents": run.total("copies", "contents"),
         "candidate_pairs": run.total("links", "candidate_pairs"),
@@ -267,6 +293,10 @@ def reported(run: Run) -> dict[str, Any]:
         "options": run.options.model_dump(mode="json", exclude={"memory"}),  # which changes nothing here
         "seed": run.seed,
     }
+    if run.earlier.units:
+        report["earlier_rows"] = sum(int(one["rows"]) for one in run.earlier.stats)
+        clusters = [run.out / output.file for output in run.tables["published"]]
+        report["changes"] = write_changes(run.out, clusters, run.earlier)
     if run.options.source_column:
         report["alarms"] = alarms(run)
     if run.options.compares_headers:

@@ -388,3 +388,54 @@ def test_removed_texts_resemble_what_stays(tmp_path):
             assert row["similarity"] == len(a & b) / len(a | b)
             checked += 1
     assert checked > 20
+
+
+# ---------------------------------------------------------------- on top of an earlier run
+
+
+@pytest.mark.parametrize("options", [{}, {"mode": "exact"}, {"scope_column": "language", "survivor": ("-stars",)}])
+def test_new_files_on_an_earlier_run_give_what_one_run_over_all_gives(tmp_path, options):
+    table = table_of(4, families=70).slice(0, 270)
+    parts = [saved(table.slice(start, 90), tmp_path / f"in{start}", files=1) for start in (0, 90, 180)]
+    for number, folder in enumerate(parts):
+        os.rename(folder / "part-0.parquet", folder / f"file-{number}.parquet")
+    run([str(p) for p in parts], tmp_path / "all", partitions=4, **options)
+    expected = clusters(tmp_path / "all")
+    before: Path | None = None
+    for number, folder in enumerate(parts):
+        out = tmp_path / f"step{number}"
+        report = deduplicate([str(folder)], out, DedupOptions(**options), partitions=4, earlier=before)
+        before = out
+        (folder / f"file-{number}.parquet").unlink()  # an earlier file is not read again
+    assert clusters(before) == expected
+    assert report["rows"] == 270 and report["earlier_rows"] == 180
+    stays = {row["id"] for row in expected if not row["kept"]}
+    assert set(kept(before)["id"].to_pylist()) == set(table["id"].slice(180, 90).to_pylist()) - stays
+    told = {row["id"]: row["kept"] for row in pq.read_table(before / "changes.parquet").to_pylist()}
+    gone = {name: {row["id"] for row in clusters(tmp_path / name) if not row["kept"]} for name in ("step1", "step2")}
+    earlier = set(table["id"].slice(0, 180).to_pylist())
+    assert told == {name: name in gone["step1"] for name in (gone["step1"] ^ gone["step2"]) & earlier}
+    assert report["changes"] == len(told) and (options or told)
+
+
+def test_an_old_survivor_leaves_for_a_better_row(tmp_path):
+    words = " ".join(VOCABULARY[:60])
+    for name, number, stars in (("old", 1, 3), ("new", 2, 9)):
+        text = words + (" more" if number == 2 else "")
+        saved(pa.table({"id": [number], "text": [text], "stars": [stars]}), tmp_path / name, files=1)
+    run(tmp_path / "old", tmp_path / "1", survivor=("-stars",))
+    deduplicate([str(tmp_path / "new")], tmp_path / "2", DedupOptions(survivor=("-stars",)), earlier=tmp_path / "1")
+    (change,) = pq.read_table(tmp_path / "2" / "changes.parquet").to_pylist()
+    assert (change["id"], change["kept"], change["kept_id"], change["reason"]) == (1, False, 2, "near_duplicate")
+
+
+def test_an_earlier_run_with_other_options_is_refused(table, tmp_path):
+    run(saved(table, tmp_path / "in"), tmp_path / "1")
+    new = saved(table.slice(0, 0), tmp_path / "new", files=1)
+    with pytest.raises(UsageError, match="another options: ngram = 5, now 7"):
+        deduplicate([str(new)], tmp_path / "2", DedupOptions(ngram=7), earlier=tmp_path / "1")
+    with pytest.raises(InputError, match="holds no finished run"):
+        deduplicate([str(new)], tmp_path / "2", DedupOptions(), earlier=tmp_path / "in")
+    with pytest.raises(InputError, match="stands in an earlier row too"):
+        again = saved(table.slice(5, 3), tmp_path / "again", files=1)
+        deduplicate([str(again)], tmp_path / "3", DedupOptions(), earlier=tmp_path / "1")

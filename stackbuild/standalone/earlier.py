@@ -1,0 +1,164 @@
+"""What a run keeps for those that come after it, and how a later run takes it up.
+
+Of every row that was read, those that left too, a run keeps the survivor columns, and of every text its signature and its
+sorted shingle hashes. A run over new files that is given them finds what one run over all files would: who left may be
+told of another survivor, and who stayed may leave. The texts of the earlier files are not read again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from stackbuild.errors import InputError, UsageError
+from stackbuild.shards import Output, ShardManifest, canonical_json, write_atomically
+from stackbuild.standalone.inputs import InputUnit
+from stackbuild.standalone.options import DedupOptions
+
+KEPT = Path("stages", "kept.json")
+CHANGES = "changes.parquet"
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """An earlier run: its units, and what each one's sketch task committed, with file names below the new OUT."""
+
+    units: tuple[InputUnit, ...]
+    outputs: tuple[tuple[Output, ...], ...]
+    stats: tuple[dict[str, Any], ...]
+    partitions: int
+    id_type: str
+    removed: Path | None  # its folder of clusters
+
+
+NOTHING = Earlier((), (), (), 0, "", None)
+
+
+def keep(
+    out: Path, identity: dict[str, Any], units: Sequence[InputUnit], made: Sequence[ShardManifest], earlier: Earlier
+) -> None:
+    """Write down what a later run needs: `units` with what was `made` of them, behind those of the run before."""
+    body = identity | {
+        "units": [asdict(unit) for unit in (*earlier.units, *units)],
+        "outputs": [[vars(output) for output in shard] for shard in (*earlier.outputs, *(one.outputs for one in made))],
+        "stats": [*earlier.stats, *(one.stats for one in made)],
+    }
+    write_atomically(out / KEPT, canonical_json(body))
+
+
+def take_up(folder: Path, out: Path, identity: dict[str, Any]) -> Earlier:
+    """Link an earlier run's tables into OUT. UsageError if it was made with other options, InputError if it is not whole.
+
+    `identity`: what must be the same; partitions and the type of ids are taken from the earlier run.
+    """
+    if folder.resolve() == out.resolve():
+        raise UsageError(f"--earlier {folder} is the output folder itself; write to another.")
+    try:
+        body = json.loads((folder / KEPT).read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{folder} holds no finished run of dedup ({error}); --earlier needs its stages/ too."
+        ) from error
+    for name, value in identity.items():
+        if name not in ("partitions", "id_type") and body.get(name) != value:
+            raise UsageError(
+                f"{folder} was made with another {name}: {_difference(body.get(name), value)}. "
+                "Use the same, or run over all files without --earlier."
+            )
+    units = tuple(
+        InputUnit(**{**unit, "part": tuple(unit["part"]), "stamp": tuple(unit["stamp"])}) for unit in body["units"]
+    )
+    outputs = tuple(tuple(_linked(folder, out, Output(**one)) for one in shard) for shard in body["outputs"])
+    return Earlier(units, outputs, tuple(body["stats"]), body["partitions"], body["id_type"], folder / "clusters")
+
+
+def _difference(theirs: Any, ours: Any) -> str:
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        return ", ".join(
+            f"{name} = {theirs.get(name)!r}, now {ours.get(name)!r}" for name in ours if theirs.get(name) != ours[name]
+        )
+    return f"{theirs!r}, now {ours!r}"
+
+
+def _linked(folder: Path, out: Path, output: Output) -> Output:
+    """An earlier run's file below OUT: linked, copied where that cannot be."""
+    source = folder / output.file
+    target = Path("stages", "earlier", output.sha256 + source.suffix)
+    (out / target).parent.mkdir(parents=True, exist_ok=True)
+    if not (out / target).exists():
+        try:
+            if source.stat().st_size != output.bytes:
+                raise InputError(
+                    f"{source} has not the {output.bytes} bytes that it was written with; run over all files."
+                )
+            try:
+                os.link(source, out / target)
+            except OSError:
+                temporary = out / f"{target}.new"
+                shutil.copyfile(source, temporary)
+                os.replace(temporary, out / target)
+        except OSError as error:
+            raise InputError(f"{source} cannot be read ({error.strerror}); run over all files.") from error
+    return Output(**{**vars(output), "file": str(target)})
+
+
+def write_changes(out: Path, clusters: Sequence[Path], earlier: Earlier) -> int:
+    """Write OUT/changes.parquet, the rows of earlier files that stayed and leave now, or left and stay; return how many.
+
+    Memory: the ids of all rows that left, then and now.
+    """
+    assert earlier.removed is not None
+    before = _removed(sorted(earlier.removed.glob("*.parquet")), ["id"])["id"].combine_chunks()
+    now = _removed(clusters, ["id", "kept_id", "similarity", "reason"])
+    known = _earlier_ids(out, earlier)
+    left = now.filter(pc.and_(pc.is_in(now["id"], value_set=known), pc.invert(pc.is_in(now["id"], value_set=before))))
+    back = before.filter(pc.invert(pc.is_in(before, value_set=now["id"].combine_chunks())))
+    nothing = {name: pa.nulls(len(back), now.schema.field(name).type) for name in ("kept_id", "similarity", "reason")}
+    table = pa.concat_tables(
+        [
+            left.append_column("kept", pa.array([False] * len(left), pa.bool_())),
+            pa.table({"id": back, **nothing, "kept": pa.array([True] * len(back), pa.bool_())}),
+        ]
+    )
+    table = table.take(pc.sort_indices(table, [("id", "ascending")]))
+    temporary = out / f".{CHANGES}"
+    pq.write_table(table.select(["id", "kept", "kept_id", "similarity", "reason"]), temporary, compression="zstd")
+    os.replace(temporary, out / CHANGES)
+    return len(table)
+
+
+def _removed(paths: Sequence[Path], columns: list[str]) -> pa.Table:
+    tables = [pq.read_table(path, columns=[*columns, "kept"]) for path in paths]
+    table = pa.concat_tables(tables)
+    return table.filter(pc.invert(table["kept"])).select(columns).combine_chunks()
+
+
+def _earlier_ids(out: Path, earlier: Earlier) -> pa.Array:
+    tables = [
+        pq.read_table(out / output.file, columns=["id"])
+        for shard in earlier.outputs
+        for output in shard
+        if output.table == "ids"
+    ]
+    return pa.concat_tables(tables)["id"].combine_chunks()
+
+
+def identity_of(options: DedupOptions, seed: int, partitions: int, id_type: str, code: str) -> dict[str, Any]:
+    """What two runs must have in common for one to take up the other's tables."""
+    same = {"alarm_share", "alarm_files", "memory", "threshold", "verify"}  # sketches do not depend on these
+    return {
+        "stackbuild": code,
+        "options": options.model_dump(mode="json", exclude=same),
+        "seed": seed,
+        "partitions": partitions,
+        "id_type": id_type,
+    }
