@@ -37,7 +37,10 @@ Places = npt.NDArray[np.uint32]
 
 BLOCK = 4096  # tokens that are hashed before their n-grams are; source fills some 30 KB of it at a time
 RUN = 1 << 17  # n-grams of a text before its repeats are dropped for the first time
-BYTES_A_SHINGLE = 10  # of source: what a result is guessed to need
+BYTES_A_SHINGLE, BYTES_A_SINGLE = (
+    10,
+    40,
+)  # of source, for n-grams and for single tokens: what a result is guessed to need
 FINEST = 16  # bits of a hash that choose its place at most
 CROWD = 64  # hashes that insertion may have to put in order among each other
 
@@ -208,12 +211,13 @@ def _sets(
 def shingle_sets(texts: pa.Array | pa.ChunkedArray, shingling: Shingling) -> tuple[Hashes, Offsets]:
     """The distinct shingles of n texts: (uint64, ascending within a text; int64 offsets of shape (n + 1,)).
 
-    Memory: the result, for which half as much again may be set aside while it grows, and some 2.5 MB; for a text of
-    more than a hundred thousand distinct shingles 32 bytes for each of them.
+    Memory: the result, for which half as much again may be set aside while it grows, and some 2.5 MB; for a text of more
+    than a hundred thousand distinct shingles up to 64 bytes for each of them.
     """
     data, bounds = utf8_buffers(texts)
     offsets = np.zeros(len(bounds), np.int64)
-    hashes = np.empty(max(int(bounds[-1] - bounds[0]) // BYTES_A_SHINGLE, BLOCK), np.uint64)
+    guess = int(bounds[-1] - bounds[0]) // (BYTES_A_SHINGLE if shingling.ngram > 1 else BYTES_A_SINGLE)
+    hashes = np.empty(max(guess, BLOCK), np.uint64)
     done = 0
     while True:
         done, needed = _sets(

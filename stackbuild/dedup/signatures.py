@@ -13,6 +13,7 @@ a_1, b_1, ..., each the high 32 bits of a draw; the lowest bit of each a is set.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,9 @@ from numba import njit
 
 from stackbuild.dedup.options import Shingling
 from stackbuild.dedup.shingles import Hashes, Offsets, shingle_sets
+
+if TYPE_CHECKING:
+    from datasketch import MinHash
 
 Signatures = npt.NDArray[np.uint32]
 
@@ -124,6 +128,26 @@ def sign_texts(
     """The signatures of `sketch_texts` and how many distinct shingles each text has, int64 (n,)."""
     sketches = sketch_texts(texts, shingling, a, b)
     return sketches.signatures, sketches.counts
+
+
+def low_half(shingle: int) -> int:
+    """The half of a shingle's hash that is signed."""
+    return int(shingle) & 0xFFFFFFFF
+
+
+def as_datasketch(signatures: Signatures, seed: int) -> list[MinHash]:
+    """Signatures, uint32 (n, k), that were made with `permutation_constants(seed, k)`, as n of datasketch's MinHashes.
+
+    They compare and merge with each other, and `update` takes a shingle's hash. A text without shingles is an empty one,
+    which datasketch finds equal to every other empty one. Needs datasketch 2.0, which brought the scheme.
+    """
+    from datasketch import MinHash
+
+    permutations = permutation_constants(seed, signatures.shape[1])
+    return [
+        MinHash(hashvalues=row, permutations=permutations, seed=seed, hashfunc=low_half, scheme="affine32")
+        for row in signatures
+    ]
 
 
 @njit(cache=True, nogil=True)

@@ -84,12 +84,12 @@ def word_characters() -> Codes:
 
     A character whose lower case is several characters stays as it is, so that a character is always one.
     """
-    text = "".join(map(chr, range(ALL_LETTERS_BELOW)))
+    text = np.arange(ALL_LETTERS_BELOW, dtype="<u4").tobytes().decode("utf-32-le", "surrogatepass")
     lower = text.replace("İ", " ").replace("Σ", "σ").lower()  # alone, a sigma has its usual form
     codes = np.frombuffer(lower.encode("utf-32-le", "surrogatepass"), np.int32)
     table = np.zeros(ALL_LETTERS_BELOW, np.int32)
-    letters = np.array([match.start() for match in re.finditer(r"\w", text)])
-    table[letters] = codes[letters]
+    for run in re.finditer(r"\w+", text):
+        table[run.start() : run.end()] = codes[run.start() : run.end()]
     table[ord("İ")] = ord("İ")
     table.flags.writeable = False
     return table

@@ -18,6 +18,7 @@ from stackbuild.dedup.shingles import BLOCK, CROWD, FINEST, RUN, drop_repeats, s
 from stackbuild.dedup.tokenizing import _mark, sigma_marks, word_characters
 from stackbuild.dedup.verify import jaccard
 from stackbuild.errors import RecipeError
+from tests.dedup.published import python_set
 
 PLAIN = Shingling(ngram=3, header_blind=False)
 MASK = (1 << 64) - 1
@@ -28,24 +29,6 @@ FOLDED = ("words", "the-stack-v2")
 ODD = (
     "aB_9é一İIıΣσς'.:·\u0301\u0345\u00adǅK٣²Ⅷ①ªʰ€—\u200b\U00020000\U0001d7d8\U00010428\U0001f600\U000e0041\x00\x7f \n\t"
 )
-
-
-def python_tokens(kind: str, text: str) -> list[str]:
-    """The published rule, in Python."""
-    if kind == "words":
-        lower = "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
-        return re.findall(r"\w+", lower)
-    if kind == "the-stack-v2":
-        return re.split(r"\W", text.lower())
-    tokens = re.split("[^A-Za-z_0-9]", text)
-    return [token for token in tokens if token] if kind == "the-stack-v1" else tokens
-
-
-def python_set(text: str, shingling: Shingling) -> set[tuple[str, ...]]:
-    tokens, n = python_tokens(shingling.kind, text), shingling.ngram
-    if len(tokens) < shingling.minimum:
-        return set()
-    return {tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)}
 
 
 def scalar_product(left: int, right: int) -> int:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
-from datasketch import MinHash
+from datasketch import MinHash, MinHashLSH
 
 from stackbuild.dedup import shingles
-from stackbuild.dedup.options import KINDS, Shingling
+from stackbuild.dedup.options import KINDS, NearDedupOptions, Shingling
 from stackbuild.dedup.shingles import shingle_sets
 from stackbuild.dedup.signatures import (
+    as_datasketch,
     band_keys,
     permutation_constants,
     sign_sets,
@@ -19,6 +20,7 @@ from stackbuild.dedup.signatures import (
     splitmix64,
 )
 from stackbuild.dedup.verify import jaccard_pairs
+from tests.dedup.published import python_set
 
 K = 252
 
@@ -61,11 +63,37 @@ def test_constants_follow_from_the_seed():
     assert not np.array_equal(a, permutation_constants(43, K)[0])
 
 
-@pytest.mark.parametrize("union", [60, 400])
-def test_the_error_is_that_of_theory(union):
-    hashes, offsets, true = pairs_of_sets(np.random.default_rng(union), 1500, 0.4, 0.9, union)
-    ratio = error_ratio(sign_sets(hashes, offsets, *permutation_constants(42, K)), true)
-    assert 0.9 < ratio < 1.12
+BANDS = ((0.1, 0.3), (0.3, 0.5), (0.5, 0.7), (0.7, 0.85), (0.85, 0.97))
+
+
+@pytest.mark.parametrize("union", [30, 100, 400, 2000])
+@pytest.mark.parametrize("band", BANDS)
+def test_the_error_is_that_of_theory(band, union):
+    """In every band of similarity and for small sets too, where a worse family shows first; and none leans to a side."""
+    hashes, offsets, true = pairs_of_sets(np.random.default_rng(union), 1500, *band, union)
+    signatures = sign_sets(hashes, offsets, *permutation_constants(42, K))
+    assert 0.92 < error_ratio(signatures, true) < 1.08
+    assert abs(np.mean(estimates(signatures) - true)) < 0.002
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("words", [40, 150, 700])
+def test_the_error_is_that_of_theory_on_texts(kind, words):
+    """Texts and edited copies of them, against the sets that Python makes of them."""
+    shingling = NearDedupOptions(shingles=kind).shingling
+    rng = np.random.default_rng(words)
+    vocabulary = np.array([f"{word}{end}" for word in ("x", "Value", "self_", "é", "0") for end in range(400)])
+    texts = []
+    for _ in range(500):
+        text = rng.choice(vocabulary, words)
+        copy = np.where(rng.random(words) < rng.uniform(0, 0.75 / shingling.ngram), rng.choice(vocabulary, words), text)
+        texts += [rng.choice([" ", "(", ".\n"]).join(text), rng.choice([" ", "(", ".\n"]).join(copy)]
+    sets = [python_set(text, shingling) for text in texts]
+    true = np.array([len(a & b) / len(a | b) for a, b in zip(sets[0::2], sets[1::2], strict=True)])
+    assert min(sum(true < 0.5), sum(true > 0.7)) > 50
+    signatures = sketch_texts(pa.array(texts), shingling, *permutation_constants(42, K)).signatures
+    assert 0.88 < error_ratio(signatures, true) < 1.12
+    assert abs(np.mean(estimates(signatures) - true)) < 0.004
 
 
 def test_a_bad_family_fails_the_test_above():
@@ -79,15 +107,35 @@ def test_a_bad_family_fails_the_test_above():
 
 
 def test_signatures_are_datasketch_minhashes():
+    """Loaded, they compare as ours do; made by datasketch of the same shingles, they are the same."""
     hashes, offsets, _ = pairs_of_sets(np.random.default_rng(2), 40, 0.5, 0.9, 200)
-    a, b = permutation_constants(42, K)
-    ours = sign_sets(hashes, offsets, a, b)
-    loaded = [MinHash(hashvalues=row, permutations=(a, b), scheme="affine32") for row in ours]
+    ours = sign_sets(hashes, offsets, *permutation_constants(7, K))
+    loaded = as_datasketch(ours, 7)
     for i, pair in enumerate(zip(loaded[0::2], loaded[1::2], strict=True)):
-        assert pair[0].jaccard(pair[1]) == pytest.approx(estimates(ours)[i])
-        peer = MinHash(num_perm=K, permutations=(a, b), scheme="affine32", hashfunc=int)
+        assert pair[0].jaccard(pair[1]) == estimates(ours)[i]
+        assert (pair[0].scheme, pair[0].num_perm) == ("affine32", K)
+        peer = MinHash(num_perm=K, permutations=permutation_constants(7, K), scheme="affine32", hashfunc=int, seed=7)
         peer.update_batch([int(h) & 0xFFFFFFFF for h in hashes[offsets[2 * i] : offsets[2 * i + 1]]])
         assert np.array_equal(peer.hashvalues, ours[2 * i])
+        assert peer.jaccard(pair[1]) == estimates(ours)[i]
+
+
+def test_signatures_can_be_grown_and_sought_in_datasketch():
+    hashes, offsets, _ = pairs_of_sets(np.random.default_rng(4), 20, 0.8, 0.9, 200)
+    ours = sign_sets(hashes, offsets, *permutation_constants(7, K))
+    first, second = as_datasketch(ours[:2], 7)
+    union = np.unique(hashes[: offsets[2]])
+    whole = sign_sets(union, np.array([0, len(union)]), *permutation_constants(7, K))[0]
+    assert np.array_equal(MinHash.union(first, second).hashvalues, whole)
+    first.update_batch(hashes[offsets[1] : offsets[2]].tolist())
+    assert np.array_equal(first.hashvalues, whole)
+    index = MinHashLSH(params=(42, 6), num_perm=K)
+    for i, sketch in enumerate(as_datasketch(ours, 7)):
+        index.insert(i, sketch)
+    found = [set(index.query(sketch)) for sketch in as_datasketch(ours, 7)]
+    assert found == [{i, i ^ 1} for i in range(len(ours))]
+    (empty,) = as_datasketch(sign_sets(hashes[:0], np.zeros(2, np.int64), *permutation_constants(7, K)), 7)
+    assert empty.is_empty()
 
 
 def test_an_independent_datasketch_estimates_the_same():
