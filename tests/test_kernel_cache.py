@@ -21,9 +21,10 @@ root = pathlib.Path(stackbuild.__file__).parent
 kernels = [path for path in root.rglob("*.py") if re.search(r"^@(nb\\.)?njit", path.read_text(), re.M)]
 for path in kernels:
     importlib.import_module(".".join(("stackbuild", *path.relative_to(root).with_suffix("").parts)))
-from stackbuild.dedup.candidates import roots
-assert roots(np.array([0, 0, 1])).tolist() == [0, 0, 0]
-print(len(kernels), sum(roots.stats.cache_hits.values()), sum(roots.stats.cache_misses.values()))
+from stackbuild.dedup.shingles import drop_repeats
+values = np.array([3, 3, 5], np.uint64)
+assert drop_repeats(values, 3, values) == 2
+print(len(kernels), sum(drop_repeats.stats.cache_hits.values()), sum(drop_repeats.stats.cache_misses.values()))
 """
 
 
