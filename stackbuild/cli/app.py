@@ -297,7 +297,7 @@ def dedup(
     compare_headers: Annotated[
         bool, typer.Option("--compare-headers", help="Also count who would leave if headers counted.")
     ] = False,
-    memory: Annotated[str, typer.Option(help="Bytes of the largest table of a worker.")] = "32MB",
+    memory: Annotated[str, typer.Option(help="Bytes of the largest table of a worker.")] = "24MiB",
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; all cores unless given.")] = None,
     partitions: Annotated[int | None, typer.Option(help="A power of two; from the size unless given.")] = None,
     earlier: Annotated[

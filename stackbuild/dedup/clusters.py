@@ -144,6 +144,11 @@ class GroupSets:
         self._place = np.empty(len(rows), np.int64)  # among the members of its block, which are read in order of rows
         self._place[order] = np.arange(len(rows)) - starts[blocks]
         self._rows_of = [rows[order[start:stop]] for start, stop in pairwise(starts.tolist())]
+        shingles = np.asarray(members["shingles"])
+        self._offsets_of = [
+            np.concatenate((np.zeros(1, np.int64), np.cumsum(shingles[order[start:stop]])))
+            for start, stop in pairwise(starts.tolist())
+        ]
         self._held: dict[int, tuple[Hashes, Numbers]] = {}
 
     def similarities(self, left: Numbers, right: Numbers) -> Floats:
@@ -162,19 +167,19 @@ class GroupSets:
     def _block(self, block: int) -> tuple[Hashes, Numbers]:
         """The sets of a block: (hashes, offsets)."""
         if block not in self._held:
-            wanted, row = self._rows_of[block], 0
-            hashes, sizes = [np.zeros(0, np.uint64)], [np.zeros(1, np.int64)]
+            wanted, row, done = self._rows_of[block], 0, 0
+            offsets = self._offsets_of[block]
+            hashes = np.empty(int(offsets[-1]), np.uint64)
             for batch in self._task.read("sets", ["group", "hashes"], group=self._group, group_by="group"):
                 here = wanted[(wanted >= row) & (wanted < row + batch.num_rows)] - row
                 if len(here):
                     column = batch.column("hashes")
                     run = len(here) == here[-1] - here[0] + 1
-                    part = column.slice(int(here[0]), len(here)) if run else column.take(arrow(here))
-                    found, offsets = hash_runs(part)
-                    hashes.append(found)
-                    sizes.append(np.diff(offsets))
+                    found, _ = hash_runs(column.slice(int(here[0]), len(here)) if run else column.take(arrow(here)))
+                    hashes[done : done + len(found)] = found
+                    done += len(found)
                 row += batch.num_rows
-            self._held[block] = np.concatenate(hashes), np.cumsum(np.concatenate(sizes))
+            self._held[block] = hashes, offsets
         return self._held[block]
 
 

@@ -16,7 +16,7 @@ from stackbuild.dedup.links import matched
 from stackbuild.dedup.near_duplicates import rank_values
 from stackbuild.dedup.numbers import VARIANT_BITS, Numbers, file_numbers
 from stackbuild.dedup.options import NearDedupOptions
-from stackbuild.dedup.sketches import by_column
+from stackbuild.dedup.sketches import SKETCH_BYTES, by_column
 from stackbuild.schema import ID
 from stackbuild.tables import arrow, in_order, record_batch
 
@@ -62,7 +62,7 @@ def gather(task: Task) -> None:
         held += int(pc.sum(waiting[-1].column("shingles")).as_py() or 0) if options.verify else len(rows)
         if held >= limits.hashes:
             _write_sets(task, waiting)
-            waiting, held = [], 0
+            held = 0
     _write_sets(task, waiting)
     _write_edges(task, files, labels, groups, limits)
 
@@ -106,13 +106,19 @@ def _set_rows(
     return pa.RecordBatch.from_arrays([known[field.name].cast(field.type) for field in schema], schema=schema)
 
 
-def _write_sets(task: Task, waiting: Sequence[pa.RecordBatch]) -> None:
+def _write_sets(task: Task, waiting: list[pa.RecordBatch]) -> None:
+    """Write a run, and let go of its batches."""
     schema = sets_schema(task.options)
     table = pa.Table.from_batches(waiting, schema).combine_chunks()
+    waiting.clear()
     order = np.lexsort((np.asarray(table["component"]), np.asarray(table["group"])))
-    with task.writer("sets", schema, group_by="group", row_group_rows=limits_of.SET_ROWS) as writer:
+    with task.writer(
+        "sets", schema, group_by="group", row_group_rows=limits_of.SET_ROWS, row_group_bytes=SKETCH_BYTES
+    ) as writer:
         for part in in_order(table, order, limits_of.SET_ROWS):
             writer.write(part)
+    del table
+    pa.default_memory_pool().release_unused()
 
 
 def _write_edges(task: Task, files: Numbers, labels: Numbers, groups: int, limits: Limits) -> None:

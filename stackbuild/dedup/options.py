@@ -91,7 +91,7 @@ class NearDedupOptions(Options):
     )
     alarm_files: int = Field(50, ge=1, description="if it has so many")
     memory: int = Field(
-        32 << 20, ge=1 << 12, description="bytes of the largest table that a task holds; changes no result"
+        24 << 20, ge=1 << 12, description="bytes of the largest table that a task holds; changes no result"
     )
 
     @model_validator(mode="before")

@@ -26,12 +26,12 @@ from stackbuild.dedup.signatures import Signatures, Sketches, band_keys, permuta
 from stackbuild.errors import InputError
 from stackbuild.hashing import id_bytes, scope_hashes
 from stackbuild.schema import ID
-from stackbuild.tables import arrow, byte_lengths, record_batch, validity
+from stackbuild.tables import ROW_GROUP_ROWS, arrow, byte_lengths, record_batch, validity
 
 if TYPE_CHECKING:
     from stackbuild.task import Task
 
-SKETCH_BYTES = 4 << 20  # of text that is sketched at a time, unless one file is longer
+SKETCH_BYTES = 2 << 20  # of text that is sketched at a time, unless one file is longer
 
 BANDS = pa.schema([pa.field("bucket", pa.uint16()), pa.field("key", pa.uint64()), pa.field("file", pa.int64())])
 
@@ -138,17 +138,21 @@ class Sketcher:
             for batch in by_column(self._waiting, "partition"):
                 writer.write(batch)
         self._waiting, self._bytes = [], 0
+        pa.default_memory_pool().release_unused()
 
     def _write_bands(self) -> None:
         """One run: a file of the table, sorted by bucket (the leading bits of the key)."""
         key = np.concatenate([np.zeros(0, np.uint64), *self._keys])
+        self._keys = []
         file = np.concatenate([np.zeros(0, np.int64), *self._files])
-        self._keys, self._files, self._rows = [], [], 0
+        self._files, self._rows = [], 0
         bits = self._task.partitions.bit_length() - 1
         bucket = (key >> np.uint64(64 - bits)).astype(np.uint16) if bits else np.zeros(len(key), np.uint16)
-        order = np.argsort(bucket, kind="stable")
+        order = np.argsort(bucket, kind="stable") if bits else None
         with self._task.writer("bands", BANDS, group_by="bucket") as writer:
-            writer.write(record_batch(BANDS, bucket[order], key[order], file[order]))
+            for start in range(0, len(key), ROW_GROUP_ROWS):
+                run = slice(start, start + ROW_GROUP_ROWS) if order is None else order[start : start + ROW_GROUP_ROWS]
+                writer.write(record_batch(BANDS, bucket[run], key[run], file[run]))
 
     def close(self) -> None:
         """Write what is in memory."""

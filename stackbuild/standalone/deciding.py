@@ -39,6 +39,7 @@ from stackbuild.tables import arrow, record_batch
 if TYPE_CHECKING:
     from stackbuild.task import Task
 
+OUTPUT_BYTES = 8 << 20  # of text in a row group of what is written
 PUBLISHED_ROWS = 1 << 20  # of a file of clusters
 
 
@@ -201,7 +202,9 @@ def write_rows(task: Task) -> None:
                     out.write(line + b"\n")
                     kept += 1
     else:
-        with task.writer("data", schema_of(unit), heavy=task.options.text_column) as writer:
+        with task.writer(
+            "data", schema_of(unit), heavy=task.options.text_column, row_group_bytes=OUTPUT_BYTES
+        ) as writer:
             for first, batch in read_unit(unit, None):
                 stays = np.ones(batch.num_rows, bool)
                 here = removed[np.searchsorted(removed, first) : np.searchsorted(removed, first + batch.num_rows)]

@@ -22,7 +22,7 @@ from stackbuild.sources.row_files import JSON_SUFFIXES, SUFFIXES, find, stem_of
 from stackbuild.sources.unit import Skipped
 
 UNIT_BYTES = 128 << 20  # decoded text of a unit, about
-BATCH_BYTES = 4 << 20  # decoded text of a batch, about
+BATCH_BYTES = 2 << 20  # decoded text of a batch, about
 MOST_ROWS = 8192  # of a batch
 LONGEST_LINE = 1 << 30  # bytes
 

@@ -7,6 +7,7 @@ line's and its workers', never a library call.
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -21,6 +22,17 @@ class _Unused:
     def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> None:
         if name in UNUSED:
             raise ModuleNotFoundError(f"No module named {name!r}: this process leaves it out", name=name)
+
+
+def give_back_memory() -> None:
+    """Return to the system what Arrow's pool and the C library keep of memory that is free: tasks follow each other in one
+    process, and each is to stand on what it needs itself."""
+    import pyarrow as pa
+
+    pa.default_memory_pool().release_unused()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    if trim is not None:
+        trim(0)
 
 
 def leave_out_unused() -> None:

@@ -18,6 +18,7 @@ import pyarrow as pa
 from stackbuild.counts import Ledger
 from stackbuild.errors import PartialFailure
 from stackbuild.shards import Attempt, Output, ShardManifest, find_manifest, read_batches
+from stackbuild.standalone.lean import give_back_memory
 from stackbuild.standalone.options import DedupOptions
 from stackbuild.task import Task
 
@@ -82,6 +83,8 @@ def run_one(task_of: TaskOf) -> ShardManifest:
     except BaseException:
         attempt.discard()
         raise
+    finally:
+        give_back_memory()
 
 
 def _files(task_of: TaskOf, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
