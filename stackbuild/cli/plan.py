@@ -126,11 +126,15 @@ def show_curve(options: dict[str, Any]) -> None:
     """The S-curve of the near-duplicate bands, with the areas of false positives and negatives."""
     from stackbuild.dedup.bands import error_areas, optimal_bands, s_curve
 
+    if options["mode"] == "exact":
+        print("near-duplicates: every pair is found (mode = exact)")
+        return
     threshold, permutations = options["threshold"], options["permutations"]
     bands = options["bands"] if isinstance(options["bands"], int) else optimal_bands(threshold, permutations)[0]
     rows = permutations // bands
     above, below = error_areas(threshold, bands, rows)
-    print(f"near-duplicates: {bands} bands of {rows}; candidates are checked")
+    checked = "candidates are checked" if options["verify"] else "candidates are not checked"
+    print(f"near-duplicates: {bands} bands of {rows}; {checked}")
     print(f"  expected false positives {above:.4f}, false negatives {below:.4f} (areas under the curve)")
     for point in s_curve(threshold, bands, rows, 10):
         print(

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from stackbuild.dedup.numbers import BLIND, PLAIN, SEEING, Numbers, variant_of
+from stackbuild.kernels import kernel
 
 ALL_PAIRS = 128  # files in a bucket up to which all its pairs are candidates
 PAIRS_AT_ONCE = 1 << 21  # pairs that are made before their repeats are dropped
@@ -29,7 +29,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _32 = np.uint64(32)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _may_be_shared(keys: Keys, bits: int) -> npt.NDArray[np.bool_]:
     """Which rows have a key that may stand in another row too: most keys do not, and need no sorting."""
     shift = np.uint64(64 - bits)
@@ -43,7 +43,7 @@ def _may_be_shared(keys: Keys, bits: int) -> npt.NDArray[np.bool_]:
     return shared
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _buckets(keys: Keys, order: Numbers, files: Numbers) -> tuple[Numbers, Numbers]:
     """(distinct files of each bucket of two or more, ascending within it; where each bucket starts, and the end).
 
@@ -76,7 +76,7 @@ def _buckets(keys: Keys, order: Numbers, files: Numbers) -> tuple[Numbers, Numbe
     return held[:made], starts[: buckets + 1]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count_pairs(starts: Numbers, limit: int) -> Numbers:
     counts = np.empty(len(starts) - 1, np.int64)
     for bucket in range(len(counts)):
@@ -85,7 +85,7 @@ def _count_pairs(starts: Numbers, limit: int) -> Numbers:
     return counts
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _list_pairs(files: Numbers, starts: Numbers, limit: int, left: Numbers, right: Numbers) -> None:
     made = 0
     for bucket in range(len(starts) - 1):

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-from numba import njit
 
 from stackbuild.dedup.limits import groups_for
 from stackbuild.dedup.numbers import Numbers, partition_of
+from stackbuild.kernels import kernel
 from stackbuild.tables import record_batch
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ GROUPS = pa.schema([pa.field("group", pa.int32())])
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def join(parents: Numbers, left: Numbers, right: Numbers) -> None:
     """Union-find: merge the trees of each pair of nodes; the smaller root stays. `parents`: int64 (n,), changed in
     place.
@@ -51,7 +51,7 @@ def join(parents: Numbers, left: Numbers, right: Numbers) -> None:
             parents[i] = j
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def roots(parents: Numbers) -> Numbers:
     """The smallest node of each node's tree, int64 (n,)."""
     result = np.empty_like(parents)
@@ -67,7 +67,7 @@ def components(nodes: int, left: Numbers, right: Numbers) -> Numbers:
     return np.asarray(roots(parents))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def pack(sizes: Numbers, limit: int) -> Numbers:
     """Spread items over groups in their order: a group closes before the item that would take it over `limit`."""
     groups = np.empty(len(sizes), np.int64)

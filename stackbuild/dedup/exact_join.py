@@ -25,12 +25,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from numba import njit
 
 from stackbuild.dedup.candidates import PAIRS_AT_ONCE, Keys
 from stackbuild.dedup.numbers import Numbers
 from stackbuild.dedup.shingles import Hashes, Offsets
 from stackbuild.dedup.verify import Floats, jaccard_pairs
+from stackbuild.kernels import kernel
 
 MOST_BITS = 28  # 2^28 counts are 512 MB; with fewer slots than shingles the rows become more, the pairs stay the same
 MOST = 65535  # a count that says "so many or more"
@@ -67,21 +67,21 @@ def table_bits(shingles: int) -> int:
     return min(max(shingles - 1, 1).bit_length(), MOST_BITS)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _scope_key(scope: np.uint64) -> np.uint64:
     value = (scope ^ (scope >> _33)) * _MIX_1
     value = (value ^ (value >> _33)) * _MIX_2
     return value ^ (value >> _33)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _key(shingle: np.uint64, scope_key: np.uint64) -> np.uint64:
     """A bijection of the shingles of a scope. Unlike shingles of two scopes share a key once in 2^64."""
     value = (shingle ^ scope_key) * _MIX_1
     return value ^ (value >> _33)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count(hashes: Hashes, offsets: Offsets, scopes: Hashes, table: Counts) -> None:
     mask = np.uint64(len(table) - 1)
     for file in range(len(offsets) - 1):
@@ -102,7 +102,7 @@ def count_shingles(hashes: Hashes, offsets: Offsets, scopes: Hashes, table: Coun
     _count(_read_only(hashes), _read_only(offsets), _read_only(scopes), table)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def merge_counts(table: Counts, other: Counts) -> None:
     """Add the counts of `other` to `table`, in place; both uint16 of one length, or the same slice of two tables.
 
@@ -116,7 +116,7 @@ def merge_counts(table: Counts, other: Counts) -> None:
 # ---------------------------------------------------------------- prefixes
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _least_common(size: int, threshold: float) -> int:
     """How many shingles a set of `size` must have in common with another: the least c with c / size >= threshold, as
     the union has `size` shingles at least. c / size is rounded as the check rounds it.
@@ -129,7 +129,7 @@ def _least_common(size: int, threshold: float) -> int:
     return least
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _select(counts: Counts, size: int, wanted: int, starts: Numbers, chosen: Numbers) -> None:
     """Write to `chosen[:wanted]` the places of the least counts other than 1, by (count, place).
 
@@ -159,7 +159,7 @@ def _select(counts: Counts, size: int, wanted: int, starts: Numbers, chosen: Num
         chosen[begin : starts[_RARE]] = frequent[by_count]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _prefixes(
     hashes: Hashes, offsets: Offsets, scopes: Hashes, files: Numbers, table: Counts, threshold: float
 ) -> tuple[Keys, Numbers, Ints, Ints, Keys]:
@@ -262,7 +262,7 @@ def _postings(
     return _Postings(file, positions[rows], before, stop, order, known_sizes[by_size], places, numbers)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _by_file(file: Ints, files: int) -> Ints:
     """The rows in the order of their files, stable: a counting sort."""
     place = np.zeros(files + 1, np.int64)
@@ -277,7 +277,7 @@ def _by_file(file: Ints, files: int) -> Ints:
     return order
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _list_pairs(
     file: Ints, position: Ints, previous: Keys, stop: Ints, order: Ints, sizes: Ints, places: Numbers,
     threshold: float, seen: Ints, at: Numbers, pairs: Numbers,

@@ -16,9 +16,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from numba import njit
 
 from stackbuild.dedup.tokenizing import Bytes, Offsets, utf8_buffers
+from stackbuild.kernels import kernel
 
 HEADERS = 8  # licence comments of one file that are left out; the scan stops there
 BLOCKS = ((b"/*", b"*/"), (b"<!--", b"-->"), (b"{-", b"-}"), (b"(*", b"*)"))
@@ -29,7 +29,7 @@ DIRECTIVES = (b"if", b"elif", b"else", b"endif", b"include", b"import", b"define
 _SPACE, _TAB, _RETURN, _HASH = 32, 9, 13, 35
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _starts(data: npt.NDArray[np.uint8], at: int, stop: int, word: bytes) -> bool:
     """Whether `word` (lower case) stands at `at`, in any ASCII case."""
     if at + len(word) > stop:
@@ -43,7 +43,7 @@ def _starts(data: npt.NDArray[np.uint8], at: int, stop: int, word: bytes) -> boo
     return True
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _find(data: npt.NDArray[np.uint8], at: int, stop: int, word: bytes) -> int:
     """Where `word` first ends at or after `at`; -1 if it does not occur."""
     while at + len(word) <= stop:
@@ -53,7 +53,7 @@ def _find(data: npt.NDArray[np.uint8], at: int, stop: int, word: bytes) -> int:
     return -1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _speaks_of_licence(data: npt.NDArray[np.uint8], at: int, stop: int) -> bool:
     for i in range(at, stop):
         c = data[i] | 32
@@ -64,7 +64,7 @@ def _speaks_of_licence(data: npt.NDArray[np.uint8], at: int, stop: int) -> bool:
     return False
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _is_directive(data: npt.NDArray[np.uint8], at: int, stop: int) -> bool:
     """Whether what follows a `#` makes it code: a directive of the C preprocessor, or a Rust attribute."""
     if _starts(data, at, stop, b"[") or _starts(data, at, stop, b"!["):
@@ -75,7 +75,7 @@ def _is_directive(data: npt.NDArray[np.uint8], at: int, stop: int) -> bool:
     return False
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _line_marker(data: npt.NDArray[np.uint8], at: int, stop: int) -> int:
     """The first byte of the line comment that starts at `at`, 0 if none does."""
     for marker in LINES:
@@ -84,7 +84,7 @@ def _line_marker(data: npt.NDArray[np.uint8], at: int, stop: int) -> int:
     return 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _comment_end(data: npt.NDArray[np.uint8], at: int, stop: int) -> int:
     """The end of the comment that starts at `at`; `at` if none does, or if it never closes."""
     for opening, closing in BLOCKS:
@@ -106,7 +106,7 @@ def _comment_end(data: npt.NDArray[np.uint8], at: int, stop: int) -> int:
             return end
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def kept_spans(
     data: npt.NDArray[np.uint8], start: int, stop: int, header_blind: bool, spans: npt.NDArray[np.int64]
 ) -> int:
@@ -141,7 +141,7 @@ def kept_spans(
     return count + 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _with_headers(data: Bytes, bounds: Offsets) -> npt.NDArray[np.bool_]:
     spans = np.empty((HEADERS + 1, 2), np.int64)
     found = np.empty(len(bounds) - 1, np.bool_)

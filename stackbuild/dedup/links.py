@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from numba import njit
 
 from stackbuild.dedup.candidates import distinct_pairs
 from stackbuild.dedup.components import Forest, write_stars
@@ -26,6 +25,7 @@ from stackbuild.dedup.limits import Limits
 from stackbuild.dedup.numbers import Numbers, finer, partition_of, passes_for
 from stackbuild.dedup.options import NearDedupOptions
 from stackbuild.dedup.sketches import fixed_binary, signature_rows
+from stackbuild.kernels import kernel
 from stackbuild.tables import arrow, record_batch
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def least_agreement(threshold: float, slots: int) -> int:
     return max(0, int(np.floor(slots * p - SIGMAS * np.sqrt(slots * p * (1 - p)))))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def agreement(left: Low, right: Low, rows: Numbers) -> Numbers:
     """In how many slots `left[i]` and `right[rows[i]]` agree, int64 (n,); uint8 of shape (n, k) and (m, k)."""
     result = np.empty(len(left), np.int64)

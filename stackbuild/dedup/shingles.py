@@ -25,11 +25,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from numba import njit
 
 from stackbuild.dedup.headers import HEADERS, kept_spans
 from stackbuild.dedup.options import Shingling
 from stackbuild.dedup.tokenizing import ROOM, Bytes, Rule, next_tokens, rule, utf8_buffers
+from stackbuild.kernels import kernel
 
 Hashes = npt.NDArray[np.uint64]
 Offsets = npt.NDArray[np.int64]
@@ -49,7 +49,7 @@ _MIX_1, _MIX_2 = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53)
 _33, _255 = np.uint64(33), np.uint64(255)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def hash_ngrams(tokens: Hashes, count: int, ngram: int, out: Hashes) -> int:
     """Hash the n-grams of `tokens[:count]` into `out`; return how many. Pass by pass, so that each is a vector loop."""
     total = max(count - ngram + 1, 0)
@@ -66,7 +66,7 @@ def hash_ngrams(tokens: Hashes, count: int, ngram: int, out: Hashes) -> int:
     return total
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _radix_sort(values: Hashes, spare: Hashes) -> None:
     """Sort by bytes, the lowest first, without those that all values share. `spare`: as long at least, overwritten."""
     count = len(values)
@@ -94,7 +94,7 @@ def _radix_sort(values: Hashes, spare: Hashes) -> None:
             values[i] = spare[i]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def sort_hashes(values: Hashes, count: int, target: Hashes, places: Places) -> None:
     """Sort `values[:count]` into `target`; `values` is overwritten, `places` is uint32 of 2^FINEST, overwritten.
 
@@ -140,7 +140,7 @@ def sort_hashes(values: Hashes, count: int, target: Hashes, places: Places) -> N
             target[j + 1] = value
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def drop_repeats(values: Hashes, count: int, out: Hashes) -> int:
     """Copy `values[:count]` to `out`, which may be the same, without those that equal the one before; return how many."""
     distinct = 0
@@ -153,7 +153,7 @@ def drop_repeats(values: Hashes, count: int, out: Hashes) -> int:
     return distinct
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _sets(
     data: Bytes,
     bounds: Offsets,

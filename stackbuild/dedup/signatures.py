@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from numba import njit
 
 from stackbuild.dedup.options import Shingling
 from stackbuild.dedup.shingles import Hashes, Offsets, shingle_sets
+from stackbuild.kernels import kernel
 
 if TYPE_CHECKING:
     from datasketch import MinHash
@@ -51,7 +51,7 @@ def permutation_constants(seed: int, permutations: int) -> tuple[Signatures, Sig
     return np.ascontiguousarray(draws[:, 0] | np.uint32(1)), np.ascontiguousarray(draws[:, 1])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _mix32(value: np.uint64) -> np.uint32:
     x = np.uint32(value)
     x = np.uint32((x ^ (x >> np.uint32(16))) * np.uint32(0x85EBCA6B))
@@ -59,7 +59,7 @@ def _mix32(value: np.uint64) -> np.uint32:
     return np.uint32(x ^ (x >> np.uint32(16)))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def lower_signature(shingles: Hashes, count: int, a: Signatures, b: Signatures, signature: Signatures) -> None:
     """Take `shingles[:count]` into a signature, eight in a pass so that it is read and written once for eight."""
     i = 0
@@ -86,7 +86,7 @@ def lower_signature(shingles: Hashes, count: int, a: Signatures, b: Signatures, 
         i += 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def sign_sets(hashes: Hashes, offsets: Offsets, a: Signatures, b: Signatures) -> Signatures:
     """Sign n sets of shingle hashes: uint32 of shape (n, k)."""
     signatures = np.full((len(offsets) - 1, len(a)), np.uint32(0xFFFFFFFF), np.uint32)
@@ -150,7 +150,7 @@ def as_datasketch(signatures: Signatures, seed: int) -> list[MinHash]:
     ]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def band_keys(signatures: Signatures, scopes: Hashes, bands: int, rows: int) -> Hashes:
     """The bucket of each signature in each band: uint64 of shape (n, bands).
 

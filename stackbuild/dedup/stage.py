@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stackbuild.dedup.options import NearDedupOptions
+from stackbuild.dedup.options import SHINGLE_VERSIONS, NearDedupOptions
 from stackbuild.schema import ID
 from stackbuild.stage import Options, Phase, PhaseOutputs, Stage, Verdict
 from stackbuild.tables import arrow
@@ -78,8 +78,8 @@ class NearDedup(Stage[NearDedupOptions]):
         )
 
     def key(self) -> Mapping[str, Any]:
-        """Which characters are letters is Python's Unicode version."""
-        return {"unicode": unicodedata.unidata_version}
+        """Which characters are letters is Python's Unicode version; what a shingle is, the rule's."""
+        return {"unicode": unicodedata.unidata_version, "shingles": SHINGLE_VERSIONS[self.options.shingles]}
 
     def warm(self) -> None:
         import_module("stackbuild.dedup.warming").warm()

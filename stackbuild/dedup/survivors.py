@@ -18,11 +18,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from stackbuild.dedup.candidates import distinct_pairs
 from stackbuild.dedup.components import components
 from stackbuild.dedup.numbers import Numbers
+from stackbuild.kernels import kernel
 
 ROUNDS = 16  # of looking for twins over a common neighbour; each is rare and small after the first
 
@@ -66,7 +66,7 @@ def keep_places(columns: Sequence[RankColumn], ids: Numbers) -> Numbers:
     return places
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _adjacency(nodes: int, left: Numbers, right: Numbers) -> tuple[Numbers, Numbers, Numbers]:
     """(starts (nodes + 1), neighbours (2 pairs), the pair behind each neighbour)."""
     starts = np.zeros(nodes + 1, np.int64)
@@ -86,7 +86,7 @@ def _adjacency(nodes: int, left: Numbers, right: Numbers) -> tuple[Numbers, Numb
     return starts, neighbours, pairs
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _keep(places: Numbers, starts: Numbers, neighbours: Numbers, pairs: Numbers, similarity: Floats) -> Numbers:
     order = np.empty(len(places), np.int64)
     for node in range(len(places)):
@@ -121,7 +121,7 @@ def survivors(places: Numbers, left: Numbers, right: Numbers, similarity: Floats
     return kept_by, _similarity_with(kept_by, starts, neighbours, pairs, similarity)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _similarity_with(
     kept_by: Numbers, starts: Numbers, neighbours: Numbers, pairs: Numbers, similarity: Floats
 ) -> Floats:
@@ -133,7 +133,7 @@ def _similarity_with(
     return result
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _twins_of_neighbours(
     places: Numbers, kept_by: Numbers, starts: Numbers, neighbours: Numbers
 ) -> tuple[Numbers, Numbers]:

@@ -25,9 +25,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from numba import njit
 
 from stackbuild.dedup.intrinsics import above_ascii, ascii_words, eight_bytes, fold_product, lowest_bit
+from stackbuild.kernels import kernel
 
 Bytes = npt.NDArray[np.uint8]
 Codes = npt.NDArray[np.int32]
@@ -140,7 +140,7 @@ def utf8_buffers(texts: pa.Array | pa.ChunkedArray) -> tuple[Bytes, Offsets]:
     return bytes_, bounds
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _decode(data: Bytes, at: int, stop: int) -> tuple[int, int]:
     """The code point at `at` and where the next begins; (0, at + 1) for what is not UTF-8."""
     first = int(data[at])
@@ -167,7 +167,7 @@ def _decode(data: Bytes, at: int, stop: int) -> tuple[int, int]:
     return code, at + length
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _mark(marks: Bytes, code: int) -> int:
     if code >= _SELECTORS:
         code = code - _SELECTORS + _MARKS_BELOW if code < _SELECTORS_END else len(marks)
@@ -176,7 +176,7 @@ def _mark(marks: Bytes, code: int) -> int:
     return int(marks[code]) if code < len(marks) else 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _is_final(data: Bytes, begin: int, at: int, after: int, stop: int, marks: Bytes) -> bool:
     """Whether the capital sigma `data[at:after]` ends a word as str.lower() sees it: a cased character before it, none
     after, and what is between passed over. No byte is passed over for more than two sigmas, so texts take linear time.
@@ -198,7 +198,7 @@ def _is_final(data: Bytes, begin: int, at: int, after: int, stop: int, marks: By
     return mark != _CASED
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _hash_long(data: Bytes, start: int, stop: int, fold: np.uint64) -> np.uint64:
     hash_: np.uint64 = (eight_bytes(data, start) | fold) ^ FIRST
     at = start + 8
@@ -209,7 +209,7 @@ def _hash_long(data: Bytes, start: int, stop: int, fold: np.uint64) -> np.uint64
     return hash_
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _hash_ascii(data: Bytes, start: int, stop: int, fold: np.uint64) -> np.uint64:
     """The hash of an ASCII word; up to 16 bytes after its first are read."""
     length = np.uint64(stop - start)
@@ -221,12 +221,12 @@ def _hash_ascii(data: Bytes, start: int, stop: int, fold: np.uint64) -> np.uint6
     return hash_
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _take(hash_: np.uint64, lanes: int, lane: np.uint64) -> np.uint64:
     return lane ^ FIRST if lanes == 0 else fold_product(hash_, lane ^ NEXT)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _by_character(
     data: Bytes, begin: int, at: int, stop: int, rule: Rule, tokens: Hashes, count: int
 ) -> tuple[int, int, int]:
@@ -279,7 +279,7 @@ def _by_character(
                 return at, at if rule.empty else -1, count
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def next_tokens(
     data: Bytes, begin: int, at: int, stop: int, start: int, rule: Rule, tokens: Hashes, count: int
 ) -> tuple[int, int, int]:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from stackbuild.dedup.shingles import Hashes, Offsets
+from stackbuild.kernels import kernel
 
 Floats = npt.NDArray[np.float64]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def jaccard(a: Hashes, a_start: int, a_stop: int, b: Hashes, b_start: int, b_stop: int, at_least: float) -> float:
     """|A and B| / |A or B| of two ascending runs without repeats; 0.0 where it is below `at_least`, or both are
     empty.
@@ -46,7 +46,7 @@ def jaccard(a: Hashes, a_start: int, a_stop: int, b: Hashes, b_start: int, b_sto
     return similarity if similarity >= at_least else 0.0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def jaccard_pairs(
     a: Hashes, a_offsets: Offsets, b: Hashes, b_offsets: Offsets, left: Offsets, right: Offsets, at_least: float
 ) -> Floats:

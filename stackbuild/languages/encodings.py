@@ -22,9 +22,10 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Final
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
+
+from stackbuild.kernels import kernel
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
@@ -37,7 +38,7 @@ UNCERTAIN: Final = "encoding_uncertain"
 VALID, MARK, ESCAPE = np.uint8(1), np.uint8(2), np.uint8(4)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def valid_utf8(data: U8, lo: int, hi: int) -> bool:
     """Whether bytes lo to hi are UTF-8 (RFC 3629: no overlong forms, no surrogates, nothing beyond U+10FFFF)."""
     i = lo
@@ -63,7 +64,7 @@ def valid_utf8(data: U8, lo: int, hi: int) -> bool:
     return True
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def probe(data: U8, offsets: I64) -> tuple[U8, I64]:
     """Look at n files once: flags VALID (UTF-8), MARK (any byte order mark), ESCAPE, uint8 (n,); NUL bytes, int64
     (n,).

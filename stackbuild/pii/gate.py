@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, NamedTuple
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 
+from stackbuild.kernels import kernel
 from stackbuild.pii.shapes import FLAGS, MARKS, WORD, shape_at
 from stackbuild.pii.spans import I64, U8, Texts
 
@@ -140,7 +140,7 @@ def hits(texts: Texts, built: Automaton) -> I64:
     return found[np.lexsort((found[:, 1], found[:, 0]))]
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _scan(
     data: Any,
     offsets: Any,
@@ -173,7 +173,7 @@ def _scan(
     return found[:k].copy()
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _scan_text(
     data: Any,
     low: int,
@@ -220,7 +220,7 @@ def _scan_text(
         at += 1
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _next(data: Any, low: int, at: int, high: int, grams: Any, shapes: Any) -> int:
     """The first byte from `at` on that has a shape, or is the third from where a literal may begin.
 
@@ -237,7 +237,7 @@ def _next(data: Any, low: int, at: int, high: int, grams: Any, shapes: Any) -> i
     return max(at, high)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _follows(
     data: Any,
     low: int,

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba as nb
 import numpy as np
 
+from stackbuild.kernels import kernel
 from stackbuild.pii.spans import U8
 
 # Shapes, as rule numbers of hits; rules with literals count from 0.
@@ -42,7 +42,7 @@ FLAGS = byte_flags()
 MARKS = np.isin(np.arange(256), list(b"@.:"))  # bytes that mark a shape
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def shape_at(data: Any, low: int, high: int, at: int, flags: Any) -> tuple[int, int, int]:
     """The shape that the byte at `at` is the mark of, with its start and end; 0 for none."""
     byte = data[at]
@@ -66,7 +66,7 @@ def shape_at(data: Any, low: int, high: int, at: int, flags: Any) -> tuple[int, 
     return 0, 0, 0
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _email(data: Any, low: int, high: int, at: int, flags: Any) -> bool:
     """A byte of a name before the "@", a domain with a dot and a letter behind it. Scans stop at the next "@"."""
     if at == low or at + 3 >= high or not flags[data[at - 1]] & LOCAL or not flags[data[at + 1]] & DOMAIN:
@@ -80,7 +80,7 @@ def _email(data: Any, low: int, high: int, at: int, flags: Any) -> bool:
     return False
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _ipv4(data: Any, low: int, high: int, dot: int, flags: Any) -> tuple[int, int]:
     """Start and end of four numbers of up to three digits of which this is the first dot, (0, 0) if it is not."""
     start = dot
@@ -104,7 +104,7 @@ def _ipv4(data: Any, low: int, high: int, dot: int, flags: Any) -> tuple[int, in
     return start, at
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _ipv6(data: Any, low: int, high: int, colon: int, flags: Any) -> tuple[int, int]:
     """Start and end of a run that may be an address and of which this is the first colon, (0, 0) if it is not."""
     start = colon
@@ -134,7 +134,7 @@ def _ipv6(data: Any, low: int, high: int, colon: int, flags: Any) -> tuple[int, 
     return start, at
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _dotted(data: Any, low: int, high: int, dot: int, flags: Any) -> bool:
     """Six bytes of base64url between this dot and the next, and 24 before it."""
     if dot - low < 24 or dot + 8 >= high or data[dot + 7] != 46:
@@ -145,7 +145,7 @@ def _dotted(data: Any, low: int, high: int, dot: int, flags: Any) -> bool:
     return True
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _userinfo(data: Any, start: int, high: int) -> bool:
     """A colon and then an "@" before the first slash, space or quote. Scans stop at the next "://"."""
     colon = False

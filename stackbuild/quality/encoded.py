@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from itertools import product
 
-import numba as nb
 import numpy as np
 
+from stackbuild.kernels import kernel
 from stackbuild.quality.characters import BASE64, HEX, I64, SPACE, U8, WORD, Classes, decode
 
 BASE64_MIN = 64  # characters
 CHAIN_MIN = 8  # repetitions
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def hex_chain(data: U8, i: int, hi: int, classes: Classes) -> tuple[int, int]:
     """Follow repetitions of the hex expression from byte i, where a word boundary is: (end, how many)."""
     end, n = i, 0
@@ -58,7 +58,7 @@ def hex_chain(data: U8, i: int, hi: int, classes: Classes) -> tuple[int, int]:
             return end, n  # no word boundary here
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def unicode_chain(data: U8, i: int, hi: int, classes: Classes) -> tuple[int, int]:
     """Follow repetitions of the unicode expression from byte i: (end, how many)."""
     n = 0
@@ -70,7 +70,7 @@ def unicode_chain(data: U8, i: int, hi: int, classes: Classes) -> tuple[int, int
     return i, n
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def characters_between(data: U8, lo: int, hi: int) -> int:
     """How many characters start in bytes lo to hi."""
     n = 0
@@ -79,7 +79,7 @@ def characters_between(data: U8, lo: int, hi: int) -> int:
     return n
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def union_length(a: I64, n: int, b: I64, m: int) -> int:
     """Length of the union of two sorted lists of disjoint half-open spans: int64 (n, 2) and (m, 2)."""
     total, reach, i, j = 0, -1, 0, 0
@@ -94,7 +94,7 @@ def union_length(a: I64, n: int, b: I64, m: int) -> int:
     return total
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def base64_runs(data: U8, lo: int, hi: int, classes: Classes, runs: I64) -> tuple[int, int]:
     """Write the runs of base64 in ASCII bytes lo to hi to `runs`, from lo: (how many, the longest).
 

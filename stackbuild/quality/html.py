@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 
+from stackbuild.kernels import kernel
 from stackbuild.quality.characters import I64, SPACE, U8, Classes, decode
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _is_name(b: int) -> bool:
     return 0x61 <= (b | 0x20) <= 0x7A or 0x30 <= b <= 0x39
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _starts(data: U8, i: int, hi: int, name: U8) -> bool:
     """Whether byte i begins a tag of this name (lower-case ASCII), without case."""
     size = len(name)
@@ -34,7 +34,7 @@ _STYLE, _STYLE_END = np.frombuffer(b"style", np.uint8), np.frombuffer(b"</style"
 REFERENCE_MAX = 32  # bytes of a character reference, "&" and ";" included
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def visible_characters(data: U8, lo: int, hi: int, classes: Classes) -> int:
     """Characters of HTML that a reader sees: no tags, comments, declarations, script or style.
 
@@ -106,7 +106,7 @@ def visible_characters(data: U8, lo: int, hi: int, classes: Classes) -> int:
     return visible
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def visible(data: U8, offsets: I64, wanted: npt.NDArray[np.bool_], classes: Classes) -> I64:
     """`visible_characters` of the wanted texts, int64 (n,), 0 for the others."""
     out = np.zeros(len(offsets) - 1, np.int64)

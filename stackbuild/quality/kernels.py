@@ -22,9 +22,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba as nb
 import numpy as np
 
+from stackbuild.kernels import kernel
 from stackbuild.quality.characters import (
     ALPHABETIC,
     ALPHANUMERIC,
@@ -67,7 +67,7 @@ COLUMNS = (
 HEAD_LINES = 5
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def first_phrase(data: U8, lo: int, hi: int, phrases: U8, ends: I64) -> int:
     """Which of the phrases (lower-case ASCII, concatenated, with their ends, each beginning with a letter) stands first
     in bytes lo to hi, without case; -1 if none.
@@ -98,7 +98,7 @@ def first_phrase(data: U8, lo: int, hi: int, phrases: U8, ends: I64) -> int:
     return -1
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _count_ascii(data: U8, lo: int, hi: int) -> tuple[bool, int, int]:
     """Whether bytes lo to hi are ASCII, and if so its letters and digits; without branches, so that whole vectors are
     counted.
@@ -119,7 +119,7 @@ def _count_ascii(data: U8, lo: int, hi: int) -> tuple[bool, int, int]:
     return True, letters, digits
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _measure_ascii(
     data: U8, lo: int, hi: int, classes: Classes, kinds: U8, events: U8, runs: I64, chains: I64, out: I64
 ) -> int:
@@ -164,7 +164,7 @@ def _measure_ascii(
     return head
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _measure(data: U8, offsets: I64, classes: Classes, phrases: U8, ends: I64, kinds: U8, events: U8) -> I64:
     rows = len(offsets) - 1
     out = np.zeros((rows, 9), np.int64)

@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from numba import njit
 
 from stackbuild.dedup.near_duplicates import rank_values
 from stackbuild.dedup.numbers import file_numbers, partition_of
@@ -24,6 +23,7 @@ from stackbuild.dedup.sketches import Sketcher, by_column
 from stackbuild.dedup.tokenizing import utf8_buffers
 from stackbuild.errors import InputError
 from stackbuild.hashing import id_bytes
+from stackbuild.kernels import kernel
 from stackbuild.schema import ID
 from stackbuild.standalone.inputs import InputUnit, buffered, read_lines, read_unit
 from stackbuild.standalone.options import DedupOptions
@@ -210,7 +210,7 @@ def _narrow(
     return record_batch(rows_schema(options, id_type), partition, contents, where, numbers, ids, *words, sizes, *ranks)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _fnv(data: npt.NDArray[np.uint8], bounds: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
     hashes = np.empty(len(bounds) - 1, np.uint64)
     for i in range(len(hashes)):

@@ -22,10 +22,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numba import njit
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from stackbuild.errors import InputError
+from stackbuild.kernels import kernel
 
 MIN_FREQUENCY = 2  # a pair that occurs once is no merge worth an entry
 ALPHABET = 256
@@ -81,7 +81,7 @@ def sample_texts(sample: str | Path, rows: int = 256) -> Iterator[list[str]]:
             yield batch.column(0).to_pylist()
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _longest_runs(data: Any, offsets: Any, classes: Any) -> Any:
     longest = np.zeros(len(offsets) - 1, np.int64)
     for text in range(len(offsets) - 1):

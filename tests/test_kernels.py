@@ -1,4 +1,4 @@
-"""Kernels are imported, run and kept compiled where neither the package nor a home can be written to."""
+"""Kernels are kept compiled, never stale, and run where neither the package nor a home can be written to."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 
 import stackbuild
-from stackbuild.kernel_cache import provide_cache_folder
+from stackbuild import kernels
+from stackbuild.kernels import kernel_folder
 
 PACKAGE = Path(stackbuild.__file__).parent
 
 USE = """
 import importlib, pathlib, re, numpy as np, stackbuild
 root = pathlib.Path(stackbuild.__file__).parent
-kernels = [path for path in root.rglob("*.py") if re.search(r"^@(nb\\.)?njit", path.read_text(), re.M)]
+kernels = [path for path in root.rglob("*.py") if re.search("^@kernel$", path.read_text(), re.M)]
 for path in kernels:
     importlib.import_module(".".join(("stackbuild", *path.relative_to(root).with_suffix("").parts)))
 from stackbuild.dedup.shingles import drop_repeats
@@ -56,29 +57,70 @@ def test_kernels_run_where_nothing_can_be_written_to(read_only: dict[str, str]) 
     assert [counts[1:] for counts in found] == [[0, 1], [1, 0]]  # compiled once, then found
 
 
-def test_a_cache_that_can_be_written_to_is_left_to_numba(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_place_that_can_be_written_to_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    (sources / "a.py").write_text("")
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
-    provide_cache_folder(tmp_path)
-    assert "NUMBA_CACHE_DIR" not in os.environ
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    provide_cache_folder(Path("/proc/nowhere"))
-    assert "NUMBA_CACHE_DIR" not in os.environ
-    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+
+    def chosen() -> Path:
+        kernel_folder.cache_clear()
+        return Path(str(kernel_folder(sources))).parent
+
+    assert chosen() == sources / "__pycache__"
+    shutil.rmtree(sources / "__pycache__")
+    (sources / "__pycache__").write_text("")
+    assert chosen() == tmp_path / "cache" / "stackbuild" / "sources"
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "given"))
-    provide_cache_folder(Path("/proc/nowhere"))
-    assert os.environ["NUMBA_CACHE_DIR"] == str(tmp_path / "given")
+    assert chosen() == tmp_path / "given"
+
+
+def test_old_sources_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    for number in range(8):
+        (tmp_path / "a.py").write_text(str(number))
+        kernel_folder.cache_clear()
+        newest = kernel_folder(tmp_path)
+    left = list((tmp_path / "__pycache__").iterdir())
+    assert len(left) == kernels.KEPT + 1 and newest in map(str, left)
+
+
+CALLS = """
+import numpy as np
+from package.outer import outer
+print(outer(1), sum(outer.stats.cache_hits.values()))
+"""
+
+
+def test_a_kernel_is_compiled_anew_when_one_that_it_calls_changes(tmp_path: Path) -> None:
+    """numba alone looks at the file of the outer one only, and would run what it compiled before."""
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    head = "from stackbuild.kernels import kernel\n"
+    outer = head + "from package.inner import inner\n@kernel\ndef outer(x):\n    return inner(x) + 1\n"
+    (package / "outer.py").write_text(outer)
+    env = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{PACKAGE.parent}"}
+
+    def told() -> str:
+        run = subprocess.run(
+            [sys.executable, "-c", CALLS], env=env, cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        return run.stdout.strip()
+
+    (package / "inner.py").write_text(head + "@kernel\ndef inner(x):\n    return x * 10\n")
+    assert [told(), told()] == ["11 0", "11 1"]
+    (package / "inner.py").write_text(head + "@kernel\ndef inner(x):\n    return x * 20\n")
+    assert [told(), told()] == ["21 0", "21 1"]
 
 
 @pytest.mark.parametrize("taken", ["by all", "by a link", "by a file", "by nobody", "by its owner"])
 def test_what_others_may_have_put_there_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: str) -> None:
-    import numba
-
-    monkeypatch.setattr(numba.config, "CACHE_DIR", numba.config.CACHE_DIR)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setenv("NUMBA_CACHE_DIR", "/proc/nowhere")
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
-    folder = tmp_path / f"stackbuild-numba-{os.getuid()}"
+    folder = tmp_path / f"stackbuild-kernels-{os.getuid()}"
     if taken == "by all":
         folder.mkdir()
         folder.chmod(0o777)
@@ -89,8 +131,7 @@ def test_what_others_may_have_put_there_is_not_run(tmp_path: Path, monkeypatch: 
         folder.write_text("")
     elif taken == "by its owner":
         folder.mkdir(0o700)
-    provide_cache_folder(Path("/proc/nowhere"))
-    chosen = Path(os.environ["NUMBA_CACHE_DIR"])
+    kernel_folder.cache_clear()
+    chosen = Path(str(kernel_folder(Path("/proc/nowhere/sources")))).parent
     assert (chosen == folder) == (taken in ("by nobody", "by its owner"))
     assert chosen.parent == tmp_path and chosen.stat().st_mode & 0o777 == 0o700 and not chosen.is_symlink()
-    assert str(chosen) == numba.config.CACHE_DIR
