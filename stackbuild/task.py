@@ -88,7 +88,7 @@ class Task:
         columns: Sequence[str] | None = None,
         group: int | None = None,
         group_by: str = "",
-        between: tuple[str, str, str] | None = None,
+        between: tuple[str, Any, Any] | None = None,
     ) -> Iterator[pa.RecordBatch]:
         """Batches of a table, a row group each; with `group`, only those written for that value of `group_by`; with
         `between` = (column, first, last), only those that may hold a value in this range."""

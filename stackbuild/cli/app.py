@@ -298,7 +298,7 @@ def dedup(
         bool, typer.Option("--compare-headers", help="Also count who would leave if headers counted.")
     ] = False,
     memory: Annotated[str, typer.Option(help="Bytes of the largest table of a worker.")] = "24MiB",
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; all cores unless given.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; from size and cores unless given.")] = None,
     partitions: Annotated[int | None, typer.Option(help="A power of two; from the size unless given.")] = None,
     earlier: Annotated[
         Path | None, typer.Option(help="The OUT of an earlier run: its rows count too, without being read again.")
@@ -306,8 +306,6 @@ def dedup(
     json_: Json = False,
 ) -> None:
     """Take exact and near copies out of a table: every row that leaves names a row that stays."""
-    import os
-
     from stackbuild.cli.dedup import run
     from stackbuild.cluster import size_in_bytes
 
@@ -329,4 +327,4 @@ def dedup(
         "compare_headers": compare_headers,
         "memory": size_in_bytes(memory),
     }
-    run(inputs, output, given, workers or os.cpu_count() or 1, partitions, earlier, json_)
+    run(inputs, output, given, workers, partitions, earlier, json_)

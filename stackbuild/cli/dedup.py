@@ -19,7 +19,7 @@ def run(
     paths: list[str],
     out: Path,
     given: dict[str, Any],
-    workers: int,
+    workers: int | None,
     partitions: int | None,
     earlier: Path | None,
     as_json: bool,

@@ -7,6 +7,7 @@ If headers are compared, the same is done for the files with their licence heade
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ import pyarrow.compute as pc
 from stackbuild.dedup.candidates import distinct_pairs
 from stackbuild.dedup.components import pack
 from stackbuild.dedup.limits import Limits
+from stackbuild.dedup.links import matched
 from stackbuild.dedup.members import sets_schema
 from stackbuild.dedup.near_duplicates import rank_column
 from stackbuild.dedup.numbers import BLIND, SEEING, VARIANT_BITS, Numbers, partition_of, variant_of
@@ -26,6 +28,7 @@ from stackbuild.dedup.shingles import Hashes
 from stackbuild.dedup.sketches import hash_runs
 from stackbuild.dedup.survivors import Floats, Solution, collapse, keep_places, solve
 from stackbuild.dedup.verify import jaccard_pairs
+from stackbuild.kernels import kernel
 from stackbuild.schema import ID
 from stackbuild.tables import arrow
 
@@ -90,8 +93,7 @@ class Group:
         order = pc.sort_indices(read, [("file", "ascending"), ("content_id", "ascending")])
         files = np.asarray(read["file"])[np.asarray(order)]
         first = np.concatenate(([True], files[1:] != files[:-1])) if len(files) else np.zeros(0, bool)
-        self._rows = np.asarray(order).astype(np.int64)[first]  # where each member's set was read
-        self.members = read.take(arrow(self._rows)).combine_chunks()
+        self.members = read.take(order.filter(arrow(first))).combine_chunks()
         self.files = files[first]
         self.contents = self.files >> VARIANT_BITS
         self._edges = self._read_edges()
@@ -120,34 +122,37 @@ class Group:
         places = keep_places(columns, view)
         if not self._options.verify:
             return collapse(places, left, right)
-        sets = GroupSets(self._task, self._group, self._rows[view], members)
+        sets = GroupSets(self._task, self._group, members)
         return solve(places, left, right, sets.similarities, self._options.threshold)
 
 
 class GroupSets:
     """The shingle sets of some members of a group, read from disk in blocks (one file at least), two at most at a time.
 
-    Blocks are made of whole components where these are small enough, so that a block is read once and met by few others.
-    `rows`: where among the group's rows each member's set stands. `members`: their components and counts of shingles.
+    Blocks are runs of components, in whose order the sets were written: so a block is read once, from the row groups that
+    hold its components, and met by few others.
     """
 
-    def __init__(self, task: Task, group: int, rows: Numbers, members: pa.Table):
+    def __init__(self, task: Task, group: int, members: pa.Table):
         options: NearDedupOptions = task.options
         self._task, self._group, self._at_least = task, group, options.threshold
-        limit = Limits.of(options.memory, options.permutations).hashes
-        order = np.argsort(np.asarray(members["component"]), kind="stable")
-        blocks = pack(np.asarray(members["shingles"])[order], limit)
-        self._block_of = np.empty(len(rows), np.int64)
+        components, files = np.asarray(members["component"]), np.asarray(members["file"])
+        order = np.lexsort((files, components))
+        shingles = np.asarray(members["shingles"])[order]
+        blocks = pack(shingles, Limits.of(options.memory, options.permutations).hashes)
+        starts = np.append(np.flatnonzero(np.diff(blocks, prepend=-1)), len(order))
+        self._block_of, self._place = np.empty(len(order), np.int64), np.empty(len(order), np.int64)
         self._block_of[order] = blocks
-        order = np.lexsort((rows, self._block_of))
-        starts = np.append(np.flatnonzero(np.diff(blocks, prepend=-1)), len(rows))
-        self._place = np.empty(len(rows), np.int64)  # among the members of its block, which are read in order of rows
-        self._place[order] = np.arange(len(rows)) - starts[blocks]
-        self._rows_of = [rows[order[start:stop]] for start, stop in pairwise(starts.tolist())]
-        shingles = np.asarray(members["shingles"])
-        self._offsets_of = [
-            np.concatenate((np.zeros(1, np.int64), np.cumsum(shingles[order[start:stop]])))
-            for start, stop in pairwise(starts.tolist())
+        self._place[order] = np.arange(len(order)) - starts[blocks]
+        self._blocks = [
+            Block(
+                components[here[0]],
+                components[here[-1]],
+                files[here],
+                id_values(members["content_id"])[here],
+                shingles[at],
+            )
+            for at, here in ((slice(*ends), order[slice(*ends)]) for ends in pairwise(starts.tolist()))
         ]
         self._held: dict[int, tuple[Hashes, Numbers]] = {}
 
@@ -159,28 +164,49 @@ class GroupSets:
             here = np.flatnonzero(blocks == pair)
             first, second = int(pair) >> 32, int(pair) & 0xFFFFFFFF
             self._held = {block: held for block, held in self._held.items() if block in (first, second)}
-            (a, a_offsets), (b, b_offsets) = self._block(first), self._block(second)
+            (a, a_offsets), (b, b_offsets) = self._read(first), self._read(second)
             i, j = self._place[left[here]], self._place[right[here]]
             result[here] = jaccard_pairs(a, a_offsets, b, b_offsets, i, j, self._at_least)
         return result
 
-    def _block(self, block: int) -> tuple[Hashes, Numbers]:
+    def _read(self, number: int) -> tuple[Hashes, Numbers]:
         """The sets of a block: (hashes, offsets)."""
-        if block not in self._held:
-            wanted, row, done = self._rows_of[block], 0, 0
-            offsets = self._offsets_of[block]
+        if number not in self._held:
+            block = self._blocks[number]
+            offsets = np.concatenate((np.zeros(1, np.int64), np.cumsum(block.shingles)))
             hashes = np.empty(int(offsets[-1]), np.uint64)
-            for batch in self._task.read("sets", ["group", "hashes"], group=self._group, group_by="group"):
-                here = wanted[(wanted >= row) & (wanted < row + batch.num_rows)] - row
-                if len(here):
-                    column = batch.column("hashes")
-                    run = len(here) == here[-1] - here[0] + 1
-                    found, _ = hash_runs(column.slice(int(here[0]), len(here)) if run else column.take(arrow(here)))
-                    hashes[done : done + len(found)] = found
-                    done += len(found)
-                row += batch.num_rows
-            self._held[block] = hashes, offsets
-        return self._held[block]
+            by_file = np.argsort(block.files)
+            between = ("component", int(block.first), int(block.last))
+            columns = ["group", "component", "file", "content_id", "hashes"]
+            for batch in self._task.read("sets", columns, self._group, "group", between):
+                rows, at = matched(np.asarray(batch.column("file")), block.files[by_file])
+                places = by_file[at]
+                same = id_values(batch.column("content_id"))[rows] == block.ids[places]
+                found, bounds = hash_runs(batch.column("hashes"))
+                scatter(found, bounds, rows[same], hashes, offsets, places[same])
+            self._held[number] = hashes, offsets
+        return self._held[number]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Members whose sets are in memory together: their first and last component, their numbers, ids and set sizes."""
+
+    first: int
+    last: int
+    files: Numbers
+    ids: npt.NDArray[np.bytes_]
+    shingles: Numbers
+
+
+@kernel
+def scatter(found: Hashes, bounds: Numbers, rows: Numbers, out: Hashes, offsets: Numbers, places: Numbers) -> None:
+    """Copy run `rows[i]` of `found` (from `bounds[row]` on) to run `places[i]` of `out` (from `offsets[place]` on)."""
+    for i in range(len(rows)):
+        begin, size = bounds[rows[i]], offsets[places[i] + 1] - offsets[places[i]]
+        target = offsets[places[i]]
+        for at in range(size):
+            out[target + at] = found[begin + at]
 
 
 def _cluster_rows(members: pa.Table, found: Solution, partitions: int) -> pa.RecordBatch:

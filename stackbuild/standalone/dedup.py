@@ -38,6 +38,7 @@ from stackbuild.standalone.schemas import SOURCES
 
 VERSION = 1
 PARTITION_BYTES = 512 << 20  # of text in a partition, about
+WORKER_BYTES = 256 << 20  # of text that another worker is worth starting for
 MOST_PARTITIONS = 1 << 14
 
 BEFORE = (
@@ -147,6 +148,11 @@ def code() -> str:
     )
 
 
+def workers_for(units: Sequence[InputUnit]) -> int:
+    """All cores, but not more than there is work for: a second process costs a second of CPU before it does any."""
+    return min(os.cpu_count() or 1, 1 + sum(unit.bytes for unit in units) // WORKER_BYTES)
+
+
 def partitions_for(units: Sequence[InputUnit]) -> int:
     """A power of two: one for each PARTITION_BYTES of text."""
     wanted = sum(unit.bytes for unit in units) // PARTITION_BYTES
@@ -159,18 +165,18 @@ def deduplicate(
     options: DedupOptions,
     *,
     seed: int = 42,
-    workers: int = 1,
+    workers: int | None = 1,
     partitions: int | None = None,
     earlier: Path | None = None,
     talk: Talk = lambda what, done, of: None,
 ) -> dict[str, Any]:
     """Find exact and near copies among the rows of files and write the rows that stay to OUT; returns the report.
 
-    `paths`: Parquet, JSON lines or Arrow files, folders of them, or globs. `partitions`: a power of two; more of them
-    need less memory, the result is the same. `earlier`: the OUT of a run over other files, to be taken together with
-    these: `clusters` is what one run over all would give, `data` has the new files' rows, `changes.parquet` the earlier
-    rows whose fate changed. UsageError for columns that are not there, InputError for files that do not
-    read and for ids that are not unique, PartialFailure when a worker was killed.
+    `paths`: Parquet, JSON lines or Arrow files, folders of them, or globs. `workers`: processes; None: by the size.
+    `partitions`: a power of two; more of them need less memory, the result is the same. `earlier`: the OUT of a run over
+    other files, to be taken together with these: `clusters` is what one run over all would give, `data` has the new files'
+    rows, `changes.parquet` the earlier rows whose fate changed. UsageError for columns that are not there, InputError for
+    files that do not read and for ids that are not unique, PartialFailure when a worker was killed.
     """
     units = plan_units(paths, options.text_column)
     refuse_own_output(units, out)
@@ -185,7 +191,7 @@ def deduplicate(
         raise UsageError(f"--partitions {partitions}: write a power of two up to {MOST_PARTITIONS}.")
     out.mkdir(parents=True, exist_ok=True)
     run = Run(out, units, options, seed, partitions, id_type, before)
-    with Workers(workers) as pool:
+    with Workers(workers or workers_for(units)) as pool:
         for step in steps(options):
             made = pool.run(step, run.tasks(step), talk)
             run.take(step, made)
