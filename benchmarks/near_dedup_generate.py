@@ -86,11 +86,10 @@ def edited(text: Bytes, rate: float, state: Hashes) -> Bytes:
             stop += 1
         stop = min(stop + 1, len(text))
         piece = text[at:stop]
-        kind = _draw(state) / rate if rate else 1.0
-        if kind >= 0.5:  # stays, doubled (up to 0.75), left out (up to 1), not edited (above)
-            if kind < 0.75 or kind >= 1.0:
-                out[made : made + len(piece)] = piece
-                made += len(piece)
+        kind = _draw(state) / rate if rate else 1.0  # new words to 0.5, doubled to 0.75, left out to 1, else not edited
+        if kind >= 1.0 or 0.5 <= kind < 0.75:
+            out[made : made + len(piece)] = piece
+            made += len(piece)
         if kind < 0.75:
             out[made : made + len(piece)] = _permutation(state)[piece]
             made += len(piece)

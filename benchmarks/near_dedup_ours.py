@@ -14,7 +14,6 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 
