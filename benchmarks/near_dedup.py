@@ -52,8 +52,13 @@ TARGETS: dict[str, tuple[float, ...]] = {
 }
 AT_MOST = (WORKER_MB, EXPONENT)
 
-COMMAND, TABLE, HEADERS = "ours", "ours, in memory", "ours, in memory, headers count"
-KINDS = {COMMAND: "command", TABLE: "table", HEADERS: "table, headers count"}
+HEADERS = "ours, headers count"
+OURS: dict[str, tuple[str, ...] | None] = {  # more words for the command; None: the table in memory
+    "ours": (),
+    HEADERS: ("--headers",),
+    "ours, exact mode": ("--mode", "exact"),
+    "ours, in memory": None,
+}
 
 
 @dataclass
@@ -83,15 +88,15 @@ def main() -> None:
     cache.mkdir(parents=True, exist_ok=True)
     with opened(asked.parquet, cache) as given, tempfile.TemporaryDirectory(dir=cache, prefix="compiled-") as compiled:
         env = {"NUMBA_CACHE_DIR": compiled}
-        tools = [ours(name, given, cache, env, asked.workers) for name in KINDS]
+        tools = [ours(name, given, cache, env, asked.workers) for name in OURS]
         tools += [peer(one, given, cache, asked.workers) for one in PEERS if one.name in asked.peers]
         first = warm_up(tools, given, env)
         signed = take_turns(tools, given, env, asked, Results(cache))
         agreement = quality(tools, given, cache)
         points: list[Point] = []
         if asked.growth:
-            kind = next(KINDS[tool.name] for tool in tools if tool.runs)
-            points = measured(kind, given, cache, env, asked.workers, asked.growth_rounds, asked.generated_mb)
+            extra = next(OURS[tool.name] for tool in tools if tool.runs)
+            points = measured(extra, given, cache, env, asked.workers, asked.growth_rounds, asked.generated_mb)
         result = told(tools, given, signed, first, agreement, points)
     if asked.json:
         print(json.dumps(result))
@@ -122,8 +127,9 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def ours(name: str, given: Input, cache: Path, env: dict[str, str], workers: int) -> Tool:
-    settings = "42 bands of 6, exact check" + ("; licence headers counted" if name == HEADERS else "; header-blind")
-    return Tool(name, lambda: run_whole(KINDS[name], given, cache, env, workers), settings)
+    way = "exact join" if "exact" in name else "42 bands of 6, exact check"
+    settings = f"{way}; {'licence headers counted' if name == HEADERS else 'header-blind'}"
+    return Tool(name, lambda: run_whole(OURS[name], given, cache, env, workers), settings)
 
 
 def peer(one: Peer, given: Input, cache: Path, workers: int) -> Tool:

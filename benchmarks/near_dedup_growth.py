@@ -54,7 +54,13 @@ class Point:
 
 
 def measured(
-    kind: str, given: Input, cache: Path, env: Mapping[str, str], workers: int, rounds: int, generated_mb: float
+    extra: tuple[str, ...] | None,
+    given: Input,
+    cache: Path,
+    env: Mapping[str, str],
+    workers: int,
+    rounds: int,
+    generated_mb: float,
 ) -> list[Point]:
     """Ours at each size of the corpus, at the whole of it, and on as much and then `generated_mb` of generated files."""
     inputs = [(f"part of {mb} MB", part(given, mb, cache)) for mb in PARTS_MB if mb < 0.8 * given.mb]
@@ -64,7 +70,7 @@ def measured(
     points = []
     for name, paths in inputs:
         with opened(paths, cache) as one:
-            ran = [run_whole(kind, one, cache, env, workers) for _ in range(rounds)]
+            ran = [run_whole(extra, one, cache, env, workers) for _ in range(rounds)]
             found = ran[-1][1]
             runs = tuple(run for run, _ in ran)
             shares = planted(one, found) if name.startswith("generated") else (None, None)

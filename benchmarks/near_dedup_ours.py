@@ -51,19 +51,19 @@ def signatures(folder: str) -> Callable[[], int]:
     return work
 
 
-def table(folder: str, out: str, header_blind: bool = True) -> None:
+def table(folder: str, out: str) -> None:
     """Everything in memory, on one thread."""
     from stackbuild.dedup.near_duplicates import near_duplicates
     from stackbuild.dedup.options import NearDedupOptions
 
     pa.set_cpu_count(1)
-    options = NearDedupOptions(scope="global", header_blind=header_blind)
+    options = NearDedupOptions(scope="global")
     files = pa.concat_tables(
         pq.read_table(path, columns=["id", "text"]) for path in sorted(Path(folder).glob("*.parquet"))
     )
     found = near_duplicates(files, "text", "id", options)
     for name, rows in (("data", files.filter(found["kept"])), ("clusters", found)):
-        (Path(out) / name).mkdir()
+        (Path(out) / name).mkdir(parents=True)
         pq.write_table(rows, Path(out, name, "000.parquet"), compression="zstd", compression_level=1)
 
 
@@ -74,19 +74,27 @@ def run_signatures(given: Input, env: Mapping[str, str]) -> Run:
     return way("benchmarks.near_dedup_ours:signatures", {"folder": str(given.folder)}, env)
 
 
-def run_whole(kind: str, given: Input, cache: Path, env: Mapping[str, str], workers: int) -> tuple[Run, Outcome]:
-    """One run of "command", "table" or "table, headers count". NotMeasured with the reason if it fails."""
+def run_whole(
+    extra: tuple[str, ...] | None, given: Input, cache: Path, env: Mapping[str, str], workers: int
+) -> tuple[Run, Outcome]:
+    """One run of the command with some more words; None: of the table in memory. NotMeasured with the reason if it fails."""
     with tempfile.TemporaryDirectory(dir=cache, prefix="ours-") as scratch:
         out = Path(scratch, "out")
-        if kind == "command":
-            words = ["-m", "stackbuild", "dedup", *map(str, given.paths), "--output", str(out)]
-            words += ["--text-column", "text", "--id-column", "id"]
+        if extra is None:
+            words = ["benchmarks.near_dedup_ours", str(given.folder), str(out)]
         else:
-            out.mkdir()
-            words = ["-m", "benchmarks.near_dedup_ours", str(given.folder), str(out)]
-            words += ["--headers"] * kind.endswith("headers count")
+            words = [
+                "stackbuild",
+                "dedup",
+                *map(str, given.paths),
+                "--output",
+                str(out),
+                "--workers",
+                str(workers),
+                *extra,
+            ]
         try:
-            run, _ = command([sys.executable, *words], env, tree=True)
+            run, _ = command([sys.executable, "-m", *words], env, tree=True)
         except SystemExit as error:
             raise NotMeasured(str(error)) from error
         return run, read_outcome(given, out)
@@ -94,16 +102,11 @@ def run_whole(kind: str, given: Input, cache: Path, env: Mapping[str, str], work
 
 def read_outcome(given: Input, out: Path) -> Outcome:
     """From OUT/data and OUT/clusters."""
-    columns = ["id", "cluster_id"]
+    columns = ["id", "cluster_id", "kept_id"]
     told = pa.concat_tables(pq.read_table(path, columns=columns) for path in sorted(out.glob("clusters/*.parquet")))
-    told = told.filter(told["cluster_id"].is_valid()).rename_columns(["id", "group"])
-    return outcome(given, sorted(out.glob("data/*.parquet")), "id", told)
-
-
-def main() -> None:
-    folder, out, *more = sys.argv[1:]
-    table(folder, out, header_blind="--headers" not in more)
+    told = told.filter(told["cluster_id"].is_valid()).rename_columns(["id", "group", "kept_id"])
+    return outcome(given, sorted(out.glob("data/*.parquet")), told)
 
 
 if __name__ == "__main__":
-    main()
+    table(*sys.argv[1:])

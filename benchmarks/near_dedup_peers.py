@@ -137,34 +137,47 @@ def opened(paths: Sequence[str | Path], cache: Path) -> Iterator[Input]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of n files: `removed` (bool), `group` (int64): the same number for files of a group, -1 for one alone."""
+    """What became of n files. `removed`: bool. `group`: int64, the same number for files of a group, -1 for one alone.
+
+    `named`: int64, the file that a removed one names as its twin that stays, -1 for none; None if the tool tells none.
+    """
 
     removed: npt.NDArray[np.bool_]
     group: npt.NDArray[np.int64]
+    named: npt.NDArray[np.int64] | None = None
 
     def save(self, path: Path) -> None:
-        np.savez_compressed(path, removed=self.removed, group=self.group)
+        np.savez_compressed(path, **{name: value for name, value in vars(self).items() if value is not None})
 
     @classmethod
     def load(cls, path: Path) -> Outcome:
         with np.load(path) as found:
-            return cls(found["removed"], found["group"])
+            return cls(**found)
 
 
-def outcome(given: Input, kept: Sequence[Path], id_column: str, groups: pa.Table) -> Outcome:
-    """From the files that were written and a table (id, group) of those in groups. SystemExit for ids from elsewhere."""
-    written = [pq.read_table(path, columns=[id_column])[id_column].cast(pa.string()).combine_chunks() for path in kept]
-    stays = pc.index_in(pa.chunked_array(written, pa.string()), value_set=given.ids.combine_chunks())
-    rows = pc.index_in(groups["id"].cast(pa.string()), value_set=given.ids.combine_chunks())
-    if stays.null_count or rows.null_count:
-        raise SystemExit(f"{stays.null_count} ids were written and {rows.null_count} grouped that the input has not.")
+def outcome(given: Input, kept: Sequence[Path], groups: pa.Table) -> Outcome:
+    """From the files that were written and a table of those in groups: id, group, and kept_id if the tool names twins.
+
+    SystemExit for ids that the input has not.
+    """
+    value_set = given.ids.combine_chunks()
+
+    def rows(ids: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+        ids = ids.cast(pa.string())
+        found = pc.index_in(ids, value_set=value_set)
+        if found.null_count > ids.null_count:
+            raise SystemExit(f"{found.null_count - ids.null_count} ids were told that the input has not.")
+        return np.asarray(pc.fill_null(found, -1).combine_chunks()).astype(np.int64)
+
     removed = np.ones(len(given.ids), np.bool_)
-    removed[np.asarray(stays)] = False
-    group = np.full(len(given.ids), -1, np.int64)
-    if len(rows):
-        numbers = groups["group"].cast(pa.string()).combine_chunks().dictionary_encode().indices
-        group[np.asarray(rows)] = np.asarray(numbers)
-    return Outcome(removed, group)
+    for path in kept:
+        removed[rows(pq.read_table(path, columns=["id"])["id"])] = False
+    group, named = np.full(len(given.ids), -1, np.int64), np.full(len(given.ids), -1, np.int64)
+    members = rows(groups["id"])
+    group[members] = np.unique(groups["group"].cast(pa.string()).to_numpy(), return_inverse=True)[1]
+    if "kept_id" in groups.column_names:
+        named[members] = rows(groups["kept_id"])
+    return Outcome(removed, group, named if "kept_id" in groups.column_names else None)
 
 
 # ---------------------------------------------------------------- running
@@ -199,7 +212,7 @@ def run_peer(peer: Peer, given: Input, cache: Path, workers: int) -> tuple[Run, 
         except SystemExit as error:
             raise NotMeasured(str(error).strip().rsplit("\n", 1)[-1]) from error
         groups = pq.read_table(Path(out, "told", "groups.parquet"))
-        return run, outcome(given, sorted(Path(out).glob("*.parquet")), "id", groups)
+        return run, outcome(given, sorted(Path(out).glob("*.parquet")), groups)
 
 
 class Results:

@@ -27,12 +27,16 @@ Flags = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Quality:
-    """Shares are of 1. `found`, `found_high`: files with a twin at J >= 0.7 and 0.8 that are in a group with such a twin."""
+    """Shares are of 1. `named_twin`: removed files that name a file that stays and is a pair of theirs (None: none named).
+
+    `found`, `found_high`: files with a twin at J >= 0.7 and 0.8 that are in a group with such a twin.
+    """
 
     judged_by: str
     pairs: int
     removed: int
     kept_twin: float
+    named_twin: float | None
     any_twin: float
     recall: float
     recall_by_band: tuple[float, ...]
@@ -76,6 +80,7 @@ def judge(exact: Truth, found: Outcome, judged_by: str) -> Quality:
         pairs=len(left),
         removed=int(removed.sum()),
         kept_twin=_share(kept[removed]),
+        named_twin=_named(exact, found),
         any_twin=_share(any_[removed]),
         recall=_share(together),
         recall_by_band=tuple(_share(together[band]) for band in bands),
@@ -118,6 +123,17 @@ def _copy_stays(exact: Truth, removed: Flags) -> Flags:
     stays = np.zeros(int(exact.text.max(initial=-1)) + 1, np.bool_)
     stays[exact.text[~removed]] = True
     return (exact.sizes == 0) & stays[exact.text]
+
+
+def _named(exact: Truth, found: Outcome) -> float | None:
+    if found.named is None:
+        return None
+    rows = np.flatnonzero(found.removed)
+    twins = found.named[rows]
+    pairs = exact.left << 32 | exact.right
+    paired = np.isin(np.minimum(rows, twins) << 32 | np.maximum(rows, twins), pairs)
+    copies = (exact.sizes[rows] == 0) & (exact.text[rows] == exact.text[twins])
+    return _share((twins >= 0) & ~found.removed[twins] & (paired | copies))
 
 
 def _found(exact: Truth, together: Flags, at_least: float) -> float:

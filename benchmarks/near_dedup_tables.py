@@ -53,11 +53,12 @@ def quality_table(tools: Sequence[Tool]) -> str:
             rows.append(
                 [
                     tool.name, f"{one.judged_by} ({one.pairs:,})", f"{one.removed:,}", f"{one.kept_twin:.1%}",
+                    "" if one.named_twin is None else f"{one.named_twin:.1%}",
                     f"{one.any_twin:.1%}", f"{one.recall:.1%}", bands, f"{one.precision:.0%}", f"{one.surviving:,}",
                     f"{one.found:.2%}", f"{one.found_high:.2%}",
                 ]
             )  # fmt: skip
-    head = ["", "judged by (pairs)", "removed", "kept twin", "any twin", "pair recall", ".70-.75 / .75-.80 / .80-.90 / >= .90",
+    head = ["", "judged by (pairs)", "removed", "kept twin", "names it", "any twin", "pair recall", ".70-.75 / .75-.80 / .80-.90 / >= .90",
             "cluster precision", "surviving pairs", "twin at >= 0.7 found", "twin at >= 0.8 found"]  # fmt: skip
     return markdown(head, rows)
 

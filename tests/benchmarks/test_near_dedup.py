@@ -55,7 +55,9 @@ def test_the_judge_counts_pairs_twins_and_clusters():
     assert (found.removed, found.kept_twin, found.any_twin) == (4, 2 / 4, 3 / 4)  # 1 and 4; 2 has one that left
     assert (found.recall, found.recall_by_band) == (1.0, (1.0, 1.0, 1.0, 1.0))
     assert found.precision == 2 / 6
-    assert found.surviving == 0
+    assert found.surviving == 0 and found.named_twin is None
+    named = judge(exact, Outcome(removed, group, np.array([-1, 0, 0, -1, 3, -1])), "")
+    assert named.named_twin == 2 / 4  # 1 by 0, 4 by its copy; 0 is no twin of 2; 5 names none
     apart = judge(exact, Outcome(np.zeros(6, np.bool_), np.array([1, 1, -1, -1, -1, -1])), "")
     assert (apart.recall, apart.recall_by_band, apart.surviving) == (0.5, (1.0, 1.0, 1.0, 0.0), 2)
     assert (apart.found, apart.found_high) == (2 / 3, 0.0)
@@ -96,13 +98,14 @@ def test_an_outcome_is_read_from_the_files_that_stay_and_the_groups(tmp_path):
     pq.write_table(pa.table({"id": ["a", "b", "c"], "text": ["x", "y", "z"]}), tmp_path / "in.parquet")
     kept = tmp_path / "kept.parquet"
     pq.write_table(pa.table({"id": ["c", "a"]}), kept)
-    groups = pa.table({"id": ["b", "a"], "group": ["g", "g"]})
+    groups = pa.table({"id": ["b", "a"], "group": ["g", "g"], "kept_id": ["a", None]})
     with opened([tmp_path / "in.parquet"], tmp_path) as given:
-        found = outcome(given, [kept], "id", groups)
+        found = outcome(given, [kept], groups)
         assert (given.bytes, found.removed.tolist(), found.group.tolist()) == (3, [False, True, False], [0, 0, -1])
-        with pytest.raises(SystemExit, match="1 ids were written"):
+        assert found.named is not None and found.named.tolist() == [-1, 0, -1]
+        with pytest.raises(SystemExit, match="1 ids were told"):
             pq.write_table(pa.table({"id": ["c", "d"]}), kept)
-            outcome(given, [kept], "id", groups)
+            outcome(given, [kept], groups)
 
 
 def test_the_exponent_of_linear_growth_is_one():
