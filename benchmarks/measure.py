@@ -38,7 +38,7 @@ import ctypes, json, os, resource, sys, time
 ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
 started = time.monotonic()
 pid = os.posix_spawnp(sys.argv[2], sys.argv[2:], os.environ)
-_, status, used = os.wait4(pid, 0)
+_, status = os.waitpid(pid, 0)
 wall = time.monotonic() - started
 deadline = time.monotonic() + 20
 while time.monotonic() < deadline:
@@ -49,7 +49,7 @@ while time.monotonic() < deadline:
         break
 all_ = resource.getrusage(resource.RUSAGE_CHILDREN)
 with open(sys.argv[1], "w") as file:
-    json.dump([os.waitstatus_to_exitcode(status), all_.ru_utime + all_.ru_stime, used.ru_maxrss, wall], file)
+    json.dump([os.waitstatus_to_exitcode(status), all_.ru_utime + all_.ru_stime, all_.ru_maxrss, wall], file)
 """
 
 
