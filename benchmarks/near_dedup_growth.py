@@ -84,6 +84,16 @@ def exponent(points: Sequence[Point]) -> float:
     return float(np.polyfit(x, y, 1)[0])
 
 
+def exponents(points: Sequence[Point]) -> dict[str, float]:
+    """Of all points, of the corpus' and of the generated files'."""
+    kinds = {
+        "all": list(points),
+        "parts of the corpus": [point for point in points if point.found is None],
+        "generated": [point for point in points if point.found is not None],
+    }
+    return {name: exponent(some) for name, some in kinds.items() if len(some) > 1}
+
+
 def part(given: Input, mb: float, cache: Path) -> list[Path]:
     """Files of whole projects, up to about `mb` of text. SystemExit if the input has no column repo."""
     out = cache / "growth" / f"part-{given.key}-{mb:.0f}"

@@ -71,7 +71,7 @@ def shingle_sets(texts: Iterable[str]) -> tuple[Hashes, Numbers]:
 def without_headers(texts: Iterable[pa.Array]) -> Iterator[str]:
     """The texts without what the package takes for licence headers; a space stands for what is cut."""
     from stackbuild.dedup.headers import HEADERS, kept_spans
-    from stackbuild.dedup.shingles import utf8_buffers
+    from stackbuild.dedup.tokenizing import utf8_buffers
 
     spans = np.empty((HEADERS + 1, 2), np.int64)
     for batch in texts:

@@ -29,13 +29,13 @@ BATCH_ROWS = 1000
 def signatures(folder: str) -> Callable[[], int]:
     """A way of `benchmarks.measure`: compiled kernels are loaded before the work begins. It returns the bytes of text."""
     from stackbuild.dedup.options import NearDedupOptions
-    from stackbuild.dedup.signatures import permutation_constants, sign_texts
+    from stackbuild.dedup.signatures import permutation_constants, sketch_texts
 
     options = NearDedupOptions()
     a, b = permutation_constants(42, options.permutations)
 
     def sketch(texts: pa.Array) -> int:
-        sign_texts(texts.cast(pa.large_string()), options.shingling, a, b)
+        sketch_texts(texts, options.shingling, a, b)
         return int(texts.nbytes)
 
     sketch(pa.array(["some five words of text"]))

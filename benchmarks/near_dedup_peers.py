@@ -33,13 +33,12 @@ PYARROW = f"pyarrow=={importlib.metadata.version('pyarrow')}"
 
 @dataclass(frozen=True)
 class Peer:
-    """`script`: in benchmarks/peers. `requirements`: of its environment; the first is the peer. `python`: that makes it."""
+    """`script`: in benchmarks/peers. `requirements`: of its environment; the first is the peer."""
 
     name: str
     script: str
     requirements: tuple[str, ...]
     settings: str
-    python: str = sys.executable
 
     @property
     def version(self) -> str:
@@ -49,7 +48,7 @@ class Peer:
     def key(self) -> str:
         """Changes with anything that may change the peer's result."""
         scripts = [(SCRIPTS / name).read_text() for name in ("files.py", self.script)]
-        return digest(self.name, self.python, sys.version, *self.requirements, *scripts)
+        return digest(self.name, sys.version, *self.requirements, *scripts)
 
 
 PEERS = (
@@ -185,11 +184,11 @@ def outcome(given: Input, kept: Sequence[Path], groups: pa.Table) -> Outcome:
 
 def environment(peer: Peer, cache: Path) -> Path:
     """The interpreter of the peer's virtual environment, made if it is not there. NotMeasured if it cannot be."""
-    folder = cache / "environments" / f"{peer.name}-{digest(peer.python, sys.version, *peer.requirements)}"
+    folder = cache / "environments" / f"{peer.name}-{digest(sys.executable, sys.version, *peer.requirements)}"
     python, ready = folder / "bin" / "python", folder / "ready"
     if not ready.exists():
         for words in (
-            [peer.python, "-m", "venv", "--clear", str(folder)],
+            [sys.executable, "-m", "venv", "--clear", str(folder)],
             [str(python), "-m", "pip", "install", "--quiet", *peer.requirements],
         ):
             done = subprocess.run(words, capture_output=True, text=True, check=False)

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.near_dedup_growth import Point, exponent
+from benchmarks.near_dedup_growth import Point, exponents
 
 if TYPE_CHECKING:
     from benchmarks.near_dedup import Tool
@@ -86,9 +86,7 @@ def growth_table(points: Sequence[Point]) -> str:
         "planted >= 0.7 found",
         ">= 0.8",
     ]
-    real = [point for point in points if point.found is None]
-    fits = [("all", points), ("parts of the corpus", real), ("generated", [p for p in points if p.found is not None])]
-    said = ", ".join(f"{exponent(some):.3f} ({name})" for name, some in fits if len(some) > 1)
+    said = ", ".join(f"{value:.3f} ({name})" for name, value in exponents(points).items())
     return f"{markdown(head, rows)}\nExponent of CPU over bytes: {said}.\n"
 
 
