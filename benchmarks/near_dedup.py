@@ -19,6 +19,7 @@ import argparse
 import json
 import os
 import statistics
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -61,7 +62,7 @@ OURS: dict[str, tuple[str, ...] | None] = {  # more words for the command; None:
 }
 
 
-@dataclass
+@dataclass(eq=False)
 class Tool:
     """One line of the tables. `run`: one run of it; `key`: under which a peer's results are kept."""
 
@@ -77,6 +78,15 @@ class Tool:
     @property
     def is_ours(self) -> bool:
         return self.key is None
+
+    def try_run(self) -> Run | None:
+        """One run, and what it did; None, and why, if it cannot be had."""
+        try:
+            run, self.outcome = self.run()
+        except NotMeasured as reason:
+            self.missing = last_line(reason)
+        print(f"{self.name}: {self.missing or f'{run.cpu:.1f} CPU-s, {run.wall:.1f} s'}", file=sys.stderr)
+        return None if self.missing else run
 
     def median(self, figure: str) -> float:
         return statistics.median(getattr(run, figure) for run in self.runs)
@@ -95,8 +105,7 @@ def main() -> None:
         agreement = quality(tools, given, cache)
         points: list[Point] = []
         if asked.growth:
-            extra = next(OURS[tool.name] for tool in tools if tool.runs)
-            points = measured(extra, given, cache, env, asked.workers, asked.growth_rounds, asked.generated_mb)
+            points = measured(given, cache, env, asked.workers, asked.growth_rounds, asked.generated_mb)
         result = told(tools, given, signed, first, agreement, points)
     if asked.json:
         print(json.dumps(result))
@@ -138,15 +147,12 @@ def peer(one: Peer, given: Input, cache: Path, workers: int) -> Tool:
 
 
 def warm_up(tools: Sequence[Tool], given: Input, env: dict[str, str]) -> Run | None:
-    """Fill the compilation cache: the first run of ours that there is."""
+    """Fill the compilation cache; return the very first run of ours."""
     first = None
     for tool in tools:
         if tool.is_ours:
-            try:
-                run, _ = tool.run()
-                first = first or run
-            except NotMeasured as reason:
-                tool.missing = last_line(reason)
+            run = tool.try_run()
+            first = first or run
     run_signatures(given, env)
     return first
 
@@ -163,15 +169,11 @@ def take_turns(
     for _ in range(asked.rounds):
         signed.append(run_signatures(given, env))
         for tool in tools:
-            if tool.missing or tool in known_tools or (tool.runs and tool.runs[0].cpu > asked.patience):
+            done = tool in known_tools or (tool.runs and tool.runs[0].cpu > asked.patience)
+            if tool.missing or done or not (run := tool.try_run()):
                 continue
-            try:
-                run, tool.outcome = tool.run()
-                tool.runs.append(run)
-            except NotMeasured as reason:
-                tool.missing = last_line(reason)
-                continue
-            if tool.key:
+            tool.runs.append(run)
+            if tool.key and tool.outcome is not None:
                 results.save(tool.key, tool.name, tool.runs, tool.outcome)
     return signed
 
@@ -204,31 +206,30 @@ def told(
 ) -> dict[str, Any]:  # fmt: skip
     """The one object of --json."""
     rates = {tool.name: given.mb / tool.median("cpu") if tool.runs else None for tool in tools}
-    best = next((tool for tool in tools if tool.is_ours and tool.runs), None)
-    figures: dict[str, float | None] = {SIGNATURES: given.mb / statistics.median(run.cpu for run in signed)}
-    if best:
-        judged = best.quality[0]
+    mine = tools[0]
+    figures: dict[str, float] = {SIGNATURES: given.mb / statistics.median(run.cpu for run in signed)}
+    if mine.runs:
+        judged = mine.quality[0]
         figures |= {
-            WHOLE: rates[best.name],
-            WORKER_MB: max([best.median("peak_mb"), *(point.worker_mb for point in points)]),
+            WHOLE: given.mb / mine.median("cpu"),
+            WORKER_MB: max([mine.median("peak_mb"), *(point.worker_mb for point in points)]),
             FOUND: judged.found, FOUND_HIGH: judged.found_high, KEPT_TWIN: judged.kept_twin,
         }  # fmt: skip
-    if points:
+    if len(points) > 1:
         figures[EXPONENT] = max(exponents(points).values())
     peers = {tool.name: rates[tool.name] for tool in tools if tool.key}
-    mine, measured_peers = figures.get(WHOLE), [rate for rate in peers.values() if rate]
+    whole, measured_peers = figures.get(WHOLE), [rate for rate in peers.values() if rate]
     goal = TARGETS[WHOLE][1]
     return {
         "name": "near_dedup",
         "unit": "MB/CPU-s",
-        "ours": mine,
-        "ours_is": best.name if best else None,
+        "ours": whole,
         "peers": peers,
-        "ratio": mine / max(measured_peers) if mine and measured_peers else None,
-        "ratios": {name: mine / rate for name, rate in peers.items() if mine and rate},
+        "ratio": whole / max(measured_peers) if whole and measured_peers else None,
+        "ratios": {name: whole / rate for name, rate in peers.items() if whole and rate},
         "goal": goal,
-        "meets": mine >= goal if mine else None,
-        "targets": [target(name, figure) for name, figure in figures.items() if figure is not None],
+        "meets": whole >= goal if whole else None,
+        "targets": [target(name, figure) for name, figure in figures.items()],
         "versions": versions("stackbuild", "numba", "numpy", "pyarrow")
         | {tool.name: tool.settings.partition(":")[0] for tool in tools if tool.key},
         "input": {"files": len(given.ids), "mb": round(given.mb, 1), "key": given.key},

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks import near_dedup_generate
-from benchmarks.measure import Run
+from benchmarks.measure import NotMeasured, Run
 from benchmarks.near_dedup_ours import run_whole
 from benchmarks.near_dedup_peers import Input, Outcome, digest, opened
 
@@ -54,7 +55,6 @@ class Point:
 
 
 def measured(
-    extra: tuple[str, ...] | None,
     given: Input,
     cache: Path,
     env: Mapping[str, str],
@@ -70,10 +70,15 @@ def measured(
     points = []
     for name, paths in inputs:
         with opened(paths, cache) as one:
-            ran = [run_whole(extra, one, cache, env, workers) for _ in range(rounds)]
+            try:
+                ran = [run_whole((), one, cache, env, workers) for _ in range(rounds)]
+            except NotMeasured as reason:
+                print(f"{name}: {reason}", file=sys.stderr)
+                continue
             found = ran[-1][1]
             runs = tuple(run for run, _ in ran)
             shares = planted(one, found) if name.startswith("generated") else (None, None)
+            print(f"{name}: {runs[-1].cpu:.1f} CPU-s, {runs[-1].wall:.1f} s", file=sys.stderr)
             points.append(Point(name, one.mb, len(one.ids), runs, int(found.removed.sum()), *shares))
     return points
 
