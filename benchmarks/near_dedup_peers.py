@@ -122,7 +122,7 @@ def opened(paths: Sequence[str | Path], cache: Path) -> Iterator[Input]:
             with open(path, "rb") as raw:
                 parts.append(hashlib.file_digest(raw, "sha256").digest())
             with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(columns=["id", "text"], use_threads=False):
+                for batch in file.iter_batches(1000, columns=["id", "text"], use_threads=False):
                     ids.append(batch.column(0).cast(pa.string()))
                     size += pc.sum(pc.binary_length(batch.column(1))).as_py() or 0
         whole = pa.chunked_array(ids, pa.string())
