@@ -26,6 +26,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.tree_memory import TreeMemory
+
 ROOT = Path(__file__).resolve().parent.parent
 NOT_INSTALLED = 7  # exit code of a way whose package is not there
 
@@ -36,7 +38,7 @@ import ctypes, json, os, resource, sys, time
 ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
 started = time.monotonic()
 pid = os.posix_spawnp(sys.argv[2], sys.argv[2:], os.environ)
-_, status, used = os.wait4(pid, 0)
+_, status = os.waitpid(pid, 0)
 wall = time.monotonic() - started
 deadline = time.monotonic() + 20
 while time.monotonic() < deadline:
@@ -47,50 +49,67 @@ while time.monotonic() < deadline:
         break
 all_ = resource.getrusage(resource.RUSAGE_CHILDREN)
 with open(sys.argv[1], "w") as file:
-    json.dump([os.waitstatus_to_exitcode(status), all_.ru_utime + all_.ru_stime, used.ru_maxrss, wall], file)
+    json.dump([os.waitstatus_to_exitcode(status), all_.ru_utime + all_.ru_stime, all_.ru_maxrss, wall], file)
 """
 
 
 @dataclass(frozen=True)
 class Run:
-    """One process tree: CPU-seconds of the work and of start-up, peak memory in MB, wall seconds, what it told."""
+    """One process tree: CPU-seconds of the work and of start-up, peak memory in MB, wall seconds, what it told.
+
+    `peak_mb`: of the largest process (RSS). `tree_mb`: of all of them at one time (PSS); 0 if it was not looked at.
+    """
 
     cpu: float
     startup: float
     peak_mb: float
     wall: float
     told: dict[str, Any] = field(default_factory=dict)
+    tree_mb: float = 0.0
 
 
 class NotMeasured(Exception):
     """A way that cannot run here, and why."""
 
 
-def command(words: Sequence[str], env: Mapping[str, str] | None = None) -> tuple[Run, str]:
-    """Run a command in a process tree of its own: (its figures, its stdout). SystemExit with its stderr if it fails."""
+def command(words: Sequence[str], env: Mapping[str, str] | None = None, tree: bool = False) -> tuple[Run, str]:
+    """Run a command in a process tree of its own: (its figures, its stdout). SystemExit with its stderr if it fails.
+
+    With `tree` the memory of the whole tree is looked at while it runs.
+    """
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"} | dict(env or {})
     with tempfile.TemporaryDirectory() as folder:
         figures = Path(folder, "figures")
-        done = subprocess.run(
+        process = subprocess.Popen(
             [sys.executable, "-S", "-E", "-c", BETWEEN, str(figures), *words],
-            env=environment, capture_output=True, text=True, check=False, cwd=ROOT,
+            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
         )  # fmt: skip
-        if done.returncode:
-            raise SystemExit(f"{words[0]} cannot be run: {done.stderr}")
+        memory = TreeMemory(process.pid)
+        if tree:
+            memory.start()
+        try:
+            output, errors = process.communicate()
+        finally:
+            process.kill()
+            if tree:
+                memory.stop()
+        if process.returncode:
+            raise SystemExit(f"{words[0]} cannot be run: {errors}")
         code, cpu, peak, wall = json.loads(figures.read_text())
     if code == NOT_INSTALLED:
-        raise NotMeasured(done.stderr.strip().rsplit("\n", 1)[-1])
+        raise NotMeasured(errors.strip().rsplit("\n", 1)[-1])
     if code:
-        raise SystemExit(f"{' '.join(words)} ended with {code}:\n{done.stderr}")
-    return Run(cpu, 0.0, peak / 1024, wall), done.stdout
+        raise SystemExit(f"{' '.join(words)} ended with {code}:\n{errors}")
+    return Run(cpu, 0.0, peak / 1024, wall, tree_mb=memory.tree_mb), output
 
 
-def way(target: str, arguments: Mapping[str, Any]) -> Run:
+def way(target: str, arguments: Mapping[str, Any], env: Mapping[str, str] | None = None) -> Run:
     """Run "module:function" with keyword arguments (JSON) in a process tree of its own.
 
     NotMeasured if a package that it imports is not there.
     """
-    run, output = command([sys.executable, "-m", "benchmarks.measure", "--way", target, json.dumps(dict(arguments))])
+    words = [sys.executable, "-m", "benchmarks.measure", "--way", target, json.dumps(dict(arguments))]
+    run, output = command(words, env)
     told = json.loads(output.rsplit("\n", 2)[-2])
     return Run(told["cpu"], told["startup"], run.peak_mb, run.wall, told["told"])
 
