@@ -30,17 +30,42 @@ _32 = np.uint64(32)
 
 
 @kernel
-def _may_be_shared(keys: Keys, bits: int) -> npt.NDArray[np.bool_]:
-    """Which rows have a key that may stand in another row too: most keys do not, and need no sorting."""
-    shift = np.uint64(64 - bits)
-    seen = np.zeros(1 << bits, np.uint8)
+def _mark(keys: Keys, seen: npt.NDArray[np.uint8], shift: np.uint64) -> None:
     for row in range(len(keys)):
         slot = (keys[row] * _GOLDEN) >> shift
         seen[slot] = min(seen[slot] + 1, 2)
+
+
+@kernel
+def _marked(keys: Keys, seen: npt.NDArray[np.uint8], shift: np.uint64) -> npt.NDArray[np.bool_]:
     shared = np.empty(len(keys), np.bool_)
     for row in range(len(keys)):
         shared[row] = seen[(keys[row] * _GOLDEN) >> shift] > 1
     return shared
+
+
+class SharedKeys:
+    """Tells keys that may stand in several rows from those that stand alone, which most do and which need no sorting."""
+
+    def __init__(self, rows: int):
+        """`rows`: how many keys will be added. Memory: two to four bytes a row, 16 MB at most."""
+        bits = min(max(2 * rows, 2).bit_length(), MOST_SLOTS.bit_length() - 1)
+        self._seen, self._shift = np.zeros(1 << bits, np.uint8), np.uint64(64 - bits)
+
+    def add(self, keys: Keys) -> None:
+        """Count the keys of some rows in."""
+        _mark(_read_only(keys), self._seen, self._shift)
+
+    def shared(self, keys: Keys) -> npt.NDArray[np.bool_]:
+        """Which of these rows, all added before, have a key that may stand in another row, bool (n,)."""
+        return np.asarray(_marked(_read_only(keys), self._seen, self._shift))
+
+
+def _read_only(keys: Keys) -> Keys:
+    """A view that cannot be written, as arrays over Arrow's buffers cannot: kernels are compiled for one kind."""
+    view = keys.view()
+    view.flags.writeable = False
+    return view
 
 
 @kernel
@@ -109,9 +134,6 @@ def candidate_pairs(
     comes from about `at_once` pairs with repeats (one bucket at least). Files that are there with and without their
     header (`numbers.BLIND`, `numbers.SEEING`) make two sets of buckets, one with either, and never meet themselves.
     """
-    bits = min(max(2 * len(keys), 2).bit_length(), MOST_SLOTS.bit_length() - 1)
-    shared = _may_be_shared(keys, bits)
-    keys, files = keys[shared], files[shared]
     variants = variant_of(files)
     if (variants == PLAIN).all():
         yield from _pairs_of_buckets(keys, files, limit, at_once)

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stackbuild.dedup.candidates import candidate_pairs
+from stackbuild.dedup.candidates import SharedKeys, candidate_pairs
 from stackbuild.dedup.exact_join import exact_pairs
 from stackbuild.dedup.numbers import VARIANT_BITS, Numbers
 from stackbuild.dedup.options import LICENSE_RANK, NearDedupOptions
@@ -113,7 +113,11 @@ def _candidates(
     if options.exact:
         left, right, _ = exact_pairs(hashes, offsets, options.threshold, scopes)
         return hashes, offsets, left, right
-    pairs = list(candidate_pairs(np.concatenate(keys), np.concatenate(numbers) << VARIANT_BITS))
+    key, number = np.concatenate(keys), np.concatenate(numbers) << VARIANT_BITS
+    known = SharedKeys(len(key))
+    known.add(key)
+    shared = known.shared(key)
+    pairs = list(candidate_pairs(key[shared], number[shared]))
     left = np.concatenate([np.zeros(0, np.int64), *(p[0] for p in pairs)]) >> VARIANT_BITS
     right = np.concatenate([np.zeros(0, np.int64), *(p[1] for p in pairs)]) >> VARIANT_BITS
     return hashes, offsets, left, right
