@@ -69,6 +69,20 @@ def _read_only(keys: Keys) -> Keys:
 
 
 @kernel
+def _sort(files: Numbers) -> None:
+    """In place; most buckets are of a few files."""
+    if len(files) > 32:
+        files.sort()
+        return
+    for i in range(1, len(files)):
+        file, at = files[i], i
+        while at and files[at - 1] > file:
+            files[at] = files[at - 1]
+            at -= 1
+        files[at] = file
+
+
+@kernel
 def _buckets(keys: Keys, order: Numbers, files: Numbers) -> tuple[Numbers, Numbers]:
     """(distinct files of each bucket of two or more, ascending within it; where each bucket starts, and the end).
 
@@ -85,7 +99,7 @@ def _buckets(keys: Keys, order: Numbers, files: Numbers) -> tuple[Numbers, Numbe
             made += 1
             row += 1
         if made - begin > 1:
-            held[begin:made].sort()
+            _sort(held[begin:made])
             distinct = begin + 1
             for at in range(begin + 1, made):
                 if held[at] != held[at - 1]:
