@@ -62,7 +62,7 @@ class Corpus:
     languages: float = 100
     bands: int = 42
     permutations: int = 252
-    table_bytes: float = 32 << 20
+    table_bytes: float = 24 << 20
     exact: bool = False
     verify: bool = True
     part_bytes: float = PART_BYTES
@@ -114,7 +114,7 @@ class Work:
     the manifests that a process has in memory which tells the keys of its tasks. `planned`: rows that every process reads to
     know what the tasks are. `inputs`: files that the key of one task names; `keyed`: that those of all tasks do, where what all
     of them read is named once. `outputs`: files that it commits. `largest`: bytes of its largest task, where tasks are not
-    alike. `busy`: tasks that have any rows, where these are by owner.
+    alike. `busy`: tasks that have any rows, where these are by owner. `passes`: how often a task reads its input.
     """
 
     job: str
@@ -135,6 +135,7 @@ class Work:
     outputs: float = 0.0
     largest: float = 0.0
     busy: float = 0.0
+    passes: float = 1.0
 
     @property
     def of_largest(self) -> Work:

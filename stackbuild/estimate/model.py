@@ -27,6 +27,7 @@ MARGIN = 1.1  # of memory that is asked for over what is expected
 TENTH = 10**8  # bytes, of a gigabyte: in these sizes are told
 HELD_BYTES = 40e6  # of a task that holds next to nothing
 TABLES_HELD = 2.0  # what a task of near_dedup holds grows by, over its `memory`: the table, and what is made of it
+MANY_PASSES = 3.0  # of a task through its input, from which these are what is to be mended
 ELEMENT_SECONDS = 300.0  # of work that an array element should have: its start costs some seconds
 
 
@@ -64,6 +65,7 @@ class JobEstimate:
     limits: Mapping[str, float]
     wall: float
     known: bool = True
+    passes: float = 1.0
 
     @property
     def limit(self) -> str:
@@ -148,9 +150,8 @@ class Estimate:
             )
         name, seconds = next(iter(self.time_by_limit().items()))
         slow = max(self.jobs, key=lambda one: one.limits.get(name, 0.0))
-        return (
-            f"{name}: {hours(seconds)} of {hours(self.wall)}, most of it in {slow.job}. {MOVES.get(name, '')}".strip()
-        )
+        moves = MOVES["passes"].format(slow.passes) if slow.passes >= MANY_PASSES else MOVES.get(name, "")
+        return f"{name}: {hours(seconds)} of {hours(self.wall)}, most of it in {slow.job}. {moves}".strip()
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -186,6 +187,7 @@ MOVES = {
     "bandwidth": "A faster shared folder, or fewer stages that read text in jobs of their own.",
     "metadata": "Fewer partitions and larger units; a folder whose metadata are spread over several servers.",
     "serial": "Fewer partitions and larger units: one process lists what the jobs before left and tells the tasks' keys.",
+    "passes": "Each task reads its input {:,.0f} times: more [near_dedup] memory (it changes no result), or more partitions.",
     "memory": "Nodes with more memory, or more partitions.",
     "shared": "Fewer partitions and larger units: the lists of pieces in the manifests would have to be read in parts, which the "
     "engine does not do.",
@@ -252,7 +254,7 @@ def estimate_job(work: Work, corpus: Corpus, cluster: Cluster, rates: Rates) -> 
     parallel = max(value for key, value in limits.items() if key != "serial")
     return JobEstimate(
         work.job, tasks, cpu, exchange, elements * start + keys, memory, shared, read, written, inodes, slots, elements, limits,
-        parallel + limits["serial"], rates.known(work),
+        parallel + limits["serial"], rates.known(work), work.passes,
     )  # fmt: skip
 
 

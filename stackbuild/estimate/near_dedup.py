@@ -26,7 +26,7 @@ FACT_BYTES = 100.0  # survivor columns, repository and path
 SHINGLE_BYTES = 8.0
 MOST_SLOTS = 1 << 28  # of a table of shingles in exact mode, two bytes each (dedup.exact_join.MOST_BITS)
 ROUNDS = 1.25  # how often a block of sets is read: once for the edges, and some for twins over common neighbours
-SKETCHED_AT_ONCE = 4 << 20  # bytes of text, and of hashes in a row group (dedup.sketches.SKETCH_BYTES)
+SKETCHED_AT_ONCE = 2 << 20  # bytes of text, and of hashes in a row group (dedup.sketches.SKETCH_BYTES)
 STEPS = 16
 SKEW = 2.0  # the left file of a pair is the smaller, the right one the larger: first and last partitions have twice the mean
 
@@ -183,7 +183,7 @@ def _candidates(flow: Flow) -> Found:
     out = flow.write("pairs", near.chunks, near.listed, near.parts)
     each = PREFIX_BYTES if flow.corpus.exact else BAND_BYTES
     found = {"rows": near.rows, "listed": out.pieces, "outputs": out.files, "pieces": read["pieces"] + out.pieces}
-    return {**read, **_of(near.rows * each * near.key_passes), **found}
+    return {**read, **_of(near.rows * each * near.key_passes), **found, "passes": near.key_passes}
 
 
 def _links(flow: Flow) -> Found:
@@ -197,12 +197,12 @@ def _links(flow: Flow) -> Found:
         read["inputs"] += sketches.files
     out = flow.tables["links"] = Triangle.of(near.parts * times, near.pairs, near.parts)
     found = {"rows": near.pairs, "pieces": read["pieces"] + out.pieces, "listed": out.pieces, "outputs": out.files}
-    return {**read, **_of(size), **found, "largest": SKEW * size / near.parts}
+    return {**read, **_of(size), **found, "largest": SKEW * size / near.parts, "passes": times}
 
 
 def _estimates(flow: Flow) -> Found:
     """With an estimate, each pass goes through the links twice: for the files that it is about, and for the pairs."""
-    near, read, size = Near(flow), flow.taken("links"), 0.0
+    near, read, size, times = Near(flow), flow.taken("links"), 0.0, 1.0
     if near.estimated:
         sketches = flow.read("sketches")
         times = skewed_passes(near.pairs / near.parts, near.limits.signatures, near.sketches / near.parts)
@@ -218,7 +218,8 @@ def _estimates(flow: Flow) -> Found:
         "pieces": read["pieces"] + near.parts + stars.pieces,
         "listed": near.parts + stars.pieces,
     }
-    return {**read, **_of(size), **found, "outputs": 2.0 * near.parts, "largest": SKEW * size / near.parts}
+    found |= {"outputs": 2.0 * near.parts, "largest": SKEW * size / near.parts, "passes": times}
+    return {**read, **_of(size), **found}
 
 
 def _roots(flow: Flow) -> Found:
@@ -285,6 +286,7 @@ def _solve(flow: Flow) -> Found:
         "inputs": sets["inputs"] + edges["inputs"],
         "listed": out.pieces,
         "outputs": 2.0 * near.groups,
+        "passes": max(1.0, again / near.views),
     }
 
 
