@@ -3,10 +3,11 @@
     python -m benchmarks.rates CORPUS --work DIR [--write] [--json]
 
 CORPUS is what `benchmarks.corpus` makes (CORPUS/corpus, CORPUS/corpus-small). Builds of it with the default recipe (every licence
-class kept, so that later stages have work) differ in size, in the size of files and in the number of partitions, so that the
-cost of a task, of a row, of a byte, of a piece of an exchanged table and of a footer can be told apart: each job's CPU, bytes and
-memory are fitted by least squares of relative errors with no coefficient below 0. One more build, which the fit does not see, says
-how well the table predicts. A build in DIR that is complete is not made again. --write replaces stackbuild/rates.toml.
+class kept, so that later stages have work) differ in size, in the size of files, in the number of partitions and in the memory
+and mode of near_dedup, so that the cost of a task, of a row, of a byte, of a piece of an exchanged table and of a footer can be told
+apart: each job's CPU, bytes and memory are fitted by least squares of relative errors with no coefficient below 0. One more build,
+which the fit does not see, says how well the table predicts. A build in DIR that is complete is not made again. --write replaces
+stackbuild/estimate/rates.toml.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from benchmarks.measure import ROOT, versions
 from benchmarks.rates_machine import FACTORS, exchanges, fit, machine, stage_shares, start_cpu
 from stackbuild.estimate.corpus import Corpus, Work
 from stackbuild.estimate.rates import RATES_FILE, Cost, Measured, Rates, corpus_of, load_rates, measured_jobs
-from stackbuild.estimate.steps import work_of
+from stackbuild.estimate.steps import job_key, work_of
 from stackbuild.plan import Build
 from stackbuild.status import opened
 
@@ -52,27 +53,38 @@ paths = ["{paths}"]
 columns = {{ content = "text", path = "path", repo_name = "repo" }}
 [license_filter]
 keep = ["permissive", "no_license", "unknown", "weak_copyleft", "non_permissive"]
+[near_dedup]
+{near_dedup}
 """
 QUICK_BYTES = 4e7  # of a task that ended before its memory was looked at
 # Jobs that hold the bytes of a partition, a unit or a file at once; those whose memory is bounded by constants of their modules;
 # the others hold a partition's rows. A row of a narrow table in memory, where none was seen:
 HELD_BYTES = frozenset(("ingest", "contents", "layout.runs", "layout.files", "tokens.runs"))
 BOUNDED = frozenset((
-    "licenses.detect", "near_dedup.candidates", "near_dedup.solve", "tokens.sample", "tokens.tokenizer", "tokens.shards",
-    "tokens.manifest",
+    "licenses.detect", "near_dedup.signatures", "near_dedup.order", "near_dedup.prefixes", "near_dedup.candidates",
+    "near_dedup.links", "tokens.sample", "tokens.tokenizer", "tokens.shards", "tokens.manifest",
 ))  # fmt: skip
 HELD_ROW_BYTES = 700.0
+# Jobs that hold a bounded table and this for each row, by the arrays in their code: the builds are too small to show it.
+ROW_BYTES = {
+    "near_dedup.frequencies": 2.0,  # rows: slots of a table of shingles
+    "near_dedup.estimates": 40.0,  # pairs: a forest of their files
+    "near_dedup.roots": 80.0,  # stars
+    "near_dedup.sets": 150.0,  # files, of which some are members with survivor columns and names
+    "near_dedup.solve": 400.0,  # edges, of members with their names
+}
 EXCHANGE_SEEN = 0.3  # of a job's CPU in a build: then the builds tell what it costs
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A build to measure: its input (a folder), partitions and outputs."""
+    """A build to measure: its input (a folder), partitions, outputs, and options of near_dedup."""
 
     name: str
     source: str
     partitions: int
     outputs: str = TEXT
+    near_dedup: str = ""
 
 
 PLANS = (
@@ -83,9 +95,12 @@ PLANS = (
     Plan("small128", "small", 128),
     Plan("full64", "corpus", 64),
     Plan("full2", "corpus", 2),
+    Plan("tight2", "corpus", 2, near_dedup="memory = 2097152"),  # in many passes
+    Plan("exact8", "corpus", 8, near_dedup='mode = "exact"'),
 )
 UNSEEN = Plan("part16", "part", 16, TOKENS)
-WHOLE = "full8"  # whose corpus the table takes
+WHOLE, EXACT = "full8", "exact8"  # whose corpus the table takes
+PARTED = "full64"  # which tells how often the same is said by many partitions
 
 
 @dataclass(frozen=True)
@@ -123,22 +138,13 @@ def make(plan: Plan, corpus: Path, work: Path) -> Build:
     out, recipe = work / "out" / plan.name, work / f"{plan.name}.toml"
     if not complete(out):
         source = corpus / plan.source if (corpus / plan.source).exists() else work / "in" / plan.source
-        recipe.write_text(RECIPE.format(partitions=plan.partitions, outputs=plan.outputs, paths=source))
-        command = [
-            sys.executable,
-            "-m",
-            "stackbuild",
-            "build",
-            str(recipe),
-            "--output",
-            str(out),
-            "--workers",
-            "1",
-            "--json",
-        ]
-        subprocess.run(
-            command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        recipe.write_text(
+            RECIPE.format(partitions=plan.partitions, outputs=plan.outputs, paths=source, near_dedup=plan.near_dedup)
         )
+        words = ["build", str(recipe), "--output", str(out), "--workers", "1", "--json"]
+        command = [sys.executable, "-m", "stackbuild", *words]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL, env=environment)
     return opened(out)
 
 
@@ -182,6 +188,8 @@ def memory_of(key: str, entries: Sequence[Seen]) -> Cost:
     """Of a task: see HELD_BYTES and BOUNDED."""
     seen_ = [(one.work.of_largest, float(one.measured.memory)) for one in entries if one.measured.memory > 0]
     most = max([QUICK_BYTES, *(size for _, size in seen_)])
+    if key in ROW_BYTES:
+        return Cost(task=most, row=ROW_BYTES[key])
     if key in BOUNDED or not entries[0].work.rows:
         return Cost(task=most)
     factor = "byte" if key in HELD_BYTES else "row"
@@ -211,23 +219,24 @@ def table(builds: Mapping[str, Build]) -> dict[str, Any]:
     observed: dict[str, list[Seen]] = {}
     corpora: dict[str, Corpus] = {}
     for name, build in builds.items():
-        corpora[name], jobs = seen(build, name)
-        for key, one in jobs.items():
-            observed.setdefault(key, []).append(one)
+        corpora[name], of_build = seen(build, name)
+        for key, one in of_build.items():
+            if name != EXACT or key not in observed:  # candidates of another kind
+                observed.setdefault(key, []).append(one)
     full = builds[WHOLE]
-    inodes = {
-        work.job: inodes_of(full, job.name)
-        for work, job in zip(work_of(full.jobs, corpora[WHOLE]), full.jobs, strict=True)
-    }
+    jobs = {job_key(job): (build, job.name) for build in (builds[EXACT], full) for job in build.jobs}
     exchange = exchanges(builds["small8"], builds["small128"])
     entries = {
-        key: {**fit_job(key, found, exchange.get(key, Cost())), "inodes": round(inodes[key], 1)}
+        key: {
+            **fit_job(key, found, exchange.get(key, Cost())),
+            "inodes": round(inodes_of(*jobs[key]), 1),
+            "start": round(start_cpu(*jobs[key]), 2),
+        }
         for key, found in observed.items()
     }
-    for work, job in zip(work_of(full.jobs, corpora[WHOLE]), full.jobs, strict=True):
-        entries[work.job]["start"] = round(start_cpu(full, job.name), 2)
     stages = apart(entries, stage_shares(full), observed)
-    corpus = {**vars(corpora[WHOLE])}
+    told_often = {name: getattr(corpora[PARTED], name) for name in ("shared", "stars", "merges")}
+    corpus = {**vars(corpora[WHOLE]), **told_often, "prefixes": corpora[EXACT].prefixes}
     kept = {name: [round(rows, 5), round(size, 5)] for name, (rows, size) in corpus.pop("kept").items()}
     return {
         "about": about(full),

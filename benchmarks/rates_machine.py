@@ -12,7 +12,7 @@ import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,11 @@ from stackbuild.estimate.rates import Cost, corpus_of
 from stackbuild.estimate.steps import job_key, work_of
 from stackbuild.launches import read_events
 from stackbuild.plan import Build
+from stackbuild.tables import ROW_GROUP_ROWS
 
 FACTORS = tuple(one.name for one in fields(Cost))
 CUT = 8  # row groups of a file that tell what one costs to write
-COMPONENT_BYTES = 32.0  # stated by dedup.phases.find_components for each file with a candidate
+MERGES = 1 << 20  # of roots, to tell what components hold
 
 
 def fit(works: Sequence[Work], values: Sequence[float], factors: Sequence[str], least: float) -> Cost:
@@ -64,7 +65,9 @@ EXCHANGED = (
     ("licenses.detect", ("licenses.inherit",), "*licenses.detect/data/*/detections-*", "partition"),
     ("exact_dedup.runs", ("exact_dedup.files",), "*exact_dedup.runs/data/*/runs-*", "bucket"),
     ("near_dedup.signatures", ("near_dedup.candidates",), "*near_dedup.signatures/data/*/bands-*", "bucket"),
-    ("near_dedup.components", ("near_dedup.sets",), "*near_dedup.components/data/*/members-*", "partition"),
+    ("near_dedup.candidates", ("near_dedup.links",), "*near_dedup.candidates/data/*/pairs-*", "partition"),
+    ("near_dedup.links", ("near_dedup.estimates",), "*near_dedup.links/data/*/links-*", "partition"),
+    ("near_dedup.estimates", ("near_dedup.roots",), "*near_dedup.estimates/data/*/stars-*", "partition"),
     ("near_dedup.sets", ("near_dedup.solve",), "*near_dedup.sets/data/*/sets-*", "group"),
     (
         "near_dedup.solve",
@@ -101,7 +104,8 @@ def exchanges(few: Build, many: Build) -> dict[str, Cost]:
     found: dict[str, Cost] = {}
     for number, (writer, readers, _, _) in enumerate(EXCHANGED):
         leaves = rows[2 * number + 1][1]
-        found[writer] = Cost(piece=max(found.get(writer, Cost()).piece, written + written_leaf * leaves))
+        own = found.get(writer, Cost())  # who reads one table and writes another is told the dearer piece
+        found[writer] = replace(own, piece=max(own.piece, written + written_leaf * leaves))
         taken = Cost(piece=per_file + per_leaf * leaves + pieces[2 * number + 1], footer=per_group + per_chunk * leaves)
         for reader in readers:
             found[reader] = found.get(reader, Cost()).plus(taken)
@@ -222,7 +226,7 @@ def machine(full: Build, many: Build) -> dict[str, float]:
         "publish": max(0.0, published[0][0] - slope * published[0][1]),
         "publish_file": slope,
         "stored": stored,
-        "component_bytes": COMPONENT_BYTES,
+        "component_bytes": component_bytes(),
     }  # fmt: skip
 
 
@@ -300,6 +304,23 @@ def plan_seconds() -> float:
         path = f"{folder}/counts.parquet"
         pq.write_table(pa.table([languages, owners, ones, ones], schema=COUNTS), path)
         return least(lambda: Layout().plan_files(PhaseOutputs({"counts": [path]}, 1, 0))) / count
+
+
+def component_bytes() -> float:
+    """Bytes for each merge of two roots that are held at once while all are joined."""
+    from stackbuild.dedup.components import Forest
+
+    draw = np.random.default_rng(1)
+    roots = draw.integers(0, 1 << 62, 2 * MERGES)  # most stand in few merges
+    left, right = roots[:MERGES], roots[draw.integers(0, len(roots), MERGES)]
+    tracemalloc.start()
+    forest = Forest()
+    for start in range(0, MERGES, ROW_GROUP_ROWS):
+        forest.add(left[start : start + ROW_GROUP_ROWS], right[start : start + ROW_GROUP_ROWS])
+    forest.labels()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak / MERGES
 
 
 def resolve_seconds(build: Build) -> tuple[float, float]:

@@ -32,6 +32,9 @@ SIZES = {
 # The Stack v2's own machines: nodes of 32 CPUs with 21 GB for each. The folder is an assumption: 20 GB and 20,000 opens a second.
 NODES = Cluster(nodes=32, cpus=32, memory=672e9, bandwidth=20e9, metadata=20_000)
 SHARDS = 4_096  # of tokens
+# What a recipe for more than a few terabytes says besides: bytes that a near-duplicate task holds, and of text in a part.
+MEMORY, PART_BYTES = 4 << 30, 4 << 30
+MEMORIES = {"the default, 24 MiB": None, "256 MiB": 256 << 20, "1 GiB": 1 << 30, "4 GiB": 4 << 30, "16 GiB": 16 << 30}
 # Near-deduplication of The Stack v1 as published: (what, bytes, files if told, cores, hours).
 PUBLISHED = (
     ("v1's Java, 42 M files, 319 GB", 319e9, 42e6, 10 * 16, 40 / 60),
@@ -93,6 +96,14 @@ def prediction_rows(found: dict[str, Any]) -> list[list[str]]:
     ]  # fmt: skip
 
 
+def recipe_for(memory: int | None = None, part_bytes: int | None = None) -> dict[str, Any]:
+    """The default recipe with many shards of tokens."""
+    sets = [f"tokens.shards={SHARDS}"]
+    sets += [f"near_dedup.memory={memory}"] if memory else []
+    sets += [f"part_bytes={part_bytes}"] if part_bytes else []
+    return load("default", sets).resolved()
+
+
 def size_rows(rates: Rates, recipe: dict[str, Any]) -> list[list[str]]:
     rows = []
     for name, (bytes_, files, repositories) in SIZES.items():
@@ -145,6 +156,16 @@ def partition_rows(rates: Rates, recipe: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
+def memory_rows(rates: Rates) -> list[list[str]]:
+    """v2's size with more and more memory for near-duplicates."""
+    bytes_, files, repositories = SIZES["v2"]
+    corpus = corpus_of(rates, bytes_, files, repositories)
+    return [
+        [name, *told(propose(recipe_for(memory, PART_BYTES), corpus, NODES, rates))]
+        for name, memory in MEMORIES.items()
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prediction", type=Path, help="what `benchmarks.rates --json` printed")
@@ -152,16 +173,19 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one object")
     asked = parser.parse_args()
     rates = load_rates()
-    recipe = load("default", [f"tokens.shards={SHARDS}"]).resolved()
-    stages, sizes, partitions = stage_rows(rates, recipe), size_rows(rates, recipe), partition_rows(rates, recipe)
+    recipe, large = recipe_for(), recipe_for(MEMORY, PART_BYTES)
+    stages, sizes, partitions = stage_rows(rates, recipe), size_rows(rates, large), partition_rows(rates, large)
+    memories = memory_rows(rates)
     if asked.json:
-        print(json.dumps({"name": "scale", "stages": stages, "sizes": sizes, "partitions": partitions}))
+        found = {"stages": stages, "sizes": sizes, "partitions": partitions, "memories": memories}
+        print(json.dumps({"name": "scale", **found}))
         return
     job = ["job", "tasks", "CPU-h, 6.3 kB files", "CPU-h, 20.6 kB files", "memory", "shared", "written"]
     tables = {
         "stages": table(job, stages),
         "sizes": table(["size of", "bytes", "files", *FIGURES], sizes),
         "partitions": table(["a partition's text", *FIGURES], partitions),
+        "memories": table(["`near_dedup.memory`", *FIGURES], memories),
         "published": table(
             ["near-duplicates of", "CPU-h, published", "CPU-h, this model"], published_rows(rates, recipe)
         ),

@@ -61,7 +61,7 @@ class SlurmOptions(BaseModel):
     )
     job_memory: dict[str, Annotated[Size, Field(ge=10**8)]] = Field(
         default_factory=dict,
-        description='of one task of some jobs, instead: { contents = "8GB", "near_dedup.sets" = "4GB" }, by the names that '
+        description='of one task of some jobs, instead: { contents = "8GB", "layout.runs" = "4GB" }, by the names that '
         "`plan --estimate` shows, or by a stage whose rows job it is; an element runs as many of these at once as have room in "
         "`cpus` times `memory`, at least one",
     )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +18,8 @@ import pytest
 from stackbuild import build as building
 from stackbuild import registry
 from stackbuild.cluster import SlurmOptions
+from stackbuild.dedup.options import NearDedupOptions
+from stackbuild.dedup.stage import NearDedup
 from stackbuild.estimate.corpus import Corpus, Work
 from stackbuild.estimate.model import MAX_PARTITIONS, Cluster, estimate, propose
 from stackbuild.estimate.rates import Rates, calibrated, corpus_of, load_rates, measured_jobs
@@ -27,6 +31,14 @@ from stackbuild.status import opened
 from tests.worlds import LIGHT, light, source_text
 
 PARTITIONS = 8
+# Who reads the rows of which phase's table.
+NEAR_ROWS = (
+    ("links", "links", "links"),
+    ("estimates", "links", "links"),
+    ("roots", "estimates", "stars"),
+    ("components", "roots", "merges"),
+    ("solve", "estimates", "edges"),
+)
 V2 = Corpus(3.28e9, 67.5e12, 1e6, 1_024, 104.2e6, 34.7e6)
 
 
@@ -42,20 +54,40 @@ def rates() -> Rates:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Build:
-    """A build of 1,200 files of 240 owners, some of them alike, in 8 partitions."""
+    """A build of 1,300 files of 240 owners, some of them alike and some the same, in 8 partitions."""
     folder = tmp_path_factory.mktemp("estimate")
     draw = random.Random(3)
     texts = [source_text(draw, 3) for _ in range(1_000)]
     texts += [draw.choice(texts).replace("import os", f"import sys  # {number}") for number in range(200)]
+    texts += texts[:100]
     repositories = [f"owner{number % 240}/repo{number % 480}" for number in range(len(texts))]
     columns = {"text": texts, "path": [f"src/{number}.py" for number in range(len(texts))], "repo": repositories}
     (folder / "in").mkdir()
     pq.write_table(pa.table(columns), folder / "in" / "a.parquet")
+    return run(folder)
+
+
+def run(folder: Path, **near_dedup: Any) -> Build:
     source = {"kind": "parquet", "paths": [str(folder / "in")]}
     source["columns"] = {"content": "text", "path": "path", "repo_name": "repo"}  # type: ignore[assignment]
-    body = light(folder / "in", partitions=PARTITIONS, source=[source])
+    body = light(folder / "in", partitions=PARTITIONS, source=[source], near_dedup=near_dedup)
     building.run(building.Request(body, folder, folder / "out", 2))
     return opened(folder / "out")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[{}, {"memory": 1 << 15}, {"mode": "exact", "memory": 1 << 16}],
+    ids=["default", "in passes", "exact"],
+)
+def any_built(built: Build, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """The same, and with near-duplicates found otherwise."""
+    if not request.param:
+        return built
+    folder = tmp_path_factory.mktemp("other")
+    shutil.copytree(built.out.parent / "in", folder / "in")
+    shutil.copytree(built.out, folder / "out")  # what comes before is found
+    return run(folder, **request.param)
 
 
 def works(build: Build) -> dict[str, Work]:
@@ -67,31 +99,57 @@ def works(build: Build) -> dict[str, Work]:
 
 def test_every_phase_that_stackbuild_brings_has_a_shape() -> None:
     """A new phase without one would be taken for a job over all text."""
-    for name in registry.STAGES:
-        stage = registry.stage_class(name)()
+    stages = [registry.stage_class(name)() for name in registry.STAGES]
+    for stage in [*stages, NearDedup(NearDedupOptions(mode="exact"))]:
         for phase in stage.phases():
             assert f"{stage.name}.{phase.name}" in STEPS
 
 
-def test_tasks_are_those_of_the_build(built: Build) -> None:
-    told = works(built)
-    for job in built.jobs:
-        shards = len(built.shards(job.shard_jobs[0]))
-        # Files of the release end at owners, and groups are whole components: about so many.
-        slack = 2 if job_key(job) in ("layout.files", "near_dedup.solve") else 0
+def test_tasks_are_those_of_the_build(any_built: Build) -> None:
+    told = works(any_built)
+    for job in any_built.jobs:
+        shards = len(any_built.shards(job.shard_jobs[0]))
+        slack = 2 if job_key(job) == "layout.files" else 0  # files of the release end at owners: about so many
         assert abs(told[job_key(job)].tasks - shards) <= slack, job.name
 
 
-def test_pieces_of_tables_that_change_hands_are_those_of_the_manifests(built: Build) -> None:
-    told = works(built)
-    for job in built.jobs:
-        listed = sum(len(o.groups) for name in job.shard_jobs for shard in built.shards(name) for o in shard.outputs)
+def test_pieces_of_tables_that_change_hands_are_those_of_the_manifests(any_built: Build) -> None:
+    told = works(any_built)
+    for job in any_built.jobs:
+        outputs = [o for name in job.shard_jobs for shard in any_built.shards(name) for o in shard.outputs]
+        listed = sum(len(o.groups) for o in outputs)
         if listed >= 4 * PARTITIONS:
             assert told[job_key(job)].listed == pytest.approx(listed, rel=0.3), job.name
+        if job_key(job).startswith("near_dedup."):
+            assert told[job_key(job)].outputs == pytest.approx(len(outputs), rel=0.3), job.name
+
+
+def test_rows_of_near_dedups_tables_are_those_of_the_manifests(any_built: Build) -> None:
+    """What a phase is said to go through is what the one before it wrote."""
+    told = works(any_built)
+    node = next(node for node in any_built.nodes if node.instance == "near_dedup")
+    candidates = ("prefixes", "prefixes") if node.stage.options.exact else ("signatures", "bands")
+    for phase, before, table in (("candidates", *candidates), *NEAR_ROWS):
+        rows = sum(output.rows for output in any_built.outputs(node.phase_job(before), table))
+        assert told[f"near_dedup.{phase}"].rows == pytest.approx(rows, rel=0.01), phase
+
+
+def test_memory_cuts_near_dedup_into_passes() -> None:
+    """Each of which reads all of its input again: what is opened grows with the square of what does not fit."""
+    jobs = jobs_of(nodes_of(load("default", []).resolved()))
+    much, little = ({w.job: w for w in work_of(jobs, replace(V2, table_bytes=memory))} for memory in (1 << 27, 1 << 25))
+    for job in ("near_dedup.candidates", "near_dedup.links", "near_dedup.estimates"):
+        assert little[job].bytes > 1.5 * much[job].bytes, job
+    assert little["near_dedup.candidates"].opened > 1.9 * much["near_dedup.candidates"].opened
+    assert little["near_dedup.links"].opened > 7 * much["near_dedup.links"].opened
+    assert little["near_dedup.components"] == much["near_dedup.components"]
 
 
 def test_rows_leave_as_they_did(built: Build) -> None:
     told = works(built)
+    merged = sum(output.rows for output in built.outputs("02-exact_dedup.files", "files"))
+    assert told[next(job for job in told if job.startswith("decode"))].rows == pytest.approx(merged, rel=1e-6)
+    assert merged < 1_300
     signed = built.ledger(next(node.slug for node in built.nodes if node.instance == "near_dedup")).rows_in
     assert told["near_dedup.signatures"].rows == pytest.approx(signed, rel=1e-6)
     kept = sum(output.rows for output in built.outputs("10-layout.files", "dataset"))
@@ -128,7 +186,7 @@ def test_a_build_of_ones_own_is_told_as_it_was(built: Build, rates: Rates) -> No
         assert own.of(work).written.of(work) == pytest.approx(measured[work.job].written, rel=1e-6)
         if work.job not in silent:
             assert own.of(work).cpu.of(work) == pytest.approx(measured[work.job].cpu, rel=1e-6)
-    assert own.corpus.files == 1_200
+    assert own.corpus.files == 1_300
 
 
 def test_jobs_found_again_say_nothing_of_their_cost(built: Build, rates: Rates, tmp_path: Path) -> None:

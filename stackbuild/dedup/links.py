@@ -12,7 +12,7 @@ Without the exact check (the published rule) and in exact mode every pair is an 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -162,15 +162,13 @@ def estimate(task: Task) -> None:
     """Write the edges whose right file is in this partition, and the stars of their components."""
     options: NearDedupOptions = task.options
     limits = Limits.of(options.memory, options.permutations)
-    forest, count = Forest(), 0
-    waiting = Waiting(forest, limits.pairs)
+    forest, count = Forest(limits.pairs), 0
     with task.writer("edges", EDGES, group_by="partition") as writer:
         for left, right in _likely(task, options, limits):
             count += len(left)
-            waiting.add(left, right)
+            forest.add(left, right)
             partition = np.full(len(left), task.rank, np.int32)
             writer.write(record_batch(EDGES, partition, left, right))
-    waiting.flush()
     write_stars(task, forest)
     task.stats["likely_pairs"] = count
 
@@ -210,28 +208,3 @@ def _rights(task: Task, pass_: int, passes: int) -> Numbers:
         if len(known) > 64:
             known = [np.unique(np.concatenate(known))]
     return np.unique(np.concatenate([np.zeros(0, np.int64), *known]))
-
-
-class Waiting:
-    """Edges on their way into a forest, which takes many at a time."""
-
-    def __init__(self, forest: Forest, at_once: int):
-        self._forest, self._at_once = forest, at_once
-        self._pairs: list[tuple[Numbers, Numbers]] = []
-        self._held = 0
-
-    def add(self, left: Numbers, right: Numbers) -> None:
-        self._pairs.append((left, right))
-        self._held += len(left)
-        if self._held >= self._at_once:
-            self.flush()
-
-    def flush(self) -> None:
-        if self._held:
-            left, right = _joined(self._pairs)
-            self._forest.add(left, right)
-        self._pairs, self._held = [], 0
-
-
-def _joined(pairs: Sequence[tuple[Numbers, Numbers]]) -> tuple[Numbers, Numbers]:
-    return np.concatenate([left for left, _ in pairs]), np.concatenate([right for _, right in pairs])

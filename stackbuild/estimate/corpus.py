@@ -9,8 +9,12 @@ partitions, everything at thousands.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
+
+from stackbuild.graph import Node
+from stackbuild.parts import PART_BYTES
 
 FLUSH_BYTES = 64 << 20  # of a unit before it writes its tables (ingest.FLUSH_BYTES)
 REPOSITORIES_OF_OWNER = 3.0  # an assumption: no input that was measured has owners as a forge has them
@@ -23,9 +27,17 @@ class Corpus:
     `files`, `bytes`: as the sources yield them, copies included. `units`: what one ingest task reads. `repositories`,
     `owners`: in all.
     `kept`: for each stage the shares of rows and of bytes that it passes on. `licence_files`: share of the occurrences;
-    `licence_contents`: distinct among those. `candidates`: share of near_dedup's files that share a band with another;
-    `pairs`: candidate pairs for each of them. `bands`: keys of a file. `languages`: in the release.
-    `file_bytes`: text of a dataset file. `shards`: of tokens.
+    `licence_contents`: distinct among those. `languages`: in the release.
+
+    Of near_dedup, whose sketches are `sketched` for each of its files (those with a licence header may have two), `shingles` for
+    each byte of text, and of `prefixes` rows each in exact mode: `candidates`: the share of files with an edge, a likely
+    near-duplicate; for each of these `larger`: how many shingles it has over the mean; `pairs`: candidate pairs; `stars`: partitions
+    that tell its component, were there very many; `merges`: roots that do not agree. `shared`: buckets that list a pair, were
+    there very many. `likely`: the share of pairs that are edges.
+
+    What the recipe says: `file_bytes`: text of a dataset file. `shards`: of tokens. `part_bytes`: text of a part. Of near_dedup
+    `bands`: keys of a sketch; `permutations`: slots of its signature; `table_bytes`: its `memory`; `exact`, `verify`: how pairs are
+    found, and whether they are checked.
     """
 
     files: float
@@ -37,10 +49,23 @@ class Corpus:
     kept: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     licence_files: float = 0.01
     licence_contents: float = 0.5
+    sketched: float = 1.0
+    shingles: float = 0.1
+    prefixes: float = 10.0
     candidates: float = 0.2
+    larger: float = 1.0
     pairs: float = 2.0
+    shared: float = 6.0
+    likely: float = 0.5
+    merges: float = 0.05
+    stars: float = 2.0
     languages: float = 100
     bands: int = 42
+    permutations: int = 252
+    table_bytes: float = 24 << 20
+    exact: bool = False
+    verify: bool = True
+    part_bytes: float = PART_BYTES
     file_bytes: float = 256 << 20
     shards: int = 16
 
@@ -57,18 +82,39 @@ class Corpus:
             owners=max(1.0, repositories / REPOSITORIES_OF_OWNER),
         )
 
+    def of_recipe(self, recipe: Mapping[str, Any], nodes: Sequence[Node]) -> Corpus:
+        """The corpus with what the recipe says."""
+        corpus = replace(self, part_bytes=recipe.get("part_bytes", PART_BYTES))
+        for node in nodes:
+            options = node.stage.options
+            if node.stage.name == "near_dedup":
+                corpus = replace(
+                    corpus,
+                    bands=options.layout[0],
+                    permutations=options.permutations,
+                    table_bytes=options.memory,
+                    exact=options.exact,
+                    verify=options.verify,
+                    sketched=corpus.sketched if options.compares_headers else 1.0,
+                )
+            elif node.stage.name == "layout":
+                corpus = replace(corpus, file_bytes=options.file_bytes)
+            elif node.stage.name == "tokens":
+                corpus = replace(corpus, shards=options.shards)
+        return corpus
+
 
 @dataclass(frozen=True)
 class Work:
     """What a job has to do.
 
-    `rows`, `bytes`: that go through it. `pieces`: row groups of one group each that it writes or reads. `footers`: row groups
-    that it looks through to find its own. `opened`: files that it opens, each as often as it does. `listed`: entries that its
-    shards' manifests have. `held`, `held_files`: entries and files in the manifests that a process has in memory which tells
-    the keys of its tasks. `planned`: rows that every process reads to know what the tasks are. `inputs`: files that the key of
-    one task names; `keyed`: that those of all tasks do, where what all of them read is named once. `outputs`: files that it
-    commits. `largest`: bytes of its largest task, where tasks are not alike. `busy`: tasks that have any rows, where these are by
-    owner.
+    `rows`, `bytes`: that go through it; `read`: of these what is read as it is stored, 0 for text. `pieces`: row groups of one
+    group each that it writes or reads. `footers`: row groups that it looks through to find its own. `opened`: files that it
+    opens, each as often as it does. `listed`: entries that its shards' manifests have. `held`, `held_files`: entries and files in
+    the manifests that a process has in memory which tells the keys of its tasks. `planned`: rows that every process reads to
+    know what the tasks are. `inputs`: files that the key of one task names; `keyed`: that those of all tasks do, where what all
+    of them read is named once. `outputs`: files that it commits. `largest`: bytes of its largest task, where tasks are not
+    alike. `busy`: tasks that have any rows, where these are by owner. `passes`: how often a task reads its input.
     """
 
     job: str
@@ -76,6 +122,7 @@ class Work:
     tasks: float
     rows: float = 0.0
     bytes: float = 0.0
+    read: float = 0.0
     pieces: float = 0.0
     footers: float = 0.0
     opened: float = 0.0
@@ -88,6 +135,7 @@ class Work:
     outputs: float = 0.0
     largest: float = 0.0
     busy: float = 0.0
+    passes: float = 1.0
 
     @property
     def of_largest(self) -> Work:
@@ -112,6 +160,22 @@ class Table:
     def footers(self) -> float:
         """Row groups looked through when the reader of each group opens every file that has a piece for it."""
         return self.pieces * self.each
+
+
+@dataclass(frozen=True)
+class Triangle(Table):
+    """A table whose writers have pieces for half of the readers in the mean: from the partition of the smaller file of a pair to that
+    of the larger, or the other way."""
+
+    @classmethod
+    def of(cls, files: float, rows: float, groups: float) -> Triangle:
+        half = table(files, rows, (groups + 1) / 2)
+        return cls(half.files, half.each, groups)
+
+    @property
+    def footers(self) -> float:
+        """More than of the mean file: those with many pieces are opened often."""
+        return self.pieces * self.each * 4 / 3
 
 
 def table(files: float, rows: float, groups: float) -> Table:

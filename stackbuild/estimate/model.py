@@ -14,9 +14,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from stackbuild.estimate.corpus import Corpus, Work
+from stackbuild.estimate.near_dedup import NEAR_DEDUP
 from stackbuild.estimate.rates import Rates
 from stackbuild.estimate.steps import work_of
-from stackbuild.graph import Node, jobs_of, nodes_of
+from stackbuild.graph import jobs_of, nodes_of
 from stackbuild.sources.ahead import THREADS
 
 MAX_PARTITIONS = 1 << 16  # buckets are uint16
@@ -24,6 +25,9 @@ FOOTER_BYTES = 300.0  # of a row group of a narrow table in its file's footer
 LONGEST = 3.0  # the longest task over the mean: shards are cut by count of ids, and files are not alike
 MARGIN = 1.1  # of memory that is asked for over what is expected
 TENTH = 10**8  # bytes, of a gigabyte: in these sizes are told
+HELD_BYTES = 40e6  # of a task that holds next to nothing
+TABLES_HELD = 2.0  # what a task of near_dedup holds grows by, over its `memory`: the table, and what is made of it
+MANY_PASSES = 3.0  # of a task through its input, from which these are what is to be mended
 ELEMENT_SECONDS = 300.0  # of work that an array element should have: its start costs some seconds
 
 
@@ -61,6 +65,7 @@ class JobEstimate:
     limits: Mapping[str, float]
     wall: float
     known: bool = True
+    passes: float = 1.0
 
     @property
     def limit(self) -> str:
@@ -145,9 +150,8 @@ class Estimate:
             )
         name, seconds = next(iter(self.time_by_limit().items()))
         slow = max(self.jobs, key=lambda one: one.limits.get(name, 0.0))
-        return (
-            f"{name}: {hours(seconds)} of {hours(self.wall)}, most of it in {slow.job}. {MOVES.get(name, '')}".strip()
-        )
+        moves = MOVES["passes"].format(slow.passes) if slow.passes >= MANY_PASSES else MOVES.get(name, "")
+        return f"{name}: {hours(seconds)} of {hours(self.wall)}, most of it in {slow.job}. {moves}".strip()
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -183,6 +187,7 @@ MOVES = {
     "bandwidth": "A faster shared folder, or fewer stages that read text in jobs of their own.",
     "metadata": "Fewer partitions and larger units; a folder whose metadata are spread over several servers.",
     "serial": "Fewer partitions and larger units: one process lists what the jobs before left and tells the tasks' keys.",
+    "passes": "Each task reads its input {:,.0f} times: more [near_dedup] memory (it changes no result), or more partitions.",
     "memory": "Nodes with more memory, or more partitions.",
     "shared": "Fewer partitions and larger units: the lists of pieces in the manifests would have to be read in parts, which the "
     "engine does not do.",
@@ -195,7 +200,7 @@ MOVES = {
 def estimate(recipe: Mapping[str, Any], corpus: Corpus, cluster: Cluster, rates: Rates) -> Estimate:
     """What a build of a resolved recipe over such a corpus takes; needs no source."""
     nodes = nodes_of(dict(recipe))
-    jobs, corpus = jobs_of(nodes), by_options(corpus, nodes)
+    jobs, corpus = jobs_of(nodes), corpus.of_recipe(recipe, nodes)
     works = work_of(jobs, corpus)
     found = [estimate_job(work, corpus, cluster, rates) for work in works]
     machine = rates.machine
@@ -212,19 +217,6 @@ def estimate(recipe: Mapping[str, Any], corpus: Corpus, cluster: Cluster, rates:
     )
 
 
-def by_options(corpus: Corpus, nodes: Sequence[Node]) -> Corpus:
-    """The corpus with what the recipe says of bands, files and shards."""
-    for node in nodes:
-        options = node.stage.options
-        if node.stage.name == "near_dedup":
-            corpus = replace(corpus, bands=options.layout[0])
-        elif node.stage.name == "layout":
-            corpus = replace(corpus, file_bytes=options.file_bytes)
-        elif node.stage.name == "tokens":
-            corpus = replace(corpus, shards=options.shards)
-    return corpus
-
-
 PUBLISHED = ("layout.files", "layout.repos", "layout.decisions", "layout.clusters", "index.names", "tokens.shards")
 
 
@@ -234,9 +226,7 @@ def estimate_job(work: Work, corpus: Corpus, cluster: Cluster, rates: Rates) -> 
     tasks = max(1, math.ceil(work.tasks))
     cpu = rate.cpu.of(work)
     exchange = rate.cpu.piece * work.pieces + rate.cpu.footer * work.footers
-    memory = rate.memory.of(work.of_largest)
-    if work.job == "near_dedup.components":  # this one holds what it is of, whatever was measured
-        memory = machine["component_bytes"] * corpus_members(work, corpus)
+    memory = memory_of(work, corpus, rates)
     manifests = work.held * machine["entry_bytes"] + work.held_files * machine["output_bytes"]
     shared = machine["server_bytes"] + manifests + (machine["preload_bytes"] if work.job == "licenses.detect" else 0.0)
     slots = cluster.nodes * min(cluster.cpus, int(max(0.0, cluster.memory - shared) // max(memory, 1e6)))
@@ -249,9 +239,9 @@ def estimate_job(work: Work, corpus: Corpus, cluster: Cluster, rates: Rates) -> 
     load += work.planned * machine["plan_row_seconds"]
     start = rate.start + 2 * load  # an element lists the manifests, and its task server does
     keys = work.keyed * machine["key_seconds"] + tasks * machine["task_seconds"]
-    read = work.bytes * machine["stored"] + work.footers * FOOTER_BYTES
+    read = (work.read or work.bytes * machine["stored"]) + work.footers * FOOTER_BYTES
     written = rate.written.of(work)
-    inodes = math.ceil(tasks * rate.inodes)
+    inodes = math.ceil(max(tasks * rate.inodes, tasks + work.outputs))
     name = "few tasks" if tasks < slots else "exchange" if exchange > cpu / 2 else "cpu"
     footers = work.footers * FOOTER_BYTES
     limits = {
@@ -264,13 +254,16 @@ def estimate_job(work: Work, corpus: Corpus, cluster: Cluster, rates: Rates) -> 
     parallel = max(value for key, value in limits.items() if key != "serial")
     return JobEstimate(
         work.job, tasks, cpu, exchange, elements * start + keys, memory, shared, read, written, inodes, slots, elements, limits,
-        parallel + limits["serial"], rates.known(work),
+        parallel + limits["serial"], rates.known(work), work.passes,
     )  # fmt: skip
 
 
-def corpus_members(work: Work, corpus: Corpus) -> float:
-    """Files with a candidate, of the pairs that the components job is given."""
-    return work.rows / max(corpus.pairs, 1e-9)
+def memory_of(work: Work, corpus: Corpus, rates: Rates) -> float:
+    """Bytes of one task, the largest."""
+    if work.job == "near_dedup.components":  # it holds what it is of, whatever was measured
+        return HELD_BYTES + rates.machine["component_bytes"] * work.rows
+    more = corpus.table_bytes - rates.corpus.table_bytes if work.job in NEAR_DEDUP else 0.0
+    return rates.of(work).memory.of(work.of_largest) + TABLES_HELD * max(0.0, more)
 
 
 def propose(recipe: Mapping[str, Any], corpus: Corpus, cluster: Cluster, rates: Rates) -> Estimate:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tomllib
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 
 from stackbuild.errors import InputError
 from stackbuild.estimate.corpus import Corpus, Work
+from stackbuild.estimate.near_dedup import FACT_BYTES, SHINGLE_BYTES, drawn
 from stackbuild.estimate.steps import job_key, work_of
 from stackbuild.graph import INGEST, is_transition
 from stackbuild.hashing import owner_of
@@ -191,13 +192,7 @@ def corpus_of(build: Build) -> Corpus:
     stats = _stats(build)
     occurrences = max(1, ingested.rows_out)
     licence_files = sum(one.get("license_files", 0) for one in stats["licenses.wanted"])
-    members = sum(one.get("files_with_candidates", 0) for one in stats["near_dedup.components"])
-    pairs = sum(one.get("candidate_pairs", 0) for one in stats["near_dedup.candidates"])
-    near = [build.ledger(node.slug).rows_in for node in build.nodes if node.stage.name == "near_dedup"]
-    standard = Corpus(1, 1, 1, 1, 1, 1)
-    layout = next((node.stage.options for node in build.nodes if node.stage.name == "layout"), None)
-    return replace(
-        standard,
+    corpus = Corpus(
         files=occurrences,
         bytes=max(1, ingested.bytes_out),
         units=len(build.plan.units),
@@ -207,11 +202,44 @@ def corpus_of(build: Build) -> Corpus:
         kept=kept,
         licence_files=licence_files / occurrences,
         licence_contents=sum(one.get("contents", 0) for one in stats["licenses.detect"]) / max(1, licence_files),
-        candidates=members / max(1, *near) if near else standard.candidates,
-        pairs=pairs / max(1, members),
         languages=max(1, len({one.get("language") for one in stats["layout.files"]})),
-        file_bytes=getattr(layout, "file_bytes", standard.file_bytes),
+    ).of_recipe(build.plan.recipe, build.nodes)
+    return with_near_dedup(corpus, build, stats)
+
+
+def with_near_dedup(corpus: Corpus, build: Build, stats: Mapping[str, Sequence[Mapping[str, Any]]]) -> Corpus:
+    """The corpus with what near_dedup found; as it is if the build has no such stage."""
+    node = next((node for node in build.nodes if node.stage.name == "near_dedup"), None)
+    if node is None:
+        return corpus
+
+    def total(phase: str, name: str) -> float:
+        return float(sum(one.get(name, 0) for one in stats[f"near_dedup.{phase}"]))
+
+    def rows(phase: str, name: str) -> float:
+        return float(sum(output.rows for output in build.outputs(node.phase_job(phase), name)))
+
+    ledger = build.ledger(node.slug)
+    files, size = max(1.0, ledger.rows_in), max(1.0, ledger.bytes_in)
+    members, pairs = total("roots", "files_with_candidates"), max(1.0, total("links", "candidate_pairs"))
+    sketches, shingles = max(1.0, rows("signatures", "sketches")), max(1.0, total("signatures", "shingles"))
+    sets = sum(output.bytes for output in build.outputs(node.phase_job("sets"), "sets"))
+    of_member = (sets / max(1.0, members) - FACT_BYTES) / SHINGLE_BYTES
+    found = replace(
+        corpus,
+        sketched=sketches / files,
+        shingles=shingles / size / (sketches / files),
+        candidates=members / files,
+        larger=max(0.1, of_member / (shingles / sketches)) if corpus.verify and members else 1.0,
+        pairs=pairs / max(1.0, members),
+        shared=drawn(len(build.outputs(node.phase_job("candidates"), "pairs")), rows("candidates", "pairs") / pairs),
+        likely=total("estimates", "likely_pairs") / pairs,
+        merges=rows("roots", "merges") / max(1.0, members),
+        stars=drawn(corpus.partitions, rows("estimates", "stars") / max(1.0, members)),
     )
+    if not corpus.exact:
+        return found
+    return replace(found, prefixes=rows("prefixes", "prefixes") / sketches)
 
 
 def owners_of(build: Build) -> int:

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 from stackbuild.estimate.corpus import FLUSH_BYTES, Corpus, Flow, Table, Work, table
+from stackbuild.estimate.near_dedup import NEAR_DEDUP
 from stackbuild.graph import Job, Node, is_transition
 
 SAMPLE_BYTES = 64e6  # to train a tokenizer on (tokens.sample_bytes)
-BUCKET_ROWS = 1 << 22  # band rows in memory (dedup.phases.BUCKET_ROWS)
-BAND_ROWS = 1 << 21  # of a run of band keys (dedup.phases.RUN_ROWS)
-GROUP_FILES = 20_000  # of a group of near-duplicates (dedup.phases.GROUP_FILES)
-EDGE_ROWS = 1 << 22  # of a run of edges (dedup.phases.EDGES_AT_ONCE)
-SET_SHINGLES = 1 << 23  # of a run of sets (dedup.phases.RUN_HASHES)
-BYTES_PER_SHINGLE = 6.0  # a word and what is between
 RUN_BYTES = 16 << 20  # of a row group of bytes (tables.ROW_GROUP_BYTES)
 LANGUAGES_OF_OWNER = 3.0  # an assumption too
 TOP_LANGUAGE = 0.24  # of the text, in the benchmark corpus
@@ -60,65 +54,8 @@ def _merge_runs(flow: Flow) -> Found:
 
 
 def _merge(flow: Flow) -> Found:
-    return {**flow.taken("merge"), "bytes": 0.0, "outputs": 2.0 * flow.parts}
-
-
-def _signatures(flow: Flow) -> Found:
-    keys = flow.rows * flow.corpus.bands
-    files = flow.parts * max(1.0, math.ceil(keys / flow.parts / BAND_ROWS))
-    out = flow.write("bands", files, keys, flow.parts)
-    return {"pieces": out.pieces, "listed": out.pieces, "outputs": files + 2 * flow.parts}
-
-
-def _candidates(flow: Flow) -> Found:
-    """A bucket too large for memory is read in passes, each through all files."""
-    keys, read = flow.rows * flow.corpus.bands, flow.taken("bands")
-    passes = 2 ** math.ceil(math.log2(max(1.0, keys / flow.parts / BUCKET_ROWS)))
-    again = {name: read[name] * passes for name in ("pieces", "footers", "opened")}
-    return {**read, **again, "rows": keys, "bytes": 0.0}
-
-
-def members(flow: Flow) -> float:
-    """Files of near_dedup that share a band with another."""
-    return flow.rows * flow.corpus.candidates
-
-
-def groups(flow: Flow) -> float:
-    return max(1.0, math.ceil(members(flow) / GROUP_FILES))
-
-
-def _components(flow: Flow) -> Found:
-    pairs = members(flow) * flow.corpus.pairs
-    flow.read("pairs")
-    edges = flow.write("edges", math.ceil(pairs / EDGE_ROWS), pairs, groups(flow))
-    flow.write("members", 1, members(flow), flow.parts)
-    pieces = edges.pieces + flow.parts
-    return {"tasks": 1.0, "rows": pairs, "bytes": 0.0, "pieces": pieces, "listed": pieces, "inputs": float(flow.parts)}
-
-
-def _sets(flow: Flow) -> Found:
-    size = flow.bytes * flow.corpus.candidates
-    runs = flow.parts * max(1.0, math.ceil(size / flow.parts / BYTES_PER_SHINGLE / SET_SHINGLES))
-    read = flow.taken("members")
-    out = flow.write("sets", runs, members(flow), groups(flow))
-    return {**read, "bytes": size, "pieces": read["pieces"] + out.pieces, "listed": out.pieces, "outputs": runs}
-
-
-def _solve(flow: Flow) -> Found:
-    """The sets are gone through twice: for what is light, and for the shingles."""
-    edges, sets = flow.taken("edges"), flow.taken("sets")
-    out = flow.write("clusters", groups(flow), members(flow), flow.parts)
-    flow.clusters = members(flow)
-    return {
-        "tasks": groups(flow),
-        "rows": members(flow) * flow.corpus.pairs,
-        "bytes": flow.bytes * flow.corpus.candidates,
-        "pieces": 2 * sets["pieces"] + edges["pieces"] + out.pieces,
-        "footers": 2 * sets["footers"] + edges["footers"],
-        "opened": 2 * sets["pieces"] + edges["pieces"],
-        "inputs": sets["inputs"] + edges["inputs"],
-        "listed": out.pieces,
-    }
+    gone = flow.rows * (1.0 - flow.corpus.kept.get("exact_dedup", (1.0, 1.0))[0])
+    return {**flow.taken("merge"), "bytes": 0.0, "listed": decided(flow, gone), "outputs": 2.0 * flow.parts}
 
 
 def _layout_runs(flow: Flow) -> Found:
@@ -229,11 +166,7 @@ STEPS: Mapping[str, Callable[[Flow], Found]] = {
     "licenses.inherit": _inherit,
     "exact_dedup.runs": _merge_runs,
     "exact_dedup.files": _merge,
-    "near_dedup.signatures": _signatures,
-    "near_dedup.candidates": _candidates,
-    "near_dedup.components": _components,
-    "near_dedup.sets": _sets,
-    "near_dedup.solve": _solve,
+    **NEAR_DEDUP,
     "layout.runs": _layout_runs,
     "layout.files": _layout_files,
     "layout.repos": _repos,
@@ -274,7 +207,7 @@ def step(flow: Flow, job: Job) -> Work:
     found["held_files"] = sum(writer.outputs for writer in writers.values())
     work = Work(key, tuple(node.stage.name for node in job.nodes if job.kind == "rows"), **found)
     flow.writers |= {name: work for name in flow.tables if name not in flow.writers}
-    if job.phase is not None and is_transition(job.nodes[0].stage) and job.phase is job.nodes[0].stage.phases()[-1]:
+    if job.phase is not None and job.phase.removes and is_transition(job.nodes[0].stage):
         leave(flow, job.nodes[0])
     return work
 
@@ -288,8 +221,13 @@ def judged(flow: Flow, nodes: Sequence[Node]) -> Found:
         before = flow.left
         leave(flow, node)
         gone = flow.left - before
-        found["listed"] += table(flow.parts, min(gone, flow.corpus.owners * flow.parts), flow.parts).pieces
+        found["listed"] += decided(flow, gone)
     return found
+
+
+def decided(flow: Flow, gone: float) -> float:
+    """Pieces of the decisions on so many rows: each partition tells them by owner."""
+    return table(flow.parts, min(gone, flow.corpus.owners * flow.parts), flow.parts).pieces
 
 
 def leave(flow: Flow, node: Node) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from stackbuild.cluster import SlurmOptions
-from stackbuild.estimate.model import ELEMENT_SECONDS, by_options
+from stackbuild.estimate.model import ELEMENT_SECONDS
 from stackbuild.estimate.rates import load_rates
 from stackbuild.estimate.steps import work_of
 from stackbuild.graph import INGEST, Job
@@ -34,7 +34,7 @@ def expected(build: Build) -> dict[str, Expected]:
     rates, units = load_rates(), build.plan.units
     size = float(max(1, sum(unit.bytes for unit in units)))
     corpus = replace(rates.corpus.sized(size, None, float(len(units)), UNIT_BYTES), partitions=build.plan.partitions)
-    works = work_of(build.jobs, by_options(corpus, build.nodes))
+    works = work_of(build.jobs, corpus.of_recipe(build.plan.recipe, build.nodes))
     return {
         job.name: Expected(max(1, math.ceil(work.tasks)), rates.of(work).cpu.of(work))
         for job, work in zip(build.jobs, works, strict=True)
