@@ -96,7 +96,7 @@ class TableWriter:
 
     `group_by` names an integer column, in which rows arrive in ascending order, whose every value gets row groups of its
     own, so that a reader of one value decodes nothing else; the values seen are kept in `groups`. `heavy`: the column of text
-    or bytes that row groups are measured by, one of HEAVY unless named.
+    or bytes that row groups are measured by, one of HEAVY unless named, as it is for tables that are not of our own schemas.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class TableWriter:
         self._writer = pq.ParquetWriter(
             pa.PythonFile(self._file, mode="w"),
             schema,
-            **_compression(schema, compression_level),
+            **_compression(schema if heavy is None else pa.schema([]), compression_level),
             use_dictionary=[f.name for f in schema if f.name not in NO_DICTIONARY and not pa.types.is_nested(f.type)],
             write_statistics=[f.name for f in schema if f.name not in HEAVY],
             write_page_checksum=True,

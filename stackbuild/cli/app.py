@@ -280,11 +280,14 @@ def dedup(
         str | None, typer.Option(help="Warn when a value of this column, such as repo, loses most of its rows.")
     ] = None,
     survivor: Annotated[
-        str, typer.Option(help="Who stays, best first: columns of numbers or dates, '-' for descending; then the id.")
+        str,
+        typer.Option(
+            help="Who stays, best first: columns of numbers or dates, '-' for descending; then the smaller content_id."
+        ),
     ] = "",
     threshold: Annotated[float, typer.Option(help="Jaccard similarity from which rows are near-duplicates.")] = 0.7,
     shingles: Annotated[str, typer.Option(help="words, the-stack-v1, santacoder or the-stack-v2.")] = "words",
-    ngram: Annotated[int, typer.Option(min=1, help="Words in a shingle.")] = 5,
+    ngram: Annotated[int | None, typer.Option(min=1, help="Words in a shingle; the rule's own unless given.")] = None,
     permutations: Annotated[int, typer.Option(min=1, help="Slots of a signature.")] = 252,
     bands: Annotated[str, typer.Option(help="Bands of the signature, or search.")] = "42",
     verify: Annotated[
@@ -292,14 +295,17 @@ def dedup(
     ] = True,
     mode: Annotated[str, typer.Option(help="minhash, or exact: a join that misses no pair.")] = "minhash",
     header_blind: Annotated[
-        bool, typer.Option("--header-blind/--headers", help="Leave licence headers out of the comparison.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--header-blind/--headers", help="Leave licence headers out of the comparison; as the rule has it."
+        ),
+    ] = None,
     compare_headers: Annotated[
         bool, typer.Option("--compare-headers", help="Also count who would leave if headers counted.")
     ] = False,
     memory: Annotated[str, typer.Option(help="Bytes of the largest table of a worker.")] = "24MiB",
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; from size and cores unless given.")] = None,
-    partitions: Annotated[int | None, typer.Option(help="A power of two; from the size unless given.")] = None,
+    partitions: Annotated[int | None, typer.Option(min=1, help="A power of two; from the size unless given.")] = None,
     earlier: Annotated[
         Path | None, typer.Option(help="The OUT of an earlier run: its rows count too, without being read again.")
     ] = None,

@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from stackbuild.cli.show import escaped
+from stackbuild.errors import UsageError
 from stackbuild.standalone.lean import leave_out_unused
 from stackbuild.standalone.options import DedupOptions
 
@@ -28,7 +30,11 @@ def run(
     leave_out_unused()
     from stackbuild.standalone.dedup import deduplicate
 
-    options = DedupOptions(**given)
+    try:
+        options = DedupOptions(**given)
+    except ValidationError as error:
+        wrong = (f"--{str(one['loc'][0]).replace('_', '-')}: {one['msg']}" for one in error.errors() if one["loc"])
+        raise UsageError("; ".join(wrong) or str(error)) from error
     seed = 42
     console = Console(stderr=True)
     if not console.is_terminal or as_json:
@@ -65,15 +71,14 @@ def show(report: dict[str, Any], out: Path) -> None:
     removed, sizes = report["removed"], report["removed_bytes"]
     share = 100 * sum(removed.values()) / max(report["rows"], 1)
     print(
-        f"{report['rows']:,} rows, {report['bytes'] / 1e6:,.1f} MB of text; {report['kept']:,} stay ({share:.1f} % left):"
+        f"{report['rows']:,} rows, {report['bytes'] / 1e6:,.1f} MB of text; {report['kept']:,} stay ({share:.1f} % removed):"
     )
     print(f"  exact copies     {removed['exact_copy']:>12,}  {sizes['exact_copy'] / 1e6:>10,.1f} MB")
     print(f"  near-duplicates  {removed['near_duplicate']:>12,}  {sizes['near_duplicate'] / 1e6:>10,.1f} MB")
     if "headers" in report:
         found = report["headers"]
         print(
-            f"  near-duplicate contents: {found['removed']:,}; if licence headers counted {found['removed_with_headers']:,}, "
-            f"of which {found['removed_by_headers_alone']:,} for their headers alone"
+            f"  near-duplicate texts: {found['removed']:,}; if licence headers counted it would be {found['removed_with_headers']:,}"
         )
     if "changes" in report:
         print(

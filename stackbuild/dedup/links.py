@@ -4,7 +4,7 @@ A pair is known by the buckets that it shares, often by many. `link` gathers the
 ones), drops repeats and sends each on to the partition of its right file, with the left file's signature; `estimate`
 lays it beside the right one's. Of each slot eight bits go along: 252 bytes for a pair, whose agreement tells the
 similarity nearly as well as 32 do. A pair stays unless its estimate is so low that a pair at the threshold would have
-it once in 10^9 times (SIGMAS standard deviations of theory, sqrt(J (1 - J) / k)). That drops most of the pairs which the bands met
+it once in 10^9 times, by the binomial distribution of independent slots. That drops most of the pairs which the bands met
 by chance, and with them the giant components that those would chain together in a large corpus.
 
 Without the exact check (the published rule) and in exact mode every pair is an edge.
@@ -12,6 +12,7 @@ Without the exact check (the published rule) and in exact mode every pair is an 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ from stackbuild.tables import arrow, record_batch
 if TYPE_CHECKING:
     from stackbuild.task import Task
 
-SIGMAS = 6.0
+MISSED = 1e-9  # of the pairs at the threshold
 LINK_ROWS = 32_768  # pairs whose signatures are in memory
 
 Low = npt.NDArray[np.uint8]
@@ -48,10 +49,19 @@ def links_schema(options: NearDedupOptions) -> pa.Schema:
 def least_agreement(threshold: float, slots: int) -> int:
     """Slots of `slots` in which two files must agree in eight bits to be compared exactly.
 
-    At the threshold t a slot agrees with p = t + (1 - t) / 256; the bound is SIGMAS deviations below slots * p.
+    At the threshold t a slot agrees with p = t + (1 - t) / 256. The bound is the largest number of slots below which the
+    binomial distribution of `slots` and p has no more than MISSED.
     """
     p = threshold + (1 - threshold) / 256
-    return max(0, int(np.floor(slots * p - SIGMAS * np.sqrt(slots * p * (1 - p)))))
+    if p >= 1:
+        return slots
+    below = 0.0
+    for agreeing in range(slots + 1):
+        ways = math.lgamma(slots + 1) - math.lgamma(agreeing + 1) - math.lgamma(slots - agreeing + 1)
+        below += math.exp(ways + agreeing * math.log(p) + (slots - agreeing) * math.log1p(-p))
+        if below > MISSED:
+            return agreeing
+    return slots
 
 
 @kernel
@@ -89,7 +99,10 @@ def link(task: Task) -> None:
     """Send each distinct pair of this partition's files to the partition of its right file."""
     options: NearDedupOptions = task.options
     limits = Limits.of(options.memory, options.permutations)
-    passes = passes_for(rows_in(task, "pairs"), limits.pairs)
+    pairs = rows_in(task, "pairs")
+    passes = passes_for(pairs, limits.pairs)
+    if estimates(options):
+        passes = max(passes, passes_for(min(pairs, rows_in(task, "sketches")), limits.signatures))
     schema, count = links_schema(options), 0
     for pass_ in range(passes):
         left, right = list_candidates_of(task, pass_, passes)

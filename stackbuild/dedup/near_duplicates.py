@@ -29,10 +29,10 @@ def rank_values(column: pa.Array, name: str) -> pa.Array:
     if name == "license_rank" and not pa.types.is_integer(column.type):
         return pc.index_in(column.cast(pa.string()), value_set=pa.array(LICENSE_RANK)).cast(pa.int64())
     if pa.types.is_timestamp(column.type):
-        return column.cast(pa.timestamp("ns"), safe=False).cast(pa.int64())
+        return column.cast(pa.int64())
     if pa.types.is_floating(column.type):  # the bits of a float ascend with it, those of a negative one the other way
         floats = column.cast(pa.float64())
-        bits = np.asarray(floats.fill_null(0.0)).view(np.int64)
+        bits = (np.asarray(floats.fill_null(0.0)) + 0.0).view(np.int64)  # the two zeros are one
         ordered = np.where(bits < 0, bits ^ np.int64(0x7FFFFFFFFFFFFFFF), bits)
         return arrow(
             ordered, ~np.asarray(pc.and_(floats.is_valid(), pc.invert(pc.fill_null(pc.is_nan(floats), False))))
@@ -68,8 +68,8 @@ def near_duplicates(
     rows, ids = table.num_rows, table[id_column].combine_chunks()
     order = pc.sort_indices(ids)
     _refuse_repeats(ids.take(order), id_column)
-    files = table.take(order)
-    texts = files[text_column].cast(pa.large_string()).combine_chunks()
+    files = _without_views(table).take(order)
+    texts = _texts(files, text_column)
     languages = files["language"] if options.scope == "language" and "language" in table.column_names else None
     hashes, offsets, left, right = _candidates(texts, scope_hashes(languages, rows), options, seed)
     members = np.unique(np.concatenate((left, right)))
@@ -90,6 +90,25 @@ def near_duplicates(
     else:
         found = collapse(places, left, right)
     return _in_first_order(ids, order, members, found.cluster, found.size, found.kept_by, found.similarity, id_column)
+
+
+def _without_views(table: pa.Table) -> pa.Table:
+    """Arrow cannot take rows of columns of views."""
+    plain = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+    fields = [field.with_type(plain.get(field.type, field.type)) for field in table.schema]
+    return table.cast(pa.schema(fields))
+
+
+def _texts(files: pa.Table, column: str) -> pa.Array:
+    """A column of text or bytes, in one chunk. InputError if it is none."""
+    if column not in files.column_names:
+        raise InputError(f"The table has no column {column!r}; it has {', '.join(files.column_names[:30])}.")
+    kind = files.schema.field(column).type
+    is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+    try:
+        return files[column].cast(pa.large_binary() if is_bytes else pa.large_string()).combine_chunks()
+    except pa.ArrowException as error:
+        raise InputError(f"The column {column!r} is {kind}, not text ({error}).") from error
 
 
 def _candidates(

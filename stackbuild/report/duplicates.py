@@ -26,7 +26,7 @@ def duplicates_of(
 ) -> list[dict[str, Any]]:
     """One entry for each near_dedup of the recipe, in order.
 
-    `removed`, `removed_with_headers` (if headers were compared) and `removed_by_headers_alone`: files. `twins_gone`: the
+    `removed` and, if headers were compared, `removed_with_headers`: files. `twins_gone`: the
     removed files whose kept twin left at a later stage, by "stage: rule"; what was private is told in these counts
     only. `alarms`: repositories and languages that lost at least the recipe's share of their files here.
     """
@@ -47,10 +47,7 @@ def duplicates_of(
 
 
 def _counted(build: Build, node: Node) -> dict[str, int]:
-    names = [
-        "removed",
-        *(("removed_with_headers", "removed_by_headers_alone") if node.stage.options.compares_headers else ()),
-    ]
+    names = ["removed", *(["removed_with_headers"] if node.stage.options.compares_headers else [])]
     stats = [shard.stats for shard in build.shards(node.phase_job("solve"))]
     return {name: sum(int(one.get(name, 0)) for one in stats) for name in names}
 

@@ -70,7 +70,7 @@ TEMPLATE = """<!doctype html>
 <p>{{ r.clusters.clusters | n }} clusters of near-duplicates hold {{ r.clusters.files | n }} files; {{ r.redactions | n }} passages of personal data were redacted in released files.
 {% for d in r.duplicates %}
 </p><p>{{ d.stage }} removed {{ d.removed | n }} files{% if "removed_with_headers" in d %} without regard to licence headers; if these counted
- it would be {{ d.removed_with_headers | n }}, {{ d.removed_by_headers_alone | n }} of them for their headers alone{% endif %}.
+ it would be {{ d.removed_with_headers | n }}{% endif %}.
 {% for why, count in d.twins_gone.items() %}{{ count | n }} of them have a kept twin that left later ({{ why }}). {% endfor %}
 {% for kind, found in d.alarms.items() %}{% if found.alarms %}{{ found.alarms | n }} {{ kind }} lost most of their files here:
 {% for row in found.shown %}{{ row.name | shown }} ({{ row.removed | n }} of {{ row.files | n }}){{ ", " if not loop.last }}{% endfor %}.

@@ -140,7 +140,7 @@ def decide(task: Task) -> None:
         "cluster_size": arrow((np.bincount(of)[of] if len(of) else of).astype(np.int64)),
         "kept": arrow(kept),
         "kept_id": rows["id"].combine_chunks().take(arrow(kept_row, kept)),
-        "similarity": arrow(similarity, kept),
+        "similarity": arrow(similarity, kept | np.isnan(similarity)),
         "reason": reason,
     }
     schema = clusters_schema(id_type)

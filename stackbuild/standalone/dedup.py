@@ -8,10 +8,13 @@ later runs build on; may be removed).
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import cache
 from importlib import metadata
@@ -20,7 +23,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from stackbuild.errors import InputError, StackbuildError, UsageError
+from stackbuild.errors import InputError, PartialFailure, StackbuildError, UsageError
 from stackbuild.shards import (
     Output,
     ShardManifest,
@@ -30,14 +33,16 @@ from stackbuild.shards import (
     read_batches,
     write_atomically,
 )
-from stackbuild.standalone.earlier import NOTHING, Earlier, identity_of, keep, take_up, write_changes
-from stackbuild.standalone.inputs import InputUnit, plan_units, read_lines, read_unit, schema_of
+from stackbuild.standalone.columns import Kinds, check_columns
+from stackbuild.standalone.earlier import NOTHING, Earlier, identity_of, keep, link_or_copy, take_up, write_changes
+from stackbuild.standalone.inputs import InputUnit, plan_units, read_lines, read_unit
 from stackbuild.standalone.options import DedupOptions
 from stackbuild.standalone.running import Step, Talk, TaskOf, Workers
 from stackbuild.standalone.schemas import SOURCES
 
 VERSION = 1
 PARTITION_BYTES = 512 << 20  # of text in a partition, about
+PARTITION_ROWS = 1 << 19
 WORKER_BYTES = 256 << 20  # of text that another worker is worth starting for
 MOST_PARTITIONS = 1 << 14
 
@@ -85,15 +90,16 @@ class Run:
         options: DedupOptions,
         seed: int,
         partitions: int,
-        id_type: str,
+        kinds: Kinds,
         earlier: Earlier,
     ):
         self.out, self.units, self.options, self.seed, self.partitions = out, units, options, seed, partitions
-        self.id_type, self.earlier = id_type, earlier
+        self.kinds, self.earlier = kinds, earlier
         self.tables: dict[str, list[Output]] = {}
         for outputs in earlier.outputs:
             self._add(outputs)
         self.stats: dict[str, list[dict[str, Any]]] = {}
+        self.made: dict[str, list[ShardManifest]] = {}
 
     def _add(self, outputs: Sequence[Output]) -> None:
         for output in outputs:
@@ -110,8 +116,12 @@ class Run:
         else:
             params = [{} for _ in range(1 if step.per == "one" else self.partitions)]
         inputs = {name: [output.identity() for output in outputs] for name, outputs in tables.items()}
-        common = digest([VERSION, code(), step.function, self.options.model_dump(mode="json"), self.seed, self.partitions,
-                         self.id_type, inputs])  # fmt: skip
+        used = (
+            sketch_identity(self.options)
+            if step.name == "sketch"
+            else self.options.model_dump(mode="json", exclude=FREE)
+        )
+        common = digest([VERSION, code(), step.function, used, self.seed, self.partitions, asdict(self.kinds), inputs])
         listed = self.out / "stages" / step.name / f"inputs-{common[:24]}.json"
         write_atomically(listed, canonical_json({name: [vars(o) for o in outputs] for name, outputs in tables.items()}))
         found = []
@@ -119,7 +129,7 @@ class Run:
             unit = self.units[place].identity() if step.per == "unit" else None
             rank = self.units[place].number if step.per == "unit" else place
             key = digest([common, step.name, rank, unit])
-            params_ = given | {"id_type": self.id_type}
+            params_ = given | {"id_type": self.kinds.id_type, "rank_kinds": self.kinds.ranks}
             found.append(
                 TaskOf(str(self.out), step, rank, params_, self.options, self.seed, self.partitions, listed, key)
             )
@@ -130,6 +140,7 @@ class Run:
         for shard in made:
             self._add(shard.outputs)
         self.stats[step.name] = [shard.stats for shard in made]
+        self.made[step.name] = list(made)
 
     def total(self, step: str, name: str) -> int:
         """The sum of a statistic over a step's tasks."""
@@ -142,9 +153,11 @@ def code() -> str:
     folder = Path(__file__).parents[1]
     files = [*sorted(folder.glob("dedup/*.py")), *sorted(folder.glob("standalone/*.py"))]
     files += [folder / f"{name}.py" for name in ("hashing", "schema", "shards", "tables", "task")]
+    files += [folder / "sources" / f"{name}.py" for name in ("arrow_stream", "json_lines")]
     return digest(
         [[file.name, file_sha256(file)] for file in files]
         + [metadata.version(name) for name in ("numba", "numpy", "pyarrow")]
+        + [unicodedata.unidata_version]
     )
 
 
@@ -153,9 +166,20 @@ def workers_for(units: Sequence[InputUnit]) -> int:
     return min(os.cpu_count() or 1, 1 + sum(unit.bytes for unit in units) // WORKER_BYTES)
 
 
+FREE = {"memory", "alarm_share", "alarm_files"}  # options that no table depends on
+
+
+def sketch_identity(options: DedupOptions) -> dict[str, Any]:
+    """What sketches and band keys depend on of the options: not the threshold, unless bands are sought by it."""
+    later = {"threshold", "verify", "survivor", "bands"}
+    return options.model_dump(mode="json", exclude=FREE | later) | {"layout": list(options.layout)}
+
+
 def partitions_for(units: Sequence[InputUnit]) -> int:
-    """A power of two: one for each PARTITION_BYTES of text."""
-    wanted = sum(unit.bytes for unit in units) // PARTITION_BYTES
+    """A power of two: one for each PARTITION_BYTES of text or PARTITION_ROWS, about."""
+    wanted = max(
+        sum(unit.bytes for unit in units) // PARTITION_BYTES, sum(unit.rows for unit in units) // PARTITION_ROWS
+    )
     return min(1 << max(0, wanted).bit_length(), MOST_PARTITIONS)
 
 
@@ -178,85 +202,69 @@ def deduplicate(
     rows, `changes.parquet` the earlier rows whose fate changed. UsageError for columns that are not there, InputError for
     files that do not read and for ids that are not unique, PartialFailure when a worker was killed.
     """
-    units = plan_units(paths, options.text_column)
-    refuse_own_output(units, out)
-    id_type = check_columns(units, options)
-    partitions = partitions or partitions_for(units)
-    before = NOTHING
-    if earlier is not None:
-        before = take_up(earlier, out, identity_of(options, seed, partitions, id_type, code()))
-        partitions, id_type = before.partitions, before.id_type
-        units = [replace(unit, number=unit.number + len(before.units)) for unit in units]
-    if partitions & (partitions - 1) or not 0 < partitions <= MOST_PARTITIONS:
+    units = plan_units(paths, options.text_column, leave_out=out)
+    kinds = check_columns(units, options)
+    if partitions is not None and (partitions & (partitions - 1) or not 0 < partitions <= MOST_PARTITIONS):
         raise UsageError(f"--partitions {partitions}: write a power of two up to {MOST_PARTITIONS}.")
     out.mkdir(parents=True, exist_ok=True)
-    run = Run(out, units, options, seed, partitions, id_type, before)
+    with only_one(out):
+        try:
+            return _run(out, units, options, seed, workers, partitions, kinds, earlier, talk)
+        except OSError as error:
+            where = f" ({error.filename})" if error.filename else ""
+            raise PartialFailure(
+                f"{out} cannot be written to: {error.strerror or error}{where}. Mend it and run again."
+            ) from error
+
+
+def _run(
+    out: Path,
+    units: list[InputUnit],
+    options: DedupOptions,
+    seed: int,
+    workers: int | None,
+    partitions: int | None,
+    kinds: Kinds,
+    earlier: Path | None,
+    talk: Talk,
+) -> dict[str, Any]:
+    before, same = NOTHING, identity_of(sketch_identity(options), seed, kinds, code())
+    if earlier is not None:
+        before = take_up(earlier, out, same)
+        if partitions not in (None, before.partitions):
+            raise UsageError(f"{earlier} has {before.partitions} partitions, not {partitions}; leave --partitions out.")
+        units = [replace(unit, number=unit.number + len(before.units)) for unit in units]
+    partitions = before.partitions or partitions or partitions_for(units)
+    run = Run(out, units, options, seed, partitions, kinds, before)
     with Workers(workers or workers_for(units)) as pool:
         for step in steps(options):
-            made = pool.run(step, run.tasks(step), talk)
-            run.take(step, made)
-            if step.name == "sketch":
-                keep(out, identity_of(options, seed, partitions, id_type, code()), units, made, before)
+            run.take(step, pool.run(step, run.tasks(step), talk))
             if step.name == "ids":
                 _refuse_repeated(run)
     report = reported(run)
     _publish(run, report)
+    keep(out, same | {"partitions": partitions}, units, run.made["sketch"], before)
     return report
 
 
-def check_columns(units: Sequence[InputUnit], options: DedupOptions) -> str:
-    """The type of ids, int64 or string. UsageError names a column that a file does not have."""
-    needed = [
-        options.text_column,
-        options.id_column,
-        options.scope_column,
-        options.source_column,
-        *options.survivor_columns,
-    ]
-    id_type = None
-    for unit in units:
-        schema = schema_of(unit)
-        if schema is None:
-            id_type = id_type or _id_type_of_lines(unit, options)
-            continue
-        for column in needed:
-            if column is not None and column not in schema.names:
-                raise UsageError(
-                    f"{unit.path} has no column {column!r}; it has {', '.join(schema.names[:30])}. "
-                    "Name it: --text-column, --id-column (or --no-id-column), --scope-column, --survivor."
-                )
-        text = schema.field(options.text_column).type
-        text = text.value_type if pa.types.is_dictionary(text) else text
-        if not any(is_(text) for is_ in (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary,
-                                         pa.types.is_large_binary, pa.types.is_string_view, pa.types.is_binary_view)):  # fmt: skip
-            raise UsageError(f"{unit.path}: the column {options.text_column!r} is {text}, not text.")
-        if options.id_column and id_type is None:
-            id_type = "int64" if pa.types.is_integer(schema.field(options.id_column).type) else "string"
-    return id_type or "string"
-
-
-def _id_type_of_lines(unit: InputUnit, options: DedupOptions) -> str:
-    for _, line in read_lines(unit):
+@contextmanager
+def only_one(out: Path) -> Iterator[None]:
+    """Hold the output folder. UsageError if another run does."""
+    with open(out / ".lock", "w") as lock:
         try:
-            value = json.loads(line).get(options.id_column)
-        except (ValueError, AttributeError, RecursionError):
-            return "string"  # told with its line when the unit is read
-        return "int64" if isinstance(value, int) and not isinstance(value, bool) else "string"
-    return "string"
-
-
-def refuse_own_output(units: Sequence[InputUnit], out: Path) -> None:
-    """UsageError if an input lies in the output folder."""
-    inside = next((unit.path for unit in units if out.resolve() in Path(unit.path).resolve().parents), None)
-    if inside:
-        raise UsageError(f"{inside} lies in the output folder {out}; write to another.")
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(f"Another run writes to {out}; wait for it, or write to another folder.") from error
+        yield
 
 
 def _refuse_repeated(run: Run) -> None:
     found = sorted(tuple(one["repeated"]) for one in run.stats["ids"] if "repeated" in one)
     if not found:
         return
-    unit, row = next(unit for unit in run.units if unit.number == found[0][0]), found[0][1]
+    unit, row = next(unit for unit in (*run.earlier.units, *run.units) if unit.number == found[0][0]), found[0][1]
+    if run.options.id_column is None:
+        raise InputError(f"{unit.path} is among the earlier files too; a row's name is its file's and its number.")
     raise InputError(
         f"{run.options.id_column} {_id_at(unit, row, run.options)!r} of row {row} of {unit.path} stands in an earlier row too; "
         "each row needs an id of its own (--no-id-column: rows are named by file and number)."
@@ -296,7 +304,7 @@ def reported(run: Run) -> dict[str, Any]:
         "candidate_pairs": run.total("links", "candidate_pairs"),
         "likely_pairs": run.total("estimates", "likely_pairs"),
         "largest_cluster": max((int(one.get("largest_cluster", 0)) for one in run.stats["solve"]), default=0),
-        "options": run.options.model_dump(mode="json", exclude={"memory"}),  # which changes nothing here
+        "options": run.options.model_dump(mode="json", exclude=FREE | {"survivor"}),
         "seed": run.seed,
     }
     if run.earlier.units:
@@ -306,7 +314,7 @@ def reported(run: Run) -> dict[str, Any]:
     if run.options.source_column:
         report["alarms"] = alarms(run)
     if run.options.compares_headers:
-        names = ("removed", "removed_with_headers", "removed_by_headers_alone")
+        names = ("removed", "removed_with_headers")
         report["headers"] = {name: run.total("solve", name) for name in names}
     return report
 
@@ -338,7 +346,8 @@ def _publish(run: Run, report: dict[str, Any]) -> None:
             shutil.rmtree(left, ignore_errors=True)
         temporary.mkdir()
         for name, output in files.items():
-            os.link(run.out / output.file, temporary / name)
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+            link_or_copy(run.out / output.file, temporary / name)
         if target.exists():
             os.rename(target, old)
         os.rename(temporary, target)

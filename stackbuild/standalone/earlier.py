@@ -7,6 +7,7 @@ told of another survivor, and who stayed may leave. The texts of the earlier fil
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -21,8 +22,8 @@ import pyarrow.parquet as pq
 
 from stackbuild.errors import InputError, UsageError
 from stackbuild.shards import Output, ShardManifest, canonical_json, write_atomically
+from stackbuild.standalone.columns import Kinds
 from stackbuild.standalone.inputs import InputUnit
-from stackbuild.standalone.options import DedupOptions
 
 KEPT = Path("stages", "kept.json")
 CHANGES = "changes.parquet"
@@ -36,11 +37,10 @@ class Earlier:
     outputs: tuple[tuple[Output, ...], ...]
     stats: tuple[dict[str, Any], ...]
     partitions: int
-    id_type: str
-    removed: Path | None  # its folder of clusters
+    clusters: tuple[Path, ...]
 
 
-NOTHING = Earlier((), (), (), 0, "", None)
+NOTHING = Earlier((), (), (), 0, ())
 
 
 def keep(
@@ -51,6 +51,7 @@ def keep(
         "units": [asdict(unit) for unit in (*earlier.units, *units)],
         "outputs": [[vars(output) for output in shard] for shard in (*earlier.outputs, *(one.outputs for one in made))],
         "stats": [*earlier.stats, *(one.stats for one in made)],
+        "clusters": sorted(path.name for path in (out / "clusters").iterdir()),
     }
     write_atomically(out / KEPT, canonical_json(body))
 
@@ -58,7 +59,7 @@ def keep(
 def take_up(folder: Path, out: Path, identity: dict[str, Any]) -> Earlier:
     """Link an earlier run's tables into OUT. UsageError if it was made with other options, InputError if it is not whole.
 
-    `identity`: what must be the same; partitions and the type of ids are taken from the earlier run.
+    `identity`: what must be the same.
     """
     if folder.resolve() == out.resolve():
         raise UsageError(f"--earlier {folder} is the output folder itself; write to another.")
@@ -69,7 +70,7 @@ def take_up(folder: Path, out: Path, identity: dict[str, Any]) -> Earlier:
             f"{folder} holds no finished run of dedup ({error}); --earlier needs its stages/ too."
         ) from error
     for name, value in identity.items():
-        if name not in ("partitions", "id_type") and body.get(name) != value:
+        if body.get(name) != value:
             raise UsageError(
                 f"{folder} was made with another {name}: {_difference(body.get(name), value)}. "
                 "Use the same, or run over all files without --earlier."
@@ -78,7 +79,11 @@ def take_up(folder: Path, out: Path, identity: dict[str, Any]) -> Earlier:
         InputUnit(**{**unit, "part": tuple(unit["part"]), "stamp": tuple(unit["stamp"])}) for unit in body["units"]
     )
     outputs = tuple(tuple(_linked(folder, out, Output(**one)) for one in shard) for shard in body["outputs"])
-    return Earlier(units, outputs, tuple(body["stats"]), body["partitions"], body["id_type"], folder / "clusters")
+    clusters = tuple(folder / "clusters" / name for name in body["clusters"])
+    missing = next((path for path in clusters if not path.exists()), None)
+    if missing is not None:
+        raise InputError(f"{missing} is gone; --earlier needs the whole of {folder}.")
+    return Earlier(units, outputs, tuple(body["stats"]), body["partitions"], clusters)
 
 
 def _difference(theirs: Any, ours: Any) -> str:
@@ -100,15 +105,23 @@ def _linked(folder: Path, out: Path, output: Output) -> Output:
                 raise InputError(
                     f"{source} has not the {output.bytes} bytes that it was written with; run over all files."
                 )
-            try:
-                os.link(source, out / target)
-            except OSError:
-                temporary = out / f"{target}.new"
-                shutil.copyfile(source, temporary)
-                os.replace(temporary, out / target)
+            temporary = out / f"{target}.{os.getpid()}"
+            temporary.unlink(missing_ok=True)
+            link_or_copy(source, temporary)
+            os.replace(temporary, out / target)
         except OSError as error:
             raise InputError(f"{source} cannot be read ({error.strerror}); run over all files.") from error
     return Output(**{**vars(output), "file": str(target)})
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Another name for a file, or another file where the file system has none."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.ENOENT):
+            raise
+        shutil.copyfile(source, target)
 
 
 def write_changes(out: Path, clusters: Sequence[Path], earlier: Earlier) -> int:
@@ -116,8 +129,7 @@ def write_changes(out: Path, clusters: Sequence[Path], earlier: Earlier) -> int:
 
     Memory: the ids of all rows that left, then and now.
     """
-    assert earlier.removed is not None
-    before = _removed(sorted(earlier.removed.glob("*.parquet")), ["id"])["id"].combine_chunks()
+    before = _removed(earlier.clusters, ["id"])["id"].combine_chunks()
     now = _removed(clusters, ["id", "kept_id", "similarity", "reason"])
     known = _earlier_ids(out, earlier)
     left = now.filter(pc.and_(pc.is_in(now["id"], value_set=known), pc.invert(pc.is_in(now["id"], value_set=before))))
@@ -152,13 +164,6 @@ def _earlier_ids(out: Path, earlier: Earlier) -> pa.Array:
     return pa.concat_tables(tables)["id"].combine_chunks()
 
 
-def identity_of(options: DedupOptions, seed: int, partitions: int, id_type: str, code: str) -> dict[str, Any]:
+def identity_of(sketches: dict[str, Any], seed: int, kinds: Kinds, code: str) -> dict[str, Any]:
     """What two runs must have in common for one to take up the other's tables."""
-    same = {"alarm_share", "alarm_files", "memory", "threshold", "verify"}  # sketches do not depend on these
-    return {
-        "stackbuild": code,
-        "options": options.model_dump(mode="json", exclude=same),
-        "seed": seed,
-        "partitions": partitions,
-        "id_type": id_type,
-    }
+    return {"stackbuild": code, "options": sketches, "seed": seed, "columns": json.loads(canonical_json(asdict(kinds)))}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +25,15 @@ from stackbuild.sources.unit import Skipped
 UNIT_BYTES = 128 << 20  # decoded text of a unit, about
 BATCH_BYTES = 2 << 20  # decoded text of a batch, about
 MOST_ROWS = 8192  # of a batch
+FEW_ROWS = 64  # that are decoded at a time where a dictionary hides how long they are
+LINE_BYTES = 2048  # of a row whose file does not say how many it has; a guess for planning
 LONGEST_LINE = 1 << 30  # bytes
 
 
 @dataclass(frozen=True)
 class InputUnit:
     """Rows of one file: `first` is the number of its first row; `start`, `stop`: row groups of a Parquet file, bytes of
-    JSON lines, nothing else. `bytes`: of the text, about. `stamp`: size and time of change of the file when planned."""
+    JSON lines, nothing else. `bytes`, `rows`: of the text, about. `stamp`: size and times of change of the file when planned."""
 
     number: int
     path: str
@@ -39,8 +42,10 @@ class InputUnit:
     start: int
     stop: int
     bytes: int
+    rows: int
     part: tuple[int, int]  # which unit of its file this is, of how many
-    stamp: tuple[int, int]
+    stamp: tuple[int, int, int]
+    folder: str  # of the file, below what all inputs have in common
 
     def identity(self) -> list[Any]:
         """What the unit's output depends on."""
@@ -51,36 +56,36 @@ class InputUnit:
         """Of the file that its rows are written to."""
         stem, (number, of) = stem_of(Path(self.path)), self.part
         suffix = ".jsonl" if self.kind == "lines" else ".parquet"
-        return f"{stem}{suffix}" if of == 1 else f"{stem}-{number:05d}-of-{of:05d}{suffix}"
+        name = f"{stem}{suffix}" if of == 1 else f"{stem}-{number:05d}-of-{of:05d}{suffix}"
+        return str(Path(self.folder, name))
 
 
-def plan_units(paths: Sequence[str], text_column: str, unit_bytes: int = UNIT_BYTES) -> list[InputUnit]:
-    """The units of files, folders and globs, in the order of their paths. InputError if there is nothing to read."""
+def plan_units(
+    paths: Sequence[str], text_column: str, unit_bytes: int = UNIT_BYTES, leave_out: Path | None = None
+) -> list[InputUnit]:
+    """The units of files, folders and globs, in the order of their paths. InputError if there is nothing to read.
+
+    `leave_out`: a folder whose files are not read, though it lies in another that is (the output folder).
+    """
     skipped: list[Skipped] = []
-    files = [path for path in find(tuple(paths), skipped) if not path.name.startswith(("cache-", "."))]
+    outside = (str(leave_out.resolve()),) if leave_out else ()
+    files = [path for path in find(tuple(paths), skipped, outside) if not _is_cache(path, paths)]
     if not files:
         why = "; ".join(f"{one.what}: {one.reason}" for one in skipped[:5]) or "nothing is there"
         raise InputError(f"No rows in {', '.join(paths)} ({why}). Known are {', '.join(SUFFIXES)}.")
     found: list[InputUnit] = []
+    common = os.path.commonpath([path.parent.resolve() for path in files])
     for path in files:
         name = path.name.lower()
         kind = "lines" if name.endswith(JSON_SUFFIXES) else "parquet" if name.endswith(".parquet") else "arrow"
         stat = path.stat()
         cuts = {"parquet": _row_groups, "lines": _lines, "arrow": _whole}[kind](path, text_column, unit_bytes)
-        for number, (first, start, stop, size) in enumerate(cuts):
-            found.append(
-                InputUnit(
-                    len(found),
-                    str(path),
-                    kind,
-                    first,
-                    start,
-                    stop,
-                    size,
-                    (number, len(cuts)),
-                    (stat.st_size, stat.st_mtime_ns),
-                )
-            )
+        folder = os.path.relpath(path.parent.resolve(), common)
+        for number, (first, start, stop, size, rows) in enumerate(cuts):
+            stamp = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+            part = (number, len(cuts))
+            below = "" if folder == "." else folder
+            found.append(InputUnit(len(found), str(path), kind, first, start, stop, size, rows, part, stamp, below))
     return _named_apart(found)
 
 
@@ -95,7 +100,12 @@ def _named_apart(units: list[InputUnit]) -> list[InputUnit]:
     return units
 
 
-Cut = tuple[int, int, int, int]  # first row, start, stop, bytes
+def _is_cache(path: Path, paths: Sequence[str]) -> bool:
+    """Whether a file that nobody named is one that `datasets` made for itself."""
+    return path.name.startswith(("cache-", ".")) and str(path) not in paths
+
+
+Cut = tuple[int, int, int, int, int]  # first row, start, stop, bytes, rows
 
 
 def _row_groups(path: Path, text_column: str, unit_bytes: int) -> list[Cut]:
@@ -106,11 +116,11 @@ def _row_groups(path: Path, text_column: str, unit_bytes: int) -> list[Cut]:
             columns = [metadata.row_group(group).column(i) for i in range(metadata.num_columns)]
             size = sum(max(c.total_uncompressed_size, 0) for c in columns if c.path_in_schema == text_column)
             if group > begun and held + size > unit_bytes:
-                cuts.append((first, begun, group, held))
+                cuts.append((first, begun, group, held, row - first))
                 begun, first, held = group, row, 0
             held += size
             row += metadata.row_group(group).num_rows
-        cuts.append((first, begun, metadata.num_row_groups, held))
+        cuts.append((first, begun, metadata.num_row_groups, held, row - first))
         return cuts
 
 
@@ -118,7 +128,7 @@ def _lines(path: Path, text_column: str, unit_bytes: int) -> list[Cut]:
     """Cuts behind the line that passes each multiple of `unit_bytes`; a compressed file is one."""
     size = path.stat().st_size
     if not path.name.lower().endswith((".jsonl", ".ndjson")):
-        return [(0, 0, size, 4 * size)]
+        return [(0, 0, size, 4 * size, 4 * size // LINE_BYTES)]
     cuts: list[Cut] = []
     with path.open("rb") as file:
         start = line = 0
@@ -128,9 +138,9 @@ def _lines(path: Path, text_column: str, unit_bytes: int) -> list[Cut]:
                 file.seek(stop)
                 file.readline()
                 stop = file.tell()
-            cuts.append((line, start, stop, stop - start))
-            if stop < size:
-                line += _newlines(file, start, stop)
+            ends = _newlines(file, start, stop) if stop < size else (stop - start) // LINE_BYTES
+            cuts.append((line, start, stop, stop - start, ends))
+            line += ends
             start = stop
             if size == 0:
                 break
@@ -142,6 +152,8 @@ def _newlines(file: BinaryIO, start: int, stop: int) -> int:
     count = 0
     while start < stop:
         piece = file.read(min(1 << 20, stop - start))
+        if not piece:
+            break
         count += piece.count(b"\n")
         start += len(piece)
     return count
@@ -149,7 +161,7 @@ def _newlines(file: BinaryIO, start: int, stop: int) -> int:
 
 def _whole(path: Path, text_column: str, unit_bytes: int) -> list[Cut]:
     size = path.stat().st_size
-    return [(0, 0, size, size)]
+    return [(0, 0, size, size, size // LINE_BYTES)]
 
 
 def _opened(path: Path | str) -> pq.ParquetFile:
@@ -184,7 +196,7 @@ def check_unchanged(unit: InputUnit) -> None:
         stat = os.stat(unit.path)
     except OSError as error:
         raise InputError(f"{unit.path} cannot be read: {error.strerror}.") from error
-    if (stat.st_size, stat.st_mtime_ns) != unit.stamp:
+    if (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) != tuple(unit.stamp):
         raise InputError(f"{unit.path} changed while it was read; run the same command again.")
 
 
@@ -196,6 +208,7 @@ def read_unit(unit: InputUnit, columns: Sequence[str] | None) -> Iterator[tuple[
         for batch in _parquet(unit, columns) if unit.kind == "parquet" else _arrow(unit, columns):
             yield row, _without_views(batch)
             row += batch.num_rows
+        check_unchanged(unit)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{unit.path} is damaged: {error}. Write it again, or leave it out.") from error
 
@@ -212,9 +225,26 @@ def _parquet(unit: InputUnit, columns: Sequence[str] | None) -> Iterator[pa.Reco
             named = [metadata.column(i) for i in range(metadata.num_columns)]
             size = sum(c.total_uncompressed_size for c in named if columns is None or c.path_in_schema in columns)
             rows = max(metadata.num_rows * BATCH_BYTES // max(size, 1), 1)
-            yield from file.iter_batches(
+            if any(c.has_dictionary_page and c.physical_type == "BYTE_ARRAY" for c in named):
+                rows = min(rows, FEW_ROWS)
+            batches = file.iter_batches(
                 int(min(rows, MOST_ROWS)), [group], None if columns is None else list(columns), use_threads=False
             )
+            yield from gathered(batches)
+
+
+def gathered(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Small batches put together up to BATCH_BYTES and MOST_ROWS."""
+    waiting, rows, size = list[pa.RecordBatch](), 0, 0
+    for batch in batches:
+        waiting.append(batch)
+        rows += batch.num_rows
+        size += batch.nbytes
+        if size >= BATCH_BYTES or rows >= MOST_ROWS:
+            yield pa.concat_batches(waiting) if len(waiting) > 1 else batch
+            waiting, rows, size = [], 0, 0
+    if waiting:
+        yield pa.concat_batches(waiting)
 
 
 def _arrow(unit: InputUnit, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
@@ -238,7 +268,8 @@ def read_lines(unit: InputUnit) -> Iterator[tuple[int, bytes]]:
                 if line.strip():
                     yield number, line
                 number += 1
-    except (OSError, EOFError, ValueError) as error:
+        check_unchanged(unit)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(f"{unit.path} is damaged: {error}. Write it again, or leave it out.") from error
 
 

@@ -21,20 +21,20 @@ from stackbuild.dedup.near_duplicates import rank_values
 from stackbuild.dedup.numbers import file_numbers, partition_of
 from stackbuild.dedup.sketches import Sketcher, by_column
 from stackbuild.dedup.tokenizing import utf8_buffers
-from stackbuild.errors import InputError
+from stackbuild.errors import InputError, UsageError
 from stackbuild.hashing import id_bytes
 from stackbuild.kernels import kernel
 from stackbuild.schema import ID
 from stackbuild.standalone.inputs import InputUnit, buffered, read_lines, read_unit
 from stackbuild.standalone.options import DedupOptions
-from stackbuild.standalone.schemas import id_type_of, ids_schema, rows_schema
+from stackbuild.standalone.schemas import RANK_TYPES, id_type_of, ids_schema, rows_schema
 from stackbuild.tables import arrow, byte_lengths, record_batch
 
 if TYPE_CHECKING:
     from stackbuild.task import Task
 
 HELD_ROWS = 1 << 18  # of narrow tables in memory before a sorted run is written
-SEEN = 1 << 20  # contents of a task that are known to be sketched
+SEEN = 1 << 18  # contents of a task that are known to be sketched
 
 
 def sketch(task: Task) -> None:
@@ -45,7 +45,7 @@ def sketch(task: Task) -> None:
     sketcher = Sketcher(task, bands=not options.exact)
     rows = Narrow(task, "rows", rows_schema(options, id_type), "partition")
     named = Narrow(task, "ids", ids_schema(id_type), "bucket")
-    seen, size, count = np.zeros(0, np.int64), 0, 0
+    seen, size, count = Seen(), 0, 0
     for first, read in _batches(unit, options):
         batch = read
         numbers = first + np.arange(batch.num_rows) if isinstance(first, int) else first
@@ -60,12 +60,9 @@ def sketch(task: Task) -> None:
             texts = batch.column("text")
         scopes = batch.column("scope") if options.scope_column else None
         contents = scoped(content_ids(texts), scopes)
-        rows.add(_narrow(contents, unit, numbers, ids, batch, options, task.partitions, id_type))
-        files = file_numbers(contents)
-        _, once = np.unique(files, return_index=True)
-        fresh = np.sort(once[~np.isin(files[once], seen)])
-        seen = np.concatenate((seen, files[fresh]))[-SEEN:]
-        at = arrow(fresh)
+        ranks = _ranks(batch, unit, options, task.params["rank_kinds"])
+        rows.add(_narrow(contents, unit, numbers, ids, batch, ranks, options, task.partitions, id_type))
+        at = arrow(seen.fresh(contents))
         sketcher.add(contents.take(at), texts.take(at), None if scopes is None else scopes.take(at))
     sketcher.close()
     rows.close()
@@ -77,18 +74,25 @@ def _batches(unit: InputUnit, options: DedupOptions) -> Iterator[tuple[Any, pa.R
     """Batches of (row numbers or the first one) and our columns: text, id, scope, source and those of `survivor`."""
     wanted = {"text": options.text_column, "id": options.id_column, "scope": options.scope_column}
     wanted |= {"source": options.source_column}
-    ranks = dict(zip(options.rank_names, options.survivor_columns, strict=True))
+    ranks = dict(zip(options.rank_names, options.preferred_columns, strict=True))
     theirs = {ours: column for ours, column in wanted.items() if column} | {f"rank:{k}": v for k, v in ranks.items()}
     if unit.kind == "lines":
+        known, any_line = set[str](), False
         for lines in buffered(read_lines(unit)):
-            yield _parsed(unit, lines, theirs)
+            yield _parsed(unit, lines, theirs, known)
+            any_line = True
+        missing = [column for column in theirs.values() if any_line and column not in known]
+        if missing:
+            raise UsageError(
+                f"No line of {unit.path} has {', '.join(map(repr, missing))}; there are {', '.join(sorted(known)[:30])}."
+            )
         return
     for first, batch in read_unit(unit, list(dict.fromkeys(theirs.values()))):
         yield first, pa.RecordBatch.from_arrays([_plain(batch.column(c)) for c in theirs.values()], list(theirs))
 
 
 def _parsed(
-    unit: InputUnit, lines: Sequence[tuple[int, bytes]], theirs: dict[str, str]
+    unit: InputUnit, lines: Sequence[tuple[int, bytes]], theirs: dict[str, str], known: set[str]
 ) -> tuple[npt.NDArray[np.int64], pa.RecordBatch]:
     columns: dict[str, list[Any]] = {name: [] for name in theirs}
     for number, line in lines:
@@ -96,18 +100,24 @@ def _parsed(
             row = json.loads(line)
             if not isinstance(row, dict):
                 raise ValueError("it is not an object")
+            known.update(row)
             for name, column in theirs.items():
                 if column not in row and name == "text":
                     raise ValueError(f"it has no {column!r}; it has {', '.join(map(str, list(row)[:30]))}")
                 columns[name].append(row.get(column))
-            if not isinstance(columns["text"][-1], str | None):
-                raise ValueError(f"{theirs['text']!r} is not text")
+            for name in ("text", "scope", "source"):
+                if name in columns and not isinstance(columns[name][-1], str | None):
+                    raise ValueError(f"{theirs[name]!r} is not text")
+            for name, column in theirs.items():
+                if name.startswith("rank:") and not isinstance(columns[name][-1], int | float | None):
+                    raise ValueError(f"{column!r} is no number to choose survivors by")
         except (ValueError, RecursionError) as error:
             raise InputError(f"{unit.path}, line {number + 1}: {str(error)[:300]}.") from error
     try:
         arrays = [
             pa.array([v.encode("utf-8", "surrogatepass") if v is not None else None for v in values], pa.large_binary())
-            if name == "text" else pa.array(values)
+            if name == "text" else pa.array([None if v is None else float(v) for v in values], pa.float64())
+            if name.startswith("rank:") else pa.array(values)
             for name, values in columns.items()
         ]  # fmt: skip
     except (pa.ArrowException, ValueError, OverflowError) as error:
@@ -117,7 +127,9 @@ def _parsed(
 
 
 def _plain(column: pa.Array) -> pa.Array:
-    """A column without a dictionary."""
+    """A column without a dictionary; one of nulls alone as text."""
+    if pa.types.is_null(column.type):
+        return column.cast(pa.string())
     return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
@@ -181,12 +193,26 @@ def _id_rows(ids: pa.Array, unit: InputUnit, numbers: npt.NDArray[np.int64], par
     return record_batch(ids_schema(ids.type), bucket, hashes, ids, where, numbers)
 
 
+def _ranks(batch: pa.RecordBatch, unit: InputUnit, options: DedupOptions, kinds: Sequence[str]) -> list[pa.Array]:
+    """The survivor columns as int64 of the same order."""
+    ranks = []
+    for name, column, kind in zip(options.rank_names, options.preferred_columns, kinds, strict=True):
+        try:
+            ranks.append(rank_values(batch.column(f"rank:{name}").cast(RANK_TYPES[kind], safe=kind == "integer"), name))
+        except pa.ArrowException as error:
+            raise InputError(
+                f"{unit.path}: {column!r} is no number and no date to choose survivors by ({error})."
+            ) from error
+    return ranks
+
+
 def _narrow(
     contents: pa.Array,
     unit: InputUnit,
     numbers: npt.NDArray[np.int64],
     ids: pa.Array,
     batch: pa.RecordBatch,
+    ranks: Sequence[pa.Array],
     options: DedupOptions,
     partitions: int,
     id_type: pa.DataType,
@@ -196,14 +222,6 @@ def _narrow(
         batch.column(name).cast(pa.string()) if name in batch.schema.names else pa.nulls(n, pa.string())
         for name in ("scope", "source")
     ]
-    ranks = []
-    for name in options.rank_names:
-        try:
-            ranks.append(rank_values(batch.column(f"rank:{name}"), name))
-        except pa.ArrowException as error:
-            raise InputError(
-                f"{unit.path}: {name} is no number and no date to choose survivors by ({error})."
-            ) from error
     partition = partition_of(file_numbers(contents), partitions)
     sizes = byte_lengths(batch.column("text"))
     where = np.full(n, unit.number, np.int32)
@@ -225,6 +243,23 @@ def _fnv(data: npt.NDArray[np.uint8], bounds: npt.NDArray[np.int64]) -> npt.NDAr
 def id_hashes(ids: pa.Array) -> npt.NDArray[np.uint64]:
     """FNV-1a of ids (int64 or string), mixed, uint64 (n,): where they meet, not whether they are equal."""
     return np.asarray(_fnv(*utf8_buffers(ids.cast(pa.string()))))
+
+
+class Seen:
+    """The contents of a task that are known to be sketched, up to some number: what is forgotten is sketched again."""
+
+    def __init__(self) -> None:
+        self._ids = np.zeros(0, "S20")
+
+    def fresh(self, contents: pa.Array) -> npt.NDArray[np.int64]:
+        """The rows, ascending, of contents that were not seen before, each once."""
+        raw = np.ascontiguousarray(id_bytes(contents)).view("S20").reshape(-1)
+        ids, first = np.unique(raw, return_index=True)
+        at = np.minimum(np.searchsorted(self._ids, ids), max(len(self._ids) - 1, 0))
+        known = self._ids[at] == ids if len(self._ids) else np.zeros(len(ids), bool)
+        added = ids[~known]
+        self._ids = added if len(self._ids) > SEEN else np.sort(np.concatenate((self._ids, added)), kind="stable")
+        return np.sort(first[~known])
 
 
 class Narrow:

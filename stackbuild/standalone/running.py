@@ -89,8 +89,7 @@ def run_one(task_of: TaskOf) -> ShardManifest:
 
 def _files(task_of: TaskOf, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """The rows of a partition that stand for their contents, as the stage's tasks expect rows: named by their id."""
-    names = dict(zip(task_of.options.survivor_columns, task_of.options.rank_names, strict=True))
-    ours = {"repo_name": "source", "path": "id"} | names
+    ours = {"repo_name": "source", "path": "id"}
     for batch in read_batches(Path(task_of.out), tables_in(task_of.tables)["files"], None, task_of.rank, "partition"):
         arrays = [batch.column(ours.get(column, column)) for column in columns]
         yield pa.RecordBatch.from_arrays(arrays, list(columns))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -80,6 +81,22 @@ def clusters_schema(id_type: pa.DataType) -> pa.Schema:
             pa.field("reason", pa.string()),  # exact_copy, near_duplicate; null for rows that stay
         ]
     )
+
+
+# How survivor columns are compared: by one kind for all files, whatever each file's own type is.
+RANK_TYPES = {"integer": pa.int64(), "date": pa.timestamp("us"), "number": pa.float64()}
+
+
+def rank_kind(types: Sequence[pa.DataType | None]) -> str | None:
+    """The kind that columns of these types are compared as (None: JSON, which has numbers); None if they have none in
+    common."""
+    if all(t is not None and (pa.types.is_timestamp(t) or pa.types.is_date(t)) for t in types):
+        return "date"
+    whole = [t is not None and (pa.types.is_integer(t) or pa.types.is_boolean(t)) and t != pa.uint64() for t in types]
+    if all(whole):
+        return "integer"
+    other = (t is None or t == pa.uint64() or pa.types.is_floating(t) or pa.types.is_decimal(t) for t in types)
+    return "number" if all(a or b for a, b in zip(whole, other, strict=True)) else None
 
 
 def id_type_of(task: Task) -> pa.DataType:

@@ -78,6 +78,12 @@ def kept(out: Path) -> pa.Table:
     return pa.concat_tables(pq.read_table(path) for path in sorted((out / "data").iterdir()))
 
 
+def kept_ids(out: Path) -> list[Any]:
+    return [
+        n for path in sorted((out / "data").iterdir()) for n in pq.read_table(path, columns=["id"])["id"].to_pylist()
+    ]
+
+
 def bytes_of(out: Path) -> dict[str, bytes]:
     found = [path for folder in ("data", "clusters") for path in (out / folder).iterdir()]
     return {str(path.relative_to(out)): path.read_bytes() for path in [*found, out / "report.json"]}
@@ -180,7 +186,7 @@ def test_a_large_file_of_lines_is_read_in_parts(table, tmp_path, monkeypatch):
     (tmp_path / "in.jsonl").write_text("\n".join(lines))
     run(tmp_path / "in.jsonl", tmp_path / "1")
     whole = dedup.plan_units
-    monkeypatch.setattr(dedup, "plan_units", lambda paths, column: whole(paths, column, 10_000))
+    monkeypatch.setattr(dedup, "plan_units", lambda paths, column, leave_out: whole(paths, column, 10_000, leave_out))
     run(tmp_path / "in.jsonl", tmp_path / "2")
     assert clusters(tmp_path / "1") == clusters(tmp_path / "2")
     parts = sorted((tmp_path / "2" / "data").iterdir())
@@ -211,6 +217,40 @@ def test_the_best_row_stays(tmp_path):
     assert stays("-when") == [1]
     assert stays("score") == [1]
     assert stays("-score") == [2]
+    assert stays("-id") == [10]  # a name of our own tables too
+
+
+def test_survivors_are_compared_as_one_kind_over_all_files(tmp_path):
+    words = " ".join(VOCABULARY[:50])
+    values = ([100], pa.int64()), ([1.5], pa.float64()), ([-0.0], pa.float32()), ([0], pa.uint64())
+    (tmp_path / "in").mkdir()
+    for number, (stars, kind) in enumerate(values):
+        table = pa.table({"id": [number], "text": [words], "stars": pa.array(stars, kind)})
+        pq.write_table(table, tmp_path / "in" / f"{number}.parquet")
+    run(tmp_path / "in", tmp_path / "most", survivor=("-stars",))
+    assert kept_ids(tmp_path / "most") == [0]
+    run(tmp_path / "in", tmp_path / "least", survivor=("stars",))
+    assert kept_ids(tmp_path / "least") == [2]  # ties with 3: both are zero
+
+
+def test_dates_of_any_unit_and_year_are_compared(tmp_path):
+    words = " ".join(VOCABULARY[:50])
+    (tmp_path / "in").mkdir()
+    days = [("2021-01-01", pa.date32()), ("9999-12-31", pa.timestamp("s")), ("2022-01-01", pa.timestamp("ns", "UTC"))]
+    for number, (day, kind) in enumerate(days):
+        column = pa.array([np.datetime64(day, "s")], pa.timestamp("s")).cast(kind)
+        pq.write_table(
+            pa.table({"id": [number], "text": [words], "when": column}), tmp_path / "in" / f"{number}.parquet"
+        )
+    run(tmp_path / "in", tmp_path / "out", survivor=("-when",))
+    assert kept_ids(tmp_path / "out") == [1]
+
+
+def test_ids_of_64_bits_without_a_sign(tmp_path):
+    words = " ".join(VOCABULARY[:50])
+    table = pa.table({"id": pa.array([2**64 - 1, 5], pa.uint64()), "text": [words, words]})
+    run(saved(table, tmp_path / "in", files=1), tmp_path / "out")
+    assert {row["id"] for row in clusters(tmp_path / "out")} == {str(2**64 - 1), "5"}
 
 
 def test_copies_of_a_text_in_two_scopes_both_stay(tmp_path):
@@ -267,6 +307,7 @@ def test_ids_that_are_not_unique_are_refused_and_the_first_is_named(tmp_path):
         ({"survivor": ("-forks",)}, "has no column 'forks'"),
         ({"scope_column": "lang"}, "has no column 'lang'"),
         ({"text_column": "stars"}, "is int64, not text"),
+        ({"survivor": ("text",)}, "chosen by numbers or dates, .*; 'text' is string"),
     ],
 )
 def test_missing_columns_are_named(table, tmp_path, given, message):
@@ -291,18 +332,27 @@ def test_a_bad_line_is_named(tmp_path):
             run(tmp_path / "in.jsonl", tmp_path / "out")
 
 
-def test_an_empty_folder_and_its_own_output_are_refused(table, tmp_path):
+def test_an_empty_folder_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="No rows in"):
         run(tmp_path / "empty", tmp_path / "out")
-    with pytest.raises(UsageError, match="lies in the output folder"):
-        run(saved(table, tmp_path / "o" / "in"), tmp_path / "o")
 
 
-def test_files_of_one_name_are_refused(table, tmp_path):
-    folders = [str(saved(table, tmp_path / name, files=1)) for name in "ab"]
-    with pytest.raises(UsageError, match=r"would both be written to data/part-0.parquet"):
-        run(folders, tmp_path / "out")
+def test_output_within_the_input_is_not_input(table, tmp_path):
+    folder = saved(table, tmp_path / "in")
+    first = run(folder, folder / "out")
+    assert run(folder, folder / "out") == first
+
+
+def test_files_of_one_name_keep_their_folders(table, tmp_path):
+    folders = [str(saved(table.slice(n, 60), tmp_path / "in" / name, files=1)) for n, name in ((0, "a"), (60, "b"))]
+    run(folders, tmp_path / "out")
+    assert {str(p.relative_to(tmp_path / "out" / "data")) for p in (tmp_path / "out" / "data").rglob("*.parquet")} == {
+        "a/part-0.parquet", "b/part-0.parquet"}  # fmt: skip
+    with pa.ipc.new_stream(tmp_path / "in" / "a" / "part-0.arrow", table.schema) as writer:
+        writer.write_table(table.slice(120))
+    with pytest.raises(UsageError, match=r"would both be written to data/a/part-0.parquet"):
+        run(tmp_path / "in", tmp_path / "out")
 
 
 def test_options_that_do_not_fit_are_refused_with_a_way_out():
@@ -317,6 +367,36 @@ def test_a_table_without_rows(tmp_path):
     report = run(saved(table, tmp_path / "in", files=1), tmp_path / "out")
     assert report["rows"] == report["kept"] == 0
     assert kept(tmp_path / "out").schema.names == ["id", "text"]
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    table = pa.Table.from_arrays(
+        [pa.array([1]), pa.array(["a"]), pa.array([2]), pa.array([3])], ["id", "text", "x", "x"]
+    )
+    (tmp_path / "in").mkdir()
+    pq.write_table(table, tmp_path / "in" / "a.parquet")
+    with pytest.raises(UsageError, match="two columns of the name 'x'"):
+        run(tmp_path / "in", tmp_path / "out")
+
+
+def test_a_column_that_no_line_has_is_told(tmp_path):
+    (tmp_path / "in.jsonl").write_text('{"id": 1, "text": "a", "lang": "C"}\n')
+    for given in ({"scope_column": "language"}, {"survivor": ("-stars",)}, {"source_column": "repo"}):
+        with pytest.raises(
+            UsageError, match=r"No line of .*in.jsonl has '(language|stars|repo)'; there are id, lang, text"
+        ):
+            run(tmp_path / "in.jsonl", tmp_path / "out", **given)
+
+
+def test_columns_of_the_users_keep_their_bytes_whatever_their_names(tmp_path):
+    """`hashes` and `key` are names of our own tables too."""
+    table = pa.table(
+        {"id": [1, 2], "text": ["a", "b"], "hashes": ["x" * 10_000] * 2, "key": [[1, 2], [3]], "file": [{"a": 1}] * 2}
+    )
+    folder = saved(table, tmp_path / "in", files=1)
+    run(folder, tmp_path / "out")
+    assert kept(tmp_path / "out").equals(table)
+    assert (tmp_path / "out" / "data" / "part-0.parquet").stat().st_size < 8_000
 
 
 # ---------------------------------------------------------------- size, and being killed
@@ -365,10 +445,37 @@ def test_a_second_run_does_nothing_again_and_another_threshold_only_what_follows
     folder = saved(table, tmp_path / "in")
     run(folder, tmp_path / "out")
     found = bytes_of(tmp_path / "out")
-    attempts = {path.name for path in (tmp_path / "out" / "stages").glob("*/data/*")}
+
+    def attempts(step: str = "*") -> set[str]:
+        return {path.name for path in (tmp_path / "out" / "stages").glob(f"{step}/data/*")}
+
+    before, sketches = attempts(), attempts("sketch")
     run(folder, tmp_path / "out")
-    assert {path.name for path in (tmp_path / "out" / "stages").glob("*/data/*")} == attempts
-    assert bytes_of(tmp_path / "out") == found
+    assert attempts() == before and bytes_of(tmp_path / "out") == found
+    run(folder, tmp_path / "out", memory=1 << 20)
+    assert attempts() == before
+    run(folder, tmp_path / "out", threshold=0.9)
+    assert attempts("sketch") == sketches and attempts() != before
+    assert bytes_of(tmp_path / "out") != found
+
+
+def test_a_file_that_was_replaced_is_read_again(table, tmp_path):
+    words = " ".join(VOCABULARY[:20])
+    folder, path = tmp_path / "in", tmp_path / "in" / "part-0.parquet"
+    folder.mkdir()
+    pq.write_table(pa.table({"id": [1, 2], "text": [words + " a", words + " b"]}), path, compression="none")
+    stat = path.stat()
+    assert run(folder, tmp_path / "out")["kept"] == 1
+    pq.write_table(pa.table({"id": [1, 2], "text": [words[::-1] + " a", words + " b"]}), path, compression="none")
+    assert path.stat().st_size == stat.st_size
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert run(folder, tmp_path / "out")["kept"] == 2
+
+
+def test_a_second_run_into_one_folder_waits_for_the_first(table, tmp_path):
+    (tmp_path / "out").mkdir()
+    with dedup.only_one(tmp_path / "out"), pytest.raises(UsageError, match="Another run writes to"):
+        run(saved(table, tmp_path / "in"), tmp_path / "out")
 
 
 def test_removed_texts_resemble_what_stays(tmp_path):
