@@ -30,7 +30,8 @@ def list_candidates(task: Task) -> None:
     known = SharedKeys(sum(output.groups.get(str(task.rank), 0) for output in task.outputs("bands")))
     for key, _ in _rows(task, ["bucket", "key"]):
         known.add(key)
-    passes = passes_for(sum(int(known.shared(key).sum()) for key, _ in _rows(task, ["bucket", "key"])), limits.bands)
+    shared = sum(int(known.shared(key).sum()) for key, _ in _rows(task, ["bucket", "key"]))
+    passes = passes_for(shared, limits.bands)
     bits, more = task.partitions.bit_length() - 1, passes.bit_length() - 1
     listed = 0
     for pass_ in range(passes):
@@ -46,7 +47,7 @@ def list_candidates(task: Task) -> None:
             partition = partition_of(left, task.partitions)
             with task.writer("pairs", PAIRS, group_by="partition") as writer:
                 writer.write(record_batch(PAIRS, partition, left, right))
-    task.stats["pairs_of_buckets"] = listed
+    task.stats.update(pairs_of_buckets=listed, shared_rows=shared)
 
 
 def _rows(task: Task, columns: list[str]) -> Iterator[tuple[Keys, pa.RecordBatch]]:

@@ -33,7 +33,7 @@ class Corpus:
     each byte of text, and of `prefixes` rows each in exact mode: `candidates`: the share of files with an edge, a likely
     near-duplicate; for each of these `larger`: how many shingles it has over the mean; `pairs`: candidate pairs; `stars`: partitions
     that tell its component, were there very many; `merges`: roots that do not agree. `shared`: buckets that list a pair, were
-    there very many. `likely`: the share of pairs that are edges.
+    there very many. `likely`: the share of pairs that are edges. `met`: the share of band keys that another file may have.
 
     What the recipe says: `file_bytes`: text of a dataset file. `shards`: of tokens. `part_bytes`: text of a part. Of near_dedup
     `bands`: keys of a sketch; `permutations`: slots of its signature; `table_bytes`: its `memory`; `exact`, `verify`: how pairs are
@@ -57,6 +57,7 @@ class Corpus:
     pairs: float = 2.0
     shared: float = 6.0
     likely: float = 0.5
+    met: float = 0.5
     merges: float = 0.05
     stars: float = 2.0
     languages: float = 100

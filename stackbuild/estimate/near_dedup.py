@@ -77,7 +77,9 @@ class Near:
 
     @cached_property
     def key_passes(self) -> float:
-        return passes(self.rows / self.parts, self.limits.bands)
+        """Passes over what is held of a bucket: in exact mode all rows, else those of keys that another file may have."""
+        met = 1.0 if self.corpus.exact else self.corpus.met
+        return passes(met * self.rows / self.parts, self.limits.bands)
 
     @cached_property
     def chunks(self) -> float:
@@ -178,12 +180,14 @@ def _prefixes(flow: Flow) -> Found:
 
 
 def _candidates(flow: Flow) -> Found:
+    """Band keys are read twice before, to tell which stand alone and how many do not."""
     near = Near(flow)
-    read = _again(flow.taken("prefixes" if flow.corpus.exact else "bands"), near.key_passes)
+    times = near.key_passes + (0 if flow.corpus.exact else 2)
+    read = _again(flow.taken("prefixes" if flow.corpus.exact else "bands"), times)
     out = flow.write("pairs", near.chunks, near.listed, near.parts)
     each = PREFIX_BYTES if flow.corpus.exact else BAND_BYTES
     found = {"rows": near.rows, "listed": out.pieces, "outputs": out.files, "pieces": read["pieces"] + out.pieces}
-    return {**read, **_of(near.rows * each * near.key_passes), **found, "passes": near.key_passes}
+    return {**read, **_of(near.rows * each * times), **found, "passes": near.key_passes}
 
 
 def _links(flow: Flow) -> Found:

@@ -238,7 +238,7 @@ def with_near_dedup(corpus: Corpus, build: Build, stats: Mapping[str, Sequence[M
         stars=drawn(corpus.partitions, rows("estimates", "stars") / max(1.0, members)),
     )
     if not corpus.exact:
-        return found
+        return replace(found, met=total("candidates", "shared_rows") / max(1.0, rows("signatures", "bands")))
     return replace(found, prefixes=rows("prefixes", "prefixes") / sketches)
 
 
