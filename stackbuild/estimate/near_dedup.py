@@ -193,6 +193,9 @@ def _candidates(flow: Flow) -> Found:
 def _links(flow: Flow) -> Found:
     near = Near(flow)
     times = skewed_passes(near.listed / near.parts, near.limits.pairs)
+    if near.estimated:  # whose signatures must fit too
+        most = near.sketches / near.parts
+        times = max(times, skewed_passes(near.listed / near.parts, near.limits.signatures, most))
     read, size = _again(flow.taken("pairs"), times), times * near.listed * PAIR_BYTES
     if near.estimated:
         sketches = flow.read("sketches")
