@@ -73,6 +73,12 @@ ROW_BYTES = {
     "near_dedup.sets": 150.0,  # files, of which some are members with survivor columns and names
     "near_dedup.solve": 400.0,  # edges, of members with their names
 }
+# What jobs that one build has go by: CPU, and bytes written.
+ONCE = {
+    "near_dedup.frequencies": ("byte", "row"),
+    "near_dedup.order": ("row", "task"),
+    "near_dedup.prefixes": ("byte", "row"),
+}
 EXCHANGE_SEEN = 0.3  # of a job's CPU in a build: then the builds tell what it costs
 
 
@@ -164,6 +170,9 @@ def fit_job(key: str, entries: Sequence[Seen], exchange: Cost) -> dict[str, Any]
     """One entry of the table. `exchange`: what pieces and footers cost was measured by itself; it is scaled with the rest where
     it is seen in the builds, and taken as it is where it is not."""
     works = [one.work for one in entries]
+    of_cpu, of_written = [("task", "row", "byte"), ("task", "row", "byte", "piece")]
+    if key in ONCE:
+        of_cpu, of_written = ((name,) for name in ONCE[key])
     share = max(exchange.of(one.work) / max(0.1, one.measured.cpu) for one in entries)
     scale = 1.0
     if share > EXCHANGE_SEEN:
@@ -172,14 +181,10 @@ def fit_job(key: str, entries: Sequence[Seen], exchange: Cost) -> dict[str, Any]
         scale, cpu = cpu.piece, replace(cpu, piece=0.0)
     if share <= EXCHANGE_SEEN or (scale == 0 and exchange.footer):
         scale = 1.0
-        cpu = fit(
-            works, [max(0.0, one.measured.cpu - exchange.of(one.work)) for one in entries], ("task", "row", "byte"), 0.5
-        )
+        cpu = fit(works, [max(0.0, one.measured.cpu - exchange.of(one.work)) for one in entries], of_cpu, 0.5)
     return {
         "cpu": told(cpu.plus(exchange.times(scale))),
-        "written": told(
-            fit(works, [float(one.measured.written) for one in entries], ("task", "row", "byte", "piece"), 1e5)
-        ),
+        "written": told(fit(works, [float(one.measured.written) for one in entries], of_written, 1e5)),
         "memory": told(memory_of(key, entries)),
     }
 
@@ -189,6 +194,7 @@ def memory_of(key: str, entries: Sequence[Seen]) -> Cost:
     seen_ = [(one.work.of_largest, float(one.measured.memory)) for one in entries if one.measured.memory > 0]
     most = max([QUICK_BYTES, *(size for _, size in seen_)])
     if key in ROW_BYTES:
+        most = max([QUICK_BYTES, *(size - ROW_BYTES[key] * work.rows for work, size in seen_)])
         return Cost(task=most, row=ROW_BYTES[key])
     if key in BOUNDED or not entries[0].work.rows:
         return Cost(task=most)

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
 
-from stackbuild.dedup.limits import Limits, groups_for
+from stackbuild.dedup.limits import SET_ROWS, Limits, groups_for
 from stackbuild.estimate.corpus import Flow, Table, Triangle
 from stackbuild.tables import ROW_GROUP_ROWS
 
@@ -274,7 +274,8 @@ def _sets(flow: Flow) -> Found:
 
 
 def _solve(flow: Flow) -> Found:
-    """A group's sets are read for its names, and then once where a block holds them; else for each block, each time."""
+    """A group's sets are read for its names, and then block by block. Each block opens all files with a piece for the group and
+    reads those of their row groups that may hold its components; one block is read once, several with some repeats."""
     near = Near(flow)
     flow.read("groups")
     edges, sets = flow.taken("group_edges"), flow.taken("sets")
@@ -282,12 +283,14 @@ def _solve(flow: Flow) -> Found:
     again = near.views * (1.0 if blocks == 1 else ROUNDS * blocks) if flow.corpus.verify else 0.0
     out = flow.write("clusters", near.groups, near.members, near.parts)
     flow.clusters = near.members
-    size = near.members * (NAME_BYTES + FACT_BYTES) + near.edges * PAIR_BYTES
+    size, each = SHINGLE_BYTES * near.member_shingles, max(1.0, sets["pieces"])
+    row_groups = max(1.0, near.members / each / SET_ROWS, size / each / SKETCHED_AT_ONCE)  # of a piece
+    read = again / blocks * min(blocks, 1.0 + blocks / row_groups)
     return {
-        **_of(size + again * SHINGLE_BYTES * near.member_shingles),
+        **_of(near.members * (NAME_BYTES + FACT_BYTES) + near.edges * PAIR_BYTES + read * size),
         "tasks": near.groups,
         "rows": near.edges,
-        "pieces": (1.0 + again) * sets["pieces"] + edges["pieces"] + out.pieces,
+        "pieces": (1.0 + read) * sets["pieces"] + edges["pieces"] + out.pieces,
         "footers": (1.0 + again) * sets["footers"] + edges["footers"],
         "opened": (1.0 + again) * sets["opened"] + edges["opened"],
         "inputs": sets["inputs"] + edges["inputs"],
