@@ -244,6 +244,7 @@ def _run(
     report = reported(run)
     _publish(run, report)
     keep(out, same | {"partitions": partitions}, units, run.made["sketch"], before)
+    tidy(run)
     return report
 
 
@@ -317,6 +318,17 @@ def reported(run: Run) -> dict[str, Any]:
         names = ("removed", "removed_with_headers")
         report["headers"] = {name: run.total("solve", name) for name in names}
     return report
+
+
+def tidy(run: Run) -> None:
+    """Remove what attempts that were killed and runs with other options or inputs left in OUT."""
+    used = {(run.out / output.file).parent for outputs in run.tables.values() for output in outputs}
+    for folder in run.out.glob("stages/*/data/*"):
+        if folder not in used:
+            shutil.rmtree(folder, ignore_errors=True)
+    for path in run.out.glob("stages/earlier/*"):
+        if run.out / "stages" / "earlier" not in used:
+            path.unlink(missing_ok=True)
 
 
 def alarms(run: Run) -> list[dict[str, Any]]:

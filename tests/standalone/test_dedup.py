@@ -459,6 +459,25 @@ def test_a_second_run_does_nothing_again_and_another_threshold_only_what_follows
     assert bytes_of(tmp_path / "out") != found
 
 
+def test_what_no_run_needs_is_removed(table, tmp_path):
+    folder = saved(table, tmp_path / "in")
+    for threshold in (0.5, 0.7):
+        run(folder, tmp_path / "out", threshold=threshold)
+    steps = [path.parent.parent.name for path in (tmp_path / "out" / "stages").glob("*/data/*")]
+    assert steps.count("decide") == 1 and steps.count("sketch") == 3
+
+
+def test_a_source_that_loses_most_of_its_rows_is_told(tmp_path):
+    words = [" ".join(np.random.default_rng(i).choice(VOCABULARY, 40)) for i in range(60)]
+    table = pa.table(
+        {"id": np.arange(180), "text": words * 3, "repo": ["a"] * 60 + ["b"] * 60 + ["c"] * 30 + ["d"] * 30}
+    )
+    report = run(saved(table, tmp_path / "in", files=2), tmp_path / "out", source_column="repo", alarm_files=30)
+    assert report["alarms"] == [
+        {"source": "b", "rows": 60, "removed": 60}, {"source": "c", "rows": 30, "removed": 30}, {"source": "d", "rows": 30, "removed": 30}
+    ]  # fmt: skip
+
+
 def test_a_file_that_was_replaced_is_read_again(table, tmp_path):
     words = " ".join(VOCABULARY[:20])
     folder, path = tmp_path / "in", tmp_path / "in" / "part-0.parquet"
