@@ -14,6 +14,7 @@ import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -284,11 +285,34 @@ def find_manifest(out: Path, job: str, rank: int, key: str, path: Path | None = 
 # ---------------------------------------------------------------- reading
 
 
+FOOTERS = 256  # of committed files that a process keeps; a reader of one group after the other opens the same ones
+
+
+class Footer:
+    """What the end of a committed file says, read once: its metadata, and which row groups hold each value of a column."""
+
+    def __init__(self, path: str):
+        self.metadata = pq.read_metadata(path)
+        self.groups: dict[str, dict[Any, list[int]]] = {}
+
+
+@lru_cache(FOOTERS)
+def _footer(path: str, size: int, changed: int) -> Footer:
+    return Footer(path)
+
+
+def footer_of(path: Path) -> Footer:
+    """The footer of a committed file, as it now is."""
+    stat = path.stat()
+    return _footer(str(path), stat.st_size, stat.st_mtime_ns)
+
+
 def open_parquet(out: Path, output: Output) -> pq.ParquetFile:
     """Open a committed table; InputError names the file and its hash if it is torn."""
     path = out / output.file
     try:
-        return pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
+        metadata = footer_of(path).metadata
+        return pq.ParquetFile(path, metadata=metadata, page_checksum_verification=True, pre_buffer=False)
     except (pa.ArrowInvalid, OSError) as error:
         raise corrupt(path, output, error) from error
 
@@ -312,7 +336,11 @@ def read_batches(
         if group is not None and str(group) not in output.groups:
             continue
         with open_parquet(out, output) as file:
-            wanted = list(range(file.num_row_groups)) if group is None else row_groups_of(file, group_by, group)
+            wanted = (
+                list(range(file.num_row_groups))
+                if group is None
+                else row_groups_of(file, out / output.file, group_by, group)
+            )
             if between is not None:
                 leaf = leaf_of(file, between[0])
                 wanted = [index for index in wanted if may_hold(file, index, leaf, *between[1:])]
@@ -331,16 +359,20 @@ def read_row_group(
         raise corrupt(out / output.file, output, error) from error
 
 
-def row_groups_of(file: pq.ParquetFile, column: str, value: int) -> list[int]:
+def row_groups_of(file: pq.ParquetFile, path: Path, column: str, value: int) -> list[int]:
     """The row groups of this value of the column; each holds one value alone, as `TableWriter` writes them."""
-    found, index = [], leaf_of(file, column)
-    for group in range(file.num_row_groups):
-        ends = ends_of(file, group, index)
-        if ends is None or ends[0] != ends[1]:
-            raise InputError(f"Row group {group} holds several values of {column}; it was not written in groups of it.")
-        if ends[0] == value:
-            found.append(group)
-    return found
+    known = footer_of(path).groups
+    if column not in known:
+        found, index = dict[Any, list[int]](), leaf_of(file, column)
+        for group in range(file.num_row_groups):
+            ends = ends_of(file, group, index)
+            if ends is None or ends[0] != ends[1]:
+                raise InputError(
+                    f"Row group {group} holds several values of {column}; it was not written in groups of it."
+                )
+            found.setdefault(ends[0], []).append(group)
+        known[column] = found
+    return known[column].get(value, [])
 
 
 def may_hold(file: pq.ParquetFile, group: int, index: int, first: Any, last: Any) -> bool:

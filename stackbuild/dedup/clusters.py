@@ -137,7 +137,7 @@ class GroupSets:
         components, files = np.asarray(members["component"]), np.asarray(members["file"])
         order = np.lexsort((files, components))
         shingles = np.asarray(members["shingles"])[order]
-        blocks = pack(shingles, Limits.of(options.memory, options.permutations).hashes)
+        blocks = pack(shingles, Limits.of(options.memory, options.permutations).block)
         starts = np.append(np.flatnonzero(np.diff(blocks, prepend=-1)), len(order))
         self._block_of, self._place = np.empty(len(order), np.int64), np.empty(len(order), np.int64)
         self._block_of[order] = blocks

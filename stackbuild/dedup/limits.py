@@ -6,20 +6,22 @@ from dataclasses import dataclass
 
 SET_ROWS = 512  # files in a row group of sets
 SKETCH_ROWS = 4096  # files in a row group of sketches
-GROUP_FILES = 8_192  # files of a group of components while there are few groups
-FEW_GROUPS = 64  # or as many as there are partitions
+GROUP_FILES = 4_096  # files of a group of components while there are few groups
+FEW_GROUPS = 256  # or as many as there are partitions
 MOST_GROUP_FILES = 200_000  # files of a group when there are that many
 
 
 @dataclass(frozen=True)
 class Limits:
     """Rows in memory at a time. `bands`: band rows before a sorted run is written, and of a bucket. `pairs`: pairs of files.
-    `hashes`: shingles of a run, and of one of the two blocks of sets that are compared. `signatures`: 8-bit signatures.
+    `hashes`: shingles of a run. `block`: of one of the two blocks of sets that are compared, as many as a group has as a
+    rule, so that there is one and it is read once. `signatures`: 8-bit signatures.
     """
 
     bands: int
     pairs: int
     hashes: int
+    block: int
     signatures: int
 
     @classmethod
@@ -29,6 +31,7 @@ class Limits:
             bands=max(memory // 40, 64),
             pairs=max(memory // 48, 64),
             hashes=max(memory // 16, 64),
+            block=max(memory // 8, 64),
             signatures=max(memory // (2 * permutations), 16),
         )
 

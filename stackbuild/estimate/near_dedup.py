@@ -279,7 +279,7 @@ def _solve(flow: Flow) -> Found:
     near = Near(flow)
     flow.read("groups")
     edges, sets = flow.taken("group_edges"), flow.taken("sets")
-    blocks = runs(near.member_shingles / near.groups, near.limits.hashes)
+    blocks = runs(near.member_shingles / near.groups, near.limits.block)
     again = near.views * (1.0 if blocks == 1 else ROUNDS * blocks) if flow.corpus.verify else 0.0
     out = flow.write("clusters", near.groups, near.members, near.parts)
     flow.clusters = near.members

@@ -58,7 +58,7 @@ def test_a_forest_that_is_fed_in_batches_has_the_components_of_all_edges(
 
 
 def test_groups_grow_with_the_files_and_not_beyond_the_partitions_before_they_must() -> None:
-    assert [groups_for(n, 16) for n in (0, 1, 8_192, 8_193, 10**6)] == [1, 1, 1, 2, 64]
+    assert [groups_for(n, 16) for n in (0, 1, 4_096, 4_097, 10**6)] == [1, 1, 1, 2, 256]
     assert groups_for(10**9, 65_536) == 65_536
     assert groups_for(10**9, 256) == 8_192  # 200,000 files each at most
     labels = np.arange(0, 4096 * 9, 9)
