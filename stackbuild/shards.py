@@ -285,7 +285,7 @@ def find_manifest(out: Path, job: str, rank: int, key: str, path: Path | None = 
 # ---------------------------------------------------------------- reading
 
 
-FOOTERS = 256  # of committed files that a process keeps; a reader of one group after the other opens the same ones
+FOOTERS = 96  # of committed files that a process keeps; a reader of one group after the other opens the same ones
 
 
 class Footer:
