@@ -20,9 +20,9 @@ from stackbuild.dedup.candidates import distinct_pairs
 from stackbuild.dedup.components import pack
 from stackbuild.dedup.limits import Limits
 from stackbuild.dedup.links import matched
-from stackbuild.dedup.members import sets_schema
+from stackbuild.dedup.members import members_schema
 from stackbuild.dedup.near_duplicates import rank_column
-from stackbuild.dedup.numbers import BLIND, SEEING, VARIANT_BITS, Numbers, partition_of, variant_of
+from stackbuild.dedup.numbers import BLIND, SEEING, VARIANT_BITS, Numbers, id_values, partition_of, variant_of
 from stackbuild.dedup.options import NearDedupOptions
 from stackbuild.dedup.shingles import Hashes
 from stackbuild.dedup.sketches import hash_runs
@@ -85,9 +85,8 @@ class Group:
     def __init__(self, task: Task, group: int):
         self._task, self._group = task, group
         self._options: NearDedupOptions = task.options
-        light = [name for name in sets_schema(self._options).names if name != "hashes"]
-        schema = pa.schema([sets_schema(self._options).field(name) for name in light])
-        read = pa.Table.from_batches(list(task.read("sets", light, group=group, group_by="group")), schema)
+        rows = list(task.read("members", None, group=group, group_by="group"))
+        read = pa.Table.from_batches(rows, members_schema(self._options))
         order = pc.sort_indices(read, [("file", "ascending"), ("content_id", "ascending")])
         files = np.asarray(read["file"])[np.asarray(order)]
         first = np.concatenate(([True], files[1:] != files[:-1])) if len(files) else np.zeros(0, bool)
@@ -95,6 +94,7 @@ class Group:
         self.files = files[first]
         self.contents = self.files >> VARIANT_BITS
         self._edges = self._read_edges()
+        self._sets = GroupSets(task, group, self.members) if self._options.verify else None
 
     def _read_edges(self) -> tuple[Numbers, Numbers]:
         edges = list(self._task.read("group_edges", ["group", "left", "right"], self._group, "group"))
@@ -118,10 +118,14 @@ class Group:
         members = self.members.take(arrow(view))
         columns = [rank_column(members[name.removeprefix("-")], name) for name in self._options.survivor]
         places = keep_places(columns, view)
-        if not self._options.verify:
+        sets = self._sets
+        if sets is None:
             return collapse(places, left, right)
-        sets = GroupSets(self._task, self._group, members)
-        return solve(places, left, right, sets.similarities, self._options.threshold)
+
+        def similarities(left: Numbers, right: Numbers) -> Floats:
+            return sets.similarities(view[left], view[right])
+
+        return solve(places, left, right, similarities, self._options.threshold)
 
 
 class GroupSets:
@@ -175,7 +179,7 @@ class GroupSets:
             hashes = np.empty(int(offsets[-1]), np.uint64)
             by_file = np.argsort(block.files)
             between = ("component", int(block.first), int(block.last))
-            columns = ["group", "component", "file", "content_id", "hashes"]
+            columns = ["component", "file", "content_id", "hashes"]
             for batch in self._task.read("sets", columns, self._group, "group", between):
                 rows, at = matched(np.asarray(batch.column("file")), block.files[by_file])
                 places = by_file[at]
@@ -237,13 +241,3 @@ def _edge_rows(members: pa.Table, view: Numbers, found: Solution) -> pa.RecordBa
     ids = members["content_id"].combine_chunks()
     left, right = (ids.take(arrow(view[side])) for side in (found.left, found.right))
     return pa.RecordBatch.from_arrays([left, right, arrow(found.edge_similarity)], schema=EDGES)
-
-
-def id_values(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bytes_]:
-    """Ids as 'S20' of shape (n,), which numpy compares as bytes of one length (NULs at the end are padding and value
-    alike).
-    """
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if not len(array):
-        return np.empty(0, "S20")
-    return np.frombuffer(array.buffers()[1], "S20", count=len(array), offset=20 * array.offset)

@@ -9,25 +9,37 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stackbuild.dedup import limits as limits_of
 from stackbuild.dedup.components import group_of, labelled
-from stackbuild.dedup.limits import Limits
+from stackbuild.dedup.limits import SET_ROWS, Limits
 from stackbuild.dedup.links import matched
 from stackbuild.dedup.near_duplicates import rank_values
-from stackbuild.dedup.numbers import VARIANT_BITS, Numbers, file_numbers
+from stackbuild.dedup.numbers import VARIANT_BITS, Numbers, file_numbers, id_values
 from stackbuild.dedup.options import NearDedupOptions
 from stackbuild.dedup.sketches import SKETCH_BYTES, by_column
+from stackbuild.dedup.spill import Spill
+from stackbuild.errors import InputError
 from stackbuild.schema import ID
-from stackbuild.tables import arrow, in_order, record_batch
+from stackbuild.tables import ROW_GROUP_BYTES, ROW_GROUP_ROWS, arrow, record_batch
 
 if TYPE_CHECKING:
     from stackbuild.task import Task
 
+MEMBER_BYTES = 200  # of a member without its shingles, about
+
+SETS = pa.schema(
+    [
+        pa.field("group", pa.int32()),
+        pa.field("component", pa.int64()),
+        pa.field("file", pa.int64()),
+        pa.field("content_id", ID),
+        pa.field("hashes", pa.large_binary()),  # the distinct shingles, ascending
+    ]
+)
 GROUP_EDGES = pa.schema([pa.field("group", pa.int32()), pa.field("left", pa.int64()), pa.field("right", pa.int64())])
 
 
-def sets_schema(options: NearDedupOptions) -> pa.Schema:
-    """What `solve` knows of a member: its place, its survivor columns as int64 and its distinct shingles, ascending."""
+def members_schema(options: NearDedupOptions) -> pa.Schema:
+    """What `solve` knows of a member but its shingles: its place, how many shingles it has, its survivor columns as int64."""
     return pa.schema(
         [
             pa.field("group", pa.int32()),
@@ -39,86 +51,93 @@ def sets_schema(options: NearDedupOptions) -> pa.Schema:
             pa.field("repo_name", pa.string()),
             pa.field("path", pa.string()),
             pa.field("shingles", pa.int64()),
-            pa.field("hashes", pa.large_binary()),
         ]
     )
 
 
 def gather(task: Task) -> None:
-    """Send the sets and edges of this partition's files to the groups of their components."""
+    """Send the sets, survivor columns and edges of this partition's files to the groups of their components."""
     options: NearDedupOptions = task.options
+    limits = Limits.of(options.memory, options.permutations)
     files, labels = labelled(task)
     groups = sum(output.rows for output in task.outputs("groups"))
-    facts = _facts(task, np.unique(files >> VARIANT_BITS), options)
-    limits = Limits.of(options.memory, options.permutations)
-    waiting, held = list[pa.RecordBatch](), 0
+    facts = Facts(task, np.unique(files >> VARIANT_BITS))
+    members = Spill(
+        task,
+        "members",
+        members_schema(options),
+        ("group",),
+        groups=groups,
+        expected=MEMBER_BYTES * len(files),
+        at_once=options.memory // 2,
+        row_group=(ROW_GROUP_ROWS, ROW_GROUP_BYTES),
+    )
+    sets = Spill(
+        task,
+        "sets",
+        SETS,
+        ("group", "component"),
+        groups=groups,
+        expected=sketched_bytes(task) if options.verify and len(files) else 0,
+        at_once=8 * limits.hashes,
+        row_group=(SET_ROWS, SKETCH_BYTES),
+    )
     columns = ["partition", "file", "content_id", "scope", "shingles", *(["hashes"] if options.verify else [])]
     for batch in task.read("sketches", columns, task.rank, "partition") if len(files) else ():
         rows, at = matched(np.asarray(batch.column("file")), files)
         if not len(rows):
             continue
-        members = batch.take(arrow(rows))
-        waiting.append(_set_rows(members, labels[at], group_of(labels[at], groups), facts, options))
-        held += int(pc.sum(waiting[-1].column("shingles")).as_py() or 0) if options.verify else len(rows)
-        if held >= limits.hashes:
-            _write_sets(task, waiting)
-            held = 0
-    _write_sets(task, waiting)
+        found = batch.take(arrow(rows))
+        place = [arrow(group_of(labels[at], groups).astype(np.int32)), arrow(labels[at])]
+        members.add(facts.of(found, place))
+        if options.verify:
+            sets.add(record_batch(SETS, *place, *(found.column(name) for name in ("file", "content_id", "hashes"))))
+    members.close()
+    sets.close()
     _write_edges(task, files, labels, groups, limits)
 
 
-def _facts(task: Task, numbers: Numbers, options: NearDedupOptions) -> pa.Table:
+def sketched_bytes(task: Task) -> int:
+    """Bytes of this partition's sketches, about; what is in files that hold several partitions is shared out by rows."""
+    outputs = [output for output in task.outputs("sketches") if output.rows]
+    return sum(output.bytes * output.groups.get(str(task.rank), 0) // output.rows for output in outputs)
+
+
+class Facts:
     """Survivor columns and names of this partition's files whose number is among `numbers` (without their variants)."""
-    names = tuple(dict.fromkeys((*options.survivor_columns, "repo_name", "path")))
-    fields = [pa.field("content_id", ID)]
-    fields += [pa.field(name.removeprefix("-"), pa.int64()) for name in options.survivor]
-    fields += [pa.field("repo_name", pa.string()), pa.field("path", pa.string())]
-    found = []
-    for batch in task.batches(["content_id", *names]) if len(numbers) else ():
-        rows, _ = matched(file_numbers(batch.column("content_id")) >> VARIANT_BITS, numbers)
-        if not len(rows):
-            continue
-        here = batch.take(arrow(rows))
-        arrays = [here.column("content_id")]
-        for survivor, column in zip(options.survivor, options.survivor_columns, strict=True):
-            arrays.append(rank_values(here.column(column), survivor.removeprefix("-")))
-        arrays += [here.column("repo_name").cast(pa.string()), here.column("path").cast(pa.string())]
-        found.append(pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields)))
-    return pa.Table.from_batches(found, pa.schema(fields)).combine_chunks()
 
+    def __init__(self, task: Task, numbers: Numbers):
+        options: NearDedupOptions = task.options
+        self._schema = members_schema(options)
+        names = tuple(dict.fromkeys((*options.survivor_columns, "repo_name", "path")))
+        ours = [name.removeprefix("-") for name in options.survivor]
+        kept = pa.schema([self._schema.field(name) for name in ("content_id", *ours, "repo_name", "path")])
+        found = []
+        for batch in task.batches(["content_id", *names]) if len(numbers) else ():
+            rows, _ = matched(file_numbers(batch.column("content_id")) >> VARIANT_BITS, numbers)
+            if not len(rows):
+                continue
+            here = batch.take(arrow(rows))
+            arrays = [here.column("content_id")]
+            for survivor, column in zip(ours, options.survivor_columns, strict=True):
+                arrays.append(rank_values(here.column(column), survivor))
+            arrays += [here.column("repo_name").cast(pa.string()), here.column("path").cast(pa.string())]
+            found.append(pa.RecordBatch.from_arrays(arrays, schema=kept))
+        table = pa.Table.from_batches(found, kept)
+        self._table = table.take(pc.sort_indices(table["content_id"])).combine_chunks()
+        self._ids = id_values(self._table["content_id"])
 
-def _set_rows(
-    members: pa.RecordBatch, labels: Numbers, groups: Numbers, facts: pa.Table, options: NearDedupOptions
-) -> pa.RecordBatch:
-    ids = members.column("content_id")
-    of = facts.take(pc.index_in(ids, value_set=facts["content_id"].combine_chunks()))
-    known = {name: of[name].combine_chunks() for name in facts.column_names if name != "content_id"}
-    known |= {
-        "group": arrow(groups.astype(np.int32)),
-        "component": arrow(labels),
-        "file": members.column("file"),
-        "content_id": ids,
-        "scope": members.column("scope"),
-        "shingles": members.column("shingles"),
-        "hashes": members.column("hashes") if options.verify else pa.nulls(len(ids), pa.large_binary()),
-    }
-    schema = sets_schema(options)
-    return pa.RecordBatch.from_arrays([known[field.name].cast(field.type) for field in schema], schema=schema)
-
-
-def _write_sets(task: Task, waiting: list[pa.RecordBatch]) -> None:
-    """Write a run, and let go of its batches."""
-    schema = sets_schema(task.options)
-    table = pa.Table.from_batches(waiting, schema).combine_chunks()
-    waiting.clear()
-    order = np.lexsort((np.asarray(table["component"]), np.asarray(table["group"])))
-    with task.writer(
-        "sets", schema, group_by="group", row_group_rows=limits_of.SET_ROWS, row_group_bytes=SKETCH_BYTES
-    ) as writer:
-        for part in in_order(table, order, limits_of.SET_ROWS):
-            writer.write(part)
-    del table
-    pa.default_memory_pool().release_unused()
+    def of(self, sketched: pa.RecordBatch, place: Sequence[pa.Array]) -> pa.RecordBatch:
+        """The rows of `members` for rows of sketches; `place`: their groups and components."""
+        ids = id_values(sketched.column("content_id"))
+        at = np.searchsorted(self._ids, ids)
+        if not np.array_equal(self._ids[np.minimum(at, len(self._ids) - 1)], ids):
+            raise InputError("There are sketches of contents that are no files of their partition.")
+        rows = self._table.take(arrow(at))
+        known = dict(zip(("group", "component"), place, strict=True))
+        known |= {name: sketched.column(name) for name in ("file", "content_id", "scope", "shingles")}
+        known |= {name: rows[name].combine_chunks() for name in rows.column_names if name != "content_id"}
+        return pa.RecordBatch.from_arrays([known[field.name] for field in self._schema], schema=self._schema)
 
 
 def _write_edges(task: Task, files: Numbers, labels: Numbers, groups: int, limits: Limits) -> None:

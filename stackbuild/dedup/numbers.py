@@ -52,3 +52,13 @@ def finer(numbers: Numbers, partitions: int, passes: int) -> Numbers:
 def passes_for(rows: int, at_once: int) -> int:
     """How many passes, a power of two, keep about `at_once` of `rows` evenly spread rows in memory at a time."""
     return 1 << max(0, -(-rows // max(at_once, 1)) - 1).bit_length()
+
+
+def id_values(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bytes_]:
+    """Ids as 'S20' of shape (n,), which numpy compares as bytes of one length (NULs at the end are padding and value
+    alike).
+    """
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if not len(array):
+        return np.empty(0, "S20")
+    return np.frombuffer(array.buffers()[1], "S20", count=len(array), offset=20 * array.offset)

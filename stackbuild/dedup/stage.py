@@ -105,7 +105,7 @@ class NearDedup(Stage[NearDedupOptions]):
                 "solve",
                 _phase("clusters", "solve_group"),
                 tasks=groups_to_solve,
-                reads=("groups", "group_edges", "sets"),
+                reads=("groups", "group_edges", "members", "sets"),
             ),
         )
 
@@ -123,7 +123,8 @@ class NearDedup(Stage[NearDedupOptions]):
 
     def load(self, task: Task) -> None:
         """Keep the clusters of this partition's files: some 200 bytes for each file of a cluster."""
-        from stackbuild.dedup.clusters import CLUSTERS, id_values
+        from stackbuild.dedup.clusters import CLUSTERS
+        from stackbuild.dedup.numbers import id_values
 
         columns = ["partition", "content_id", "cluster_id", "cluster_size", "kept_content_id", "similarity", "detail"]
         batches = list(task.read("clusters", columns, group=task.rank, group_by="partition"))
@@ -145,7 +146,7 @@ class NearDedup(Stage[NearDedupOptions]):
         """Look up this batch's files among the clusters: a function from a column's name to its values, null for
         other files.
         """
-        from stackbuild.dedup.clusters import id_values
+        from stackbuild.dedup.numbers import id_values
 
         if self._clusters is None:
             raise TypeError("near_dedup judges rows after its phases; on a table in memory call near_duplicates()")
@@ -168,7 +169,7 @@ class NearDedup(Stage[NearDedupOptions]):
         yield from super().run(data, rank, world_size)
 
     def _solve_in_memory(self, files: pa.Table) -> None:
-        from stackbuild.dedup.clusters import id_values
+        from stackbuild.dedup.numbers import id_values
         from stackbuild.dedup.near_duplicates import near_duplicates
 
         found = near_duplicates(files, "text", "content_id", self.options)

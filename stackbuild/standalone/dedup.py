@@ -64,7 +64,7 @@ AFTER = (
     Step("roots", "dedup.components", "find_roots", "partition", ("stars",)),
     Step("components", "dedup.components", "join_roots", "one", ("merges", "roots")),
     Step("sets", "dedup.members", "gather", "partition", ("roots", "labels", "groups", "sketches", "edges", "files")),
-    Step("solve", "dedup.clusters", "solve_group", "group", ("groups", "group_edges", "sets")),
+    Step("solve", "dedup.clusters", "solve_group", "group", ("groups", "group_edges", "members", "sets")),
     Step("rows", "standalone.deciding", "cluster_rows", "partition", ("rows", "clusters")),
     Step("decide", "standalone.deciding", "decide", "partition", ("clustered",)),
     Step("publish", "standalone.deciding", "publish_clusters", "one", ("decided",)),

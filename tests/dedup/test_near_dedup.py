@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from stackbuild.dedup import limits
+from stackbuild.dedup import limits, members
 from stackbuild.dedup import near_duplicates as in_memory
 from stackbuild.dedup.near_duplicates import near_duplicates
 from stackbuild.dedup.options import NearDedupOptions
@@ -66,7 +66,7 @@ def test_the_result_does_not_depend_on_partitions(corpus, near_dedup, tmp_path, 
     one = near_dedup(corpus, options, 1, tmp_path / "1")
     assert 0 < pc.sum(one["kept"]).as_py() < len(one)
     monkeypatch.setattr(limits, "GROUP_FILES", 9)
-    monkeypatch.setattr(limits, "SET_ROWS", 2)
+    monkeypatch.setattr(members, "SET_ROWS", 2)
     small = options.model_copy(update={"memory": 1 << 16})
     for partitions in (1, 2, 16):
         assert same(one, near_dedup(corpus, small, partitions, tmp_path / f"small{partitions}", batch_rows=13))
