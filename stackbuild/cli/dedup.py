@@ -13,8 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from stackbuild.cli.show import escaped
 from stackbuild.errors import UsageError
-from stackbuild.standalone.lean import leave_out_unused
-from stackbuild.standalone.options import DedupOptions
+from stackbuild.standalone.lean import begin
 
 
 def run(
@@ -27,8 +26,9 @@ def run(
     as_json: bool,
 ) -> None:
     """Run, with a bar for each step on a terminal, and print the report."""
-    leave_out_unused()
+    begin()
     from stackbuild.standalone.dedup import deduplicate
+    from stackbuild.standalone.options import DedupOptions
 
     try:
         options = DedupOptions(**given)

@@ -169,8 +169,8 @@ class NearDedup(Stage[NearDedupOptions]):
         yield from super().run(data, rank, world_size)
 
     def _solve_in_memory(self, files: pa.Table) -> None:
-        from stackbuild.dedup.numbers import id_values
         from stackbuild.dedup.near_duplicates import near_duplicates
+        from stackbuild.dedup.numbers import id_values
 
         found = near_duplicates(files, "text", "content_id", self.options)
         rows = pc.index_in(found["kept_id"], value_set=files["content_id"].combine_chunks())

@@ -26,6 +26,7 @@ from stackbuild.hashing import id_bytes
 from stackbuild.kernels import kernel
 from stackbuild.schema import ID
 from stackbuild.standalone.inputs import InputUnit, buffered, read_lines, read_unit
+from stackbuild.standalone.lean import settle
 from stackbuild.standalone.options import DedupOptions
 from stackbuild.standalone.schemas import RANK_TYPES, id_type_of, ids_schema, rows_schema
 from stackbuild.tables import arrow, byte_lengths, record_batch
@@ -46,7 +47,7 @@ def sketch(task: Task) -> None:
     rows = Narrow(task, "rows", rows_schema(options, id_type), "partition")
     named = Narrow(task, "ids", ids_schema(id_type), "bucket")
     seen, size, count = Seen(), 0, 0
-    for first, read in _batches(unit, options):
+    for turn, (first, read) in enumerate(_batches(unit, options)):
         batch = read
         numbers = first + np.arange(batch.num_rows) if isinstance(first, int) else first
         texts = batch.column("text")
@@ -62,8 +63,14 @@ def sketch(task: Task) -> None:
         contents = scoped(content_ids(texts), scopes)
         ranks = _ranks(batch, unit, options, task.params["rank_kinds"])
         rows.add(_narrow(contents, unit, numbers, ids, batch, ranks, options, task.partitions, id_type))
-        at = arrow(seen.fresh(contents))
-        sketcher.add(contents.take(at), texts.take(at), None if scopes is None else scopes.take(at))
+        fresh = seen.fresh(contents)
+        if len(fresh) < len(contents):
+            at = arrow(fresh)
+            contents, texts = contents.take(at), texts.take(at)
+            scopes = None if scopes is None else scopes.take(at)
+        sketcher.add(contents, texts, scopes)
+        if not turn:
+            settle()  # the kernels are loaded
     sketcher.close()
     rows.close()
     named.close()
