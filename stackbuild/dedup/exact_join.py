@@ -24,10 +24,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from stackbuild.dedup.candidates import PAIRS_AT_ONCE, Keys
+from stackbuild.dedup.equal_sets import of_one_set, stars
 from stackbuild.dedup.numbers import Numbers
+from stackbuild.dedup.postings import Ints, postings
 from stackbuild.dedup.shingles import Hashes, Offsets
 from stackbuild.dedup.verify import Floats, jaccard_pairs
 from stackbuild.kernels import kernel
@@ -38,7 +39,6 @@ HOT = 32  # files from which a row names the key before it: fewer make so few pa
 _RARE = 256  # counts below it are sorted by counting
 
 Counts = npt.NDArray[np.uint16]
-Ints = npt.NDArray[np.int32]
 
 _MIX_1, _MIX_2 = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53)
 _33 = np.uint64(33)
@@ -48,13 +48,14 @@ class PrefixRows(NamedTuple):
     """Rows of prefixes, one for each shingle. `keys`: uint64, the shingle in its scope. `files`: int64, the file's
     number. `sizes`: int32, shingles of the file. `positions`: int32, the shingle's place in the file's order, 0 the
     first. `previous`: uint64, the key of the row before it in the same file; 0 where there is none, or where fewer
-    than HOT files hold the shingle."""
+    than HOT files hold the shingle. `sets`: uint64, a digest of the file's whole set in its scope."""
 
     keys: Keys
     files: Numbers
     sizes: Ints
     positions: Ints
     previous: Keys
+    sets: Keys
 
 
 # ---------------------------------------------------------------- how many files hold a shingle
@@ -162,7 +163,7 @@ def _select(counts: Counts, size: int, wanted: int, starts: Numbers, chosen: Num
 @kernel
 def _prefixes(
     hashes: Hashes, offsets: Offsets, scopes: Hashes, files: Numbers, table: Counts, threshold: float
-) -> tuple[Keys, Numbers, Ints, Ints, Keys]:
+) -> tuple[Keys, Numbers, Ints, Ints, Keys, Keys]:
     mask = np.uint64(len(table) - 1)
     most, longest = 0, 0
     for file in range(len(files)):
@@ -171,6 +172,7 @@ def _prefixes(
         longest = max(longest, size)
     keys, numbers = np.empty(most, np.uint64), np.empty(most, np.int64)
     sizes, positions, previous = np.empty(most, np.int32), np.empty(most, np.int32), np.empty(most, np.uint64)
+    sets = np.empty(most, np.uint64)
     counts, chosen = np.empty(longest, np.uint16), np.empty(longest, np.int64)
     starts = np.empty(_RARE + 1, np.int64)
     made = 0
@@ -181,8 +183,12 @@ def _prefixes(
             continue
         scope_key = _scope_key(scopes[file])
         alone = 0  # shingles that no other file has: they come first and are never in common
+        whole = np.uint64(size)
         for i in range(size):
-            counts[i] = table[_key(hashes[begin + i], scope_key) & mask]
+            key = _key(hashes[begin + i], scope_key)
+            whole = (whole ^ key) * _MIX_2
+            whole ^= whole >> _33
+            counts[i] = table[key & mask]
             alone += counts[i] == 1
         wanted = size - _least_common(size, threshold) + 1 - alone
         if wanted <= 0:
@@ -193,10 +199,12 @@ def _prefixes(
             key = _key(hashes[begin + chosen[i]], scope_key)
             keys[made], numbers[made], sizes[made], positions[made] = key, files[file], size, alone + i
             previous[made] = before if counts[chosen[i]] >= HOT else np.uint64(0)
+            sets[made] = whole
             before = key
             made += 1
     return (
-        keys[:made].copy(), numbers[:made].copy(), sizes[:made].copy(), positions[:made].copy(), previous[:made].copy()
+        keys[:made].copy(), numbers[:made].copy(), sizes[:made].copy(), positions[:made].copy(), previous[:made].copy(),
+        sets[:made].copy(),
     )  # fmt: skip
 
 
@@ -209,7 +217,7 @@ def prefix_rows(
     files of the corpus, this batch's among them, and the same for all batches. Shingles are ordered by (count of their
     slot, hash). Of a set of n the first n - c + 1 are its prefix, c being the least number with c / n >= threshold.
     Rows come file by file, by position. ValueError if the threshold is not above 0 and at most 1, or as in
-    `count_shingles`. Memory: 32 bytes a row, twice at the end, and 10 bytes for each shingle of the largest set.
+    `count_shingles`. Memory: 40 bytes a row, twice at the end, and 10 bytes for each shingle of the largest set.
     """
     _refuse_threshold(threshold)
     _refuse_table(table)
@@ -218,63 +226,6 @@ def prefix_rows(
 
 
 # ---------------------------------------------------------------- candidates
-
-
-class _Postings(NamedTuple):
-    """Rows of keys that several files have, by (key, file); files are numbered by (size, number), so that sizes ascend
-    under a key. `stop`: where the row's key ends. `order`: the rows by file. `sizes`, `places`: of each file, its
-    shingles and its place in `numbers`, which ascend."""
-
-    file: Ints
-    position: Ints
-    previous: Keys
-    stop: Ints
-    order: Ints
-    sizes: Ints
-    places: Numbers
-    numbers: Numbers
-
-
-def _postings(
-    keys: npt.NDArray[np.unsignedinteger], files: Numbers, sizes: Ints, positions: Ints, previous: Keys | None
-) -> _Postings:
-    encoded = pa.array(files).dictionary_encode()
-    known, file = np.asarray(encoded.dictionary), np.asarray(encoded.indices)
-    known_sizes = np.zeros(len(known), np.int32)
-    known_sizes[file] = sizes
-    by_size = np.lexsort((known, known_sizes))
-    rank = np.empty(len(known), np.int32)
-    rank[by_size] = np.arange(len(known), dtype=np.int32)
-    file, numbers = rank[file], np.sort(known)
-
-    rows = np.argsort(keys)
-    sorted_keys = keys[rows]
-    first = np.concatenate(([True], sorted_keys[1:] != sorted_keys[:-1]))
-    del sorted_keys
-    shared = ~(first & np.append(first[1:], True))
-    rows, group = rows[shared].astype(np.int32), np.cumsum(first, dtype=np.int32)[shared]
-    rows = rows[np.argsort(group.astype(np.int64) << 32 | file[rows])]
-    ends = np.flatnonzero(np.append(group[1:] != group[:-1], True)).astype(np.int32) + np.int32(1)
-    stop = np.repeat(ends, np.diff(ends, prepend=0)) if len(rows) else np.zeros(0, np.int32)
-    file = file[rows]
-    before = previous[rows] if previous is not None else np.zeros(len(rows), np.uint64)
-    order, places = _by_file(file, len(known)), np.searchsorted(numbers, known[by_size])
-    return _Postings(file, positions[rows], before, stop, order, known_sizes[by_size], places, numbers)
-
-
-@kernel
-def _by_file(file: Ints, files: int) -> Ints:
-    """The rows in the order of their files, stable: a counting sort."""
-    place = np.zeros(files + 1, np.int64)
-    for row in range(len(file)):
-        place[file[row] + 1] += 1
-    for number in range(files):
-        place[number + 1] += place[number]
-    order = np.empty(len(file), np.int32)
-    for row in range(len(file)):
-        order[place[file[row]]] = row
-        place[file[row]] += 1
-    return order
 
 
 @kernel
@@ -321,6 +272,7 @@ def exact_candidates(
     threshold: float,
     at_once: int = PAIRS_AT_ONCE,
     previous: Keys | None = None,
+    sets: Keys | None = None,
 ) -> Iterator[tuple[Numbers, Numbers]]:
     """Yield (left, right), int64, left < right: pairs of files that share a key and may reach the threshold.
 
@@ -333,7 +285,11 @@ def exact_candidates(
     shingle that a pair above the threshold has in common, so no such pair is lost, whatever rows are in other buckets.
     `previous` may be left out: where it is the same in two rows, these are not about the first common shingle, so that
     with it the pairs of a large family come from few buckets and not from each. Keys may be shortened to uint32, which
-    only adds candidates; `previous` may not.
+    only adds candidates; `previous` and `sets` may not.
+
+    With `sets`, of files of one and the same set only the one with the smallest number is paired with files of other
+    sets, and with each of the others once: m copies make m - 1 pairs and not m (m - 1) / 2. `survivors.solve` takes
+    the other pairs from these, as files of one set have the same similarity with every file.
 
     ValueError if the threshold is not above 0 and at most 1. Memory: 40 bytes a row beside the arguments, 50 bytes for
     each pair of a chunk.
@@ -341,7 +297,13 @@ def exact_candidates(
     _refuse_threshold(threshold)
     if not len(keys):
         return
-    rows = _postings(keys, files, sizes, positions, previous)
+    if sets is not None:
+        first, again = of_one_set(files, sets)
+        if again.any():
+            yield from stars(first, files, again & (positions == 0), at_once)
+            keys, files, sizes, positions = keys[~again], files[~again], sizes[~again], positions[~again]
+            previous = None if previous is None else previous[~again]
+    rows = postings(keys, files, sizes, positions, previous)
     seen, at = np.full(len(rows.numbers), -1, np.int32), np.zeros(2, np.int64)
     while at[0] < len(rows.order):
         pairs = np.empty(max(at_once, 1), np.int64)
@@ -355,14 +317,15 @@ def exact_candidates(
 
 
 def exact_pairs(
-    hashes: Hashes, offsets: Offsets, threshold: float, scopes: Hashes | None = None
+    hashes: Hashes, offsets: Offsets, threshold: float, scopes: Hashes | None = None, *, once: bool = False
 ) -> tuple[Numbers, Numbers, Floats]:
     """All pairs of sets with a Jaccard similarity of at least `threshold`: (left, right, similarity), int64, int64 and
     float64, left < right, ascending.
 
     Sets and `scopes` as in `count_shingles`, only sets of one scope being compared; without scopes all are. An empty
-    set is like no other. ValueError if the threshold is not above 0 and at most 1. Memory: 2 to 4 bytes a shingle for
-    the table, 82 bytes for each row of a prefix, 24 bytes for each pair.
+    set is like no other. `once`: of equal sets only the first is paired with others (`exact_candidates`). ValueError if
+    the threshold is not above 0 and at most 1. Memory: 2 to 4 bytes a shingle for the table, 90 bytes for each row of a
+    prefix, 24 bytes for each pair.
     """
     _refuse_threshold(threshold)
     files = np.arange(len(offsets) - 1)
@@ -372,7 +335,8 @@ def exact_pairs(
     rows = prefix_rows(hashes, offsets, scopes, files, table, threshold)
     del table
     found = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
-    for left, right in exact_candidates(*rows[:4], threshold, previous=rows.previous):
+    sets = rows.sets if once else None
+    for left, right in exact_candidates(*rows[:4], threshold, previous=rows.previous, sets=sets):
         similarity = jaccard_pairs(hashes, offsets, hashes, offsets, left, right, float(threshold))
         good = (similarity >= threshold) & (scopes[left] == scopes[right])  # two scopes share a key once in 2^64
         found.append((left[good], right[good], similarity[good]))

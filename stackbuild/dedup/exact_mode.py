@@ -46,6 +46,7 @@ PREFIXES = pa.schema(
         pa.field("size", pa.int32()),
         pa.field("position", pa.int32()),
         pa.field("previous", pa.uint64()),
+        pa.field("sets", pa.uint64()),
     ]
 )
 
@@ -59,7 +60,9 @@ def count(task: Task) -> None:
 
 
 def _bits(task: Task) -> int:
-    """Of the table, by the size of all sketches: a function of the corpus alone."""
+    """The binary logarithm of the table's slots, by the bytes of all files of sketches, signatures among them: the same
+    for all tasks of a run. How files were cut into tasks may change the bytes and so the table; no pair depends on it.
+    """
     return table_bits(sum(output.bytes for output in task.outputs("sketches")) // 8)
 
 
@@ -107,11 +110,12 @@ def _sets(task: Task) -> Iterator[tuple[Hashes, Numbers, Hashes, Numbers]]:
 def _write(task: Task, waiting: Sequence[PrefixRows]) -> None:
     if not waiting:
         return
-    key, file, size, position, previous = (np.concatenate(columns) for columns in zip(*waiting, strict=True))
+    rows = PrefixRows._make(np.concatenate(columns) for columns in zip(*waiting, strict=True))
+    key = rows.keys
     bits = task.partitions.bit_length() - 1
     bucket = (key >> np.uint64(64 - bits)).astype(np.uint16) if bits else np.zeros(len(key), np.uint16)
     order = np.argsort(bucket, kind="stable")
-    columns = (column[order] for column in (bucket, key, file, size, position, previous))
+    columns = (column[order] for column in (bucket, *rows))
     with task.writer("prefixes", PREFIXES, group_by="bucket") as writer:
         writer.write(record_batch(PREFIXES, *columns))
 
@@ -143,7 +147,7 @@ def _rows_of(task: Task, pass_: int, passes: int) -> PrefixRows:
             part = PrefixRows._make(column[here] for column in part)
         parts.append(part)
     if not parts:
-        kinds = (np.uint64, np.int64, np.int32, np.int32, np.uint64)
+        kinds = (np.uint64, np.int64, np.int32, np.int32, np.uint64, np.uint64)
         return PrefixRows._make(np.zeros(0, kind) for kind in kinds)
     return PrefixRows._make(np.concatenate(columns) for columns in zip(*parts, strict=True))
 
@@ -153,4 +157,4 @@ def _pairs(rows: PrefixRows, threshold: float, at_once: int) -> Iterator[tuple[N
     views = [np.ones(len(variants), bool)] if (variants == PLAIN).all() else [variants != v for v in (SEEING, BLIND)]
     for view in views:
         part = rows if view.all() else PrefixRows._make(column[view] for column in rows)
-        yield from exact_candidates(*part[:4], threshold, at_once, part.previous)
+        yield from exact_candidates(*part[:4], threshold, at_once, part.previous, part.sets)

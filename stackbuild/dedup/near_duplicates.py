@@ -130,7 +130,7 @@ def _candidates(
         sizes.append(shingles)
     hashes, offsets = np.concatenate(sets), np.cumsum(np.concatenate(sizes))
     if options.exact:
-        left, right, _ = exact_pairs(hashes, offsets, options.threshold, scopes)
+        left, right, _ = exact_pairs(hashes, offsets, options.threshold, scopes, once=True)
         return hashes, offsets, left, right
     key, number = np.concatenate(keys), np.concatenate(numbers) << VARIANT_BITS
     known = SharedKeys(len(key))

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -86,27 +87,58 @@ def _adjacency(nodes: int, left: Numbers, right: Numbers) -> tuple[Numbers, Numb
     return starts, neighbours, pairs
 
 
+class Classes(NamedTuple):
+    """Verified pairs of files as pairs of classes, a class being the files of one and the same set.
+
+    Files of one set have similarity 1.0 with each other, other files never (a quotient of unlike whole numbers below 2^53
+    is not 1.0), and they have the same similarity with any third file. So pairs of 1.0 that join the files of a set,
+    and one pair with a file of another set, tell all pairs of both sets' files; they need not all be listed.
+
+    `of`: the class of each node, int64 (n,), the smallest node that pairs of 1.0 reach. `starts`, `neighbours`,
+    `similarity`: the classes that a class is paired with, each once, and how similar they are.
+    """
+
+    of: Numbers
+    starts: Numbers
+    neighbours: Numbers
+    similarity: Floats
+
+
+def _classes(nodes: int, left: Numbers, right: Numbers, similarity: Floats) -> Classes:
+    same = similarity == 1.0
+    of = components(nodes, left[same], right[same])
+    if same.any():
+        left, right, similarity = of[left[~same]], of[right[~same]], similarity[~same]
+        _, once = np.unique(_packed(np.minimum(left, right), np.maximum(left, right)), return_index=True)
+        left, right, similarity = left[once], right[once], similarity[once]
+    starts, neighbours, pairs = _adjacency(nodes, left, right)
+    return Classes(of, starts, neighbours, similarity[pairs])
+
+
 @kernel
-def _keep(places: Numbers, starts: Numbers, neighbours: Numbers, pairs: Numbers, similarity: Floats) -> Numbers:
+def _keep(
+    places: Numbers, of: Numbers, starts: Numbers, neighbours: Numbers, similarity: Floats
+) -> tuple[Numbers, Floats]:
+    """(kept_by, similarity) of each node. What a class has met so far of kept files, `best`, is all that a file of it has:
+    a kept file is told to its class and to those that this is paired with. Of equally similar files the first stays.
+    """
     order = np.empty(len(places), np.int64)
     for node in range(len(places)):
         order[places[node]] = node
-    kept_by = np.full(len(places), -1, np.int64)
-    decided = np.zeros(len(places), np.bool_)
+    best, most = np.full(len(places), -1, np.int64), np.zeros(len(places))
+    kept_by, result = np.full(len(places), -1, np.int64), np.full(len(places), np.nan)
     for at_place in range(len(order)):
         node = order[at_place]
-        best = np.int64(-1)
-        most = 0.0
-        for at in range(starts[node], starts[node + 1]):
+        mine = of[node]
+        if best[mine] >= 0:
+            kept_by[node], result[node] = best[mine], most[mine]
+            continue
+        best[mine], most[mine] = node, 1.0
+        for at in range(starts[mine], starts[mine + 1]):
             other = neighbours[at]
-            if not decided[other] or kept_by[other] >= 0:
-                continue
-            s = similarity[pairs[at]]
-            if best < 0 or s > most or (s == most and places[other] < places[best]):
-                best, most = other, s
-        kept_by[node] = best
-        decided[node] = True
-    return kept_by
+            if similarity[at] > most[other]:
+                best[other], most[other] = node, similarity[at]
+    return kept_by, result
 
 
 def survivors(places: Numbers, left: Numbers, right: Numbers, similarity: Floats) -> tuple[Numbers, Floats]:
@@ -114,47 +146,41 @@ def survivors(places: Numbers, left: Numbers, right: Numbers, similarity: Floats
     files).
 
     `places`: the order of keeping (n,), a permutation. `left`, `right`, `similarity`: the pairs, all at or above the
-    threshold.
+    threshold. What follows from pairs of similarity 1.0 may be left out (`Classes`).
     """
-    starts, neighbours, pairs = _adjacency(len(places), left, right)
-    kept_by = _keep(places, starts, neighbours, pairs, similarity)
-    return kept_by, _similarity_with(kept_by, starts, neighbours, pairs, similarity)
-
-
-@kernel
-def _similarity_with(
-    kept_by: Numbers, starts: Numbers, neighbours: Numbers, pairs: Numbers, similarity: Floats
-) -> Floats:
-    result = np.full(len(kept_by), np.nan)
-    for node in range(len(kept_by)):
-        for at in range(starts[node], starts[node + 1]):
-            if neighbours[at] == kept_by[node]:
-                result[node] = similarity[pairs[at]]
-    return result
+    kept_by, result = _keep(places, *_classes(len(places), left, right, similarity))
+    return kept_by, result
 
 
 @kernel
 def _twins_of_neighbours(
-    places: Numbers, kept_by: Numbers, starts: Numbers, neighbours: Numbers
+    places: Numbers, kept_by: Numbers, of: Numbers, starts: Numbers, neighbours: Numbers
 ) -> tuple[Numbers, Numbers]:
-    """Pairs of kept files that a removed neighbour has in common: for each neighbour its first and its most similar
-    kept file.
+    """Pairs of kept files that a removed neighbour has in common: for each class that left its first kept file and the
+    one that its best file left for.
     """
-    first = np.full(len(places), -1, np.int64)
+    holder = np.full(len(places), -1, np.int64)
+    leader = np.full(len(places), -1, np.int64)
     for node in range(len(places)):
-        if kept_by[node] >= 0:
-            for at in range(starts[node], starts[node + 1]):
-                other = neighbours[at]
-                if kept_by[other] < 0 and (first[node] < 0 or places[other] < places[first[node]]):
-                    first[node] = other
+        mine = of[node]
+        if kept_by[node] < 0:
+            holder[mine] = node
+        if leader[mine] < 0 or places[node] < places[leader[mine]]:
+            leader[mine] = node
+    first = np.full(len(places), -1, np.int64)
+    for between in range(len(places)):
+        for at in range(starts[between], starts[between + 1]):
+            other = holder[neighbours[at]]
+            if other >= 0 and (first[between] < 0 or places[other] < places[first[between]]):
+                first[between] = other
     left, right = np.empty(2 * len(neighbours), np.int64), np.empty(2 * len(neighbours), np.int64)
     made = 0
-    for node in range(len(places)):
-        if kept_by[node] < 0:
-            for at in range(starts[node], starts[node + 1]):
+    for mine in range(len(places)):
+        if holder[mine] >= 0:
+            for at in range(starts[mine], starts[mine + 1]):
                 between = neighbours[at]
-                left[made], right[made] = node, first[between]
-                left[made + 1], right[made + 1] = node, kept_by[between]
+                left[made], right[made] = holder[mine], first[between]
+                left[made + 1], right[made + 1] = holder[mine], kept_by[leader[between]]
                 made += 2
     return left[:made], right[:made]
 
@@ -165,7 +191,7 @@ def solve(places: Numbers, left: Numbers, right: Numbers, similarity_of: Similar
     After each choice kept files that share a removed neighbour are compared too: a near-duplicate that no bucket met,
     or that the star and chain of a large bucket passed by, is found by way of the file that resembles both. It ends
     when that finds nothing more, or after ROUNDS. `similarity_of(left, right)`: exact Jaccard of pairs, 0.0 where
-    below the threshold.
+    below the threshold. Of files of one set a star is enough, and one file's pairs with other sets (`Classes`).
     """
     left, right = distinct_pairs(left, right)
     similarity = similarity_of(left, right)
@@ -173,9 +199,9 @@ def solve(places: Numbers, left: Numbers, right: Numbers, similarity_of: Similar
     good = similarity >= threshold
     left, right, similarity = left[good], right[good], similarity[good]
     for _ in range(ROUNDS):
-        starts, neighbours, pairs = _adjacency(len(places), left, right)
-        kept_by = _keep(places, starts, neighbours, pairs, similarity)
-        more_left, more_right = distinct_pairs(*_twins_of_neighbours(places, kept_by, starts, neighbours))
+        classes = _classes(len(places), left, right, similarity)
+        kept_by, _ = _keep(places, *classes)
+        more_left, more_right = distinct_pairs(*_twins_of_neighbours(places, kept_by, *classes[:3]))
         fresh = ~np.isin(_packed(more_left, more_right), asked)
         more_left, more_right = more_left[fresh], more_right[fresh]
         if not len(more_left):

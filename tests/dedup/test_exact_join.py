@@ -85,7 +85,7 @@ def spread_out(sets, scopes, threshold, tasks, buckets, bits, rng, at_once=50, k
         count_shingles(*given[task], counts)
         merge_counts(table, counts)
     rows = [prefix_rows(*of, part, table, threshold) for part, of in zip(parts, given, strict=True)]
-    keys, files, sizes, positions, previous = (np.concatenate(column) for column in zip(*rows, strict=True))
+    keys, files, sizes, positions, previous, _ = (np.concatenate(column) for column in zip(*rows, strict=True))
     pairs, calls = [], []
     for bucket in range(buckets):
         here = rng.permutation(np.flatnonzero(keys % buckets == bucket))

@@ -17,7 +17,7 @@ GRAPHS = st.integers(1, 14).flatmap(
             st.tuples(st.integers(0, n - 1), st.integers(0, n - 1))
             .map(lambda p: (min(p), max(p)))
             .filter(lambda p: p[0] < p[1]),
-            st.sampled_from([0.5, 0.69, 0.7, 0.8, 1.0]),
+            st.sampled_from([0.5, 0.69, 0.7, 0.8, 0.9]),
         ),
     )
 )

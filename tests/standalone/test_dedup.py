@@ -408,6 +408,28 @@ def test_many_copies_of_one_text(tmp_path):
     assert (report["kept"], report["removed"]) == (1, {"exact_copy": 49_999, "near_duplicate": 0})
 
 
+def test_texts_that_differ_in_white_space_alone_make_few_pairs_in_exact_mode(tmp_path):
+    """With a licence header and without one, so that both ways of looking at headers are there."""
+    words, rows = [str(word) for word in VOCABULARY[:30]], []
+    for i in range(3_000):
+        place = i % 29 + 1
+        text = " ".join(words[:place]) + " " * (i // 29 + 2) + " ".join(words[place:])
+        rows.append(("// License\n" if i % 3 == 0 else "") + text)
+    table = pa.table({"id": np.arange(3_002), "text": [*rows, " ".join(words[:29]), " ".join(words[1:])]})
+    folder, found = saved(table, tmp_path / "in"), []
+    for mode in ("exact", "minhash"):
+        report = run(folder, tmp_path / mode, partitions=4, mode=mode)
+        assert (report["kept"], report["removed"]) == (1, {"exact_copy": 0, "near_duplicate": 3_001})
+        assert report["candidate_pairs"] < 20_000
+        found.append([{**row, "similarity": None} for row in clusters(tmp_path / mode)])
+        told = {row["id"]: row for row in clusters(tmp_path / mode)}
+        (stays,) = kept_ids(tmp_path / mode)
+        for row in told.values():
+            same = (row["id"] < 3_000) == (stays < 3_000) and row["id"] != stays
+            assert row["kept"] or (row["kept_id"] == stays and (row["similarity"] == 1.0) == same)
+    assert found[0] == found[1]
+
+
 @pytest.mark.slow
 def test_a_million_copies_and_a_line_of_two_hundred_megabytes(tmp_path):
     words = " ".join(VOCABULARY[:30])
