@@ -140,7 +140,8 @@ class LowSignatures:
         files = np.unique(wanted)
         low = np.zeros((len(files), options.permutations), np.uint8)
         holder = np.full(len(files), b"\xff" * 20, "S20")
-        for batch in task.read("sketches", ["partition", "file", "content_id", "signature"], task.rank, "partition"):
+        columns = ["partition", "file", "content_id", "signature"]
+        for batch in task.read("sketches", columns, task.rank, "partition") if len(files) else ():
             here = np.asarray(batch.column("file"))
             rows, at = matched(here, files)
             if not len(rows):

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
@@ -22,7 +23,7 @@ from pydantic import ValidationError
 from stackbuild.dedup.near_duplicates import near_duplicates
 from stackbuild.dedup.options import NearDedupOptions
 from stackbuild.errors import InputError, RecipeError, UsageError
-from stackbuild.standalone import dedup
+from stackbuild.standalone import dedup, folding, reading
 from stackbuild.standalone.dedup import deduplicate
 from stackbuild.standalone.options import DedupOptions
 from stackbuild.standalone.reading import content_ids
@@ -406,6 +407,45 @@ def test_many_copies_of_one_text(tmp_path):
     table = pa.table({"id": np.arange(50_000), "text": pa.array([" ".join(VOCABULARY[:30])] * 50_000)})
     report = run(saved(table, tmp_path / "in", files=2, rows=10_000), tmp_path / "out", partitions=4)
     assert (report["kept"], report["removed"]) == (1, {"exact_copy": 49_999, "near_duplicate": 0})
+
+
+def test_the_copies_of_a_text_are_never_sorted_together(tmp_path, monkeypatch):
+    """Nor are all rows of a partition: neither many rows nor many copies of one may be more than memory holds."""
+    sorted_together: list[int] = []
+    sort_indices = pc.sort_indices
+
+    def counted(table: Any, *given: Any, **named: Any) -> Any:
+        sorted_together.append(len(table))
+        return sort_indices(table, *given, **named)
+
+    monkeypatch.setattr(folding, "AT_ONCE", 500)
+    monkeypatch.setattr(folding, "PASS_ROWS", 1_000)
+    monkeypatch.setattr(reading, "HELD_ROWS", 500)
+    monkeypatch.setattr(pc, "sort_indices", counted)
+    texts = [" ".join(VOCABULARY[:30])] * 10_000 + [f"a text of its own {i}" for i in range(10_000)]
+    table = pa.table({"id": np.arange(20_000)[::-1], "text": texts})
+    report = run(saved(table, tmp_path / "in", rows=300), tmp_path / "out", partitions=2)
+    assert (report["kept"], report["removed"]["exact_copy"]) == (10_001, 9_999)
+    assert {row["kept_id"] for row in clusters(tmp_path / "out") if not row["kept"]} == {10_000}
+    assert [row["id"] for row in clusters(tmp_path / "out")] == list(range(10_000, 20_000))
+    assert 500 < max(sorted_together) < 5_000
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"survivor": ("-stars",), "scope_column": "language", "source_column": "language"}]
+)
+def test_bytes_do_not_depend_on_how_many_rows_are_in_memory(table, tmp_path, options, monkeypatch):
+    folder = saved(table, tmp_path / "in")
+    run(folder, tmp_path / "1", partitions=2, **options)
+    monkeypatch.setattr(folding, "AT_ONCE", 7)
+    monkeypatch.setattr(folding, "VALUES_AT_ONCE", 7)
+    monkeypatch.setattr(folding, "PASS_ROWS", 10)
+    run(folder, tmp_path / "2", partitions=2, **options)  # another folder, so that nothing is taken from the first
+    assert bytes_of(tmp_path / "1") == bytes_of(tmp_path / "2")
+    twice = saved(table.slice(7, 1), folder / "more", files=1)
+    os.rename(twice / "part-0.parquet", twice / "a.parquet")
+    with pytest.raises(InputError, match=r"id 'row-7' of row 7 of .*part-0.parquet stands in an earlier row too"):
+        run(folder, tmp_path / "3", partitions=2, **options)
 
 
 def test_texts_that_differ_in_white_space_alone_make_few_pairs_in_exact_mode(tmp_path):
