@@ -288,6 +288,21 @@ def test_bytes_that_are_not_utf8_are_compared(tmp_path):
     assert len(kept(tmp_path / "out")) == 3
 
 
+def test_the_report_says_how_many_would_leave_if_licence_headers_counted(tmp_path):
+    rng = np.random.default_rng(4)
+    licences = ["// License " + " ".join(rng.choice(VOCABULARY, 400)) + "\n" for _ in range(4)]
+    codes = [" ".join(rng.choice(VOCABULARY, 50)) for _ in range(6)]
+    texts = [licences[0] + code for code in codes[:4]]  # alike by their licence alone
+    texts += [licences[1] + codes[4], licences[2] + codes[4]]  # alike but for their licence
+    texts += [licences[3] + codes[5], licences[3] + codes[5] + " more", codes[5]]  # the first two either way
+    folder = saved(pa.table({"id": np.arange(len(texts)), "text": texts}), tmp_path / "in", files=1)
+    for mode in ("minhash", "exact"):
+        report = run(folder, tmp_path / mode, compare_headers=True, mode=mode)
+        assert report["removed"]["near_duplicate"] == 3
+        assert report["headers"] == {"removed": 3, "removed_with_headers": 4}
+    assert "headers" not in run(folder, tmp_path / "without")
+
+
 # ---------------------------------------------------------------- what is refused
 
 
@@ -615,6 +630,26 @@ def test_an_old_survivor_leaves_for_a_better_row(tmp_path):
     deduplicate([str(tmp_path / "new")], tmp_path / "2", DedupOptions(survivor=("-stars",)), earlier=tmp_path / "1")
     (change,) = pq.read_table(tmp_path / "2" / "changes.parquet").to_pylist()
     assert (change["id"], change["kept"], change["kept_id"], change["reason"]) == (1, False, 2, "near_duplicate")
+
+
+def test_a_row_whose_survivor_leaves_comes_back(tmp_path):
+    """b left for a; c takes the place of a and does not resemble b."""
+    words = [str(word) for word in VOCABULARY[:100]]
+    texts = {"a": words, "b": [*words[:88], *VOCABULARY[200:212]], "c": [*VOCABULARY[300:312], *words[12:]]}
+    stars = {"a": 5, "b": 1, "c": 9}
+    for name, ids in (("old", "ab"), ("new", "c")):
+        rows = {"id": list(ids), "text": [" ".join(texts[i]) for i in ids], "stars": [stars[i] for i in ids]}
+        saved(pa.table(rows), tmp_path / name, files=1)
+    os.rename(tmp_path / "new" / "part-0.parquet", tmp_path / "new" / "part-1.parquet")
+    run(tmp_path / "old", tmp_path / "1", survivor=("-stars",))
+    assert kept_ids(tmp_path / "1") == ["a"]
+    report = deduplicate(
+        [str(tmp_path / "new")], tmp_path / "2", DedupOptions(survivor=("-stars",)), earlier=tmp_path / "1"
+    )
+    left, back = pq.read_table(tmp_path / "2" / "changes.parquet").to_pylist()
+    assert (left["id"], left["kept"], left["kept_id"], left["reason"]) == ("a", False, "c", "near_duplicate")
+    assert back == {"id": "b", "kept": True, "kept_id": None, "similarity": None, "reason": None}
+    assert report["changes"] == 2 and report["kept"] == 2
 
 
 def test_an_earlier_run_with_other_options_is_refused(table, tmp_path):
