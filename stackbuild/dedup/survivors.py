@@ -156,24 +156,26 @@ def survivors(places: Numbers, left: Numbers, right: Numbers, similarity: Floats
 def _twins_of_neighbours(
     places: Numbers, kept_by: Numbers, of: Numbers, starts: Numbers, neighbours: Numbers
 ) -> tuple[Numbers, Numbers]:
-    """Pairs of kept files that a removed neighbour has in common: for each class that left its first kept file and the
-    one that its best file left for.
+    """Pairs of kept files that a removed neighbour has in common: for each class that left its first kept file and those
+    that its best and its worst file left for.
     """
     holder = np.full(len(places), -1, np.int64)
-    leader = np.full(len(places), -1, np.int64)
+    leader, last = np.full(len(places), -1, np.int64), np.full(len(places), -1, np.int64)
     for node in range(len(places)):
         mine = of[node]
         if kept_by[node] < 0:
             holder[mine] = node
         if leader[mine] < 0 or places[node] < places[leader[mine]]:
             leader[mine] = node
+        if last[mine] < 0 or places[node] > places[last[mine]]:
+            last[mine] = node
     first = np.full(len(places), -1, np.int64)
     for between in range(len(places)):
         for at in range(starts[between], starts[between + 1]):
             other = holder[neighbours[at]]
             if other >= 0 and (first[between] < 0 or places[other] < places[first[between]]):
                 first[between] = other
-    left, right = np.empty(2 * len(neighbours), np.int64), np.empty(2 * len(neighbours), np.int64)
+    left, right = np.empty(3 * len(neighbours), np.int64), np.empty(3 * len(neighbours), np.int64)
     made = 0
     for mine in range(len(places)):
         if holder[mine] >= 0:
@@ -182,6 +184,9 @@ def _twins_of_neighbours(
                 left[made], right[made] = holder[mine], first[between]
                 left[made + 1], right[made + 1] = holder[mine], kept_by[leader[between]]
                 made += 2
+                if last[between] != leader[between]:
+                    left[made], right[made] = holder[mine], kept_by[last[between]]
+                    made += 1
     return left[:made], right[:made]
 
 

@@ -92,6 +92,20 @@ def test_files_of_a_set_leave_for_the_twin_that_was_kept_before_them_and_is_most
         assert found.similarity.tolist()[2:] == [0.7, 0.8]
 
 
+@pytest.mark.parametrize("twin", [0, 1, 3])
+def test_a_kept_file_meets_those_that_files_of_a_set_left_for(twin):
+    """2 and 4 are of one set: 0 is the first that they resemble, 2 leaves for 1, 4 for 3; nobody told that 5 resembles one."""
+    listed = {(0, 2): 0.7, (1, 2): 0.8, (2, 3): 0.9, (2, 4): 1.0, (2, 5): 0.75}
+    known = listed | {(twin, 5): 0.72}
+    left, right = (np.array([pair[side] for pair in listed]) for side in (0, 1))
+
+    def similarity_of(left, right):
+        return np.array([known.get(pair, 0.0) for pair in zip(left.tolist(), right.tolist(), strict=True)])
+
+    found = solve(np.arange(6), left, right, similarity_of, 0.7)
+    assert found.kept_by.tolist() == [-1, -1, 1, -1, 3, twin]
+
+
 @pytest.mark.parametrize("threshold", [0.5, 1.0])
 def test_twenty_thousand_equal_sets_make_as_many_pairs(threshold):
     copies = 20_000
