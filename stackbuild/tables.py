@@ -128,7 +128,9 @@ class TableWriter:
             pa.PythonFile(self._file, mode="w"),
             schema,
             **_compression(schema if heavy is None else pa.schema([]), compression_level),
-            use_dictionary=[f.name for f in schema if f.name not in NO_DICTIONARY | {heavy} and not pa.types.is_nested(f.type)],
+            use_dictionary=[
+                f.name for f in schema if f.name not in NO_DICTIONARY | {heavy} and not pa.types.is_nested(f.type)
+            ],
             write_statistics=[f.name for f in schema if f.name not in HEAVY and f.name != heavy],
             write_page_checksum=True,
             **release_options,
