@@ -148,14 +148,16 @@ def nonnegative(rows: Sequence[Sequence[float]], times: Sequence[float]) -> list
 
 def reading(paths: Sequence[Path], column: str) -> tuple[float, float, float, float]:
     """(leaf columns, row groups, CPU-seconds to open it and look for a value's row groups, to read one) of a file in the mean."""
-    from stackbuild.shards import row_groups_of
+    from stackbuild.shards import _footer, footer_of, row_groups_of
 
     leaves = groups = finding = taking = 0.0
     for path in paths:
         for _ in range(3):
+            _footer.cache_clear()  # who reads of many files keeps no footer for long
             began = time.process_time()
-            with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as file:
-                row_groups_of(file, column, -1)
+            metadata = footer_of(path).metadata
+            with pq.ParquetFile(path, metadata=metadata, page_checksum_verification=True, pre_buffer=False) as file:
+                row_groups_of(file, path, column, -1)
                 finding += time.process_time() - began
                 groups += file.num_row_groups
                 leaves += file.metadata.num_columns

@@ -9,6 +9,8 @@ SKETCH_ROWS = 4096  # files in a row group of sketches
 GROUP_FILES = 4_096  # files of a group of components while there are few groups
 FEW_GROUPS = 256  # or as many as there are partitions
 MOST_GROUP_FILES = 200_000  # files of a group when there are that many
+MEMBER_BYTES = 200  # of a member without its shingles, about
+MOST_RANGES = 256  # of groups, each a scratch file that is open with the others (spill.py)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stackbuild.dedup.components import group_of, labelled
-from stackbuild.dedup.limits import SET_ROWS, Limits
+from stackbuild.dedup.limits import MEMBER_BYTES, SET_ROWS, Limits
 from stackbuild.dedup.links import matched
 from stackbuild.dedup.near_duplicates import rank_values
 from stackbuild.dedup.numbers import VARIANT_BITS, Numbers, file_numbers, id_values
@@ -23,8 +23,6 @@ from stackbuild.tables import ROW_GROUP_BYTES, ROW_GROUP_ROWS, arrow, record_bat
 
 if TYPE_CHECKING:
     from stackbuild.task import Task
-
-MEMBER_BYTES = 200  # of a member without its shingles, about
 
 SETS = pa.schema(
     [

@@ -14,13 +14,12 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from stackbuild.dedup.limits import MOST_RANGES
 from stackbuild.dedup.numbers import Numbers
 from stackbuild.tables import arrow, in_order
 
 if TYPE_CHECKING:
     from stackbuild.task import Task
-
-MOST_RANGES = 256  # scratch files that are open at a time
 
 
 class Spill:

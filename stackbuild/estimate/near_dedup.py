@@ -11,8 +11,8 @@ import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
 
-from stackbuild.dedup.limits import SET_ROWS, Limits, groups_for
-from stackbuild.estimate.corpus import Flow, Table, Triangle
+from stackbuild.dedup.limits import MEMBER_BYTES, MOST_RANGES, SET_ROWS, Limits, groups_for
+from stackbuild.estimate.corpus import Flow, Table, Triangle, table
 from stackbuild.tables import ROW_GROUP_ROWS
 
 Found = dict[str, float]
@@ -21,7 +21,7 @@ Found = dict[str, float]
 BAND_BYTES = 16.0  # key, file
 PREFIX_BYTES = 32.0
 PAIR_BYTES = 16.0
-NAME_BYTES = 36.0  # of a sketch beside signature and hashes: file, content_id, count
+NAME_BYTES = 36.0  # of a sketch or set beside signature and hashes: file, content_id, count or component
 FACT_BYTES = 100.0  # survivor columns, repository and path
 SHINGLE_BYTES = 8.0
 MOST_SLOTS = 1 << 28  # of a table of shingles in exact mode, two bytes each (dedup.exact_join.MOST_BITS)
@@ -251,36 +251,44 @@ def _components(flow: Flow) -> Found:
 
 
 def _sets(flow: Flow) -> Found:
-    """Sketches, roots and edges are each read by the task of their partition; the labels by all."""
+    """Sketches, roots and edges are each read by the task of their partition; the labels by all. What does not fit into memory is
+    written to scratch files in OUT and read again."""
     near = Near(flow)
     inputs = sum(flow.read(name).files for name in ("sketches", "edges", "roots", "labels", "groups"))
-    row_groups = max(flow.tables["sketches"].files, SHINGLE_BYTES * near.shingles / SKETCHED_AT_ONCE) / near.parts
-    told = near.member_shingles if flow.corpus.verify else near.members
-    set_runs = filled(told / near.parts, near.limits.hashes, row_groups)
-    sets = flow.write("sets", near.parts * math.ceil(set_runs), near.members, near.groups)
+    told = MEMBER_BYTES * near.members
+    members, waiting = spilled(near, told, told)
+    sets = Table()
+    if flow.corpus.verify:
+        told = NAME_BYTES * near.members + SHINGLE_BYTES * near.member_shingles
+        sets, more = spilled(near, near.signature_bytes + SHINGLE_BYTES * near.shingles, told)
+        waiting += more
+    flow.tables |= {"members": members, "sets": sets}
     edge_runs = filled(near.edges / near.parts, near.limits.pairs, max(1.0, near.edges / near.parts / ROW_GROUP_ROWS))
     edges = flow.write("group_edges", near.parts * math.ceil(edge_runs), near.edges, near.groups)
     size = near.files * FACT_BYTES + near.sketches * NAME_BYTES + near.edges * PAIR_BYTES
     size += SHINGLE_BYTES * near.shingles if flow.corpus.verify else 0.0
+    size += near.parts * near.merges * PAIR_BYTES
     return {
-        **_of(size + near.parts * near.merges * PAIR_BYTES),
+        "bytes": size,
+        "read": size + 2.0 * waiting,
         "rows": near.files,
-        "pieces": 2.0 * near.parts + sets.pieces + edges.pieces,
+        "pieces": 2.0 * near.parts + members.pieces + sets.pieces + edges.pieces,
         "opened": flow.tables["sketches"].files + 3.0 * near.parts,
         "inputs": inputs,
-        "listed": sets.pieces + edges.pieces,
-        "outputs": near.parts * (math.floor(set_runs) + math.floor(edge_runs) + 2.0),
+        "listed": members.pieces + sets.pieces + edges.pieces,
+        "outputs": members.files + sets.files + near.parts * (math.floor(edge_runs) + 1.0),
     }
 
 
 def _solve(flow: Flow) -> Found:
-    """A group's sets are read for its names, and then block by block. Each block opens all files with a piece for the group and
-    reads those of their row groups that may hold its components; one block is read once, several with some repeats."""
+    """A group's members and edges are read once, its sets block by block. A block opens all files with a piece for the group and
+    reads those of their row groups that may hold its components; one alone is held for all views, several are read for each
+    with some repeats."""
     near = Near(flow)
     flow.read("groups")
-    edges, sets = flow.taken("group_edges"), flow.taken("sets")
+    light, sets = flow.taken("members", "group_edges"), flow.taken("sets")
     blocks = runs(near.member_shingles / near.groups, near.limits.block)
-    again = near.views * (1.0 if blocks == 1 else ROUNDS * blocks) if flow.corpus.verify else 0.0
+    again = (1.0 if blocks == 1 else near.views * ROUNDS * blocks) if flow.corpus.verify else 0.0
     out = flow.write("clusters", near.groups, near.members, near.parts)
     flow.clusters = near.members
     size, each = SHINGLE_BYTES * near.member_shingles, max(1.0, sets["pieces"])
@@ -290,14 +298,24 @@ def _solve(flow: Flow) -> Found:
         **_of(near.members * (NAME_BYTES + FACT_BYTES) + near.edges * PAIR_BYTES + read * size),
         "tasks": near.groups,
         "rows": near.edges,
-        "pieces": (1.0 + read) * sets["pieces"] + edges["pieces"] + out.pieces,
-        "footers": (1.0 + again) * sets["footers"] + edges["footers"],
-        "opened": (1.0 + again) * sets["opened"] + edges["opened"],
-        "inputs": sets["inputs"] + edges["inputs"],
+        "pieces": read * sets["pieces"] + light["pieces"] + out.pieces,
+        "footers": again * row_groups * sets["footers"] + light["footers"],
+        "opened": again * sets["opened"] + light["opened"],
+        "inputs": sets["inputs"] + light["inputs"],
         "listed": out.pieces,
         "outputs": 2.0 * near.groups,
-        "passes": max(1.0, again / near.views),
+        "passes": max(1.0, again),
     }
+
+
+def spilled(near: Near, expected: float, told: float) -> tuple[Table, float]:
+    """A table that `sets` writes (dedup.spill.Spill), and what of it waits in scratch files: each task writes a file, or one for
+    each range of groups where it does not fit. `expected`, `told`: bytes in all tasks, as they are foreseen and as they come."""
+    at_once = near.corpus.table_bytes / 2
+    fits = told / near.parts < at_once
+    ranges = 1.0 if fits else min(passes(expected / near.parts, at_once), MOST_RANGES, near.groups)
+    of_range = table(near.parts * ranges, near.members, near.groups / ranges)
+    return Table(of_range.files, of_range.each, near.groups), 0.0 if ranges == 1 else told
 
 
 def _of(size: float) -> Found:

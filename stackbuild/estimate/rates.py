@@ -17,7 +17,7 @@ from typing import Any
 
 from stackbuild.errors import InputError
 from stackbuild.estimate.corpus import Corpus, Work
-from stackbuild.estimate.near_dedup import FACT_BYTES, SHINGLE_BYTES, drawn
+from stackbuild.estimate.near_dedup import NAME_BYTES, SHINGLE_BYTES, drawn
 from stackbuild.estimate.steps import job_key, work_of
 from stackbuild.graph import INGEST, is_transition
 from stackbuild.hashing import owner_of
@@ -224,7 +224,7 @@ def with_near_dedup(corpus: Corpus, build: Build, stats: Mapping[str, Sequence[M
     members, pairs = total("roots", "files_with_candidates"), max(1.0, total("links", "candidate_pairs"))
     sketches, shingles = max(1.0, rows("signatures", "sketches")), max(1.0, total("signatures", "shingles"))
     sets = sum(output.bytes for output in build.outputs(node.phase_job("sets"), "sets"))
-    of_member = (sets / max(1.0, members) - FACT_BYTES) / SHINGLE_BYTES
+    of_member = (sets / max(1.0, members) - NAME_BYTES) / SHINGLE_BYTES
     found = replace(
         corpus,
         sketched=sketches / files,
