@@ -21,7 +21,7 @@ from stackbuild.cluster import SlurmOptions
 from stackbuild.dedup.options import NearDedupOptions
 from stackbuild.dedup.stage import NearDedup
 from stackbuild.estimate.corpus import Corpus, Work
-from stackbuild.estimate.model import MAX_PARTITIONS, Cluster, estimate, propose
+from stackbuild.estimate.model import CHUNK_BYTES, COLUMNS, MAX_PARTITIONS, Cluster, estimate, propose
 from stackbuild.estimate.rates import Rates, calibrated, corpus_of, load_rates, measured_jobs
 from stackbuild.estimate.steps import STEPS, job_key, work_of
 from stackbuild.graph import jobs_of, nodes_of
@@ -38,6 +38,16 @@ NEAR_ROWS = (
     ("roots", "estimates", "stars"),
     ("components", "roots", "merges"),
     ("solve", "estimates", "edges"),
+)
+# Who looks through the footers of whose table.
+WIDE = (
+    ("occurrences", "ingest", "occurrences"),
+    ("exact_dedup.files", "exact_dedup.runs", "runs"),
+    ("near_dedup", "near_dedup.solve", "clusters"),
+    ("layout.files", "layout.runs", "runs"),
+    ("layout.decisions", "ingest", "origins"),
+    ("layout.clusters", "near_dedup.solve", "clusters"),
+    ("index.names", "layout.runs", "pointers"),
 )
 V2 = Corpus(3.28e9, 67.5e12, 1e6, 1_024, 104.2e6, 34.7e6)
 
@@ -161,6 +171,17 @@ def test_what_readers_look_through_grows_with_the_cube_of_partitions() -> None:
     few, many = ({w.job: w for w in work_of(jobs, replace(V2, partitions=parts))} for parts in (256, 512))
     assert many["exact_dedup.files"].footers == pytest.approx(8 * few["exact_dedup.files"].footers, rel=0.01)
     assert many["exact_dedup.files"].pieces == pytest.approx(4 * few["exact_dedup.files"].pieces, rel=0.01)
+
+
+@pytest.mark.parametrize(("reader", "writer", "table"), WIDE)
+def test_footers_are_as_large_as_their_tables_are_wide(built: Build, reader: str, writer: str, table: str) -> None:
+    """A reader of a table of 55 columns goes through 5 kB for each row group."""
+    name = next(job.shard_jobs[0] for job in built.jobs if job_key(job) == writer)
+    found = [pq.read_metadata(built.out / output.file) for output in built.outputs(name, table)]
+    most = max(found, key=lambda one: one.num_row_groups)
+    assert COLUMNS[reader] == pytest.approx(most.num_columns, rel=0.35)  # without licences there are fewer
+    if most.num_row_groups >= PARTITIONS:
+        assert most.serialized_size / most.num_row_groups == pytest.approx(CHUNK_BYTES * COLUMNS[reader], rel=0.5)
 
 
 # ---------------------------------------------------------------- what it costs

@@ -21,7 +21,20 @@ from stackbuild.graph import jobs_of, nodes_of
 from stackbuild.sources.ahead import THREADS
 
 MAX_PARTITIONS = 1 << 16  # buckets are uint16
-FOOTER_BYTES = 300.0  # of a row group of a narrow table in its file's footer
+CHUNK_BYTES = 100.0  # of a column of a row group in its file's footer
+NARROW = 4  # columns of a table of numbers
+# Columns of the tables in whose footers a job, or a stage, looks for its pieces, where these are wider.
+COLUMNS = {
+    "occurrences": 25,
+    "exact_dedup.files": 34,
+    "near_dedup.solve": 8,  # in the mean of members and edges, which have the most pieces
+    "near_dedup": 10,
+    "layout.files": 55,
+    "layout.repos": 32,
+    "layout.decisions": 17,
+    "layout.clusters": 10,
+    "index.names": 32,
+}
 LONGEST = 3.0  # the longest task over the mean: shards are cut by count of ids, and files are not alike
 MARGIN = 1.1  # of memory that is asked for over what is expected
 TENTH = 10**8  # bytes, of a gigabyte: in these sizes are told
@@ -239,11 +252,11 @@ def estimate_job(work: Work, corpus: Corpus, cluster: Cluster, rates: Rates) -> 
     load += work.planned * machine["plan_row_seconds"]
     start = rate.start + 2 * load  # an element lists the manifests, and its task server does
     keys = work.keyed * machine["key_seconds"] + tasks * machine["task_seconds"]
-    read = (work.read or work.bytes * machine["stored"]) + work.footers * FOOTER_BYTES
+    footers = work.footers * CHUNK_BYTES * max(COLUMNS.get(name, NARROW) for name in (work.job, *work.stages))
+    read = (work.read or work.bytes * machine["stored"]) + footers
     written = rate.written.of(work)
     inodes = math.ceil(max(tasks * rate.inodes, tasks + work.outputs))
     name = "few tasks" if tasks < slots else "exchange" if exchange > cpu / 2 else "cpu"
-    footers = work.footers * FOOTER_BYTES
     limits = {
         name: (cpu + keys + elements * start) / used,
         "longest task": mean * (LONGEST if tasks > used else 1.0),
