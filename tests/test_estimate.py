@@ -256,6 +256,28 @@ def test_the_proposal_fits_and_no_other_power_of_two_is_through_sooner(recipe: d
         assert not beside.fits or beside.wall >= found.wall
 
 
+def test_tasks_of_near_dedup_hold_what_they_may_and_no_more_than_there_is(rates: Rates) -> None:
+    corpus = replace(rates.corpus.sized(1e12, None, None, 64e6), partitions=256)
+    little, much, more = (
+        estimate(load("default", [f"near_dedup.memory={memory}"]).resolved(), corpus, Cluster(), rates)
+        for memory in (24 << 20, 1 << 30, 1 << 40)
+    )
+    memory = [{job.job: job.memory for job in one.jobs} for one in (little, much, more)]
+    for job in (
+        "near_dedup.candidates",
+        "near_dedup.links",
+        "near_dedup.estimates",
+        "near_dedup.sets",
+        "near_dedup.solve",
+    ):
+        assert memory[0][job] + 1e9 < memory[1][job] < memory[0][job] + 3e9, job
+        assert memory[2][job] < 60e9, job
+    for job in ("near_dedup.roots", "near_dedup.components", "contents"):
+        assert memory[0][job] == memory[2][job], job
+    assert next(job.passes for job in little.jobs if job.job == "near_dedup.candidates") > 10
+    assert {job.passes for job in more.jobs} == {1.0}
+
+
 def test_what_does_not_fit_into_memory_is_the_bottleneck(recipe: dict[str, object], rates: Rates) -> None:
     found = propose(recipe, V2, Cluster(nodes=100, cpus=64, memory=8e9), rates)
     assert not found.fits

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from stackbuild.estimate.corpus import Corpus, Work
-from stackbuild.estimate.near_dedup import NEAR_DEDUP
+from stackbuild.estimate.near_dedup import BOUNDED
 from stackbuild.estimate.rates import Rates
 from stackbuild.estimate.steps import work_of
 from stackbuild.graph import jobs_of, nodes_of
@@ -275,8 +275,12 @@ def memory_of(work: Work, corpus: Corpus, rates: Rates) -> float:
     """Bytes of one task, the largest."""
     if work.job == "near_dedup.components":  # it holds what it is of, whatever was measured
         return HELD_BYTES + rates.machine["component_bytes"] * work.rows
-    more = corpus.table_bytes - rates.corpus.table_bytes if work.job in NEAR_DEDUP else 0.0
-    return rates.of(work).memory.of(work.of_largest) + TABLES_HELD * max(0.0, more)
+    largest = work.of_largest
+    memory = rates.of(work).memory.of(largest)
+    if work.job in BOUNDED:
+        held = min(corpus.table_bytes, largest.bytes / work.passes)
+        memory += TABLES_HELD * max(0.0, held - rates.corpus.table_bytes)
+    return memory
 
 
 def propose(recipe: Mapping[str, Any], corpus: Corpus, cluster: Cluster, rates: Rates) -> Estimate:

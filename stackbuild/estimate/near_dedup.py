@@ -65,8 +65,9 @@ class Near:
 
     @property
     def slots(self) -> float:
-        """Of the table of shingles in exact mode."""
-        return min(2.0 ** math.ceil(math.log2(max(2.0, self.shingles))), MOST_SLOTS)
+        """Of the table of shingles in exact mode: by the bytes of the sketches (dedup.exact_mode)."""
+        words = self.signature_bytes / 8.0 + self.shingles
+        return min(2.0 ** math.ceil(math.log2(max(2.0, words))), MOST_SLOTS)
 
     @property
     def rows(self) -> float:
@@ -340,3 +341,5 @@ NEAR_DEDUP: Mapping[str, Callable[[Flow], Found]] = {
     "near_dedup.sets": _sets,
     "near_dedup.solve": _solve,
 }
+# Those that hold a table of `memory`, and so more where that is more.
+BOUNDED = frozenset(NEAR_DEDUP) - {f"near_dedup.{name}" for name in ("frequencies", "order", "roots", "components")}
