@@ -40,7 +40,7 @@ PUBLISHED = (
     ("v1's Java, 42 M files, 319 GB", 319e9, 42e6, 10 * 16, 40 / 60),
     ("v1's JSON, 1.3 TB", 1.3e12, None, 15 * 16, 5.0),
 )
-TERABYTE_PARTITIONS = 256
+TERABYTE_PARTITIONS, TERABYTE_MEMORY = 256, 512 << 20
 LEAST_SECONDS = 1.5  # of a job that has a line of its own among the predictions
 UNIT_BYTES = 64 << 20
 PAGES = [ROOT / "docs" / name for name in ("scale.md", "slurm.md")]
@@ -173,7 +173,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one object")
     asked = parser.parse_args()
     rates = load_rates()
-    recipe, large = recipe_for(), recipe_for(MEMORY, PART_BYTES)
+    recipe, large = recipe_for(TERABYTE_MEMORY), recipe_for(MEMORY, PART_BYTES)
     stages, sizes, partitions = stage_rows(rates, recipe), size_rows(rates, large), partition_rows(rates, large)
     memories = memory_rows(rates)
     if asked.json:
