@@ -66,7 +66,7 @@ def gather(task: Task) -> None:
         members_schema(options),
         ("group",),
         groups=groups,
-        expected=MEMBER_BYTES * len(files),
+        expected=max(MEMBER_BYTES * len(files), 2 * facts.bytes),  # paths may be long
         at_once=options.memory // 2,
         row_group=(ROW_GROUP_ROWS, ROW_GROUP_BYTES),
     )
@@ -124,6 +124,7 @@ class Facts:
         table = pa.Table.from_batches(found, kept)
         self._table = table.take(pc.sort_indices(table["content_id"])).combine_chunks()
         self._ids = id_values(self._table["content_id"])
+        self.bytes = self._table.nbytes
 
     def of(self, sketched: pa.RecordBatch, place: Sequence[pa.Array]) -> pa.RecordBatch:
         """The rows of `members` for rows of sketches; `place`: their groups and components."""
