@@ -156,7 +156,8 @@ def drop_repeats(values: Hashes, count: int, out: Hashes) -> int:
 @kernel
 def _sets(
     data: Bytes,
-    bounds: Offsets,
+    starts: Offsets,
+    stops: Offsets,
     rule: Rule,
     ngram: int,
     minimum: int,
@@ -172,9 +173,9 @@ def _sets(
     tokens = np.empty(BLOCK + ROOM, np.uint64)
     made, sorted_ = np.empty(RUN, np.uint64), np.empty(RUN, np.uint64)
     places = np.empty(1 << FINEST, np.uint32)
-    while file < len(bounds) - 1:
+    while file < len(starts):
         count = held = total = 0
-        parts = kept_spans(data, bounds[file], bounds[file + 1], header_blind, spans)
+        parts = kept_spans(data, starts[file], stops[file], header_blind, spans)
         for part in range(parts):
             begin, stop = spans[part, 0], spans[part, 1]
             at, start = begin, begin if rule.empty else -1
@@ -208,21 +209,29 @@ def _sets(
     return file, offsets[file]
 
 
-def shingle_sets(texts: pa.Array | pa.ChunkedArray, shingling: Shingling) -> tuple[Hashes, Offsets]:
+def shingle_sets(
+    texts: pa.Array | pa.ChunkedArray, shingling: Shingling, rows: Offsets | None = None
+) -> tuple[Hashes, Offsets]:
     """The distinct shingles of n texts: (uint64, ascending within a text; int64 offsets of shape (n + 1,)).
 
+    `rows`: int64 (n,), take these texts; they are read where they are.
     Memory: the result, for which half as much again may be set aside while it grows, and some 2.5 MB; for a text of more
     than a hundred thousand distinct shingles up to 64 bytes for each of them.
     """
     data, bounds = utf8_buffers(texts)
-    offsets = np.zeros(len(bounds), np.int64)
-    guess = int(bounds[-1] - bounds[0]) // (BYTES_A_SHINGLE if shingling.ngram > 1 else BYTES_A_SINGLE)
+    starts, stops = bounds[:-1], bounds[1:]
+    if rows is not None:
+        starts, stops = starts[rows], stops[rows]
+        starts.flags.writeable = stops.flags.writeable = False  # as they are without rows: the kernel is compiled once
+    offsets = np.zeros(len(starts) + 1, np.int64)
+    guess = int((stops - starts).sum()) // (BYTES_A_SHINGLE if shingling.ngram > 1 else BYTES_A_SINGLE)
     hashes = np.empty(max(guess, BLOCK), np.uint64)
     done = 0
     while True:
         done, needed = _sets(
             data,
-            bounds,
+            starts,
+            stops,
             rule(shingling.kind),
             shingling.ngram,
             shingling.minimum,
@@ -231,7 +240,7 @@ def shingle_sets(texts: pa.Array | pa.ChunkedArray, shingling: Shingling) -> tup
             hashes,
             offsets,
         )
-        if done == len(bounds) - 1:
+        if done == len(starts):
             break
         hashes.resize(max(needed, len(hashes) * 3 // 2), refcheck=False)  # realloc: large arrays are not copied
     hashes.resize(needed, refcheck=False)

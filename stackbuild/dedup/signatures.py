@@ -113,12 +113,18 @@ class Sketches:
         return np.diff(self.offsets)
 
 
-def sketch_texts(texts: pa.Array | pa.ChunkedArray, shingling: Shingling, a: Signatures, b: Signatures) -> Sketches:
+def sketch_texts(
+    texts: pa.Array | pa.ChunkedArray,
+    shingling: Shingling,
+    a: Signatures,
+    b: Signatures,
+    rows: Offsets | None = None,
+) -> Sketches:
     """Read n texts once, make their sets of shingles, and sign these with the permutations (a, b), uint32 (k,) each.
 
-    Memory: as `shingle_sets`, and 4 k bytes for each text.
+    `rows`: int64 (n,), take these texts. Memory: as `shingle_sets`, and 4 k bytes for each text.
     """
-    hashes, offsets = shingle_sets(texts, shingling)
+    hashes, offsets = shingle_sets(texts, shingling, rows)
     return Sketches(sign_sets(hashes, offsets, a, b), hashes, offsets)
 
 

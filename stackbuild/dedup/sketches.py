@@ -53,18 +53,19 @@ def sketches_schema(options: NearDedupOptions) -> pa.Schema:
     )
 
 
-def variants(texts: pa.Array, options: NearDedupOptions) -> Iterator[tuple[int, Numbers, Shingling]]:
-    """How texts are sketched: (variant, row numbers, shingling), each text once, or twice if its header is compared."""
-    rows = np.arange(len(texts))
+def variants(texts: pa.Array, rows: Numbers, options: NearDedupOptions) -> Iterator[tuple[int, Numbers, Shingling]]:
+    """How rows of texts are sketched: (variant, which of the rows, shingling), each text once, or twice if its header is
+    compared.
+    """
     if not options.compares_headers:
-        yield PLAIN, rows, options.shingling
+        yield PLAIN, np.arange(len(rows)), options.shingling
         return
     from stackbuild.dedup.headers import licence_headers
 
-    headed = licence_headers(texts)
-    yield PLAIN, rows[~headed], options.shingling
-    yield BLIND, rows[headed], options.shingling
-    yield SEEING, rows[headed], options.seeing
+    headed = licence_headers(texts)[rows]
+    yield PLAIN, np.flatnonzero(~headed), options.shingling
+    yield BLIND, np.flatnonzero(headed), options.shingling
+    yield SEEING, np.flatnonzero(headed), options.seeing
 
 
 class Sketcher:
@@ -82,26 +83,33 @@ class Sketcher:
         self.shingles = 0
         self.scopes: Counter[str] = Counter()  # files by scope
 
-    def add(self, ids: pa.Array, texts: pa.Array, scopes: pa.Array | None) -> None:
-        """Sketch n files: content_id binary(20), text string or binary, scope string or None."""
-        hashes = scope_hashes(scopes, len(texts))
-        if scopes is not None:
-            for value in pc.value_counts(scopes.cast(pa.string())).to_pylist():
+    def add(self, ids: pa.Array, texts: pa.Array, scopes: pa.Array | None, rows: Numbers | None = None) -> None:
+        """Sketch n files: content_id binary(20), text string or binary, scope string or None; of these the `rows`, int64
+        ascending, or all. Texts are read where they are.
+        """
+        if rows is None:
+            rows = np.arange(len(texts))
+        names = None if scopes is None else scopes.take(arrow(rows))
+        hashes = scope_hashes(names, len(rows))
+        if names is not None:
+            for value in pc.value_counts(names.cast(pa.string())).to_pylist():
                 self.scopes[value["values"] or ""] += value["counts"]
-        for start, stop in _runs(texts):
-            names = None if scopes is None else scopes.slice(start, stop - start)
-            self._add(ids.slice(start, stop - start), texts.slice(start, stop - start), names, hashes[start:stop])
+        ids = ids.take(arrow(rows))
+        for start, stop in _runs(byte_lengths(texts)[rows]):
+            first, size = int(rows[start]), stop - start
+            here = None if names is None else names.slice(start, size)
+            run = texts.slice(first, int(rows[stop - 1]) + 1 - first)
+            self._add(ids.slice(start, size), run, here, hashes[start:stop], rows[start:stop] - first)
 
-    def _add(self, ids: pa.Array, texts: pa.Array, names: pa.Array | None, scopes: Hashes) -> None:
+    def _add(self, ids: pa.Array, texts: pa.Array, names: pa.Array | None, scopes: Hashes, rows: Numbers) -> None:
         numbers = file_numbers(ids)
-        for variant, rows, shingling in variants(texts, self._options):
-            if not len(rows):
+        for variant, chosen, shingling in variants(texts, rows, self._options):
+            if not len(chosen):
                 continue
-            whole = len(rows) == len(texts)
-            at = arrow(rows)
-            made = sketch_texts(texts if whole else texts.take(at), shingling, self._a, self._b)
-            files = numbers[rows] | variant
-            self._add_bands(made, files, scopes[rows])
+            at = arrow(chosen)
+            made = sketch_texts(texts, shingling, self._a, self._b, rows[chosen])
+            files = numbers[chosen] | variant
+            self._add_bands(made, files, scopes[chosen])
             self._waiting.append(self._rows_of(made, files, ids.take(at), None if names is None else names.take(at)))
             self._bytes += made.hashes.nbytes + made.signatures.nbytes
             self.shingles += len(made.hashes)
@@ -193,9 +201,8 @@ def _refuse_disorder(ids: pa.Array, last: bytes, partition: int) -> bytes:
 # ---------------------------------------------------------------- Arrow buffers
 
 
-def _runs(texts: pa.Array) -> Iterator[tuple[int, int]]:
+def _runs(lengths: Numbers) -> Iterator[tuple[int, int]]:
     """Runs of rows of about SKETCH_BYTES of text."""
-    lengths = byte_lengths(texts)
     if not len(lengths):
         return
     run = (np.cumsum(lengths) - lengths) // SKETCH_BYTES

@@ -29,7 +29,7 @@ from stackbuild.standalone.inputs import InputUnit, buffered, read_lines, read_u
 from stackbuild.standalone.lean import settle
 from stackbuild.standalone.options import DedupOptions
 from stackbuild.standalone.schemas import RANK_TYPES, id_type_of, ids_schema, rows_schema
-from stackbuild.tables import arrow, byte_lengths, record_batch
+from stackbuild.tables import byte_lengths, record_batch
 
 if TYPE_CHECKING:
     from stackbuild.task import Task
@@ -63,12 +63,7 @@ def sketch(task: Task) -> None:
         contents = scoped(content_ids(texts), scopes)
         ranks = _ranks(batch, unit, options, task.params["rank_kinds"])
         rows.add(_narrow(contents, unit, numbers, ids, batch, ranks, options, task.partitions, id_type))
-        fresh = seen.fresh(contents)
-        if len(fresh) < len(contents):
-            at = arrow(fresh)
-            contents, texts = contents.take(at), texts.take(at)
-            scopes = None if scopes is None else scopes.take(at)
-        sketcher.add(contents, texts, scopes)
+        sketcher.add(contents, texts, scopes, seen.fresh(contents))
         if not turn:
             settle()  # the kernels are loaded
     sketcher.close()
