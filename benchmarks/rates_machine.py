@@ -148,7 +148,7 @@ def nonnegative(rows: Sequence[Sequence[float]], times: Sequence[float]) -> list
 
 def reading(paths: Sequence[Path], column: str) -> tuple[float, float, float, float]:
     """(leaf columns, row groups, CPU-seconds to open it and look for a value's row groups, to read one) of a file in the mean."""
-    from stackbuild.shards import _footer, footer_of, row_groups_of
+    from stackbuild.footers import _footer, footer_of, row_groups_of
 
     leaves = groups = finding = taking = 0.0
     for path in paths:

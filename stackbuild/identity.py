@@ -21,6 +21,7 @@ ENGINE_MODULES = (
     "counts",
     "decisions",
     "execute",
+    "footers",
     "gather",
     "hashing",
     "ingest",

@@ -122,7 +122,9 @@ def cluster_rows(task: Task) -> None:
     names = ("partition", "content_id", "cluster_id", "kept_content_id", "similarity")
     clusters = pa.Table.from_batches(
         list(task.read("clusters", names, task.rank, "partition")), pa.schema([CLUSTERS.field(name) for name in names])
-    ).combine_chunks()
+    )
+    clusters = clusters.take(pc.sort_indices(clusters["content_id"])).combine_chunks()
+    clustered = id_values(clusters["content_id"])
     out = Narrow(task, "clustered", schema, "partition")
     for read in _rows_in_ranges(task, rows_schema(options, id_type_of(task))):
         several = Repeated()
@@ -130,8 +132,10 @@ def cluster_rows(task: Task) -> None:
             several.add(id_values(batch.column("content_id")))
         known = several.values()
         for batch in read():
-            at = pc.index_in(batch.column("content_id"), value_set=clusters["content_id"].combine_chunks())
-            wanted = arrow(among(id_values(batch.column("content_id")), known) | np.asarray(at.is_valid()))
+            ids = id_values(batch.column("content_id"))
+            there = among(ids, clustered)
+            at = arrow(np.searchsorted(clustered, ids), ~there)
+            wanted = arrow(among(ids, known) | there)
             out.add(_clustered(batch.filter(wanted), clusters, at.filter(wanted), schema, task.partitions))
     out.close()
 

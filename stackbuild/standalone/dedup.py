@@ -152,7 +152,7 @@ def code() -> str:
     """A digest of the code and of the libraries that the result follows from."""
     folder = Path(__file__).parents[1]
     files = [*sorted(folder.glob("dedup/*.py")), *sorted(folder.glob("standalone/*.py"))]
-    files += [folder / f"{name}.py" for name in ("hashing", "schema", "shards", "tables", "task")]
+    files += [folder / f"{name}.py" for name in ("footers", "hashing", "schema", "shards", "tables", "task")]
     files += [folder / "sources" / f"{name}.py" for name in ("arrow_stream", "json_lines")]
     return digest(
         [[file.name, file_sha256(file)] for file in files]
@@ -243,7 +243,7 @@ def _run(
                 _refuse_repeated(run)
     report = reported(run)
     _publish(run, report)
-    keep(out, same | {"partitions": partitions}, units, run.made["sketch"], before)
+    keep(out, same | {"partitions": partitions, "clusters": list(clusters_of(run))}, units, run.made["sketch"], before)
     tidy(run)
     return report
 
@@ -347,12 +347,16 @@ def alarms(run: Run) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: (-row["removed"], str(row["source"])))
 
 
+def clusters_of(run: Run) -> dict[str, Output]:
+    """The files of `clusters/` by their names."""
+    clusters = run.tables["published"]
+    return {f"part-{i:05d}-of-{len(clusters):05d}.parquet": output for i, output in enumerate(clusters)}
+
+
 def _publish(run: Run, report: dict[str, Any]) -> None:
     """Link the results into OUT, each folder replaced at once."""
     data = {unit.name: output for unit, output in zip(run.units, run.tables["data"], strict=True)}
-    clusters = list(run.tables["published"])
-    named = {f"part-{i:05d}-of-{len(clusters):05d}.parquet": output for i, output in enumerate(clusters)}
-    for folder, files in (("data", data), ("clusters", named)):
+    for folder, files in (("data", data), ("clusters", clusters_of(run))):
         temporary, target, old = run.out / f".{folder}.new", run.out / folder, run.out / f".{folder}.old"
         for left in (temporary, old):
             shutil.rmtree(left, ignore_errors=True)

@@ -46,12 +46,13 @@ NOTHING = Earlier((), (), (), 0, ())
 def keep(
     out: Path, identity: dict[str, Any], units: Sequence[InputUnit], made: Sequence[ShardManifest], earlier: Earlier
 ) -> None:
-    """Write down what a later run needs: `units` with what was `made` of them, behind those of the run before."""
+    """Write down what a later run needs: `units` with what was `made` of them, behind those of the run before. `identity`: what
+    is to be the same then, and the names of the files of clusters.
+    """
     body = identity | {
         "units": [asdict(unit) for unit in (*earlier.units, *units)],
         "outputs": [[vars(output) for output in shard] for shard in (*earlier.outputs, *(one.outputs for one in made))],
         "stats": [*earlier.stats, *(one.stats for one in made)],
-        "clusters": sorted(path.name for path in (out / "clusters").iterdir()),
     }
     write_atomically(out / KEPT, canonical_json(body))
 

@@ -48,7 +48,8 @@ def begin() -> None:
     if _Unused not in sys.meta_path:
         sys.meta_path.insert(0, _Unused)
     if sys.platform == "linux" and "pyarrow" not in sys.modules and "ARROW_DEFAULT_MEMORY_POOL" not in os.environ:
-        os.environ |= ALLOCATOR | os.environ
+        for name, value in ALLOCATOR.items():
+            os.environ.setdefault(name, value)
     gc.disable()
 
 

@@ -16,11 +16,12 @@ from stackbuild import registry
 from stackbuild.build import finish
 from stackbuild.counts import Ledger
 from stackbuild.errors import InputError
+from stackbuild.footers import leaf_of, may_hold
 from stackbuild.layout.columns import REPOS, repositories
 from stackbuild.layout.options import cut_by_owner
 from stackbuild.layout.stage import Layout
 from stackbuild.ledger import check_ledger
-from stackbuild.shards import Attempt, file_sha256, leaf_of, may_hold, open_parquet, read_batches
+from stackbuild.shards import Attempt, file_sha256, open_parquet, read_batches
 from stackbuild.stage import Options, Stage
 from stackbuild.tables import TableWriter
 from stackbuild.task import Task
