@@ -9,13 +9,14 @@ reader of a group opens one file of each task.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
 from stackbuild.dedup.limits import MOST_RANGES
 from stackbuild.dedup.numbers import Numbers
+from stackbuild.dedup.scratch import ScratchRows
 from stackbuild.tables import arrow, in_order
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Spill:
         wanted = 1 << max(0, -(-expected // max(at_once, 1)) - 1).bit_length()
         self._width = max(1, groups // min(wanted, MOST_RANGES))  # groups of a range
         self._ranges = groups // self._width
-        self._scratch: dict[int, tuple[IO[bytes], pa.RecordBatchStreamWriter]] = {}
+        self._scratch: ScratchRows | None = None
         self._waiting: list[pa.RecordBatch] = []
         self._held = 0
 
@@ -65,33 +66,25 @@ class Spill:
         return table, np.lexsort([np.asarray(table[name]) for name in reversed(self._by)])
 
     def _spill(self) -> None:
+        if self._scratch is None:
+            self._scratch = ScratchRows(self._task.scratch, self._name, self._schema)
         table, order = self._together()
         ranges = np.asarray(table["group"])[order] // self._width
         for number in np.unique(ranges).tolist():
             first, stop = np.searchsorted(ranges, (number, number + 1)).tolist()
-            rows = table.take(arrow(order[first:stop])).combine_chunks()
-            self._writer(number).write_table(rows)
-
-    def _writer(self, number: int) -> pa.RecordBatchStreamWriter:
-        if number not in self._scratch:
-            file = open(self._task.scratch / f"{self._name}-{number:03d}", "w+b")  # noqa: SIM115  closed by close()
-            self._scratch[number] = file, pa.ipc.new_stream(file, self._schema)
-        return self._scratch[number][1]
+            self._scratch.write(number, table.take(arrow(order[first:stop])).combine_chunks())
 
     def close(self) -> None:
         """Write the table."""
-        if not self._scratch:
+        if self._scratch is None:
             self._write()
             return
         if self._waiting:
             self._spill()
-        for number in sorted(self._scratch):
-            file, writer = self._scratch.pop(number)
-            writer.close()
-            file.seek(0)
-            with file, pa.ipc.open_stream(file) as spilled:
-                self._waiting = list(spilled)
+        for number in self._scratch.finish():
+            self._waiting = list(self._scratch.read(number))
             self._write()
+            self._scratch.drop(number)
 
     def _write(self) -> None:
         if not self._waiting:
@@ -103,5 +96,3 @@ class Spill:
         ) as writer:
             for part in in_order(table, order, rows):
                 writer.write(part)
-        del table
-        pa.default_memory_pool().release_unused()

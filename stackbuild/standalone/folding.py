@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stackbuild.dedup.numbers import Numbers, passes_for
+from stackbuild.dedup.scratch import ScratchRows
 from stackbuild.hashing import id_bytes
 from stackbuild.standalone.schemas import SOURCES
 from stackbuild.tables import arrow
@@ -164,10 +165,10 @@ def in_ranges(
         order = np.argsort(number, kind="stable")
         return order, [int(at) for at in np.searchsorted(number[order], np.arange(ranges + 1))]
 
-    for path in _spread(read, schema, ranges, split, scratch):
-        yield partial(_stream, path)
-        path.unlink()
-        pa.default_memory_pool().release_unused()
+    pieces = _spread(read, schema, split, scratch)
+    for number in range(ranges):
+        yield partial(pieces.read, number)
+        pieces.drop(number)
 
 
 def in_key_order(read: Read, rows: int, schema: pa.Schema, keys: Keys, scratch: Path) -> Iterator[pa.Table]:
@@ -179,33 +180,29 @@ def in_key_order(read: Read, rows: int, schema: pa.Schema, keys: Keys, scratch: 
     if rows <= AT_ONCE:
         yield _sorted(pa.Table.from_batches(read(), schema), keys)
         return
-    pieces = min(-(-rows // AT_ONCE), MOST_PIECES)
-    cuts = _cuts(read, schema, keys, pieces, max(rows // (pieces * SAMPLES), 1))
-    for path in _spread(read, schema, pieces, lambda batch: _cut(batch, cuts, keys), scratch):
-        piece = pa.Table.from_batches(_stream(path), schema)
-        path.unlink()
+    count = min(-(-rows // AT_ONCE), MOST_PIECES)
+    cuts = _cuts(read, schema, keys, count, max(rows // (count * SAMPLES), 1))
+    pieces = _spread(read, schema, lambda batch: _cut(batch, cuts, keys), scratch)
+    for number in range(count):
+        piece = pa.Table.from_batches(pieces.read(number), schema)
+        pieces.drop(number)
         yield _sorted(piece, keys)
+        del piece
         pa.default_memory_pool().release_unused()
 
 
 def _spread(
-    read: Read,
-    schema: pa.Schema,
-    pieces: int,
-    split: Callable[[pa.RecordBatch], tuple[Numbers, list[int]]],
-    scratch: Path,
-) -> list[Path]:
+    read: Read, schema: pa.Schema, split: Callable[[pa.RecordBatch], tuple[Numbers, list[int]]], scratch: Path
+) -> ScratchRows:
     """Write rows to a file for each piece; `split`: (the rows of a batch by piece; where each piece starts, and the end)."""
-    paths = [scratch / f"piece-{number:03d}" for number in range(pieces)]
-    writers = [pa.ipc.new_stream(str(path), schema) for path in paths]
+    pieces = ScratchRows(scratch, "piece", schema)
     for batch in _gathered(read()):
         order, bounds = split(batch)
-        for writer, (start, stop) in zip(writers, pairwise(bounds), strict=True):
+        for number, (start, stop) in enumerate(pairwise(bounds)):
             if stop > start:
-                writer.write_batch(batch.take(arrow(order[start:stop])))
-    for writer in writers:
-        writer.close()
-    return paths
+                pieces.write(number, batch.take(arrow(order[start:stop])))
+    pieces.finish()
+    return pieces
 
 
 def _gathered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -219,11 +216,6 @@ def _gathered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             waiting, rows = [], 0
     if waiting:
         yield pa.concat_batches(waiting)
-
-
-def _stream(path: Path) -> Iterator[pa.RecordBatch]:
-    with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as stream:
-        yield from stream
 
 
 def _sorted(table: pa.Table, keys: Keys) -> pa.Table:

@@ -24,6 +24,10 @@ ALLOCATOR = {
     "JE_ARROW_MALLOC_CONF": "metadata_thp:always,thp:always,dirty_decay_ms:3000",
 }
 
+# The same for numpy's arrays, which come from the C library: what is freed is kept up to some megabytes, or each array would
+# be asked of the system and filled with zeros again, which is a third of all page faults. (glibc's mallopt; parameter, bytes)
+KEPT_FREE = ((-1, 16 << 20), (-3, 8 << 20))  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+
 COMPILER = "libllvmlite"
 DONT_NEED = 4  # MADV_DONTNEED on Linux
 
@@ -50,6 +54,10 @@ def begin() -> None:
     if sys.platform == "linux" and "pyarrow" not in sys.modules and "ARROW_DEFAULT_MEMORY_POOL" not in os.environ:
         for name, value in ALLOCATOR.items():
             os.environ.setdefault(name, value)
+    keep = getattr(ctypes.CDLL(None), "mallopt", None)
+    if keep is not None:
+        for parameter, size in KEPT_FREE:
+            keep(parameter, size)
     gc.disable()
 
 
