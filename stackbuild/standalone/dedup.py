@@ -33,8 +33,9 @@ from stackbuild.shards import (
     read_batches,
     write_atomically,
 )
+from stackbuild.standalone.changes import write_changes
 from stackbuild.standalone.columns import Kinds, check_columns
-from stackbuild.standalone.earlier import NOTHING, Earlier, identity_of, keep, link_or_copy, take_up, write_changes
+from stackbuild.standalone.earlier import NOTHING, Earlier, identity_of, keep, link_or_copy, take_up
 from stackbuild.standalone.inputs import InputUnit, plan_units, read_lines, read_unit
 from stackbuild.standalone.options import DedupOptions
 from stackbuild.standalone.running import Step, Talk, TaskOf, Workers
@@ -311,7 +312,8 @@ def reported(run: Run) -> dict[str, Any]:
     if run.earlier.units:
         report["earlier_rows"] = sum(int(one["rows"]) for one in run.earlier.stats)
         clusters = [run.out / output.file for output in run.tables["published"]]
-        report["changes"] = write_changes(run.out, clusters, run.earlier)
+        ids = [output for made in run.earlier.outputs for output in made if output.table == "ids"]
+        report["changes"] = write_changes(run.out, clusters, run.earlier.clusters, ids)
     if run.options.source_column:
         report["alarms"] = alarms(run)
     if run.options.compares_headers:

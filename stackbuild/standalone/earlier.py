@@ -16,17 +16,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
 from stackbuild.errors import InputError, UsageError
 from stackbuild.shards import Output, ShardManifest, canonical_json, write_atomically
 from stackbuild.standalone.columns import Kinds
 from stackbuild.standalone.inputs import InputUnit
 
 KEPT = Path("stages", "kept.json")
-CHANGES = "changes.parquet"
 
 
 @dataclass(frozen=True)
@@ -123,46 +118,6 @@ def link_or_copy(source: Path, target: Path) -> None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.ENOENT):
             raise
         shutil.copyfile(source, target)
-
-
-def write_changes(out: Path, clusters: Sequence[Path], earlier: Earlier) -> int:
-    """Write OUT/changes.parquet, the rows of earlier files that stayed and leave now, or left and stay; return how many.
-
-    Memory: the ids of all rows that left, then and now.
-    """
-    before = _removed(earlier.clusters, ["id"])["id"].combine_chunks()
-    now = _removed(clusters, ["id", "kept_id", "similarity", "reason"])
-    known = _earlier_ids(out, earlier)
-    left = now.filter(pc.and_(pc.is_in(now["id"], value_set=known), pc.invert(pc.is_in(now["id"], value_set=before))))
-    back = before.filter(pc.invert(pc.is_in(before, value_set=now["id"].combine_chunks())))
-    nothing = {name: pa.nulls(len(back), now.schema.field(name).type) for name in ("kept_id", "similarity", "reason")}
-    table = pa.concat_tables(
-        [
-            left.append_column("kept", pa.array([False] * len(left), pa.bool_())),
-            pa.table({"id": back, **nothing, "kept": pa.array([True] * len(back), pa.bool_())}),
-        ]
-    )
-    table = table.take(pc.sort_indices(table, [("id", "ascending")]))
-    temporary = out / f".{CHANGES}"
-    pq.write_table(table.select(["id", "kept", "kept_id", "similarity", "reason"]), temporary, compression="zstd")
-    os.replace(temporary, out / CHANGES)
-    return len(table)
-
-
-def _removed(paths: Sequence[Path], columns: list[str]) -> pa.Table:
-    tables = [pq.read_table(path, columns=[*columns, "kept"]) for path in paths]
-    table = pa.concat_tables(tables)
-    return table.filter(pc.invert(table["kept"])).select(columns).combine_chunks()
-
-
-def _earlier_ids(out: Path, earlier: Earlier) -> pa.Array:
-    tables = [
-        pq.read_table(out / output.file, columns=["id"])
-        for shard in earlier.outputs
-        for output in shard
-        if output.table == "ids"
-    ]
-    return pa.concat_tables(tables)["id"].combine_chunks()
 
 
 def identity_of(sketches: dict[str, Any], seed: int, kinds: Kinds, code: str) -> dict[str, Any]:
