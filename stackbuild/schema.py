@@ -77,9 +77,14 @@ EVIDENCE = pa.struct(
     [
         pa.field("path", pa.string()),  # of the licence file, as in `path`
         pa.field("expression", pa.string()),  # SPDX expression as detected
-        pa.field("kind", pa.string()),  # license_file, header, manifest, host
+        pa.field("kind", pa.string()),  # override, header, path_rule, license_file, manifest, notice, host
         pa.field("engine", pa.string()),  # name and version
         pa.field("score", pa.float32()),  # 0 to 1
+        pa.field("first_line", pa.int32()),  # from 1; null where the whole file says it, or no file
+        pa.field("last_line", pa.int32()),
+        pa.field("said", pa.string()),  # the words of a manifest or rule
+        pa.field("decides", pa.bool_()),  # whether it is among what the verdict follows from
+        pa.field("repo_name", pa.string()),  # of the evidence, where it is another copy's; else null
     ]
 )
 

@@ -13,64 +13,28 @@ gives the repository and the keys found in licence files:
 The rule of The Stack v1 (Kocetkov et al. 2022): the id of the event archive decides if there is one, else the
 repository is permissive if every licence in its root is.
 
-A policy is data (`licenses/policies/`, or a file of one's own): which rule, lists and reading.
+Our own, "ranked": the steps on the strongest evidence that there is alone (`policy`), GitHub's id being the weakest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, ConfigDict, ValidationError
 
-from stackbuild.licenses.expression import Keys, Reading, read_expression
-from stackbuild.licenses.lists import (
-    SEVERITY,
-    LicenseClass,
-    LicenseDataError,
-    LicenseList,
-    data_names,
-    data_path,
-    load_list,
-    read_toml,
-    scancode_licenses,
-)
-from stackbuild.licenses.names import Names
+from stackbuild.licenses.expression import Keys
+from stackbuild.licenses.lists import SEVERITY, LicenseClass
+from stackbuild.licenses.policy import Policy, Rule
 
 LicenseType = Literal["permissive", "no_license", "non_permissive"]
-Rule = Literal["github_then_files", "every_file"]
 
 NOASSERTION = "NOASSERTION"
 UNKNOWN_REFERENCE = "LicenseRef-scancode-unknown-license-reference"
-
-
-class PolicyData(BaseModel):
-    """A policy as it stands in its TOML file.
-
-    `names`: which names are of licence files. `reach`: how far down a licence file speaks, for all folders below its
-    own ("folders") or, from the root alone, for the repository ("root"). `or_reading`: see `expression`.
-    `unrecognised`: the class of a file for which there is a licence that no engine recognises, and nothing else.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    version: str
-    origin: str
-    rule: Rule
-    permissive: str
-    neutral: str = "neutral"
-    names: Names = "stackbuild"
-    reach: Literal["folders", "root"] = "folders"
-    or_reading: Reading = "choice"
-    unrecognised: Literal["unknown", "no_license"] = "unknown"
 
 
 @dataclass(frozen=True)
@@ -79,66 +43,6 @@ class Decision:
 
     type: LicenseType
     license_class: LicenseClass
-
-
-@dataclass(frozen=True)
-class Policy:
-    """A policy with its lists loaded."""
-
-    data: PolicyData
-
-    @cached_property
-    def permissive(self) -> LicenseList:
-        return load_list(self.data.permissive)
-
-    @cached_property
-    def neutral(self) -> LicenseList:
-        return load_list(self.data.neutral)
-
-    def class_of(self, key: str) -> LicenseClass:
-        """The class of one key: permissive by the policy's list, the rest by ScanCode's category."""
-        if key in self.permissive:
-            return "permissive"
-        found = scancode_licenses().class_of(key)
-        return "non_permissive" if found == "permissive" else found
-
-    @cached_property
-    def severity(self) -> Callable[[str], int]:
-        """How bad a key is; neutral ones are not."""
-        return lru_cache(maxsize=8192)(lambda key: -1 if key in self.neutral else SEVERITY[self.class_of(key)])
-
-    def keys(self, expressions: Iterable[str]) -> Keys:
-        """The keys that count, of expressions that all hold."""
-        return frozenset().union(*(read_expression(one, self.data.or_reading, self.severity) for one in expressions))
-
-    def identity(self) -> dict[str, Any]:
-        """What a decision depends on, for the key of a stage's output."""
-        lists = {each.name: sorted(each.accepted) for each in (self.permissive, self.neutral)}
-        return {"policy": self.data.model_dump(), "lists": lists, "scancode": scancode_licenses().version}
-
-
-def load_policy(name: str, **changes: Any) -> Policy:
-    """A policy of the licence data by its name, or of a TOML file by its path; `changes` that are not None replace its
-    values.
-    """
-    if name.endswith(".toml"):
-        path = Path(name)
-    elif name in data_names("policies"):
-        path = data_path(f"policies/{name}.toml")
-    else:
-        raise LicenseDataError(
-            f"There is no licence policy {name!r}; there are {', '.join(data_names('policies'))}, or a path.toml."
-        )
-    body = {**read_toml(path), **{key: value for key, value in changes.items() if value is not None}}
-    try:
-        policy = Policy(PolicyData.model_validate(body))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise LicenseDataError(
-            f"The licence policy {path}, {'.'.join(map(str, first['loc']))}: {first['msg']}."
-        ) from error
-    _ = policy.permissive, policy.neutral
-    return policy
 
 
 # ---------------------------------------------------------------- the rules
@@ -170,6 +74,7 @@ def every_file(github: str | None, keys: Keys, policy: Policy) -> LicenseType:
 RULES: dict[Rule, Callable[[str | None, Keys, Policy], LicenseType]] = {
     "github_then_files": five_steps,
     "every_file": every_file,
+    "ranked": five_steps,  # with `github` only where nothing else speaks
 }
 
 

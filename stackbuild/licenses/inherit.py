@@ -1,11 +1,13 @@
-"""Which licence files speak for a file: those in its folder and in every folder above, all together.
+"""What speaks for a file from its folder and the folders above: licence files, manifests, notices.
 
 The Stack v2 (Lozhkov et al. 2024, get_license_types.py): the base path of a licence file is its folder; the licences of
-one base path of one revision are united, and a file inherits from every base path that its own path begins with. There
-is no nearest-wins. Here each base path gets the union of itself and the base paths above it, so that a file has to find
-only the nearest one. That takes the rows of licence-named files alone, sorted by (repository, revision, folder): in
-this order the base paths above one are a stack, and files find theirs by the same walk. Both are linear, whatever the
-depth and number.
+one base path of one revision are united, and a file inherits from every base path that its own path begins with: no
+nearest-wins ("union"). Ours ("nearest"): of a group of kinds of evidence the nearest folder speaks (`policy`).
+
+Either way each base path here gets what speaks for its files, itself and the base paths above it taken together, so that
+a file has to find only the nearest one. That takes the rows of licence-named files alone, sorted by (repository,
+revision, folder): in this order the base paths above one are a stack, and files find theirs by the same walk. Both are
+linear, whatever the depth and number.
 """
 
 from __future__ import annotations
@@ -22,9 +24,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stackbuild.licenses.decide import Policy, representatives
-from stackbuild.licenses.expression import Keys
+from stackbuild.licenses.decide import UNKNOWN_REFERENCE, representatives
+from stackbuild.licenses.expression import Keys, keys_of
 from stackbuild.licenses.lists import SEVERITY
+from stackbuild.licenses.policy import Policy
+from stackbuild.licenses.reading import KINDS, SAID
 from stackbuild.schema import EVIDENCE, ID
 
 # What one file carries at most: the worst ones. Ten thousand licences in the root of a repository would else be copied
@@ -37,20 +41,18 @@ DETECTIONS = pa.schema(
     [
         pa.field("partition", pa.uint16(), nullable=False),  # of the occurrences that want it
         pa.field("content_id", ID, nullable=False),
-        pa.field("keys", pa.list_(pa.string()), nullable=False),
-        pa.field("expressions", pa.list_(pa.string()), nullable=False),
-        pa.field("engine", pa.string(), nullable=False),
-        pa.field("score", pa.float32(), nullable=False),
+        pa.field("format", pa.string(), nullable=False),  # as what it was read
+        pa.field("said", pa.list_(SAID), nullable=False),
     ]
 )
 LICENSE_FILES = pa.schema(
     [
         pa.field("repo_name", pa.string()),
         pa.field("revision_id", pa.string()),
-        pa.field("folder", pa.binary()),
+        pa.field("folder", pa.binary()),  # that it speaks for
         pa.field("path", pa.string()),
         pa.field("content_id", ID),
-        pa.field("license_named", pa.bool_()),  # the name is of a licence proper
+        pa.field("format", pa.string()),
     ]
 )
 VERDICTS = pa.schema(
@@ -59,12 +61,14 @@ VERDICTS = pa.schema(
         pa.field("repo_name", pa.string(), nullable=False),
         pa.field("revision_id", pa.string(), nullable=False),
         pa.field("folder", pa.binary(), nullable=False),  # of the source, ends in "/" or is empty (the root)
+        pa.field("group", pa.int8(), nullable=False),  # of the policy's order, that decides
         pa.field("keys", pa.list_(pa.string()), nullable=False),  # all that were detected, the worst KEYS_LIMIT
         pa.field("counting", pa.list_(pa.string()), nullable=False),  # of those that count, one of each kind
         pa.field("unrecognised", pa.bool_(), nullable=False),
         pa.field("evidence", pa.list_(EVIDENCE), nullable=False),
     ]
 )
+Found = Mapping[tuple[bytes, str], Sequence[Mapping[str, Any]]]  # rows of SAID by content_id and format
 
 Rank = tuple[int, int, str, str]  # worst first, then nearest, then by path and expression
 
@@ -78,58 +82,102 @@ def folders(path_bytes: pa.Array) -> pa.Array:
 
 
 @dataclass(frozen=True)
-class Speaking:
-    """What speaks for the files of one folder."""
+class Part:
+    """What evidence of one kind, or of several together, says. `refers`: no more than that a licence stands elsewhere."""
 
     keys: Keys
     counting: Keys
     unrecognised: bool
+    refers: bool
     evidence: tuple[tuple[Rank, dict[str, Any]], ...]
 
-    def beside(self, above: Speaking) -> Speaking:
-        """This and what speaks for the folder above."""
-        keys = above.keys if self.keys <= above.keys else self.keys | above.keys
-        counting = above.counting if self.counting <= above.counting else self.counting | above.counting
-        evidence = heapq.nsmallest(EVIDENCE_LIMIT, (*self.evidence, *above.evidence), key=_rank)
-        return Speaking(keys, counting, self.unrecognised or above.unrecognised, tuple(evidence))
+    def beside(self, other: Part) -> Part:
+        """This and another together."""
+        keys = other.keys if self.keys <= other.keys else self.keys | other.keys
+        counting = other.counting if self.counting <= other.counting else self.counting | other.counting
+        evidence = heapq.nsmallest(EVIDENCE_LIMIT, (*self.evidence, *other.evidence), key=_rank)
+        unrecognised = self.unrecognised or other.unrecognised
+        return Part(keys, counting, unrecognised, self.refers and other.refers, tuple(evidence))
+
+
+Parts = dict[str, Part]  # by kind
 
 
 def _rank(item: tuple[Rank, dict[str, Any]]) -> Rank:
     return item[0]
 
 
-def inherited(
-    files: pa.Table, detections: Mapping[bytes, Mapping[str, Any]], policy: Policy, partition: int
-) -> Iterator[pa.RecordBatch]:
-    """Yield VERDICTS for licence-named files (LICENSE_FILES), sorted by repository, revision and folder.
+def _united(own: Parts, above: Parts) -> Parts:
+    """All of a folder and of those above it."""
+    return {
+        kind: own[kind].beside(above[kind]) if kind in own and kind in above else own.get(kind) or above[kind]
+        for kind in {**above, **own}
+    }
 
-    `detections`: rows of DETECTIONS by content_id. A file that is named as a licence and has none is one that nobody
-    recognised.
+
+def _nearest(own: Parts, above: Parts, policy: Policy) -> Parts:
+    """Of each group of kinds what the folder says itself, else what is said above; see `PolicyData.order`. What only refers
+    to a licence that stands elsewhere hides nothing.
+    """
+    found: Parts = {}
+    for group in policy.data.order:
+        first = own.get(group[0])
+        hidden = first is not None and not first.refers
+        for kind in group:
+            mine, theirs = own.get(kind), None if hidden else above.get(kind)
+            speaks = theirs if theirs is not None and (mine is None or mine.refers) else mine
+            if speaks is not None:
+                found[kind] = speaks
+    return found
+
+
+def deciding(parts: Parts, policy: Policy) -> tuple[int, Part]:
+    """(the place of the group that decides, what it says): the strongest that says more than that something stands
+    elsewhere, else the strongest. `parts` is not empty.
+    """
+    groups = []
+    for place, group in enumerate(policy.data.order):
+        here = [parts[kind] for kind in group if kind in parts]
+        if here:
+            whole = here[0]
+            for other in here[1:]:
+                whole = whole.beside(other)
+            groups.append((place, whole))
+    return next((one for one in groups if not one[1].refers), groups[0])
+
+
+def inherited(files: pa.Table, found: Found, policy: Policy, partition: int) -> Iterator[pa.RecordBatch]:
+    """Yield VERDICTS for the files that speak for folders (LICENSE_FILES), by repository, revision and folder.
+
+    A file that is named as a licence and of which nothing was `found` is one that nobody recognised.
     """
     order = [(name, "ascending") for name in ("repo_name", "revision_id", "folder", "path", "content_id")]
     rows = (row for batch in files.sort_by(order).to_batches(ROWS_WRITTEN) for row in batch.to_pylist())
     pending: list[dict[str, Any]] = []
     worst = lru_cache(maxsize=64)(lambda keys: worst_keys(keys, policy))  # folders share the sets of those above
     for (repo, revision), group in groupby(rows, key=lambda row: (row["repo_name"], row["revision_id"])):
-        above: list[tuple[bytes, Speaking]] = []
+        above: list[tuple[bytes, Parts]] = []
         for folder, members in groupby(group, key=lambda row: row["folder"]):
-            own = _speaking(folder, members, detections, policy)
-            if own is None:
+            own = _said(folder, members, found, policy)
+            if not own:
                 continue
             while above and not folder.startswith(above[-1][0]):
                 above.pop()
-            whole = own.beside(above[-1][1]) if above else own
-            above.append((folder, whole))
+            theirs = above[-1][1] if above else {}
+            parts = _united(own, theirs) if policy.data.inheritance == "union" else _nearest(own, theirs, policy)
+            above.append((folder, parts))
+            place, part = deciding(parts, policy)
             pending.append(
                 {
                     "partition": partition,
                     "repo_name": repo,
                     "revision_id": revision,
                     "folder": folder,
-                    "keys": worst(whole.keys),
-                    "counting": sorted(whole.counting),
-                    "unrecognised": whole.unrecognised,
-                    "evidence": [words for _, words in whole.evidence],
+                    "group": place,
+                    "keys": worst(part.keys),
+                    "counting": sorted(part.counting),
+                    "unrecognised": part.unrecognised,
+                    "evidence": _evidence(parts, part),
                 }
             )
             if len(pending) == ROWS_WRITTEN:
@@ -139,33 +187,46 @@ def inherited(
         yield pa.RecordBatch.from_pylist(pending, VERDICTS)
 
 
-def _speaking(
-    folder: bytes, files: Iterable[Mapping[str, Any]], detections: Mapping[bytes, Mapping[str, Any]], policy: Policy
-) -> Speaking | None:
-    """What the licence files of one folder say; None if they say nothing."""
-    keys: set[str] = set()
-    expressions: set[str] = set()
-    unrecognised = False
-    evidence: list[tuple[Rank, dict[str, Any]]] = []
+def _evidence(parts: Parts, part: Part) -> list[dict[str, Any]]:
+    """What decides, then what else speaks, EVIDENCE_LIMIT in all."""
+    decides = [{**words, "decides": True} for _, words in part.evidence]
+    known = {id(words) for _, words in part.evidence}
+    others = heapq.nsmallest(EVIDENCE_LIMIT, (one for each in parts.values() for one in each.evidence), key=_rank)
+    return (decides + [{**words, "decides": False} for _, words in others if id(words) not in known])[:EVIDENCE_LIMIT]
+
+
+def _said(folder: bytes, files: Iterable[Mapping[str, Any]], found: Found, policy: Policy) -> Parts:
+    """What the files that speak for one folder say, by kind."""
+    spoken: dict[str, list[tuple[str | None, Rank, dict[str, Any]]]] = {}
     for file in files:
-        detection = detections.get(file["content_id"], {})
-        found: Sequence[str | None] = detection.get("expressions") or ()
-        if not found and file["license_named"]:
-            unrecognised = True
-            found = [None]
-        keys.update(detection.get("keys", ()))
-        for expression in found:
+        kind = KINDS[file["format"]]
+        said = [one for one in found.get((file["content_id"], file["format"]), ()) if not one.get("globs")]
+        if not said and file["format"] == "license":
+            said = [{"expression": None, "score": 0.0}]
+        for one in said:
+            expression = one["expression"]
             bad = SEVERITY["unknown"]
             if expression is not None:
-                expressions.add(expression)
                 bad = max(map(policy.severity, policy.keys([expression])), default=0)
-            words = {"path": file["path"], "expression": expression, "kind": "license_file",
-                     "engine": detection.get("engine"), "score": detection.get("score", 0.0)}  # fmt: skip
-            evidence.append(((-bad, -len(folder), file["path"], expression or ""), words))
-    if not evidence:
-        return None
-    best = heapq.nsmallest(EVIDENCE_LIMIT, evidence, key=_rank)
-    return Speaking(frozenset(keys), representatives(policy.keys(expressions), policy), unrecognised, tuple(best))
+            words = {"path": file["path"], "kind": kind, **{name: one.get(name) for name in CARRIED}}
+            rank = (-bad, -len(folder), file["path"], expression or "")
+            spoken.setdefault(kind, []).append((expression, rank, words))
+    return {kind: _part(rows, policy) for kind, rows in spoken.items()}
+
+
+CARRIED = ("expression", "engine", "score", "first_line", "last_line", "said")
+
+
+def _part(spoken: Sequence[tuple[str | None, Rank, dict[str, Any]]], policy: Policy) -> Part:
+    expressions = {expression for expression, _, _ in spoken if expression is not None}
+    best = heapq.nsmallest(EVIDENCE_LIMIT, ((rank, words) for _, rank, words in spoken), key=_rank)
+    return Part(
+        frozenset().union(*map(keys_of, expressions)),
+        representatives(policy.keys(expressions), policy),
+        any(expression is None for expression, _, _ in spoken),
+        all(expression == UNKNOWN_REFERENCE for expression, _, _ in spoken),
+        tuple(best),
+    )
 
 
 def worst_keys(keys: Keys, policy: Policy) -> list[str]:
@@ -184,9 +245,9 @@ class Verdicts:
     def __init__(self, table: pa.Table):
         table = table.combine_chunks()
         self.rows = table.num_rows
-        self.keys, self.counting, self.evidence, self._folders = (
+        self.group, self.keys, self.counting, self.evidence, self._folders = (
             table[name].combine_chunks() if table.num_rows else pa.array([], table.schema.field(name).type)
-            for name in ("keys", "counting", "evidence", "folder")
+            for name in ("group", "keys", "counting", "evidence", "folder")
         )
         self.unrecognised: list[bool] = table["unrecognised"].to_pylist()
         owners = list(zip(table["repo_name"].to_pylist(), table["revision_id"].to_pylist(), strict=True))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,11 +20,13 @@ from pydantic import Field
 
 from stackbuild.errors import UsageError
 from stackbuild.hashing import content_buckets
-from stackbuild.licenses.decide import Policy, decide, distinct_pairs, load_policy
-from stackbuild.licenses.expression import Reading
+from stackbuild.licenses.decide import NOASSERTION, UNKNOWN_REFERENCE, Decision, decide, distinct_pairs
+from stackbuild.licenses.expression import Keys, Reading
 from stackbuild.licenses.inherit import DETECTIONS, LICENSE_FILES, VERDICTS, Verdicts, folders, inherited
 from stackbuild.licenses.lists import LicenseClass
-from stackbuild.licenses.names import Names, is_license_file, is_license_proper
+from stackbuild.licenses.names import Names
+from stackbuild.licenses.policy import Policy, load_policy
+from stackbuild.licenses.reading import Reader, formats_of
 from stackbuild.schema import EVIDENCE, ID, LICENSE_FIELDS
 from stackbuild.stage import Options, Phase, Stage, Verdict
 from stackbuild.task import Task
@@ -33,10 +36,14 @@ WANTED = pa.schema(
         pa.field("bucket", pa.uint16(), nullable=False),  # partition of the contents
         pa.field("partition", pa.uint16(), nullable=False),  # partition of the occurrences
         pa.field("content_id", ID, nullable=False),
-        pa.field("license_named", pa.bool_(), nullable=False),
+        pa.field("format", pa.string(), nullable=False),
     ]
 )
 DETAIL_CHARS = 500
+
+
+def _key(content_id: bytes, format_: str) -> str:
+    return f"{content_id.hex()} {format_}"
 
 
 class LicensesOptions(Options):
@@ -90,17 +97,13 @@ class Licenses(Stage[LicensesOptions]):
     # ---- phases
 
     def wanted(self, task: Task) -> None:
-        """The contents of the partition's licence-named files, each once, in id order."""
+        """The contents of the partition that are read for a licence, each once for each format, in id order."""
         found = [self._license_files(batch, ("content_id",)) for batch in task.batches(("path", "content_id"))]
-        schema = pa.schema([LICENSE_FILES.field("content_id"), LICENSE_FILES.field("license_named")])
+        schema = pa.schema([LICENSE_FILES.field("content_id"), LICENSE_FILES.field("format")])
         table = pa.Table.from_batches(found, schema)
         task.stats["license_files"] = table.num_rows
-        table = (
-            table.group_by("content_id", use_threads=False)
-            .aggregate([("license_named", "max")])
-            .rename_columns(schema.names)
-        )
-        table = table.sort_by("content_id")
+        table = table.group_by(schema.names, use_threads=False).aggregate([])
+        table = table.sort_by([(name, "ascending") for name in schema.names])
         raw = np.frombuffer(b"".join(table["content_id"].to_pylist()), np.uint8).reshape(-1, 20)
         buckets = pa.array(content_buckets(raw, task.partitions), pa.uint16())
         ranks = pa.array(np.full(table.num_rows, task.rank, np.uint16))
@@ -108,67 +111,66 @@ class Licenses(Stage[LicensesOptions]):
             out.write(table.append_column("bucket", buckets).append_column("partition", ranks))
 
     def detect(self, task: Task) -> None:
-        """What the wanted contents of the partition state, for each partition of occurrences that wants them."""
-        from stackbuild.licenses.detect import Detector
-
+        """What the wanted contents of the partition say, for each partition of occurrences that wants them."""
         wanted = pa.Table.from_batches(task.read("wanted", WANTED.names, task.rank, "bucket"), WANTED)
-        named = wanted.group_by("content_id", use_threads=False).aggregate([("license_named", "max")])
-        license_named = dict(zip(named["content_id"].to_pylist(), named["license_named_max"].to_pylist(), strict=True))
-        detector, engines = Detector(), Counter[str]()
-        ids: list[bytes] = []
-        rows: list[dict[str, Any]] = []
-        for batch in task.contents(named["content_id"].combine_chunks()) if license_named else ():
+        formats: dict[bytes, list[str]] = {}
+        distinct = wanted.group_by(["content_id", "format"], use_threads=False).aggregate([])
+        distinct = distinct.sort_by([("content_id", "ascending"), ("format", "ascending")])
+        for content_id, format_ in zip(distinct["content_id"].to_pylist(), distinct["format"].to_pylist(), strict=True):
+            formats.setdefault(content_id, []).append(format_)
+        reader, engines, contents = Reader(), Counter[str](), 0
+        keys: list[str] = []
+        said: list[list[dict[str, Any]]] = []
+        for batch in task.contents(pa.array(list(formats), ID)) if formats else ():
             for content_id, content in zip(
                 batch.column("content_id").to_pylist(), batch.column("content"), strict=True
             ):
-                if content_id not in license_named:
-                    continue
-                found = detector.detect(content.as_buffer().to_pybytes(), license_named[content_id])
-                engines[found.engine if found.keys else "none"] += 1
-                ids.append(content_id)
-                rows.append(
-                    {"keys": found.keys, "expressions": found.expressions, "engine": found.engine, "score": found.score}
-                )
-        task.stats.update(contents=len(ids), engines=dict(sorted(engines.items())))
-        detections = pa.Table.from_pylist(
-            rows, pa.schema([f for f in DETECTIONS if f.name not in ("partition", "content_id")])
-        )
-        wanted = wanted.sort_by([("partition", "ascending"), ("content_id", "ascending")])
-        where = pc.index_in(wanted["content_id"], value_set=pa.array(ids, ID)).combine_chunks()
+                contents += content_id in formats
+                for format_ in formats.get(content_id, ()):
+                    found = reader.read(content.as_buffer().to_pybytes(), format_)
+                    engines.update({one["engine"] for one in found} or {"none"})
+                    keys.append(_key(content_id, format_))
+                    said.append(found)
+        task.stats.update(contents=contents, engines=dict(sorted(engines.items())))
+        answers = pa.array(said, DETECTIONS.field("said").type)
+        order = [("partition", "ascending"), ("content_id", "ascending"), ("format", "ascending")]
+        wanted = wanted.sort_by(order)
+        theirs = map(_key, wanted["content_id"].to_pylist(), wanted["format"].to_pylist())
+        where = pc.index_in(pa.array(list(theirs), pa.string()), value_set=pa.array(keys, pa.string()))
         wanted = wanted.append_column("row", where).filter(pc.is_valid(where))
         with task.writer("detections", DETECTIONS, group_by="partition") as out:
             for piece in wanted.to_batches(65_536):
-                answers = detections.take(piece.column("row"))
-                columns = {"partition": piece.column("partition"), "content_id": piece.column("content_id")}
-                out.write(pa.table({**columns, **{name: answers[name] for name in answers.column_names}}, DETECTIONS))
+                columns = {name: piece.column(name) for name in ("partition", "content_id", "format")}
+                out.write(pa.table({**columns, "said": answers.take(piece.column("row"))}, DETECTIONS))
 
     def inherit(self, task: Task) -> None:
         """What speaks for each folder of the partition's revisions that has a licence file."""
         reads = ("repo_name", "revision_id", "path", "path_bytes", "content_id")
-        found = []
+        files = []
         for batch in task.batches(reads):
-            files = self._license_files(batch, ("repo_name", "revision_id", "path", "path_bytes", "content_id"))
-            folder = folders(files.column("path_bytes"))
-            files = files.append_column("folder", folder).select(LICENSE_FILES.names).cast(LICENSE_FILES)
-            found.append(
-                files if self.policy.data.reach == "folders" else files.filter(pc.equal(pc.binary_length(folder), 0))
+            rows = self._license_files(batch, reads)
+            folder = folders(rows.column("path_bytes"))
+            rows = rows.append_column("folder", folder).select(LICENSE_FILES.names).cast(LICENSE_FILES)
+            files.append(
+                rows if self.policy.data.reach == "folders" else rows.filter(pc.equal(pc.binary_length(folder), 0))
             )
-        table = pa.Table.from_batches(found, LICENSE_FILES)
-        detections = {
-            row["content_id"]: row
+        table = pa.Table.from_batches(files, LICENSE_FILES)
+        found = {
+            (row["content_id"], row["format"]): row["said"]
             for batch in task.read("detections", None, task.rank, "partition")
             for row in batch.to_pylist()
         }
         with task.writer("verdicts", VERDICTS, group_by="partition") as out:
-            for batch in inherited(table, detections, self.policy, task.rank):
+            for batch in inherited(table, found, self.policy, task.rank):
                 out.write(batch)
 
     def _license_files(self, batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
-        """The licence-named rows of a batch, with `license_named`."""
-        rows = batch.filter(is_license_file(batch.column("path"), self.policy.data.names))
-        named = is_license_proper(rows.column("path"))
+        """The rows of a batch that are read for a licence, with `format`."""
+        formats = formats_of(batch.column("path"), self.policy)
+        read = pc.is_valid(formats)
+        rows = batch.filter(read)
         return pa.RecordBatch.from_arrays(
-            [*(rows.column(name) for name in columns), named], [*columns, "license_named"]
+            [*(rows.column(name) for name in columns), formats.filter(read)], [*columns, "format"]
         )
 
     # ---- rows
@@ -188,23 +190,57 @@ class Licenses(Stage[LicensesOptions]):
             )
         nearest = known.nearest(files)
         pairs = distinct_pairs(files.column("gha_license_id"), np.where(nearest < 0, known.rows, nearest))
-        decisions, evidence = [], []
-        for github, number in zip(pairs.github, pairs.sets.tolist(), strict=True):
-            none = number == known.rows
-            counting = frozenset() if none else frozenset(known.counting[number].as_py())
-            decisions.append(decide(github, counting, self.policy, not none and known.unrecognised[number]))
-            said = [] if none else known.evidence[number].as_py()
-            host = {"path": None, "expression": github, "kind": "host", "engine": "github", "score": None}
-            evidence.append([host, *said] if github else said)
-        keys = [[] if number == known.rows else known.keys[number].as_py() for number in pairs.sets.tolist()]
+        answers = [
+            self._answer(github or None, None if number == known.rows else number)
+            for github, number in zip(pairs.github, pairs.sets.tolist(), strict=True)
+        ]
         columns = {
-            "detected_licenses": pa.array(keys, pa.list_(pa.string())),
-            "license_type": pa.array([one.type for one in decisions], pa.string()),
-            "license_class": pa.array([one.license_class for one in decisions], pa.string()),
-            "license_evidence": pa.array(evidence, pa.list_(EVIDENCE)),
+            "detected_licenses": pa.array([one.keys for one in answers], pa.list_(pa.string())),
+            "license_type": pa.array([one.decision.type for one in answers], pa.string()),
+            "license_class": pa.array([one.decision.license_class for one in answers], pa.string()),
+            "license_evidence": pa.array([one.evidence for one in answers], pa.list_(EVIDENCE)),
         }
         of_file = pa.array(pairs.of_file)
         return {name: column.take(of_file) for name, column in columns.items()}
+
+    def _answer(self, github: str | None, number: int | None) -> Answer:
+        """What GitHub's id and a base path make of a file."""
+        assert self._verdicts
+        known, policy = self._verdicts, self.policy
+        keys: list[str] = []
+        counting: Keys = frozenset()
+        unrecognised, evidence, group = False, [], -1
+        if number is not None:
+            keys, counting = known.keys[number].as_py(), frozenset(known.counting[number].as_py())
+            unrecognised, evidence = known.unrecognised[number], known.evidence[number].as_py()
+            group = known.group[number].as_py()
+        host_decides = github is not None and github != NOASSERTION
+        if policy.data.rule == "ranked":
+            place = policy.data.group_of("host")
+            refers = not unrecognised and counting <= {UNKNOWN_REFERENCE}
+            if place is None or (number is not None and not refers and group < place):
+                decision = decide(None, counting, policy, unrecognised)
+                host_decides = False
+            else:
+                decision = decide(github, frozenset() if github else counting, policy)
+                host_decides = github is not None
+        else:
+            decision = decide(github, counting, policy, unrecognised)
+        if github:
+            host = {"expression": github, "kind": "host", "engine": "github", "decides": host_decides}
+            evidence = [host, *({**one, "decides": one["decides"] and not host_decides} for one in evidence)]
+            if not host_decides:
+                evidence.append(evidence.pop(0))
+        return Answer(decision, keys, evidence)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is said of a file: the decision, all keys, and the evidence (rows of EVIDENCE), that which decides first."""
+
+    decision: Decision
+    keys: list[str]
+    evidence: list[dict[str, Any]]
 
 
 class LicenseFilterOptions(Options):

@@ -16,10 +16,10 @@ from stackbuild.licenses.decide import (
     decide,
     distinct_pairs,
     five_steps,
-    load_policy,
     representatives,
 )
 from stackbuild.licenses.lists import LicenseDataError, data_names
+from stackbuild.licenses.policy import load_policy
 
 V1, V2, OURS = (load_policy(name) for name in ("the-stack-v1", "the-stack-v2", "stackbuild"))
 DCO = "LicenseRef-scancode-dco-1.1"

@@ -8,7 +8,6 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stackbuild.licenses.decide import load_policy
 from stackbuild.licenses.inherit import (
     EVIDENCE_LIMIT,
     KEYS_LIMIT,
@@ -19,6 +18,7 @@ from stackbuild.licenses.inherit import (
     inherited,
 )
 from stackbuild.licenses.lists import scancode_licenses
+from stackbuild.licenses.policy import load_policy
 
 V2, OURS = load_policy("the-stack-v2"), load_policy("stackbuild")
 
@@ -27,13 +27,8 @@ def content(name: str) -> bytes:
     return name.encode().ljust(20, b"\0")
 
 
-def said(*expressions: str) -> dict[str, Any]:
-    return {
-        "keys": sorted({k for e in expressions for k in e.split() if k != "OR"}),
-        "expressions": list(expressions),
-        "engine": "test 1",
-        "score": 1.0,
-    }
+def said(*expressions: str | None) -> list[dict[str, Any]]:
+    return [{"expression": one, "engine": "test 1", "score": 1.0} for one in expressions]
 
 
 def table(rows: list[tuple[str, str, bytes, str]]) -> pa.Table:
@@ -46,7 +41,7 @@ def table(rows: list[tuple[str, str, bytes, str]]) -> pa.Table:
                 "folder": path[: path.rfind(b"/") + 1],
                 "path": "/" + path.decode("utf-8", "replace"),
                 "content_id": content(called),
-                "license_named": True,
+                "format": "license",
             }
             for repo, revision, path, called in rows
         ],
@@ -55,9 +50,9 @@ def table(rows: list[tuple[str, str, bytes, str]]) -> pa.Table:
 
 
 def verdicts_of(
-    rows: list[tuple[str, str, bytes, str]], detections: dict[str, dict[str, Any]], policy: Any = V2
+    rows: list[tuple[str, str, bytes, str]], detections: dict[str, list[dict[str, Any]]], policy: Any = V2
 ) -> pa.Table:
-    found = {content(called): detection for called, detection in detections.items()}
+    found = {(content(called), "license"): detection for called, detection in detections.items()}
     return pa.Table.from_batches(inherited(table(rows), found, policy, 3), VERDICTS)
 
 
@@ -141,13 +136,14 @@ def test_folders_are_all_up_to_the_last_slash(some: list[bytes]) -> None:
 
 def test_a_licence_that_nobody_recognises_is_told_and_a_read_me_is_not() -> None:
     rows = table([("a", "r", b"LICENSE", "odd"), ("a", "r", b"sub/COPYING", "lost"), ("b", "r", b"README", "nothing")])
-    rows = rows.set_column(5, "license_named", pa.array([True, True, False]))
-    detections = {content("odd"): said(), content("nothing"): said()}
-    verdicts = pa.Table.from_batches(inherited(rows, detections, OURS, 0), VERDICTS)
+    rows = rows.set_column(5, "format", pa.array(["license", "license", "notice"]))
+    found = {(content("odd"), "license"): said(None), (content("nothing"), "notice"): said()}
+    verdicts = pa.Table.from_batches(inherited(rows, found, OURS, 0), VERDICTS)
     assert verdicts["repo_name"].to_pylist() == ["a", "a"] and verdicts["unrecognised"].to_pylist() == [True, True]
-    assert verdicts["evidence"].to_pylist()[0] == [
-        {"path": "/LICENSE", "expression": None, "kind": "license_file", "engine": "test 1", "score": 1.0}
-    ]
+    (told,) = verdicts["evidence"].to_pylist()[0]
+    assert {name: value for name, value in told.items() if value is not None} == {
+        "path": "/LICENSE", "kind": "license_file", "engine": "test 1", "score": 1.0, "decides": True
+    }  # fmt: skip
     assert verdicts["evidence"].to_pylist()[1][0]["engine"] is None  # its bytes were not read
 
 

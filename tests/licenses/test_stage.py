@@ -169,7 +169,10 @@ def test_classes_of_the_default_policy(world: World) -> None:
     assert found["ann/one", "/src/main.c"] == ("permissive", "permissive")
     assert found["ann/one", "/vendor/deep/y.c"] == ("non_permissive", "non_permissive")
     assert found["bob/two", "/main.c"] == ("no_license", "no_license")
-    assert found["cat/six", "/z.c"] == ("non_permissive", "non_permissive")
+    assert found["cat/six", "/z.c"] == (
+        "permissive",
+        "permissive",
+    )  # its licence file is nearer than what the host says
     assert found["dan/odd", "/z.c"] == found["eve/pdf", "/z.c"] == ("unknown", "non_permissive")
     assert found["fay/js", "/z.c"] == ("no_license", "no_license")  # about.js speaks for itself alone
     assert found["gus/dual", "/z.c"] == ("permissive", "permissive")
@@ -181,6 +184,7 @@ def test_classes_of_the_default_policy(world: World) -> None:
 def test_classes_of_the_published_policy(published: World) -> None:
     found = {key: (row["license_class"], row["license_type"]) for key, row in published.tagged().items()}
     assert found["dan/odd", "/z.c"] == found["eve/pdf", "/z.c"] == ("no_license", "no_license")
+    assert found["cat/six", "/z.c"] == ("non_permissive", "non_permissive")
     assert found["fay/js", "/z.c"] == ("non_permissive", "non_permissive")
     assert found["gus/dual", "/z.c"] == ("non_permissive", "non_permissive")
     assert found["ann/one", "/vendor/deep/y.c"][1] == "non_permissive"
@@ -193,8 +197,9 @@ def test_evidence_says_which_file_and_which_engine(world: World) -> None:
     (evidence,) = row["license_evidence"]
     assert (evidence["path"], evidence["expression"], evidence["kind"]) == ("/LICENSE", "MIT", "license_file")
     assert evidence["engine"].split()[0] in ("scancode", "licenseclassifier") and 0.7 < evidence["score"] <= 1
-    host, file = found["cat/six", "/z.c"]["license_evidence"]
+    file, host = found["cat/six", "/z.c"]["license_evidence"]
     assert (host["kind"], host["expression"], host["path"]) == ("host", "GPL-3.0", None) and file["expression"] == "MIT"
+    assert (file["decides"], host["decides"]) == (True, False)
     assert (
         found["bob/two", "/main.c"]["license_evidence"] == [] and found["bob/two", "/main.c"]["detected_licenses"] == []
     )
@@ -215,10 +220,9 @@ def test_the_columns_are_flat_and_of_the_schema(world: World) -> None:
 def test_what_passes_between_the_partitions_is_keyed_by_both(world: World) -> None:
     wanted, detections = world.read("wanted"), world.read("detections")
     assert {row["bucket"] for row in wanted} <= set(range(PARTITIONS)) and set(WANTED.names) == set(wanted[0])
-    assert sorted((r["partition"], r["content_id"]) for r in wanted) == sorted(
-        (r["partition"], r["content_id"]) for r in detections
-    )
-    assert len({(r["partition"], r["content_id"]) for r in wanted}) == len(wanted)
+    key = ("partition", "content_id", "format")
+    assert sorted(tuple(r[k] for k in key) for r in wanted) == sorted(tuple(r[k] for k in key) for r in detections)
+    assert len({tuple(r[k] for k in key) for r in wanted}) == len(wanted)
     assert {row["partition"] for row in world.read("verdicts")} <= set(range(PARTITIONS))
     assert set(DETECTIONS.names) == set(detections[0]) and set(VERDICTS.names) == set(world.read("verdicts")[0])
 
