@@ -67,7 +67,7 @@ def nodes_of(recipe: dict[str, Any]) -> list[Node]:
         options = kind.options_model.model_validate(options_of(recipe, instance))
         stage: Any = kind(options)
         if is_transition(kind):
-            stage.carried = carried(nodes)
+            stage.carried, stage.before = carried(nodes), tuple(node.stage for node in nodes)
         if hasattr(stage, "concealing"):
             stage.concealing = tuple(node.stage for node in nodes if node.stage.private_decisions)
         nodes.append(Node(number, instance, stage, space))

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from datatrove.pipeline.base import PipelineStep
@@ -134,6 +136,18 @@ class Stage(PipelineStep, Generic[OptionsT]):  # type: ignore[misc]  # datatrove
         """For a stage with `private_decisions`: which of n rows (bool, n) nothing that is released may name, whatever
         stage removed them. Columns: schema.ORIGIN_FIELDS and content_id, null where unknown. None: it cannot tell."""
         return None
+
+    @property
+    def merge_reads(self) -> tuple[str, ...]:
+        """Tables of its phases that `merge_copies` wants (a column "bucket" says the partition of contents)."""
+        return ()
+
+    def merge_copies(self, task: Task, copies: pa.Table, starts: npt.NDArray[np.int64]) -> Mapping[str, pa.Array]:
+        """For a stage over occurrences: those of its columns that a file has not simply from the copy which is kept, each of
+        length n, given all copies of n contents. `copies`: those of one content together, the one that is kept first;
+        `starts`: where each content begins, int64 (n,).
+        """
+        return {}
 
     def warm(self) -> None:
         """Compile kernels and load tables once in the task server, so that its children share them (never enry)."""

@@ -3,7 +3,8 @@
 Rule: The Stack v2's exact deduplication (code of the release, order of `get_license_types.py`), with its defect mended: the
 licence is known for every copy before one is chosen, and every tie ends in the total order (content_id, repo_name,
 revision_id, path_bytes), so that the choice does not depend on the order of rows. Copies that lose are merged, not dropped:
-each is a decision that names the winner.
+each is a decision that names the winner. What all copies together make of a file (its licence, where that of the origin counts) the
+stages before say themselves (`Stage.merge_copies`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import pyarrow.compute as pc
 from pydantic import Field, field_validator
 
 from stackbuild.hashing import content_buckets, id_bytes
+from stackbuild.identity import stage_identity
 from stackbuild.schema import IDENTITY, OCCURRENCES
 from stackbuild.stage import Options, Phase, Stage
 from stackbuild.task import Task
@@ -56,16 +58,26 @@ class ExactDedup(Stage[ExactDedupOptions]):
     def __init__(self, options: ExactDedupOptions | None = None):
         super().__init__(options)
         self.carried: tuple[pa.Field, ...] = ()  # what stages over occurrences added; the winner's go with the file
+        self.before: tuple[Stage[Any], ...] = ()  # those stages
 
     def key(self) -> Mapping[str, Any]:
-        return {"carried": [str(field) for field in self.carried]}
+        carried = [str(field) for field in self.carried]
+        return {"carried": carried, "before": [stage_identity(stage) for stage in self._mergers]}
+
+    @property
+    def _mergers(self) -> list[Stage[Any]]:
+        return [stage for stage in self.before if type(stage).merge_copies is not Stage.merge_copies]
 
     def phases(self) -> Sequence[Phase]:
         columns = (*OCCURRENCES.names, *(field.name for field in self.carried))
         return (
             Phase("runs", self.runs, "partition", columns=columns, parts=True),
-            Phase("files", self.files, "contents", reads=("runs",), removes=True),
+            Phase("files", self.files, "contents", reads=("runs", *self._merge_reads().values()), removes=True),
         )
+
+    def _merge_reads(self) -> dict[tuple[str, str], str]:
+        """Tables of the stages before, as they know them and as this stage names them."""
+        return {(one.name, table): f"{one.name}.{table}" for one in self._mergers for table in one.merge_reads}
 
     def needs(self) -> tuple[str, ...]:
         return ("license_class",) if "license_rank" in self.options.winner else ()
@@ -98,8 +110,14 @@ class ExactDedup(Stage[ExactDedupOptions]):
             ordered = table.take(winners_first(table, self.options.winner))
             first, position = group_starts(ordered["content_id"])
             sizes = np.asarray(ordered["length"]).astype(np.int64)
-            winners = ordered.take(pa.array(np.flatnonzero(first)))
-            copies = np.diff(np.append(np.flatnonzero(first), len(first)))
+            starts = np.flatnonzero(first)
+            winners = ordered.take(pa.array(starts))
+            for stage in self._mergers:
+                for name, column in stage.merge_copies(task, ordered, starts).items():
+                    winners = winners.set_column(
+                        winners.schema.get_field_index(name), winners.schema.field(name), column
+                    )
+            copies = np.diff(np.append(starts, len(first)))
             writer.write(winners.append_column("copies", pa.array(copies, pa.int64())))
             lost = np.flatnonzero(~first)
             kept = winners.take(pa.array(position[lost]))

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
 from stackbuild.errors import UsageError
 from stackbuild.hashing import content_buckets
+from stackbuild.licenses.copies import HEADERS, of_contents
 from stackbuild.licenses.decide import NOASSERTION, UNKNOWN_REFERENCE, Decision, decide, distinct_pairs
 from stackbuild.licenses.expression import Keys, Reading
 from stackbuild.licenses.inherit import DETECTIONS, LICENSE_FILES, VERDICTS, Verdicts, folders, inherited
@@ -92,7 +94,13 @@ class Licenses(Stage[LicensesOptions]):
                 parts=True,
             ),
             Phase("inherit", self.inherit, "partition", reads=("detections",), columns=rows),
+            *self._header_phases(),
         )
+
+    def _header_phases(self) -> Sequence[Phase]:
+        if self.policy.data.group_of("header") is None:
+            return ()
+        return (Phase("headers", self.headers, "contents", preload=("stackbuild.licenses.detect:warm",), parts=True),)
 
     # ---- phases
 
@@ -164,6 +172,22 @@ class Licenses(Stage[LicensesOptions]):
             for batch in inherited(table, found, self.policy, task.rank):
                 out.write(batch)
 
+    def headers(self, task: Task) -> None:
+        """What the contents of the partition say of themselves."""
+        from stackbuild.licenses.headers import HeaderReader
+
+        reader, contents = HeaderReader(), 0
+        with task.writer("headers", HEADERS, group_by="bucket") as out:
+            for batch in task.contents(None):
+                said = reader.read(batch.column("content"))
+                rows = pc.greater(pc.list_value_length(said), 0)
+                ids, said = batch.column("content_id").filter(rows), said.filter(rows)
+                contents += batch.num_rows
+                out.write(
+                    pa.record_batch([pa.array(np.full(len(ids), task.rank, np.uint16)), ids, said], schema=HEADERS)
+                )
+        task.stats.update(contents=contents)
+
     def _license_files(self, batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
         """The rows of a batch that are read for a licence, with `format`."""
         formats = formats_of(batch.column("path"), self.policy)
@@ -202,6 +226,17 @@ class Licenses(Stage[LicensesOptions]):
         }
         of_file = pa.array(pairs.of_file)
         return {name: column.take(of_file) for name, column in columns.items()}
+
+    # ---- copies
+
+    @property
+    def merge_reads(self) -> tuple[str, ...]:
+        return tuple(phase.name for phase in self._header_phases())
+
+    def merge_copies(self, task: Task, copies: pa.Table, starts: npt.NDArray[np.int64]) -> Mapping[str, pa.Array]:
+        names = [f"{self.name}.{table}" for table in self.merge_reads]
+        headers = [batch for name in names for batch in task.read(name, HEADERS.names, task.rank, "bucket")]
+        return of_contents(copies, starts, pa.Table.from_batches(headers, HEADERS), self.policy)
 
     def _answer(self, github: str | None, number: int | None) -> Answer:
         """What GitHub's id and a base path make of a file."""

@@ -1,0 +1,232 @@
+"""What licence a content has that stands in several places, and that may say itself what it is under.
+
+The Stack v1 and v2 take the copy that is kept for all; v1 keeps a content as soon as one repository that holds it is
+permissive, so that a GPL file which somebody re-hosted under MIT passes: what its users complained of most. Ours: a content's
+own header decides; else it has the licence of the copy that looks like the origin of the others, whoever is kept. The origin
+is told from what occurrences know: not in a folder of other people's code (vendor/, third_party/, node_modules/ ...), in the
+repository that was created first, with the most stars and forks, of the earliest revision. A re-host can grant nothing, so the
+origin's licence stands even where it is worse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stackbuild.licenses.decide import UNKNOWN_REFERENCE, Decision, decide, representatives
+from stackbuild.licenses.expression import keys_of
+from stackbuild.licenses.inherit import worst_keys
+from stackbuild.licenses.lists import data_path, read_toml
+from stackbuild.licenses.policy import Policy
+from stackbuild.licenses.reading import SAID
+from stackbuild.schema import EVIDENCE, ID, LICENSE_FIELDS
+
+HEADERS = pa.schema(
+    [
+        pa.field("bucket", pa.uint16(), nullable=False),  # partition of the contents
+        pa.field("content_id", ID, nullable=False),
+        pa.field("said", pa.list_(SAID), nullable=False),
+    ]
+)
+BEST_FIRST = ("permissive", "no_license", "unknown", "weak_copyleft", "non_permissive")
+ORIGIN = (
+    ("vendored", "ascending", "at_end"),
+    ("gha_created_at", "ascending", "at_end"),
+    ("star_events_count", "descending", "at_end"),
+    ("fork_events_count", "descending", "at_end"),
+    ("revision_date", "ascending", "at_end"),
+    ("visit_date", "ascending", "at_end"),
+    ("repo_name", "ascending", "at_end"),
+    ("revision_id", "ascending", "at_end"),
+    ("path_bytes", "ascending", "at_end"),
+)  # no two copies agree in the last three
+
+Rows = npt.NDArray[np.int64]
+
+
+def of_contents(copies: pa.Table, starts: Rows, headers: pa.Table, policy: Policy) -> Mapping[str, pa.Array]:
+    """The licence columns of each of n contents.
+
+    `copies`: occurrences with their licence columns, those of one content together, the one that is kept first; `starts`:
+    where each content begins, int64 (n,). `headers`: HEADERS of some contents.
+    """
+    chosen = speaking(copies, starts, policy)
+    found = copies.select([field.name for field in LICENSE_FIELDS]).take(pa.array(chosen))
+    columns = {name: found[name].combine_chunks() for name in found.column_names}
+    columns["license_evidence"] = _with_repositories(columns["license_evidence"], copies, starts, chosen)
+    place = policy.data.group_of("header")
+    if place is None or not len(headers):
+        return columns
+    ids = copies["content_id"].take(pa.array(starts)).combine_chunks()
+    return _with_headers(columns, ids, headers.combine_chunks(), policy, place)
+
+
+# ---------------------------------------------------------------- which copy
+
+
+def speaking(copies: pa.Table, starts: Rows, policy: Policy) -> Rows:
+    """The row of the copy whose licence each content has."""
+    if policy.data.copies == "winner" or len(starts) == len(copies):
+        return starts
+    sizes = np.diff(np.append(starts, len(copies)))
+    rows = np.flatnonzero(np.repeat(sizes > 1, sizes))
+    content = np.repeat(np.arange(len(starts)), sizes)[rows]
+    if policy.data.copies == "origin":
+        names = [name for name, _, _ in ORIGIN[1:]]
+        table = copies.select(names).take(pa.array(rows))
+        table = table.append_column("vendored", vendored(copies["path"].take(pa.array(rows))))
+        order = np.asarray(pc.sort_indices(table.append_column("content", pa.array(content)),
+                                           [("content", "ascending", "at_end"), *ORIGIN]))  # fmt: skip
+    else:
+        classes = pc.index_in(copies["license_class"].take(pa.array(rows)), value_set=pa.array(BEST_FIRST))
+        rank = np.asarray(pc.fill_null(classes, len(BEST_FIRST))).astype(np.int64)
+        order = np.lexsort((np.arange(len(rows)), rank if policy.data.copies == "best" else -rank, content))
+    first = np.unique(content[order], return_index=True)[1]
+    chosen = starts.copy()
+    chosen[sizes > 1] = rows[order[first]]
+    return chosen
+
+
+def vendored(paths: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Which paths (string, n) lie in a folder of other people's code: bool (n,)."""
+    return pc.match_substring_regex(paths, _vendor_pattern())
+
+
+@cache
+def _vendor_pattern() -> str:
+    names = read_toml(data_path("vendored.toml"))["folders"]
+    return rf"(?i)(?:^|/)(?:{'|'.join(names)})/"
+
+
+# ---------------------------------------------------------------- evidence
+
+
+def _with_repositories(evidence: pa.Array, copies: pa.Table, starts: Rows, chosen: Rows) -> pa.Array:
+    """The evidence of each content, with the repository that it is from where that is not the one of the copy kept."""
+    moved = np.flatnonzero(starts != chosen)
+    if not len(moved):
+        return evidence
+    kept, theirs = (copies["repo_name"].take(pa.array(rows[moved])) for rows in (starts, chosen))
+    other = moved[np.asarray(pc.not_equal(kept, theirs))]
+    offsets, values = _lists(evidence)
+    of_value = np.repeat(np.arange(len(evidence)), np.diff(offsets))
+    said = np.isin(of_value, other)
+    names = copies["repo_name"].take(pa.array(chosen)).combine_chunks().take(pa.array(of_value))
+    values = _with_field(values, "repo_name", pc.if_else(pa.array(said), names, None))
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
+
+
+def _with_headers(
+    columns: Mapping[str, pa.Array], ids: pa.Array, headers: pa.Table, policy: Policy, place: int
+) -> dict[str, pa.Array]:
+    """The columns where a content's own header is stronger than what decided so far, and its evidence everywhere."""
+    forms, of_header = _distinct(headers["said"].combine_chunks())
+    answers = [_answer(form, policy) for form in forms]
+    at = pc.index_in(ids, value_set=headers["content_id"].combine_chunks())
+    form_of = np.full(len(ids), -1, np.int64)
+    with_header = np.flatnonzero(np.asarray(at.is_valid()))
+    form_of[with_header] = of_header[np.asarray(at.drop_null())]
+    evidence = columns["license_evidence"]
+    names = np.array([*(answer is not None for answer in answers), False])
+    decides = names[form_of] & (_strength(evidence, policy) > place)
+    rows = np.flatnonzero(decides)
+    result = dict(columns)
+    for name, values in {
+        "detected_licenses": [answer[1] if answer else None for answer in answers],
+        "license_type": [answer[0].type if answer else None for answer in answers],
+        "license_class": [answer[0].license_class if answer else None for answer in answers],
+    }.items():
+        theirs = pa.array(values, columns[name].type)
+        source = np.arange(len(ids))
+        source[rows] = len(ids) + form_of[rows]
+        result[name] = pa.concat_arrays([columns[name], theirs]).take(pa.array(source))
+    result["license_evidence"] = _joined(evidence, forms, form_of, decides)
+    return result
+
+
+def _answer(said: list[dict[str, Any]], policy: Policy) -> tuple[Decision, list[str]] | None:
+    """(the decision that a header makes, its keys); None if it names no licence."""
+    expressions = [one["expression"] for one in said if one["expression"] not in (None, UNKNOWN_REFERENCE)]
+    if not expressions:
+        return None
+    keys = frozenset().union(*map(keys_of, expressions))
+    return decide(None, representatives(policy.keys(expressions), policy), policy), worst_keys(keys, policy)
+
+
+def _strength(evidence: pa.Array, policy: Policy) -> Rows:
+    """The place in the policy's order of what decided of each content; behind all where nothing did."""
+    offsets, values = _lists(evidence)
+    order = [kind for group in policy.data.order for kind in group]
+    places = np.array([*(policy.data.group_of(kind) for kind in order), len(policy.data.order)], np.int64)
+    kinds = np.asarray(pc.fill_null(pc.index_in(values.field("kind"), value_set=pa.array(order)), len(order)))
+    counted = np.where(np.asarray(pc.fill_null(values.field("decides"), False)), places[kinds], len(policy.data.order))
+    result = np.full(len(evidence), len(policy.data.order), np.int64)
+    some = np.flatnonzero(np.diff(offsets))
+    if len(some):
+        result[some] = np.minimum.reduceat(counted, offsets[some])
+    return result
+
+
+def _joined(
+    evidence: pa.Array, forms: list[list[dict[str, Any]]], form_of: Rows, before: npt.NDArray[np.bool_]
+) -> pa.Array:
+    """The evidence of each content with that of its header (`form_of`, -1 for none): in front of the rest, which decides no
+    more, where `before` says so, else behind.
+    """
+    offsets, values = _lists(evidence)
+    sizes = np.array([*map(len, forms), 0], np.int64)
+    bounds = np.cumsum(sizes) - sizes
+    rest, own = np.diff(offsets), sizes[form_of]
+    starts = np.concatenate((np.zeros(1, np.int64), np.cumsum(rest + own)))
+    of_rest, of_own = (np.repeat(np.arange(len(evidence)), count) for count in (rest, own))
+    index = np.empty(starts[-1], np.int64)
+    index[starts[of_rest] + np.where(before, own, 0)[of_rest] + _within(rest)] = np.arange(len(values))
+    said = bounds[form_of[of_own]] + _within(own)
+    index[starts[of_own] + np.where(before, 0, rest)[of_own] + _within(own)] = (
+        len(values) + np.where(before[of_own], sizes.sum(), 0) + said
+    )
+    headers = [
+        pa.array([{**one, "kind": "header", "decides": decides} for form in forms for one in form], EVIDENCE)
+        for decides in (False, True)
+    ]
+    decides = pc.and_(values.field("decides"), pa.array(~before[of_rest]))
+    everything = pa.concat_arrays([_with_field(values, "decides", decides), *headers])
+    return pa.ListArray.from_arrays(pa.array(starts, pa.int32()), everything.take(pa.array(index)))
+
+
+def _within(sizes: Rows) -> Rows:
+    """0, 1 ... of each of some runs, one behind the other."""
+    return np.arange(int(sizes.sum())) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+
+
+def _lists(column: pa.Array) -> tuple[Rows, pa.Array]:
+    """(offsets from 0, int64 (n + 1,); the values) of a column of lists without nulls."""
+    offsets = np.asarray(column.offsets).astype(np.int64)
+    return offsets - offsets[0], column.flatten()
+
+
+def _with_field(values: pa.Array, name: str, column: pa.Array) -> pa.Array:
+    """Evidence with one field replaced."""
+    fields = [column if field.name == name else values.field(field.name) for field in EVIDENCE]
+    return pa.StructArray.from_arrays(fields, fields=list(EVIDENCE))
+
+
+def _distinct(said: pa.Array) -> tuple[list[list[dict[str, Any]]], Rows]:
+    """(what is said, each once; which of it each row says): thousands of files share a header."""
+    offsets, values = _lists(said)
+    texts = [
+        pc.fill_null(values.field(name).cast(pa.string()), "")
+        for name in ("expression", "engine", "score", "first_line", "last_line")
+    ]
+    of_value = pc.binary_join_element_wise(*texts, "\0") if len(values) else pa.array([], pa.string())
+    lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), of_value)
+    encoded = pc.binary_join(lists, "\1").dictionary_encode()
+    of_row = np.asarray(encoded.indices).astype(np.int64)
+    first = np.unique(of_row, return_index=True)[1]
+    return said.take(pa.array(first)).to_pylist(), of_row
