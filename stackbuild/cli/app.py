@@ -251,14 +251,17 @@ def manifest_verify(
 
 @app.command("inspect")
 def inspect_(
-    what: Annotated[str, typer.Argument(metavar="WHAT", help="tokens")],
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="tokens or licenses")],
     out: Folder,
-    document: Annotated[int, typer.Option("--document", help="Number of the document.")] = 0,
+    document: Annotated[int, typer.Option("--document", help="tokens: the number of the document.")] = 0,
+    repo: Annotated[str | None, typer.Option("--repo", help="licenses: the repository, owner/name.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="licenses: name every file.")] = False,
+    json_: Json = False,
 ) -> None:
-    """Look at one document of the tokenized corpus, with its sentinels and files."""
+    """Look at a document of the tokenized corpus, or at the licences of a repository and what they follow from."""
     from stackbuild.cli.inspect import run
 
-    run(what, out, document)
+    run(what, out, document, repo, every, json_)
 
 
 @app.command()

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from stackbuild.cli.show import escaped
 from stackbuild.errors import InputError, UsageError
 
+if TYPE_CHECKING:
+    from stackbuild.license_view import FileLicense, Folder
 
-def run(what: str, out: Path, document: int) -> None:
+SHOWN = 12  # files of one folder and reason that are named
+
+
+def run(what: str, out: Path, document: int, repo: str | None, every: bool, as_json: bool) -> None:
+    """Show one document of the tokenized corpus, or the licences of a repository."""
+    if what == "tokens":
+        tokens(out, document)
+    elif what == "licenses":
+        if repo is None:
+            raise UsageError("inspect licenses shows one repository; name it: --repo OWNER/NAME.")
+        licenses(out, repo, every, as_json)
+    else:
+        raise UsageError(f"There is nothing named {what!r} to inspect; there are: tokens, licenses.")
+
+
+def tokens(out: Path, document: int) -> None:
     """Show one document of the tokenized corpus; documents are counted through all shards."""
-    if what != "tokens":
-        raise UsageError(f"There is nothing named {what!r} to inspect; there is: tokens.")
     from stackbuild.tokens.job import read_manifest
     from stackbuild.tokens.show import show_document
 
@@ -26,3 +47,57 @@ def run(what: str, out: Path, document: int) -> None:
                 return
             number -= shard.documents
     raise InputError(f"{out} has {document - number:,} documents; --document counts from 0.")
+
+
+def licenses(out: Path, repo: str, every: bool, as_json: bool) -> None:
+    """Show the licence of each folder of a repository, and why; files that differ from their folder one by one."""
+    from stackbuild.license_view import files_of, tree
+
+    for revision, files in files_of(out, repo).items():
+        if as_json:
+            for file in files:
+                print(json.dumps({"repo_name": repo, "revision_id": revision, **asdict(file)}))
+            continue
+        classes = Counter(file.license_class for file in files).most_common()
+        print(f"{escaped(repo)} at {escaped(revision)}: " + ", ".join(f"{count:,} {name}" for name, count in classes))
+        for line in lines_of(tree(files), every):
+            print(escaped(line))
+
+
+def lines_of(root: Folder, every: bool) -> Iterator[str]:
+    """The tree in lines: a folder all of whose files have one licence for one reason in one line."""
+    waiting: list[tuple[Folder, int]] = [(root, 0)]
+    while waiting:
+        folder, depth = waiting.pop()
+        indent = "  " * depth
+        if folder.alike is not None and not every:
+            yield f"{indent}{folder.name}  {_files(folder.files)}, {_reason(folder.alike)}"
+            continue
+        yield f"{indent}{folder.name}  {_files(folder.files)}"
+        yield from _own(folder.own, indent + "  ", every)
+        waiting.extend((below, depth + 1) for below in reversed(folder.folders.values()))
+
+
+def _own(files: list[FileLicense], indent: str, every: bool) -> Iterator[str]:
+    reasons: dict[tuple[str, tuple[str, ...]], list[FileLicense]] = {}
+    for file in files:
+        reasons.setdefault(file.reason, []).append(file)
+    for reason, members in reasons.items():
+        names = [file.path.rsplit("/", 1)[-1] for file in members]
+        shown = names if every else names[:SHOWN]
+        more = f" and {len(names) - len(shown):,} more" if len(shown) < len(names) else ""
+        yield f"{indent}{', '.join(shown)}{more}  {_reason(reason)}"
+        for one in members[0].evidence:
+            if not one["decides"]:
+                from stackbuild.license_view import words
+
+                yield f"{indent}  beside: {words(one)}"
+
+
+def _files(count: int) -> str:
+    return f"{count:,} file" + ("s" if count != 1 else "")
+
+
+def _reason(reason: tuple[str, tuple[str, ...]]) -> str:
+    name, evidence = reason
+    return f"{name}: " + ("; ".join(evidence) if evidence else "nothing says anything of a licence")
