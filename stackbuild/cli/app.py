@@ -18,6 +18,10 @@ app = typer.Typer(
 )
 manifest_app = typer.Typer(help="Write or verify the SWHID manifest of a build.", no_args_is_help=True)
 app.add_typer(manifest_app, name="manifest")
+licenses_app = typer.Typer(
+    help="Lists of permissive licences: which there are, and how two differ.", no_args_is_help=True
+)
+app.add_typer(licenses_app, name="licenses")
 
 Folder = Annotated[Path, typer.Argument(metavar="OUT", help="The output folder of a build.")]
 Recipe = Annotated[
@@ -227,6 +231,29 @@ def report(out: Folder, json_: Json = False) -> None:
     from stackbuild.cli.report import run
 
     run(out, json_)
+
+
+@licenses_app.command("lists")
+def licenses_lists(json_: Json = False) -> None:
+    """Name the lists that stackbuild brings, with their size and origin."""
+    from stackbuild.cli.licenses import lists
+
+    lists(json_)
+
+
+@licenses_app.command("diff")
+def licenses_diff(
+    older: Annotated[str, typer.Argument(metavar="LIST_A", help="The name of a list, or a TOML file.")],
+    newer: Annotated[str, typer.Argument(metavar="LIST_B")],
+    build: Annotated[
+        Path | None, typer.Option("--build", help="Also what this finished build would gain or lose.")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Show what a list took in and let go against another, and what that means for a build."""
+    from stackbuild.cli.licenses import diff
+
+    diff(older, newer, build, json_)
 
 
 @manifest_app.command("write")
