@@ -75,7 +75,10 @@ def speaking(copies: pa.Table, starts: Rows, policy: Policy) -> Rows:
     if policy.data.copies == "winner" or len(starts) == len(copies):
         return starts
     sizes = np.diff(np.append(starts, len(copies)))
-    rows = np.flatnonzero(np.repeat(sizes > 1, sizes))
+    asked = sizes > 1
+    if policy.data.copies == "origin":
+        asked &= np.asarray(copies["length"].take(pa.array(starts))) >= policy.data.origin_from
+    rows = np.flatnonzero(np.repeat(asked, sizes))
     content = np.repeat(np.arange(len(starts)), sizes)[rows]
     if policy.data.copies == "origin":
         names = [name for name, _, _ in ORIGIN[1:]]
@@ -89,7 +92,7 @@ def speaking(copies: pa.Table, starts: Rows, policy: Policy) -> Rows:
         order = np.lexsort((np.arange(len(rows)), rank if policy.data.copies == "best" else -rank, content))
     first = np.unique(content[order], return_index=True)[1]
     chosen = starts.copy()
-    chosen[sizes > 1] = rows[order[first]]
+    chosen[asked] = rows[order[first]]
     return chosen
 
 

@@ -56,7 +56,8 @@ class PolicyData(BaseModel):
     `unrecognised`: the class of a file for which there is a licence that no engine recognises, and nothing else.
     `copies`: whose licence a content has that stands in several places: that of the copy which `exact_dedup` keeps
     ("winner"), the most ("best") or the least permissive one ("worst"), or that of the copy which looks like the origin of
-    the others ("origin", see `copies`).
+    the others ("origin", see `copies`). `origin_from`: bytes from which on a content has an origin; shorter ones (an empty
+    file, a line that calls main) are written anew everywhere, and have the licence of the copy that is kept.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -74,6 +75,7 @@ class PolicyData(BaseModel):
     or_reading: Reading = "choice"
     unrecognised: Literal["unknown", "no_license"] = "unknown"
     copies: Literal["winner", "best", "worst", "origin"] = "winner"
+    origin_from: int = 256
 
     @model_validator(mode="after")
     def _orderly(self) -> Self:

@@ -29,7 +29,7 @@ def copy(content: int, repo: str, path: str, **known: Any) -> dict[str, Any]:
     classes = {"MIT": "permissive", "GPL-3.0-only": "non_permissive", "MPL-2.0": "weak_copyleft", None: "no_license"}
     row = {
         **dict.fromkeys(SCHEMA.names),
-        "owner_bucket": 0, "path_lossy": False, "mode": 0o100644, "extension": "", "length": 1, "blob_id": b"\0" * 20,
+        "owner_bucket": 0, "path_lossy": False, "mode": 0o100644, "extension": "", "length": 1_000, "blob_id": b"\0" * 20,
         "repo_name": repo, "revision_id": "r", "path": path, "path_bytes": path[1:].encode(),
         "content_id": bytes([content]) * 20,
         "detected_licenses": [key] if key else [],
@@ -67,6 +67,13 @@ def test_a_file_that_an_mit_repository_took_over_stays_gpl() -> None:
     assert [one["repo_name"] for one in found["license_evidence"]] == ["ann/gpl"]
     (found,) = merged([origin, rehost], {})
     assert [one["repo_name"] for one in found["license_evidence"]] == [None]  # the copy that is kept is the origin
+
+
+def test_what_is_written_anew_everywhere_has_no_origin() -> None:
+    origin = copy(1, "ann/gpl", "/src/__init__.py", key="GPL-3.0-only", gha_created_at=datetime(2010, 1, 1), length=255)
+    other = copy(1, "bob/mit", "/a/__init__.py", length=255)
+    assert merged([other, origin], {})[0]["license_class"] == "permissive"
+    assert merged([{**other, "length": 256}, {**origin, "length": 256}], {})[0]["license_class"] == "non_permissive"
 
 
 def test_a_copy_in_a_folder_of_other_peoples_code_is_no_origin() -> None:
