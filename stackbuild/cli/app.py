@@ -226,6 +226,19 @@ def check(
 
 
 @app.command()
+def notice(
+    out: Folder,
+    repo: Annotated[list[str] | None, typer.Option("--repo", help="Files of this repository; may be repeated.")] = None,
+    files: Annotated[str | None, typer.Option("--files", help='A list of "repository path" lines, or -.')] = None,
+    list_files: Annotated[bool, typer.Option("--list", help="Name every file.")] = False,
+) -> None:
+    """Print whose the files of a dataset are and the texts of their licences: all, or a selection."""
+    from stackbuild.cli.notice import run
+
+    run(out, repo or [], files, list_files)
+
+
+@app.command()
 def report(out: Folder, json_: Json = False) -> None:
     """Write the report again and print the funnel."""
     from stackbuild.cli.report import run
