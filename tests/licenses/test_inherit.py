@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stackbuild.licenses.decide import UNKNOWN_REFERENCE
 from stackbuild.licenses.inherit import (
     EVIDENCE_LIMIT,
     KEYS_LIMIT,
@@ -19,6 +21,7 @@ from stackbuild.licenses.inherit import (
 )
 from stackbuild.licenses.lists import scancode_licenses
 from stackbuild.licenses.policy import load_policy
+from stackbuild.licenses.reading import KINDS
 
 V2, OURS = load_policy("the-stack-v2"), load_policy("stackbuild")
 
@@ -200,3 +203,99 @@ def test_ten_thousand_licence_files_in_one_repository() -> None:
     found = keys_of_files(verdicts, files)
     both = ["GPL-2.0-only", "MIT"]
     assert found == [["MIT"]] * 10_000 + [both] * 10_000 + [["MIT"]] * 999 + [both] * 501
+
+
+# ---------------------------------------------------------------- the nearest evidence
+
+
+def nearest(monkeypatch: pytest.MonkeyPatch, spoken: dict[bytes, tuple[str, list[dict[str, Any]]]]) -> dict[str, Any]:
+    """The verdict of each folder that has one, given what files (by path) say and as what they are read."""
+    monkeypatch.setitem(KINDS, "package.json", "manifest")
+    rows = table([("a", "r", path, str(number)) for number, path in enumerate(spoken)])
+    rows = rows.set_column(5, "format", pa.array([one for one, _ in spoken.values()]))
+    found = {(content(str(number)), one): said_ for number, (one, said_) in enumerate(spoken.values())}
+    verdicts = pa.Table.from_batches(inherited(rows, found, OURS, 0), VERDICTS).to_pylist()
+    return {row["folder"].decode("latin-1"): row for row in verdicts}
+
+
+def test_the_nearest_licence_file_hides_those_above(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = nearest(
+        monkeypatch,
+        {b"LICENSE": ("license", said("MIT")), b"v/COPYING": ("license", said("GPL-2.0-only")),
+         b"v/x/LICENSE": ("license", said("ISC"))},
+    )  # fmt: skip
+    assert {folder: row["keys"] for folder, row in found.items()} == {
+        "": ["MIT"],
+        "v/": ["GPL-2.0-only"],
+        "v/x/": ["ISC"],
+    }
+    assert [one["decides"] for one in found["v/x/"]["evidence"]] == [True]
+
+
+def test_a_manifest_adds_to_the_licence_file_above_and_cannot_replace_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`npm init` writes ISC into every folder."""
+    found = nearest(
+        monkeypatch,
+        {b"COPYING": ("license", said("GPL-2.0-only")), b"p/package.json": ("package.json", said("ISC")),
+         b"p/q/LICENSE": ("license", said("MIT")), b"p/q/r/package.json": ("package.json", said("GPL-3.0-only"))},
+    )  # fmt: skip
+    assert found["p/"]["keys"] == ["GPL-2.0-only", "ISC"]
+    assert found["p/q/"]["keys"] == ["MIT"]  # its own licence file hides the manifest above as well
+    assert found["p/q/r/"]["keys"] == ["GPL-3.0-only", "MIT"]
+
+
+def test_a_notice_speaks_only_where_no_licence_file_or_manifest_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = nearest(
+        monkeypatch,
+        {b"LICENSE": ("license", said("MIT")), b"docs/README": ("notice", said("GPL-2.0-only"))},
+    )  # fmt: skip
+    assert found["docs/"]["keys"] == ["MIT"]
+    assert [(one["kind"], one["decides"]) for one in found["docs/"]["evidence"]] == [
+        ("license_file", True),
+        ("notice", False),
+    ]
+    assert nearest(monkeypatch, {b"README": ("notice", said("GPL-2.0-only"))})[""]["keys"] == ["GPL-2.0-only"]
+
+
+def test_what_only_refers_to_a_licence_hides_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    reference = ("license", said(UNKNOWN_REFERENCE))
+    found = nearest(monkeypatch, {b"COPYING": ("license", said("GPL-2.0-only")), b"docs/license.rst": reference})
+    assert found["docs/"]["keys"] == ["GPL-2.0-only"]
+    found = nearest(monkeypatch, {b"README": ("notice", said("ISC")), b"LICENSE": reference})
+    assert found[""]["keys"] == ["ISC"]
+    assert nearest(monkeypatch, {b"LICENSE": reference})[""]["keys"] == [UNKNOWN_REFERENCE]
+
+
+def test_a_licence_that_nobody_recognises_hides_those_above(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = nearest(monkeypatch, {b"LICENSE": ("license", said("MIT")), b"vendor/LICENSE": ("license", said(None))})
+    assert found["vendor/"]["keys"] == [] and found["vendor/"]["unrecognised"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.dictionaries(
+        st.tuples(paths, st.sampled_from(["license", "package.json", "notice"])),
+        st.sampled_from(["MIT", "ISC", "GPL-2.0-only", UNKNOWN_REFERENCE]),
+        max_size=10,
+    )
+)
+def test_it_is_the_nearest_by_the_rule_as_one_would_write_it(spoken: dict[tuple[bytes, str], str]) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        names = {"license": b"LICENSE", "package.json": b"package.json", "notice": b"README"}
+        found = nearest(patched, {folder + names[one]: (one, said(key)) for (folder, one), key in spoken.items()})
+    for folder in {folder for folder, _ in spoken}:
+        above = sorted({base for base, _ in spoken if folder.startswith(base)}, key=len, reverse=True)
+
+        def first(one: str, places: list[bytes]) -> tuple[bytes | None, str | None]:
+            here = [(base, spoken[base, one]) for base in places if (base, one) in spoken]
+            real = [pair for pair in here if pair[1] != UNKNOWN_REFERENCE]
+            return (real or here or [(None, None)])[0]
+
+        base, license_key = first("license", above)
+        real = base is not None and license_key != UNKNOWN_REFERENCE
+        _, manifest_key = first("package.json", [one for one in above if not real or one.startswith(base or b"")])
+        group = {key for key in (license_key, manifest_key) if key}
+        _, notice_key = first("notice", above)
+        if group <= {UNKNOWN_REFERENCE} and notice_key and (notice_key != UNKNOWN_REFERENCE or not group):
+            group = {notice_key}
+        assert set(found[folder.decode("latin-1")]["keys"]) == group
