@@ -24,6 +24,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from stackbuild.licenses.answer import Spoken
 from stackbuild.licenses.decide import UNKNOWN_REFERENCE, representatives
 from stackbuild.licenses.expression import Keys, keys_of
 from stackbuild.licenses.lists import SEVERITY
@@ -256,6 +257,11 @@ class Verdicts:
         self._ranges = {owners[start]: (start, stop) for start, stop in zip(starts, ends, strict=False)}
         if len(self._ranges) != len(starts):
             raise ValueError("verdicts are not sorted by repository and revision")
+
+    def spoken(self, row: int) -> Spoken:
+        """What a base path says."""
+        keys, counting = self.keys[row].as_py(), frozenset(self.counting[row].as_py())
+        return Spoken(self.group[row].as_py(), keys, counting, self.unrecognised[row], self.evidence[row].as_py())
 
     def nearest(self, files: pa.RecordBatch) -> npt.NDArray[np.int64]:
         """The row of the nearest base path of each of n files (repo_name, revision_id, path_bytes): int64 (n,), -1 for

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,12 +20,14 @@ from pydantic import Field
 
 from stackbuild.errors import UsageError
 from stackbuild.hashing import content_buckets
+from stackbuild.licenses.answer import Answer, Spoken, five_step_answer, strongest
 from stackbuild.licenses.copies import HEADERS, of_contents
-from stackbuild.licenses.decide import NOASSERTION, UNKNOWN_REFERENCE, Decision, decide, distinct_pairs
-from stackbuild.licenses.expression import Keys, Reading
+from stackbuild.licenses.decide import distinct_pairs
+from stackbuild.licenses.expression import Reading
 from stackbuild.licenses.inherit import DETECTIONS, LICENSE_FILES, VERDICTS, Verdicts, folders, inherited
 from stackbuild.licenses.lists import LicenseClass
 from stackbuild.licenses.names import Names
+from stackbuild.licenses.path_rules import PATH_RULES, PathRules, rules_of
 from stackbuild.licenses.policy import Policy, load_policy
 from stackbuild.licenses.reading import Reader, formats_of
 from stackbuild.schema import EVIDENCE, ID, LICENSE_FIELDS
@@ -76,7 +77,7 @@ class Licenses(Stage[LicensesOptions]):
         self.policy: Policy = load_policy(
             chosen.policy, names=chosen.names, or_reading=chosen.or_reading, permissive=chosen.permissive
         )
-        self._verdicts: Verdicts | None = None
+        self._spoken: tuple[Verdicts, PathRules] | None = None
 
     def key(self) -> Mapping[str, Any]:
         return self.policy.identity()
@@ -171,6 +172,9 @@ class Licenses(Stage[LicensesOptions]):
         with task.writer("verdicts", VERDICTS, group_by="partition") as out:
             for batch in inherited(table, found, self.policy, task.rank):
                 out.write(batch)
+        with task.writer("rules", PATH_RULES, group_by="partition") as out:
+            for batch in rules_of(table, found, task.rank):
+                out.write(batch)
 
     def headers(self, task: Task) -> None:
         """What the contents of the partition say of themselves."""
@@ -200,22 +204,24 @@ class Licenses(Stage[LicensesOptions]):
     # ---- rows
 
     def load(self, task: Task) -> None:
-        self.use(pa.Table.from_batches(task.read("verdicts", None, task.rank, "partition"), VERDICTS))
+        verdicts = pa.Table.from_batches(task.read("verdicts", None, task.rank, "partition"), VERDICTS)
+        self.use(verdicts, pa.Table.from_batches(task.read("rules", None, task.rank, "partition"), PATH_RULES))
 
-    def use(self, verdicts: pa.Table) -> None:
-        """Take the base paths (VERDICTS) that the files to come inherit from."""
-        self._verdicts = Verdicts(verdicts)
+    def use(self, verdicts: pa.Table, rules: pa.Table) -> None:
+        """Take the base paths (VERDICTS) that the files to come inherit from, and the rules that name paths (PATH_RULES)."""
+        self._spoken = Verdicts(verdicts), PathRules(rules)
 
     def tags(self, files: pa.RecordBatch) -> Mapping[str, pa.Array]:
-        known = self._verdicts
-        if known is None:
+        if self._spoken is None:
             raise UsageError(
                 "The stage licenses needs its phases to have run over all files; put it into a recipe and build that."
             )
-        nearest = known.nearest(files)
-        pairs = distinct_pairs(files.column("gha_license_id"), np.where(nearest < 0, known.rows, nearest))
+        verdicts, rules = self._spoken
+        count = len(rules.rows) + 1
+        sets = (verdicts.nearest(files) + 1) * count + rules.of_files(files) + 1
+        pairs = distinct_pairs(files.column("gha_license_id"), sets)
         answers = [
-            self._answer(github or None, None if number == known.rows else number)
+            self._answer(github or None, number // count - 1, number % count - 1)
             for github, number in zip(pairs.github, pairs.sets.tolist(), strict=True)
         ]
         columns = {
@@ -227,6 +233,16 @@ class Licenses(Stage[LicensesOptions]):
         of_file = pa.array(pairs.of_file)
         return {name: column.take(of_file) for name, column in columns.items()}
 
+    def _answer(self, github: str | None, base: int, rule: int) -> Answer:
+        """What is said of a file by GitHub's id, the base path of this row and the path rule of that (-1 for none)."""
+        assert self._spoken
+        verdicts, rules = self._spoken
+        folder = verdicts.spoken(base) if base >= 0 else None
+        named = Spoken.of_rule(rules.evidence(rule), self.policy) if rule >= 0 else None
+        if self.policy.data.rule == "ranked":
+            return strongest([one for one in (named, folder) if one is not None], github, self.policy)
+        return five_step_answer(folder, github, self.policy)
+
     # ---- copies
 
     @property
@@ -237,45 +253,6 @@ class Licenses(Stage[LicensesOptions]):
         names = [f"{self.name}.{table}" for table in self.merge_reads]
         headers = [batch for name in names for batch in task.read(name, HEADERS.names, task.rank, "bucket")]
         return of_contents(copies, starts, pa.Table.from_batches(headers, HEADERS), self.policy)
-
-    def _answer(self, github: str | None, number: int | None) -> Answer:
-        """What GitHub's id and a base path make of a file."""
-        assert self._verdicts
-        known, policy = self._verdicts, self.policy
-        keys: list[str] = []
-        counting: Keys = frozenset()
-        unrecognised, evidence, group = False, [], -1
-        if number is not None:
-            keys, counting = known.keys[number].as_py(), frozenset(known.counting[number].as_py())
-            unrecognised, evidence = known.unrecognised[number], known.evidence[number].as_py()
-            group = known.group[number].as_py()
-        host_decides = github is not None and github != NOASSERTION
-        if policy.data.rule == "ranked":
-            place = policy.data.group_of("host")
-            refers = not unrecognised and counting <= {UNKNOWN_REFERENCE}
-            if place is None or (number is not None and not refers and group < place):
-                decision = decide(None, counting, policy, unrecognised)
-                host_decides = False
-            else:
-                decision = decide(github, frozenset() if github else counting, policy)
-                host_decides = github is not None
-        else:
-            decision = decide(github, counting, policy, unrecognised)
-        if github:
-            host = {"expression": github, "kind": "host", "engine": "github", "decides": host_decides}
-            evidence = [host, *({**one, "decides": one["decides"] and not host_decides} for one in evidence)]
-            if not host_decides:
-                evidence.append(evidence.pop(0))
-        return Answer(decision, keys, evidence)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What is said of a file: the decision, all keys, and the evidence (rows of EVIDENCE), that which decides first."""
-
-    decision: Decision
-    keys: list[str]
-    evidence: list[dict[str, Any]]
 
 
 class LicenseFilterOptions(Options):

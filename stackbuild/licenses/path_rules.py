@@ -1,0 +1,106 @@
+"""Rules that name paths (REUSE.toml, .reuse/dep5, debian/copyright, FILE.license), and which of them a file is under.
+
+Of the rules of one file the last that matches a path holds for it; of the files that do, the one in the nearest folder
+(REUSE specification 3.3, "closest"), but a rule that overrides is stronger than all in folders below it. `aggregate` is taken
+as `closest`: where a file has a header of its own, that decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stackbuild.licenses.declared.globs import governing
+from stackbuild.licenses.inherit import CARRIED, Found
+from stackbuild.licenses.reading import KINDS, SAID
+
+PATH_RULES = pa.schema(
+    [
+        pa.field("partition", pa.uint16(), nullable=False),
+        pa.field("repo_name", pa.string(), nullable=False),
+        pa.field("revision_id", pa.string(), nullable=False),
+        pa.field("folder", pa.binary(), nullable=False),  # that its globs are relative to
+        pa.field("path", pa.string(), nullable=False),  # of the file that holds it
+        *SAID,
+    ]
+)
+Owner = tuple[str, str]
+
+
+def rules_of(files: pa.Table, found: Found, partition: int) -> Iterator[pa.RecordBatch]:
+    """The rules that files (LICENSE_FILES) hold, by repository, revision, folder and file, in the order of the file."""
+    order = [(name, "ascending") for name in ("repo_name", "revision_id", "folder", "path")]
+    ruling = pa.array(sorted(name for name, kind in KINDS.items() if kind == "path_rule"), pa.string())
+    files = files.filter(pc.is_in(files["format"], value_set=ruling)).sort_by(order)
+    for batch in files.to_batches(4_096):
+        rows = [
+            {"partition": partition, **{name: file[name] for name in PATH_RULES.names[1:5]}, **said}
+            for file in batch.to_pylist()
+            for said in found.get((file["content_id"], file["format"]), ())
+            if said["globs"]
+        ]
+        if rows:
+            yield pa.RecordBatch.from_pylist(rows, PATH_RULES)
+
+
+@dataclass(frozen=True)
+class Globs:
+    """What `governing` asks of a rule."""
+
+    globs: Sequence[str]
+
+
+class PathRules:
+    """The path rules of a partition, in memory."""
+
+    def __init__(self, table: pa.Table):
+        self.rows: list[dict[str, Any]] = table.to_pylist()
+        self._owners: dict[Owner, list[tuple[bytes, int, int]]] = {}  # (folder, first row, the row behind the last)
+        numbered = enumerate(self.rows)
+        for key, group in groupby(numbered, key=lambda one: tuple(one[1][n] for n in PATH_RULES.names[1:5])):
+            rows = [number for number, _ in group]
+            self._owners.setdefault(key[:2], []).append((key[2], rows[0], rows[-1] + 1))
+        self._names = pa.array(sorted({repo for repo, _ in self._owners}), pa.string())
+
+    def of_files(self, files: pa.RecordBatch) -> npt.NDArray[np.int64]:
+        """The rule that each of n files (repo_name, revision_id, path_bytes) is under: its row, int64 (n,), -1 for none."""
+        result = np.full(files.num_rows, -1, np.int64)
+        if not self._owners:
+            return result
+        rows = np.flatnonzero(np.asarray(pc.is_in(files.column("repo_name"), value_set=self._names)))
+        here = files.select(["repo_name", "revision_id", "path_bytes"]).take(pa.array(rows))
+        owners = list(zip(here.column("repo_name").to_pylist(), here.column("revision_id").to_pylist(), strict=True))
+        places: dict[Owner, list[int]] = {}
+        for place, owner in enumerate(owners):
+            if owner in self._owners:
+                places.setdefault(owner, []).append(place)
+        for owner, own in places.items():
+            result[rows[own]] = self._of_owner(owner, here.column("path_bytes").take(pa.array(own)))
+        return result
+
+    def _of_owner(self, owner: Owner, paths: pa.Array) -> npt.NDArray[np.int64]:
+        result = np.full(len(paths), -1, np.int64)
+        final = np.zeros(len(paths), bool)
+        for folder, start, stop in sorted(self._owners[owner], key=lambda one: (len(one[0]), one[0], one[1])):
+            below = np.flatnonzero(np.asarray(pc.starts_with(paths, pattern=folder)) & ~final)
+            if not len(below):
+                continue
+            relative = pc.binary_slice(paths.take(pa.array(below)), len(folder))
+            found = governing([Globs(row["globs"]) for row in self.rows[start:stop]], relative)
+            ruled, rule = below[found >= 0], start + found[found >= 0].astype(np.int64)
+            result[ruled] = rule
+            final[ruled] = [self.rows[number]["precedence"] == "override" for number in rule.tolist()]
+        return result
+
+    def evidence(self, number: int) -> dict[str, Any]:
+        """A row of EVIDENCE."""
+        row: Mapping[str, Any] = self.rows[number]
+        kind = "override" if row["precedence"] == "override" else "path_rule"
+        return {"path": row["path"], "kind": kind, **{name: row[name] for name in CARRIED}}
