@@ -8,6 +8,7 @@ If headers are compared, the same is done for the files with their licence heade
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from stackbuild.dedup.limits import Limits
 from stackbuild.dedup.links import matched
 from stackbuild.dedup.members import members_schema
 from stackbuild.dedup.near_duplicates import rank_column
-from stackbuild.dedup.numbers import BLIND, SEEING, VARIANT_BITS, Numbers, id_values, partition_of, variant_of
+from stackbuild.dedup.numbers import BLIND, SEEING, Numbers, id_values, partition_of, variant_of
 from stackbuild.dedup.options import NearDedupOptions
 from stackbuild.dedup.shingles import Hashes
 from stackbuild.dedup.sketches import hash_runs
@@ -54,26 +55,42 @@ CLUSTERS = pa.schema(
 EDGES = pa.schema([pa.field("left", ID), pa.field("right", ID), pa.field("similarity", pa.float64())])
 
 
+@dataclass(frozen=True)
+class View:
+    """Some members of a group, by their places, int64 ascending, and what became of them."""
+
+    places: Numbers
+    found: Solution
+
+    @property
+    def gone(self) -> Numbers:
+        """The places of the members that leave."""
+        return self.places[self.found.kept_by >= 0]
+
+
 def solve_group(task: Task) -> None:
     """Verify a group's edges exactly, choose its survivors and write its clusters, ordered by content_id."""
-    options: NearDedupOptions = task.options
     group = Group(task, int(task.params["group"]))
-    view = group.members_without(SEEING)
-    found = group.solved(view)
-    with task.writer("clusters", CLUSTERS, group_by="partition") as writer:
-        writer.write(_cluster_rows(group.members.take(arrow(view)).combine_chunks(), found, task.partitions))
-    gone = view[found.kept_by >= 0]
-    removed: dict[str, Any] = {"removed": len(gone), "largest_cluster": int(found.size.max(initial=0))}
-    if options.scope == "language":
-        scopes = pc.value_counts(group.members["scope"].take(arrow(gone))).to_pylist()
-        removed["removed_by_scope"] = {value["values"] or "": value["counts"] for value in scopes}
+    decides, _ = solve_members(task, group)
     with task.writer("verified", EDGES) as writer:
-        writer.write(_edge_rows(group.members, view, found))
-    if options.compares_headers:
-        counted = group.members_without(BLIND)
-        seeing = group.solved(counted)
-        removed["removed_with_headers"] = int((seeing.kept_by >= 0).sum())
+        writer.write(edge_rows(group.members, decides))
+
+
+def solve_members(task: Task, group: Group) -> tuple[View, View | None]:
+    """Solve a group and write its clusters: (the files as they are compared; with their headers in, if that is counted)."""
+    options: NearDedupOptions = task.options
+    decides = group.view_without(SEEING)
+    with task.writer("clusters", CLUSTERS, group_by="partition") as writer:
+        writer.write(_cluster_rows(group.members.take(arrow(decides.places)), decides.found, task.partitions))
+    removed: dict[str, Any] = {"removed": len(decides.gone), "largest_cluster": int(decides.found.size.max(initial=0))}
+    if options.scope == "language":
+        scopes = pc.value_counts(group.members["scope"].take(arrow(decides.gone))).to_pylist()
+        removed["removed_by_scope"] = {value["values"] or "": value["counts"] for value in scopes}
+    with_headers = group.view_without(BLIND) if options.compares_headers else None
+    if with_headers is not None:
+        removed["removed_with_headers"] = len(with_headers.gone)
     task.stats.update(removed)
+    return decides, with_headers
 
 
 class Group:
@@ -82,41 +99,54 @@ class Group:
     Members that are there several times count once; of two contents that share a number the smaller content_id does.
     """
 
-    def __init__(self, task: Task, group: int):
+    def __init__(self, task: Task, group: int, without: Numbers | None = None):
+        """`without`: components, int64 ascending, that are left out."""
         self._task, self._group = task, group
-        self._options: NearDedupOptions = task.options
+        self.options: NearDedupOptions = task.options
         rows = list(task.read("members", None, group=group, group_by="group"))
-        read = pa.Table.from_batches(rows, members_schema(self._options))
+        read = pa.Table.from_batches(rows, members_schema(self.options))
+        if without is not None:
+            read = read.filter(arrow(~_among(np.asarray(read["component"]), without)))
         order = pc.sort_indices(read, [("file", "ascending"), ("content_id", "ascending")])
         files = np.asarray(read["file"])[np.asarray(order)]
         first = np.concatenate(([True], files[1:] != files[:-1])) if len(files) else np.zeros(0, bool)
         self.members = read.take(order.filter(arrow(first))).combine_chunks()
         self.files = files[first]
-        self.contents = self.files >> VARIANT_BITS
-        self._edges = self._read_edges()
-        self._sets = GroupSets(task, group, self.members) if self._options.verify else None
+        self.edges = self._read_edges(without is not None)  # places of members
 
-    def _read_edges(self) -> tuple[Numbers, Numbers]:
+    @cached_property
+    def _sets(self) -> GroupSets | None:
+        return GroupSets(self._task, self._group, self.members) if self.options.verify else None
+
+    def _read_edges(self, some_left_out: bool) -> tuple[Numbers, Numbers]:
         edges = list(self._task.read("group_edges", ["group", "left", "right"], self._group, "group"))
         left, right = (
             np.concatenate([np.zeros(0, np.int64), *(np.asarray(e.column(name)) for e in edges)])
             for name in ("left", "right")
         )
+        if some_left_out:
+            here = _among(left, self.files)  # both files of an edge are of one component
+            left, right = left[here], right[here]
         return distinct_pairs(np.searchsorted(self.files, left), np.searchsorted(self.files, right))
 
-    def members_without(self, variant: int) -> Numbers:
+    def places_without(self, variant: int) -> Numbers:
         """The members that are not of a variant: the files as one way of looking at headers sees them."""
         return np.flatnonzero(variant_of(self.files) != variant)
 
-    def solved(self, view: Numbers) -> Solution:
+    def view_without(self, variant: int) -> View:
+        """The solution of the files as one way of looking at headers sees them."""
+        places = self.places_without(variant)
+        return View(places, self._solved(places))
+
+    def _solved(self, view: Numbers) -> Solution:
         """The solution of some of the members, by their places in `view`."""
         place = np.full(len(self.files), -1, np.int64)
         place[view] = np.arange(len(view))
-        left, right = place[self._edges[0]], place[self._edges[1]]
+        left, right = place[self.edges[0]], place[self.edges[1]]
         both = (left >= 0) & (right >= 0)
         left, right = left[both], right[both]
         members = self.members.take(arrow(view))
-        columns = [rank_column(members[name.removeprefix("-")], name) for name in self._options.survivor]
+        columns = [rank_column(members[name.removeprefix("-")], name) for name in self.options.survivor]
         places = keep_places(columns, view)
         sets = self._sets
         if sets is None:
@@ -125,7 +155,14 @@ class Group:
         def similarities(left: Numbers, right: Numbers) -> Floats:
             return sets.similarities(view[left], view[right])
 
-        return solve(places, left, right, similarities, self._options.threshold)
+        return solve(places, left, right, similarities, self.options.threshold)
+
+
+def _among(values: Numbers, known: Numbers) -> npt.NDArray[np.bool_]:
+    """Which values are known, bool (n,); `known` int64 ascending."""
+    there = np.zeros(len(values), bool)
+    there[matched(values, known)[0]] = True
+    return there
 
 
 class GroupSets:
@@ -213,6 +250,7 @@ def scatter(found: Hashes, bounds: Numbers, rows: Numbers, out: Hashes, offsets:
 
 def _cluster_rows(members: pa.Table, found: Solution, partitions: int) -> pa.RecordBatch:
     """The members of clusters of two and more; `members` ascend by content_id."""
+    members = members.combine_chunks()
     rows = np.flatnonzero(found.size > 1)
     kept_by = found.kept_by[rows]
     twin = arrow(np.maximum(kept_by, 0), kept_by < 0)
@@ -236,8 +274,8 @@ def _cluster_rows(members: pa.Table, found: Solution, partitions: int) -> pa.Rec
     return pa.RecordBatch.from_arrays([known[field.name].cast(field.type) for field in CLUSTERS], schema=CLUSTERS)
 
 
-def _edge_rows(members: pa.Table, view: Numbers, found: Solution) -> pa.RecordBatch:
+def edge_rows(members: pa.Table, view: View) -> pa.RecordBatch:
     """The verified pairs, by their content_ids: kept with the build, so that who left and why can be told again."""
-    ids = members["content_id"].combine_chunks()
-    left, right = (ids.take(arrow(view[side])) for side in (found.left, found.right))
+    ids, found = members["content_id"].combine_chunks(), view.found
+    left, right = (ids.take(arrow(view.places[side])) for side in (found.left, found.right))
     return pa.RecordBatch.from_arrays([left, right, arrow(found.edge_similarity)], schema=EDGES)

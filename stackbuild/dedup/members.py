@@ -35,6 +35,16 @@ SETS = pa.schema(
 )
 GROUP_EDGES = pa.schema([pa.field("group", pa.int32()), pa.field("left", pa.int64()), pa.field("right", pa.int64())])
 
+# The files of components that are to be solved, when others are as an earlier run found them.
+CHANGED = pa.schema(
+    [
+        pa.field("partition", pa.int32()),
+        pa.field("file", pa.int64()),
+        pa.field("component", pa.int64()),
+        pa.field("shingles", pa.int64()),
+    ]
+)
+
 
 def members_schema(options: NearDedupOptions) -> pa.Schema:
     """What `solve` knows of a member but its shingles: its place, how many shingles it has, its survivor columns as int64."""
@@ -55,44 +65,94 @@ def members_schema(options: NearDedupOptions) -> pa.Schema:
 
 def gather(task: Task) -> None:
     """Send the sets, survivor columns and edges of this partition's files to the groups of their components."""
-    options: NearDedupOptions = task.options
-    limits = Limits.of(options.memory, options.permutations)
     files, labels = labelled(task)
-    groups = sum(output.rows for output in task.outputs("groups"))
-    facts = Facts(task, np.unique(files >> VARIANT_BITS))
-    members = Spill(
-        task,
-        "members",
-        members_schema(options),
-        ("group",),
-        groups=groups,
-        expected=max(MEMBER_BYTES * len(files), 2 * facts.bytes),  # paths may be long
-        at_once=options.memory // 2,
-        row_group=(ROW_GROUP_ROWS, ROW_GROUP_BYTES),
+    sets = Sets(task, sketched_bytes(task) if len(files) else 0) if task.options.verify else None
+    _gather(task, files, labels, Members(task, files), sets)
+    _write_edges(task, files, labels)
+
+
+def gather_members(task: Task) -> None:
+    """The same without the sets, whose bytes are not read: what tells whether a component is as it was."""
+    files, labels = labelled(task)
+    _gather(task, files, labels, Members(task, files), None)
+    _write_edges(task, files, labels)
+
+
+def gather_sets(task: Task) -> None:
+    """The sets of this partition's files whose components are to be solved (`CHANGED`)."""
+    if not task.options.verify:
+        return
+    batches = list(task.read("changed", None, task.rank, "partition"))
+    files, labels, shingles = (
+        np.concatenate([np.zeros(0, np.int64), *(np.asarray(batch.column(name)) for batch in batches)])
+        for name in ("file", "component", "shingles")
     )
-    sets = Spill(
-        task,
-        "sets",
-        SETS,
-        ("group", "component"),
-        groups=groups,
-        expected=sketched_bytes(task) if options.verify and len(files) else 0,
-        at_once=8 * limits.hashes,
-        row_group=(SET_ROWS, SKETCH_BYTES),
-    )
-    columns = ["partition", "file", "content_id", "scope", "shingles", *(["hashes"] if options.verify else [])]
+    order = np.argsort(files)
+    _gather(task, files[order], labels[order], None, Sets(task, 8 * int(shingles.sum())))
+
+
+class Members(Spill):
+    """The table of that name."""
+
+    def __init__(self, task: Task, files: Numbers):
+        options: NearDedupOptions = task.options
+        self._facts = Facts(task, np.unique(files >> VARIANT_BITS))
+        super().__init__(
+            task,
+            "members",
+            members_schema(options),
+            ("group",),
+            groups=_groups(task),
+            expected=max(MEMBER_BYTES * len(files), 2 * self._facts.bytes),  # paths may be long
+            at_once=options.memory // 2,
+            row_group=(ROW_GROUP_ROWS, ROW_GROUP_BYTES),
+        )
+
+    def add_sketched(self, found: pa.RecordBatch, place: Sequence[pa.Array]) -> None:
+        """Take rows of sketches in; `place`: their groups and components."""
+        self.add(self._facts.of(found, place))
+
+
+class Sets(Spill):
+    """The table of that name; `expected`: bytes of all, about."""
+
+    def __init__(self, task: Task, expected: int):
+        options: NearDedupOptions = task.options
+        super().__init__(
+            task,
+            "sets",
+            SETS,
+            ("group", "component"),
+            groups=_groups(task),
+            expected=expected,
+            at_once=8 * Limits.of(options.memory, options.permutations).hashes,
+            row_group=(SET_ROWS, SKETCH_BYTES),
+        )
+
+    def add_sketched(self, found: pa.RecordBatch, place: Sequence[pa.Array]) -> None:
+        """As that of `Members`."""
+        self.add(record_batch(SETS, *place, *(found.column(name) for name in ("file", "content_id", "hashes"))))
+
+
+def _groups(task: Task) -> int:
+    return sum(output.rows for output in task.outputs("groups"))
+
+
+def _gather(task: Task, files: Numbers, labels: Numbers, members: Members | None, sets: Sets | None) -> None:
+    """Write the tables of these files of the partition, int64 ascending with their components."""
+    tables = [table for table in (members, sets) if table is not None]
+    groups = _groups(task)
+    columns = ["partition", "file", "content_id", "scope", "shingles", *(["hashes"] if sets is not None else [])]
     for batch in task.read("sketches", columns, task.rank, "partition") if len(files) else ():
         rows, at = matched(np.asarray(batch.column("file")), files)
         if not len(rows):
             continue
         found = batch.take(arrow(rows))
         place = [arrow(group_of(labels[at], groups).astype(np.int32)), arrow(labels[at])]
-        members.add(facts.of(found, place))
-        if options.verify:
-            sets.add(record_batch(SETS, *place, *(found.column(name) for name in ("file", "content_id", "hashes"))))
-    members.close()
-    sets.close()
-    _write_edges(task, files, labels, groups, limits)
+        for table in tables:
+            table.add_sketched(found, place)
+    for table in tables:
+        table.close()
 
 
 def sketched_bytes(task: Task) -> int:
@@ -139,8 +199,9 @@ class Facts:
         return pa.RecordBatch.from_arrays([known[field.name] for field in self._schema], schema=self._schema)
 
 
-def _write_edges(task: Task, files: Numbers, labels: Numbers, groups: int, limits: Limits) -> None:
+def _write_edges(task: Task, files: Numbers, labels: Numbers) -> None:
     """The edges whose right file is this partition's, in runs sorted by group."""
+    limits, groups = Limits.of(task.options.memory, task.options.permutations), _groups(task)
     waiting, held = list[pa.RecordBatch](), 0
     for batch in task.read("edges", None, task.rank, "partition"):
         left, right = np.asarray(batch.column("left")), np.asarray(batch.column("right"))

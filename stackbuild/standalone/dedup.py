@@ -40,42 +40,13 @@ from stackbuild.standalone.inputs import InputUnit, plan_units, read_lines, read
 from stackbuild.standalone.options import DedupOptions
 from stackbuild.standalone.running import Step, Talk, TaskOf, Workers
 from stackbuild.standalone.schemas import SOURCES
+from stackbuild.standalone.steps import steps
 
 VERSION = 1
 PARTITION_BYTES = 512 << 20  # of text in a partition, about
 PARTITION_ROWS = 1 << 19
 WORKER_BYTES = 256 << 20  # of text that another worker is worth starting for
 MOST_PARTITIONS = 1 << 14
-
-BEFORE = (
-    Step("sketch", "standalone.reading", "sketch", "unit"),
-    Step("ids", "standalone.deciding", "check_ids", "partition", ("ids",)),
-    Step("copies", "standalone.deciding", "choose_copies", "partition", ("rows",)),
-)
-MINHASH = (Step("candidates", "dedup.pairs", "list_candidates", "partition", ("bands",)),)
-EXACT = (
-    Step("frequencies", "dedup.exact_mode", "count", "partition", ("sketches",)),
-    Step("order", "dedup.exact_mode", "merge", "one", ("counts",)),
-    Step("prefixes", "dedup.exact_mode", "list_prefixes", "partition", ("sketches", "order")),
-    Step("candidates", "dedup.exact_mode", "list_candidates", "partition", ("prefixes",)),
-)
-AFTER = (
-    Step("links", "dedup.links", "link", "partition", ("pairs", "sketches")),
-    Step("estimates", "dedup.links", "estimate", "partition", ("links", "sketches")),
-    Step("roots", "dedup.components", "find_roots", "partition", ("stars",)),
-    Step("components", "dedup.components", "join_roots", "one", ("merges", "roots")),
-    Step("sets", "dedup.members", "gather", "partition", ("roots", "labels", "groups", "sketches", "edges", "files")),
-    Step("solve", "dedup.clusters", "solve_group", "group", ("groups", "group_edges", "members", "sets")),
-    Step("rows", "standalone.deciding", "cluster_rows", "partition", ("rows", "clusters")),
-    Step("decide", "standalone.deciding", "decide", "partition", ("clustered",)),
-    Step("publish", "standalone.deciding", "publish_clusters", "one", ("decided",)),
-    Step("write", "standalone.deciding", "write_rows", "unit", ("removed",)),
-)
-
-
-def steps(options: DedupOptions) -> tuple[Step, ...]:
-    """The steps, in their order; how candidates are found is the recipe's."""
-    return (*BEFORE, *(EXACT if options.exact else MINHASH), *AFTER)
 
 
 # ---------------------------------------------------------------- the driver
@@ -97,7 +68,7 @@ class Run:
         self.out, self.units, self.options, self.seed, self.partitions = out, units, options, seed, partitions
         self.kinds, self.earlier = kinds, earlier
         self.tables: dict[str, list[Output]] = {}
-        for outputs in earlier.outputs:
+        for outputs in (*earlier.outputs, earlier.solved):
             self._add(outputs)
         self.stats: dict[str, list[dict[str, Any]]] = {}
         self.made: dict[str, list[ShardManifest]] = {}
@@ -145,7 +116,7 @@ class Run:
 
     def total(self, step: str, name: str) -> int:
         """The sum of a statistic over a step's tasks."""
-        return sum(int(one.get(name, 0)) for one in self.stats[step])
+        return sum(int(one.get(name, 0)) for one in self.stats.get(step, ()))
 
 
 @cache
@@ -230,21 +201,22 @@ def _run(
     talk: Talk,
 ) -> dict[str, Any]:
     before, same = NOTHING, identity_of(sketch_identity(options), seed, kinds, code())
+    solving = options.model_dump(mode="json", exclude=FREE)
     if earlier is not None:
-        before = take_up(earlier, out, same)
+        before = take_up(earlier, out, same, solving)
         if partitions not in (None, before.partitions):
             raise UsageError(f"{earlier} has {before.partitions} partitions, not {partitions}; leave --partitions out.")
         units = [replace(unit, number=unit.number + len(before.units)) for unit in units]
     partitions = before.partitions or partitions or partitions_for(units)
     run = Run(out, units, options, seed, partitions, kinds, before)
     with Workers(workers or workers_for(units)) as pool:
-        for step in steps(options):
+        for step in steps(options, bool(before.solved)):
             run.take(step, pool.run(step, run.tasks(step), talk))
             if step.name == "ids":
                 _refuse_repeated(run)
     report = reported(run)
     _publish(run, report)
-    keep(out, same | {"partitions": partitions, "clusters": list(clusters_of(run))}, units, run.made["sketch"], before)
+    keep(out, same | {"partitions": partitions, "clusters": list(clusters_of(run))}, units, run.made, before, solving)
     tidy(run)
     return report
 
@@ -295,6 +267,7 @@ def reported(run: Run) -> dict[str, Any]:
         raise StackbuildError(
             f"{rows:,} rows were read, {written:,} were written and {sum(removed.values()):,} left: they do not add up."
         )
+    solved = [*run.stats["solve"], *run.stats.get("unchanged", ())]
     report: dict[str, Any] = {
         "version": VERSION,
         "rows": rows,
@@ -305,20 +278,21 @@ def reported(run: Run) -> dict[str, Any]:
         "contents": run.total("copies", "contents"),
         "candidate_pairs": run.total("links", "candidate_pairs"),
         "likely_pairs": run.total("estimates", "likely_pairs"),
-        "largest_cluster": max((int(one.get("largest_cluster", 0)) for one in run.stats["solve"]), default=0),
+        "largest_cluster": max((int(one.get("largest_cluster", 0)) for one in solved), default=0),
         "options": run.options.model_dump(mode="json", exclude=FREE | {"survivor"}),
         "seed": run.seed,
     }
     if run.earlier.units:
         report["earlier_rows"] = sum(int(one["rows"]) for one in run.earlier.stats)
         clusters = [run.out / output.file for output in run.tables["published"]]
+        report["unchanged_components"] = run.total("unchanged", "unchanged")
         ids = [output for made in run.earlier.outputs for output in made if output.table == "ids"]
         report["changes"] = write_changes(run.out, clusters, run.earlier.clusters, ids)
     if run.options.source_column:
         report["alarms"] = alarms(run)
     if run.options.compares_headers:
         names = ("removed", "removed_with_headers")
-        report["headers"] = {name: run.total("solve", name) for name in names}
+        report["headers"] = {name: sum(int(one[name]) for one in solved) for name in names}
     return report
 
 

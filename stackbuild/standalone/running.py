@@ -22,6 +22,7 @@ from stackbuild.standalone.lean import give_back_memory
 from stackbuild.standalone.options import DedupOptions
 from stackbuild.task import Task
 
+NAMES = ("repo_name", "path")
 Talk = Callable[[str, int, int], None]  # what is done, tasks done, tasks in all
 
 
@@ -88,10 +89,13 @@ def run_one(task_of: TaskOf) -> ShardManifest:
 
 
 def _files(task_of: TaskOf, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """The rows of a partition that stand for their contents, as the stage's tasks expect rows: named by their id."""
-    ours = {"repo_name": "source", "path": "id"}
-    for batch in read_batches(Path(task_of.out), tables_in(task_of.tables)["files"], None, task_of.rank, "partition"):
-        arrays = [batch.column(ours.get(column, column)) for column in columns]
+    """The rows of a partition that stand for their contents, as the stage's tasks expect rows. They have no names: who is
+    named in whose place is decided among rows (`deciding.decide`), and what is known of contents does not depend on it.
+    """
+    wanted = [column for column in columns if column not in NAMES]
+    for batch in read_batches(Path(task_of.out), tables_in(task_of.tables)["files"], wanted, task_of.rank, "partition"):
+        nameless = pa.nulls(batch.num_rows, pa.string())
+        arrays = [nameless if column in NAMES else batch.column(column) for column in columns]
         yield pa.RecordBatch.from_arrays(arrays, list(columns))
 
 

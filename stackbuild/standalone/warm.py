@@ -4,7 +4,7 @@ from stackbuild.standalone.lean import begin, settle
 
 begin()
 
-from stackbuild.dedup import clusters, links, members, pairs, warming  # noqa: E402, F401
+from stackbuild.dedup import clusters, links, members, pairs, unchanged, warming  # noqa: E402, F401
 from stackbuild.standalone import deciding, dedup, reading  # noqa: E402, F401
 
 warming.warm()
