@@ -34,6 +34,7 @@ HEADERS = pa.schema(
         pa.field("said", pa.list_(SAID), nullable=False),
     ]
 )
+UNREAD = ("refers",)  # kinds of headers that say nothing themselves
 BEST_FIRST = ("permissive", "no_license", "unknown", "weak_copyleft", "non_permissive")
 ORIGIN = (
     ("vendored", "ascending", "at_end"),
@@ -65,6 +66,17 @@ def of_contents(copies: pa.Table, starts: Rows, headers: pa.Table, policy: Polic
         return columns
     ids = copies["content_id"].take(pa.array(starts)).combine_chunks()
     return _with_headers(columns, ids, headers.combine_chunks(), policy, place)
+
+
+def said_by_headers(headers: pa.Array) -> pa.Array:
+    """What the heads of n files say (`headers.HEADER`), as lists of SAID of length n: none, or one."""
+    says = pc.and_(headers.is_valid(), pc.invert(pc.is_in(headers.field("kind"), value_set=pa.array(UNREAD))))
+    rows = headers.filter(says)
+    known = {name: rows.field(name) for name in ("expression", "engine", "score", "first_line", "last_line")}
+    values = [known.get(field.name, pa.nulls(len(rows), field.type)) for field in SAID]
+    offsets = np.concatenate((np.zeros(1, np.int64), np.cumsum(np.asarray(says))))
+    said = pa.StructArray.from_arrays(values, fields=list(SAID))
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), said)
 
 
 # ---------------------------------------------------------------- which copy

@@ -22,14 +22,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from stackbuild.licenses.answer import Spoken
 from stackbuild.licenses.decide import UNKNOWN_REFERENCE, representatives
 from stackbuild.licenses.expression import Keys, keys_of
 from stackbuild.licenses.lists import SEVERITY
 from stackbuild.licenses.policy import Policy
-from stackbuild.licenses.reading import KINDS, SAID
+from stackbuild.licenses.reading import SAID, folders, kind_of
 from stackbuild.schema import EVIDENCE, ID
 
 # What one file carries at most: the worst ones. Ten thousand licences in the root of a repository would else be copied
@@ -72,11 +71,6 @@ VERDICTS = pa.schema(
 Found = Mapping[tuple[bytes, str], Sequence[Mapping[str, Any]]]  # rows of SAID by content_id and format
 
 Rank = tuple[int, int, str, str]  # worst first, then nearest, then by path and expression
-
-
-def folders(path_bytes: pa.Array) -> pa.Array:
-    """The folder of each path (binary, length n), with its "/"; empty for the root."""
-    return pc.replace_substring_regex(path_bytes, r"[^/]*\z", "")
 
 
 # ---------------------------------------------------------------- base paths
@@ -200,7 +194,9 @@ def _said(folder: bytes, files: Iterable[Mapping[str, Any]], found: Found, polic
     """What the files that speak for one folder say, by kind."""
     spoken: dict[str, list[tuple[str | None, Rank, dict[str, Any]]]] = {}
     for file in files:
-        kind = KINDS[file["format"]]
+        kind = kind_of(file["format"])
+        if kind == "path_rule":
+            kind = "license_file"  # debian/copyright in prose
         said = [one for one in found.get((file["content_id"], file["format"]), ()) if not one.get("globs")]
         if not said and file["format"] == "license":
             said = [{"expression": None, "score": 0.0}]
@@ -267,7 +263,11 @@ class Verdicts:
         """The row of the nearest base path of each of n files (repo_name, revision_id, path_bytes): int64 (n,), -1 for
         none.
         """
-        columns = (files.column("repo_name"), files.column("revision_id"), folders(files.column("path_bytes")))
+        columns = (
+            files.column("repo_name"),
+            files.column("revision_id"),
+            folders(files.column("path_bytes")),
+        )
         encoded = [column.dictionary_encode() for column in columns]
         codes = np.zeros(files.num_rows, np.int64)
         for (

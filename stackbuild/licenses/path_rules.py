@@ -7,8 +7,7 @@ as `closest`: where a file has a header of its own, that decides.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
@@ -17,9 +16,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stackbuild.licenses.declared.globs import governing
+from stackbuild.licenses.declared import Declaration, governing
 from stackbuild.licenses.inherit import CARRIED, Found
-from stackbuild.licenses.reading import KINDS, SAID
+from stackbuild.licenses.reading import SAID, kind_of
 
 PATH_RULES = pa.schema(
     [
@@ -37,8 +36,8 @@ Owner = tuple[str, str]
 def rules_of(files: pa.Table, found: Found, partition: int) -> Iterator[pa.RecordBatch]:
     """The rules that files (LICENSE_FILES) hold, by repository, revision, folder and file, in the order of the file."""
     order = [(name, "ascending") for name in ("repo_name", "revision_id", "folder", "path")]
-    ruling = pa.array(sorted(name for name, kind in KINDS.items() if kind == "path_rule"), pa.string())
-    files = files.filter(pc.is_in(files["format"], value_set=ruling)).sort_by(order)
+    formats = [name for name in files["format"].unique().to_pylist() if kind_of(name) == "path_rule"]
+    files = files.filter(pc.is_in(files["format"], value_set=pa.array(formats, pa.string()))).sort_by(order)
     for batch in files.to_batches(4_096):
         rows = [
             {"partition": partition, **{name: file[name] for name in PATH_RULES.names[1:5]}, **said}
@@ -48,13 +47,6 @@ def rules_of(files: pa.Table, found: Found, partition: int) -> Iterator[pa.Recor
         ]
         if rows:
             yield pa.RecordBatch.from_pylist(rows, PATH_RULES)
-
-
-@dataclass(frozen=True)
-class Globs:
-    """What `governing` asks of a rule."""
-
-    globs: Sequence[str]
 
 
 class PathRules:
@@ -93,7 +85,9 @@ class PathRules:
             if not len(below):
                 continue
             relative = pc.binary_slice(paths.take(pa.array(below)), len(folder))
-            found = governing([Globs(row["globs"]) for row in self.rows[start:stop]], relative)
+            found = governing(
+                [Declaration("reuse", None, "", 0, tuple(row["globs"])) for row in self.rows[start:stop]], relative
+            )
             ruled, rule = below[found >= 0], start + found[found >= 0].astype(np.int64)
             result[ruled] = rule
             final[ruled] = [self.rows[number]["precedence"] == "override" for number in rule.tolist()]

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from stackbuild.licenses.declared import declarations, declaring_kind, scancode_engine
+from stackbuild.licenses.declared.formats import FORMATS
 from stackbuild.licenses.names import is_license_file, is_license_proper
 from stackbuild.licenses.policy import Policy
 
@@ -28,16 +31,55 @@ SAID = pa.struct(
 )
 
 KINDS = {"license": "license_file", "notice": "notice"}  # of evidence, by format
+KINDS |= {each.name: "manifest" for each in FORMATS}
+KINDS |= dict.fromkeys(("REUSE.toml", "reuse/dep5", "LICENSES", "sidecar", "debian/copyright"), "path_rule")
+KINDS["readme"] = "notice"
+BY_BASE_NAME = frozenset(("LICENSES", "sidecar", "readme"))  # what they say depends on it: "readme:README.md"
+ABOVE = tuple(each.name for each in FORMATS if each.above)
+
+
+def kind_of(format_: str) -> str:
+    """The kind of evidence that a format makes."""
+    return KINDS[format_.partition(":")[0]]
 
 
 def formats_of(paths: pa.Array, policy: Policy) -> pa.Array:
-    """As what each path (string, length n) is read: string of length n, null for a file that is not."""
+    """As what each path (string, length n) is read: string of length n, null for a file that is not.
+
+    Policies that rank evidence read what declares a licence as that, and the rest as texts; the published ones know texts.
+    """
     named = is_license_file(paths, policy.data.names)
     proper = is_license_proper(paths)
-    wanted = pa.array([policy.data.group_of(kind) is not None for kind in ("license_file", "notice")])
-    license_text = pc.and_(pc.and_(named, proper), wanted[0])
-    notice = pc.and_(pc.and_(named, pc.invert(proper)), wanted[1])
-    return pc.case_when(pc.make_struct(license_text, notice), pa.scalar("license"), pa.scalar("notice"))
+    license_text = pc.and_(named, proper) if policy.data.group_of("license_file") is not None else _none(paths)
+    notice = pc.and_(named, pc.invert(proper)) if policy.data.group_of("notice") is not None else _none(paths)
+    texts = pc.case_when(pc.make_struct(license_text, notice), pa.scalar("license"), pa.scalar("notice"))
+    if policy.data.rule != "ranked":
+        return texts
+    names = declaring_kind(paths).dictionary_decode()
+    read = pa.array([name for name, kind in KINDS.items() if policy.data.group_of(kind) is not None], pa.string())
+    names = pc.if_else(pc.is_in(names, value_set=read), names, None)
+    exact = pc.is_in(names, value_set=pa.array(sorted(BY_BASE_NAME), pa.string()))
+    base = pc.replace_substring_regex(paths, r"^.*/", "")
+    names = pc.if_else(exact, pc.binary_join_element_wise(names, base, ":"), names)
+    return pc.coalesce(names, texts)
+
+
+def _none(paths: pa.Array) -> pa.Array:
+    return pa.array(np.zeros(len(paths), bool))
+
+
+def folders(path_bytes: pa.Array) -> pa.Array:
+    """The folder of each path (binary, length n), with its "/"; empty for the root."""
+    return pc.replace_substring_regex(path_bytes, r"[^/]*\z", "")
+
+
+def spoken_folders(path_bytes: pa.Array, formats: pa.Array) -> pa.Array:
+    """The folder that each of n files (binary paths without a leading "/", formats of `formats_of`) speaks for, with its "/";
+    empty for the root.
+    """
+    own = folders(path_bytes)
+    above = pc.is_in(formats, value_set=pa.array(ABOVE, pa.string()))
+    return pc.if_else(above, pc.replace_substring_regex(own, r"[^/]*/\z", ""), own)
 
 
 class Reader:
@@ -47,10 +89,41 @@ class Reader:
         from stackbuild.licenses.detect import Detector
 
         self._detector = Detector()
+        self._engine = scancode_engine()
 
     def read(self, content: bytes, format_: str) -> list[dict[str, Any]]:
         """Rows of SAID."""
-        named = format_ == "license"
+        if format_ in ("license", "notice"):
+            return self._text(content, format_ == "license")
+        name, _, base = format_.partition(":")
+        _, found = declarations(name, base or name, content, self._engine)
+        if not found and name == "debian/copyright":
+            return self._text(content, True)  # of the old form, prose
+        return [
+            {
+                "expression": one.expression,
+                "engine": f"stackbuild {name}",
+                "score": 1.0,
+                "first_line": one.line or None,
+                "last_line": one.line or None,
+                "said": one.raw,
+                "globs": one.globs,
+                "precedence": one.precedence if one.globs else None,
+            }
+            for one in found
+        ]
+
+    def _text(self, content: bytes, named: bool) -> list[dict[str, Any]]:
         found = self._detector.detect(content, license_named=named)
-        expressions = found.expressions or ((None,) if named else ())
-        return [{"expression": one, "engine": found.engine, "score": found.score} for one in expressions]
+        if not found.found and named:
+            return [{"expression": None, "engine": found.engine, "score": 0.0}]
+        return [
+            {
+                "expression": one.expression,
+                "engine": one.engine,
+                "score": one.score,
+                "first_line": one.lines[0],
+                "last_line": one.lines[1],
+            }
+            for one in found.found
+        ]

@@ -21,15 +21,15 @@ from pydantic import Field
 from stackbuild.errors import UsageError
 from stackbuild.hashing import content_buckets
 from stackbuild.licenses.answer import Answer, Spoken, five_step_answer, strongest
-from stackbuild.licenses.copies import HEADERS, of_contents
+from stackbuild.licenses.copies import HEADERS, of_contents, said_by_headers
 from stackbuild.licenses.decide import distinct_pairs
 from stackbuild.licenses.expression import Reading
-from stackbuild.licenses.inherit import DETECTIONS, LICENSE_FILES, VERDICTS, Verdicts, folders, inherited
+from stackbuild.licenses.inherit import DETECTIONS, LICENSE_FILES, VERDICTS, Verdicts, inherited
 from stackbuild.licenses.lists import LicenseClass
 from stackbuild.licenses.names import Names
 from stackbuild.licenses.path_rules import PATH_RULES, PathRules, rules_of
 from stackbuild.licenses.policy import Policy, load_policy
-from stackbuild.licenses.reading import Reader, formats_of
+from stackbuild.licenses.reading import Reader, formats_of, spoken_folders
 from stackbuild.schema import EVIDENCE, ID, LICENSE_FIELDS
 from stackbuild.stage import Options, Phase, Stage, Verdict
 from stackbuild.task import Task
@@ -158,7 +158,7 @@ class Licenses(Stage[LicensesOptions]):
         files = []
         for batch in task.batches(reads):
             rows = self._license_files(batch, reads)
-            folder = folders(rows.column("path_bytes"))
+            folder = spoken_folders(rows.column("path_bytes"), rows.column("format"))
             rows = rows.append_column("folder", folder).select(LICENSE_FILES.names).cast(LICENSE_FILES)
             files.append(
                 rows if self.policy.data.reach == "folders" else rows.filter(pc.equal(pc.binary_length(folder), 0))
@@ -178,12 +178,12 @@ class Licenses(Stage[LicensesOptions]):
 
     def headers(self, task: Task) -> None:
         """What the contents of the partition say of themselves."""
-        from stackbuild.licenses.headers import HeaderReader
+        from stackbuild.licenses.headers import Headers
 
-        reader, contents = HeaderReader(), 0
+        headers, contents = Headers(), 0
         with task.writer("headers", HEADERS, group_by="bucket") as out:
             for batch in task.contents(None):
-                said = reader.read(batch.column("content"))
+                said = said_by_headers(headers.scan(batch.column("content")))
                 rows = pc.greater(pc.list_value_length(said), 0)
                 ids, said = batch.column("content_id").filter(rows), said.filter(rows)
                 contents += batch.num_rows

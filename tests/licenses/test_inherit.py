@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pyarrow as pa
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,12 +15,11 @@ from stackbuild.licenses.inherit import (
     LICENSE_FILES,
     VERDICTS,
     Verdicts,
-    folders,
     inherited,
 )
 from stackbuild.licenses.lists import scancode_licenses
 from stackbuild.licenses.policy import load_policy
-from stackbuild.licenses.reading import KINDS
+from stackbuild.licenses.reading import folders
 
 V2, OURS = load_policy("the-stack-v2"), load_policy("stackbuild")
 
@@ -208,9 +206,8 @@ def test_ten_thousand_licence_files_in_one_repository() -> None:
 # ---------------------------------------------------------------- the nearest evidence
 
 
-def nearest(monkeypatch: pytest.MonkeyPatch, spoken: dict[bytes, tuple[str, list[dict[str, Any]]]]) -> dict[str, Any]:
+def nearest(spoken: dict[bytes, tuple[str, list[dict[str, Any]]]]) -> dict[str, Any]:
     """The verdict of each folder that has one, given what files (by path) say and as what they are read."""
-    monkeypatch.setitem(KINDS, "package.json", "manifest")
     rows = table([("a", "r", path, str(number)) for number, path in enumerate(spoken)])
     rows = rows.set_column(5, "format", pa.array([one for one, _ in spoken.values()]))
     found = {(content(str(number)), one): said_ for number, (one, said_) in enumerate(spoken.values())}
@@ -218,9 +215,8 @@ def nearest(monkeypatch: pytest.MonkeyPatch, spoken: dict[bytes, tuple[str, list
     return {row["folder"].decode("latin-1"): row for row in verdicts}
 
 
-def test_the_nearest_licence_file_hides_those_above(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_nearest_licence_file_hides_those_above() -> None:
     found = nearest(
-        monkeypatch,
         {b"LICENSE": ("license", said("MIT")), b"v/COPYING": ("license", said("GPL-2.0-only")),
          b"v/x/LICENSE": ("license", said("ISC"))},
     )  # fmt: skip
@@ -232,10 +228,9 @@ def test_the_nearest_licence_file_hides_those_above(monkeypatch: pytest.MonkeyPa
     assert [one["decides"] for one in found["v/x/"]["evidence"]] == [True]
 
 
-def test_a_manifest_adds_to_the_licence_file_above_and_cannot_replace_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_manifest_adds_to_the_licence_file_above_and_cannot_replace_it() -> None:
     """`npm init` writes ISC into every folder."""
     found = nearest(
-        monkeypatch,
         {b"COPYING": ("license", said("GPL-2.0-only")), b"p/package.json": ("package.json", said("ISC")),
          b"p/q/LICENSE": ("license", said("MIT")), b"p/q/r/package.json": ("package.json", said("GPL-3.0-only"))},
     )  # fmt: skip
@@ -244,9 +239,8 @@ def test_a_manifest_adds_to_the_licence_file_above_and_cannot_replace_it(monkeyp
     assert found["p/q/r/"]["keys"] == ["GPL-3.0-only", "MIT"]
 
 
-def test_a_notice_speaks_only_where_no_licence_file_or_manifest_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_notice_speaks_only_where_no_licence_file_or_manifest_does() -> None:
     found = nearest(
-        monkeypatch,
         {b"LICENSE": ("license", said("MIT")), b"docs/README": ("notice", said("GPL-2.0-only"))},
     )  # fmt: skip
     assert found["docs/"]["keys"] == ["MIT"]
@@ -254,20 +248,20 @@ def test_a_notice_speaks_only_where_no_licence_file_or_manifest_does(monkeypatch
         ("license_file", True),
         ("notice", False),
     ]
-    assert nearest(monkeypatch, {b"README": ("notice", said("GPL-2.0-only"))})[""]["keys"] == ["GPL-2.0-only"]
+    assert nearest({b"README": ("notice", said("GPL-2.0-only"))})[""]["keys"] == ["GPL-2.0-only"]
 
 
-def test_what_only_refers_to_a_licence_hides_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_only_refers_to_a_licence_hides_none() -> None:
     reference = ("license", said(UNKNOWN_REFERENCE))
-    found = nearest(monkeypatch, {b"COPYING": ("license", said("GPL-2.0-only")), b"docs/license.rst": reference})
+    found = nearest({b"COPYING": ("license", said("GPL-2.0-only")), b"docs/license.rst": reference})
     assert found["docs/"]["keys"] == ["GPL-2.0-only"]
-    found = nearest(monkeypatch, {b"README": ("notice", said("ISC")), b"LICENSE": reference})
+    found = nearest({b"README": ("notice", said("ISC")), b"LICENSE": reference})
     assert found[""]["keys"] == ["ISC"]
-    assert nearest(monkeypatch, {b"LICENSE": reference})[""]["keys"] == [UNKNOWN_REFERENCE]
+    assert nearest({b"LICENSE": reference})[""]["keys"] == [UNKNOWN_REFERENCE]
 
 
-def test_a_licence_that_nobody_recognises_hides_those_above(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = nearest(monkeypatch, {b"LICENSE": ("license", said("MIT")), b"vendor/LICENSE": ("license", said(None))})
+def test_a_licence_that_nobody_recognises_hides_those_above() -> None:
+    found = nearest({b"LICENSE": ("license", said("MIT")), b"vendor/LICENSE": ("license", said(None))})
     assert found["vendor/"]["keys"] == [] and found["vendor/"]["unrecognised"]
 
 
@@ -280,9 +274,8 @@ def test_a_licence_that_nobody_recognises_hides_those_above(monkeypatch: pytest.
     )
 )
 def test_it_is_the_nearest_by_the_rule_as_one_would_write_it(spoken: dict[tuple[bytes, str], str]) -> None:
-    with pytest.MonkeyPatch.context() as patched:
-        names = {"license": b"LICENSE", "package.json": b"package.json", "notice": b"README"}
-        found = nearest(patched, {folder + names[one]: (one, said(key)) for (folder, one), key in spoken.items()})
+    names = {"license": b"LICENSE", "package.json": b"package.json", "notice": b"README"}
+    found = nearest({folder + names[one]: (one, said(key)) for (folder, one), key in spoken.items()})
     for folder in {folder for folder, _ in spoken}:
         above = sorted({base for base, _ in spoken if folder.startswith(base)}, key=len, reverse=True)
 

@@ -37,7 +37,7 @@ class World:
 
     def __init__(self, out: Path, files: dict[File, bytes], **options: Any):
         self.out, self.files, self.stage = out, files, Licenses(LicensesOptions(**options))
-        self.tables: dict[str, list[Any]] = {"wanted": [], "detections": [], "verdicts": []}
+        self.tables: dict[str, list[Any]] = {"wanted": [], "detections": [], "verdicts": [], "rules": [], "headers": []}
         for phase in self.stage.phases():
             made: list[Any] = []
             for rank in range(PARTITIONS):

@@ -256,12 +256,13 @@ def scancode_engine() -> Engine:
 
     @lru_cache(maxsize=1 << 14)
     def ask(text: str) -> str | None:
-        from stackbuild.licenses.detect import detect_form, own_lines, scancode
+        from stackbuild.licenses.detect import answer_of, detect_form
+        from stackbuild.licenses.scancode import matches, own_lines
         from stackbuild.licenses.text import normal_form
 
         if len(text) >= LICENSE_CHARS:
             return _all_of(detect_form(normal_form(text, own_lines()), False).expressions)
-        answer = scancode(normal_form(f"license: {text}", own_lines()), approximate=False)
+        answer = answer_of(matches(normal_form(f"license: {text}", own_lines())), "exact")
         expression = _all_of(answer.real)
         permissive = severity(expression) == SEVERITY["permissive"]
         return expression if answer.verbatim or not permissive else None
