@@ -24,7 +24,7 @@ from stackbuild.licenses.expression import keys_of
 from stackbuild.licenses.inherit import worst_keys
 from stackbuild.licenses.lists import data_path, read_toml
 from stackbuild.licenses.policy import Policy
-from stackbuild.licenses.reading import SAID
+from stackbuild.licenses.reading import SAID, formats_of
 from stackbuild.schema import EVIDENCE, ID, LICENSE_FIELDS
 
 HEADERS = pa.schema(
@@ -64,8 +64,9 @@ def of_contents(copies: pa.Table, starts: Rows, headers: pa.Table, policy: Polic
     place = policy.data.group_of("header")
     if place is None or not len(headers):
         return columns
-    ids = copies["content_id"].take(pa.array(starts)).combine_chunks()
-    return _with_headers(columns, ids, headers.combine_chunks(), policy, place)
+    kept = copies.select(["content_id", "path"]).take(pa.array(starts)).combine_chunks()
+    spoken = np.asarray(formats_of(kept["path"].combine_chunks(), policy).is_valid())
+    return _with_headers(columns, kept["content_id"].combine_chunks(), ~spoken, headers.combine_chunks(), policy, place)
 
 
 def said_by_headers(headers: pa.Array) -> pa.Array:
@@ -138,15 +139,22 @@ def _with_repositories(evidence: pa.Array, copies: pa.Table, starts: Rows, chose
 
 
 def _with_headers(
-    columns: Mapping[str, pa.Array], ids: pa.Array, headers: pa.Table, policy: Policy, place: int
+    columns: Mapping[str, pa.Array],
+    ids: pa.Array,
+    source: npt.NDArray[np.bool_],
+    headers: pa.Table,
+    policy: Policy,
+    place: int,
 ) -> dict[str, pa.Array]:
-    """The columns where a content's own header is stronger than what decided so far, and its evidence everywhere."""
+    """The columns where a content's own header is stronger than what decided so far, and its evidence everywhere. `source`:
+    which contents have one; the head of a licence file, a manifest or a read-me is what the whole of it says already.
+    """
     forms, of_header = _distinct(headers["said"].combine_chunks())
     answers = [_answer(form, policy) for form in forms]
     at = pc.index_in(ids, value_set=headers["content_id"].combine_chunks())
     form_of = np.full(len(ids), -1, np.int64)
-    with_header = np.flatnonzero(np.asarray(at.is_valid()))
-    form_of[with_header] = of_header[np.asarray(at.drop_null())]
+    with_header = np.flatnonzero(np.asarray(at.is_valid()) & source)
+    form_of[with_header] = of_header[np.asarray(at.take(pa.array(with_header)))]
     evidence = columns["license_evidence"]
     names = np.array([*(answer is not None for answer in answers), False])
     decides = names[form_of] & (_strength(evidence, policy) > place)
@@ -158,9 +166,9 @@ def _with_headers(
         "license_class": [answer[0].license_class if answer else None for answer in answers],
     }.items():
         theirs = pa.array(values, columns[name].type)
-        source = np.arange(len(ids))
-        source[rows] = len(ids) + form_of[rows]
-        result[name] = pa.concat_arrays([columns[name], theirs]).take(pa.array(source))
+        taken = np.arange(len(ids))
+        taken[rows] = len(ids) + form_of[rows]
+        result[name] = pa.concat_arrays([columns[name], theirs]).take(pa.array(taken))
     result["license_evidence"] = _joined(evidence, forms, form_of, decides)
     return result
 

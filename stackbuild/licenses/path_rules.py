@@ -84,7 +84,7 @@ class PathRules:
             below = np.flatnonzero(np.asarray(pc.starts_with(paths, pattern=folder)) & ~final)
             if not len(below):
                 continue
-            relative = pc.binary_slice(paths.take(pa.array(below)), len(folder))
+            relative = pc.binary_replace_slice(paths.take(pa.array(below)), 0, len(folder), b"")
             found = governing(
                 [Declaration("reuse", None, "", 0, tuple(row["globs"])) for row in self.rows[start:stop]], relative
             )

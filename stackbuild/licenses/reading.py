@@ -6,16 +6,19 @@ rest are formats that declare a licence (`declared`). What any of them says is a
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from stackbuild.licenses.decide import UNKNOWN_REFERENCE
 from stackbuild.licenses.declared import declarations, declaring_kind, scancode_engine
 from stackbuild.licenses.declared.formats import FORMATS
 from stackbuild.licenses.names import is_license_file, is_license_proper
 from stackbuild.licenses.policy import Policy
+from stackbuild.licenses.text import SAYS_MORE, decode
 
 SAID = pa.struct(
     [
@@ -82,6 +85,27 @@ def spoken_folders(path_bytes: pa.Array, formats: pa.Array) -> pa.Array:
     return pc.if_else(above, pc.replace_substring_regex(own, r"[^/]*/\z", ""), own)
 
 
+# A licence-named file that only says where the licence is: `.. include:: ../LICENSE`, "See COPYING", or a path alone.
+POINTER_CHARS = 400
+_POINTER = re.compile(
+    r"include::|\b(?:see|refer|read|in|at|to|under)\b.{0,120}\b(?:li[cs]en[cs]e|copying|copyright|unlicense|notice|readme)\b"
+    r"|^[\w./ -]*(?:li[cs]en[cs]e|copying)[\w.-]*$",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def points_elsewhere(text: str) -> bool:
+    """Whether a text that nobody recognises, of a file that is named as a licence, only refers to another. It is not followed:
+    what it means may lie outside of the repository.
+    """
+    return len(text) <= POINTER_CHARS and _POINTER.search(text.strip()) is not None
+
+
+def says_more(text: str) -> bool:
+    """Whether a text speaks of a licence at all; one that is empty or only names who holds the copyright does not."""
+    return len(text) > POINTER_CHARS or SAYS_MORE.search(text.lower()) is not None
+
+
 class Reader:
     """Reads contents in one of the formats, and keeps what it found for each text."""
 
@@ -116,7 +140,11 @@ class Reader:
     def _text(self, content: bytes, named: bool) -> list[dict[str, Any]]:
         found = self._detector.detect(content, license_named=named)
         if not found.found and named:
-            return [{"expression": None, "engine": found.engine, "score": 0.0}]
+            text = decode(content)
+            if text is not None and not says_more(text):
+                return []
+            elsewhere = text is not None and points_elsewhere(text)
+            return [{"expression": UNKNOWN_REFERENCE if elsewhere else None, "engine": found.engine, "score": 0.0}]
         return [
             {
                 "expression": one.expression,
