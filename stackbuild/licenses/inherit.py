@@ -144,7 +144,7 @@ def deciding(parts: Parts, policy: Policy) -> tuple[int, Part]:
 def inherited(files: pa.Table, found: Found, policy: Policy, partition: int) -> Iterator[pa.RecordBatch]:
     """Yield VERDICTS for the files that speak for folders (LICENSE_FILES), by repository, revision and folder.
 
-    A file that is named as a licence and of which nothing was `found` is one that nobody recognised.
+    A file that is named as a licence and whose bytes nobody read (not in `found`) is one that nobody recognised.
     """
     order = [(name, "ascending") for name in ("repo_name", "revision_id", "folder", "path", "content_id")]
     rows = (row for batch in files.sort_by(order).to_batches(ROWS_WRITTEN) for row in batch.to_pylist())
@@ -197,9 +197,10 @@ def _said(folder: bytes, files: Iterable[Mapping[str, Any]], found: Found, polic
         kind = kind_of(file["format"])
         if kind == "path_rule":
             kind = "license_file"  # debian/copyright in prose
-        said = [one for one in found.get((file["content_id"], file["format"]), ()) if not one.get("globs")]
-        if not said and file["format"] == "license":
-            said = [{"expression": None, "score": 0.0}]
+        read = found.get((file["content_id"], file["format"]))
+        if read is None:  # its bytes are not there
+            read = [{"expression": None, "score": 0.0}] if file["format"] == "license" else []
+        said = [one for one in read if not one.get("globs")]
         for one in said:
             expression = one["expression"]
             bad = SEVERITY["unknown"]

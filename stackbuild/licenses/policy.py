@@ -39,6 +39,7 @@ from stackbuild.licenses.names import Names
 
 Rule = Literal["github_then_files", "every_file", "ranked"]
 Kind = Literal["override", "header", "path_rule", "license_file", "manifest", "notice", "host"]
+Copies = Literal["winner", "best", "worst", "origin"]
 FOLDER_KINDS = ("license_file", "manifest", "notice")
 
 
@@ -74,7 +75,7 @@ class PolicyData(BaseModel):
     reach: Literal["folders", "root"] = "folders"
     or_reading: Reading = "choice"
     unrecognised: Literal["unknown", "no_license"] = "unknown"
-    copies: Literal["winner", "best", "worst", "origin"] = "winner"
+    copies: Copies = "winner"
     origin_from: int = 256
 
     @model_validator(mode="after")
@@ -129,6 +130,7 @@ class Policy:
     def identity(self) -> dict[str, Any]:
         """What a decision depends on, for the key of a stage's output."""
         lists = {each.name: sorted(each.accepted) for each in (self.permissive, self.neutral)}
+        lists["vendored"] = read_toml(data_path("vendored.toml"))["folders"] if self.data.copies == "origin" else []
         return {"policy": self.data.model_dump(), "lists": lists, "scancode": scancode_licenses().version}
 
 

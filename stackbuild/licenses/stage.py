@@ -28,7 +28,7 @@ from stackbuild.licenses.inherit import DETECTIONS, LICENSE_FILES, VERDICTS, Ver
 from stackbuild.licenses.lists import LicenseClass
 from stackbuild.licenses.names import Names
 from stackbuild.licenses.path_rules import PATH_RULES, PathRules, rules_of
-from stackbuild.licenses.policy import Policy, load_policy
+from stackbuild.licenses.policy import Copies, Policy, load_policy
 from stackbuild.licenses.reading import Reader, formats_of, spoken_folders
 from stackbuild.schema import EVIDENCE, ID, LICENSE_FIELDS
 from stackbuild.stage import Options, Phase, Stage, Verdict
@@ -59,6 +59,10 @@ class LicensesOptions(Options):
         None, description='"choice": of A OR B the better one counts; "all": both; if not as the policy'
     )
     permissive: str | None = Field(None, description="the permissive list, a name or a TOML file, if not the policy's")
+    copies: Copies | None = Field(
+        None,
+        description='of several copies whose licence counts: "winner", "best", "worst", "origin"; if not as the policy',
+    )
 
 
 class Licenses(Stage[LicensesOptions]):
@@ -75,7 +79,11 @@ class Licenses(Stage[LicensesOptions]):
         super().__init__(options)
         chosen = self.options
         self.policy: Policy = load_policy(
-            chosen.policy, names=chosen.names, or_reading=chosen.or_reading, permissive=chosen.permissive
+            chosen.policy,
+            names=chosen.names,
+            or_reading=chosen.or_reading,
+            permissive=chosen.permissive,
+            copies=chosen.copies,
         )
         self._spoken: tuple[Verdicts, PathRules] | None = None
 

@@ -130,6 +130,17 @@ def attempt_ledger(attempt: Attempt) -> Any:
     return decisions.ledger
 
 
+DEP5 = """Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
+
+Files: *
+Copyright: 2020 Moe
+License: Expat
+
+Files: contrib/*
+Copyright: 2020 Moe
+License: GPL-2+
+"""
+
 FILES: dict[File, bytes] = {
     ("ann/one", "LICENSE", None): MIT.encode(),
     ("ann/one", "src/main.c", None): b"int x;\n",
@@ -151,6 +162,25 @@ FILES: dict[File, bytes] = {
     ("ida/choke", "z.c", None): b"int z;\n",
     ("joe/mpl", "LICENSE", None): b"SPDX-License-Identifier: MPL-2.0\n",
     ("joe/mpl", "z.c", None): b"int z;\n",
+    ("kim/npm", "package.json", None): b'{"license": "GPL-3.0-only"}',
+    ("kim/npm", "lib/i.js", None): b"f()\n",
+    ("lea/reuse", "COPYING", None): (GPL * 3).encode(),
+    ("lea/reuse", "REUSE.toml", None): b'[[annotations]]\npath = "gen/**"\nSPDX-License-Identifier = "MIT"\n',
+    ("lea/reuse", "gen/x.c", None): b"int gen;\n",
+    ("lea/reuse", "y.c", None): b"int y;\n",
+    ("moe/deb", "debian/copyright", None): DEP5.encode(),
+    ("moe/deb", "a.c", None): b"int a;\n",
+    ("moe/deb", "contrib/b.c", None): b"int b;\n",
+    ("nan/old", "debian/copyright", None): (GPL * 3).encode(),
+    ("nan/old", "a.c", None): b"int old;\n",
+    ("ole/head", "LICENSE", None): MIT.encode(),
+    ("ole/head", "gpl.c", None): b"/* SPDX-License-Identifier: GPL-3.0-only */\nint g;\n",
+    ("pia/docs", "LICENSE", None): MIT.encode(),
+    ("pia/docs", "docs/license.rst", None): b"License\n=======\n\n.. include:: ../../../../etc/LICENSE\n",
+    ("pia/docs", "docs/COPYRIGHT", None): b"Pia and others, 2020\n",
+    ("pia/docs", "docs/conf.c", None): b"int c;\n",
+    ("quo/read", "README.md", None): b"# quo\n\n## License\n\nApache-2.0\n",
+    ("quo/read", "q.c", None): b"int q;\n",
 }
 
 
@@ -179,6 +209,39 @@ def test_classes_of_the_default_policy(world: World) -> None:
     assert found["hal/big", "/LICENSE"][0] == "permissive"
     assert found["ida/choke", "/z.c"][0] in ("permissive", "unknown")
     assert found["joe/mpl", "/z.c"] == ("weak_copyleft", "non_permissive")
+
+
+def test_manifests_path_rules_and_read_mes_speak(world: World) -> None:
+    found = {
+        key: (row["license_class"], [(e["kind"], e["expression"]) for e in row["license_evidence"] if e["decides"]])
+        for key, row in world.tagged().items()
+    }
+    assert found["kim/npm", "/lib/i.js"] == ("non_permissive", [("manifest", "GPL-3.0-only")])
+    assert found["lea/reuse", "/gen/x.c"] == ("permissive", [("path_rule", "MIT")])
+    assert found["lea/reuse", "/y.c"][0] == "non_permissive"
+    assert found["moe/deb", "/a.c"] == ("permissive", [("path_rule", "MIT")])
+    assert found["moe/deb", "/contrib/b.c"] == ("non_permissive", [("path_rule", "GPL-2.0-or-later")])
+    assert found["nan/old", "/a.c"][0] == "non_permissive"  # debian/copyright in prose speaks for the folder above
+    assert found["quo/read", "/q.c"] == ("permissive", [("notice", "Apache-2.0")])
+
+
+def test_a_pointer_is_not_followed_and_hides_nothing(world: World) -> None:
+    """Where it points to may lie outside of the repository."""
+    row = world.tagged()["pia/docs", "/docs/conf.c"]
+    assert row["license_class"] == "permissive"
+    assert [e["path"] for e in row["license_evidence"] if e["decides"]] == ["/LICENSE"]
+
+
+def test_headers_are_told_once_for_each_content_by_its_partition(world: World) -> None:
+    import numpy as np
+
+    told = {row["content_id"]: row for row in world.read("headers")}
+    row = told[git_id(FILES["ole/head", "gpl.c", None])]
+    (said,) = row["said"]
+    assert (said["expression"], said["first_line"], said["last_line"]) == ("GPL-3.0-only", 1, 1)
+    buckets = content_buckets(np.frombuffer(b"".join(told), np.uint8).reshape(-1, 20), PARTITIONS)
+    assert [row["bucket"] for row in told.values()] == buckets.tolist()
+    assert git_id(b"int z;\n") not in told
 
 
 def test_classes_of_the_published_policy(published: World) -> None:

@@ -1,0 +1,113 @@
+"""Rules that name paths: the last of a file, the nearest file, and what overrides."""
+
+from __future__ import annotations
+
+import fnmatch
+from typing import Any
+
+import pyarrow as pa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stackbuild.licenses.inherit import LICENSE_FILES
+from stackbuild.licenses.path_rules import PATH_RULES, PathRules, rules_of
+
+Rule = tuple[str, str, str]  # glob, expression, precedence
+
+
+def rules(files: dict[str, list[Rule]], repo: str = "a/b") -> PathRules:
+    """The rules of one repository: by the folder that a file speaks for."""
+    rows, found = [], {}
+    for number, (folder, said) in enumerate(files.items()):
+        content = str(number).encode().ljust(20, b"\0")
+        rows.append({"repo_name": repo, "revision_id": "r", "folder": folder.encode(), "path": f"/{folder}REUSE.toml",
+                     "content_id": content, "format": "REUSE.toml"})  # fmt: skip
+        found[content, "REUSE.toml"] = [
+            {"expression": key, "engine": "e", "score": 1.0, "first_line": line, "last_line": line, "said": key,
+             "globs": [glob], "precedence": how}
+            for line, (glob, key, how) in enumerate(said, 1)
+        ]  # fmt: skip
+    table = pa.Table.from_pylist(rows, LICENSE_FILES)
+    return PathRules(pa.Table.from_batches(rules_of(table, found, 0), PATH_RULES))
+
+
+def ruled(known: PathRules, paths: list[str], repo: str = "a/b") -> list[str | None]:
+    """The expression of each path, and None where no rule names it."""
+    files = pa.record_batch(
+        {"repo_name": pa.array([repo] * len(paths)), "revision_id": pa.array(["r"] * len(paths)),
+         "path_bytes": pa.array([path.encode() for path in paths], pa.binary())}
+    )  # fmt: skip
+    return [None if row < 0 else known.evidence(row)["expression"] for row in known.of_files(files).tolist()]
+
+
+def test_the_last_rule_of_a_file_that_matches_holds() -> None:
+    known = rules({"": [("**", "MIT", "closest"), ("src/**", "ISC", "closest"), ("src/x.c", "Zlib", "closest")]})
+    assert ruled(known, ["a", "src/a", "src/x.c", "src/y/x.c"]) == ["MIT", "ISC", "Zlib", "ISC"]
+
+
+def test_the_file_in_the_nearest_folder_holds_and_an_override_above_all() -> None:
+    files = {"": [("**", "MIT", "closest")], "v/": [("*.c", "ISC", "closest")]}
+    assert ruled(rules(files), ["v/a.c", "v/a.h", "v/w/a.c", "va.c"]) == ["ISC", "MIT", "MIT", "MIT"]
+    files[""] = [("**", "MIT", "override")]
+    assert ruled(rules(files), ["v/a.c"]) == ["MIT"]
+    known = rules(files)
+    assert {known.evidence(row)["kind"] for row in range(2)} == {"override", "path_rule"}
+
+
+def test_a_rule_speaks_for_its_own_repository_and_revision() -> None:
+    known = rules({"": [("**", "MIT", "closest")]})
+    assert ruled(known, ["a"], repo="a/c") == [None] and ruled(rules({}), ["a"]) == [None]
+
+
+def test_a_path_of_bytes_that_are_no_text_is_matched() -> None:
+    known = rules({"d/": [("**", "MIT", "closest")]})
+    files = pa.record_batch(
+        {
+            "repo_name": ["a/b", "a/b"],
+            "revision_id": ["r", "r"],
+            "path_bytes": pa.array([b"d/\xff\n", b"e"], pa.binary()),
+        }
+    )
+    assert known.of_files(files).tolist() == [0, -1]
+
+
+def test_evidence_says_where_the_rule_stands() -> None:
+    known = rules({"sub/": [("*", "MIT", "closest"), ("x", "ISC", "closest")]})
+    found: dict[str, Any] = known.evidence(1)
+    assert (found["path"], found["first_line"], found["said"], found["kind"]) == (
+        "/sub/REUSE.toml",
+        2,
+        "ISC",
+        "path_rule",
+    )
+
+
+globs = st.sampled_from(["**", "*", "a/**", "b", "a/b", "*b", "a/*"])
+rule_ = st.tuples(globs, st.sampled_from(["MIT", "ISC", "Zlib"]), st.sampled_from(["closest", "override"]))
+folders = st.sampled_from(["", "a/", "a/a/", "b/"])
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.dictionaries(
+        folders,
+        st.lists(rule_, min_size=1, max_size=4),
+        max_size=4,
+    ),
+    st.lists(st.sampled_from(["a", "b", "a/b", "a/a", "a/a/b", "b/b", "b/a/b"]), min_size=1, max_size=7),
+)
+def test_it_is_the_rule_as_one_would_write_it(files: dict[str, list[Rule]], paths: list[str]) -> None:
+    def matches(glob: str, path: str) -> bool:
+        if "**" not in glob and path.count("/") != glob.count("/"):
+            return False
+        return fnmatch.fnmatchcase(path, glob.replace("**", "*"))
+
+    def rule(path: str) -> str | None:
+        holding = []
+        for folder in sorted((one for one in files if path.startswith(one)), key=len):
+            last = [one for one in files[folder] if matches(one[0], path[len(folder) :])][-1:]
+            holding += last
+        overriding = [one for one in holding if one[2] == "override"]
+        return (overriding[:1] or holding[-1:] or [("", None, "")])[0][1]
+
+    assert ruled(rules(files), paths) == [rule(path) for path in paths]
