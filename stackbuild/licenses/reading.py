@@ -93,6 +93,8 @@ _POINTER = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 
+_SENTENCE = re.compile(r"\b(?:you|your|we|i|it|may|can|do|does|this|is|are|be|not|no|any)\b", re.IGNORECASE)
+
 
 def points_elsewhere(text: str) -> bool:
     """Whether a text that nobody recognises, of a file that is named as a licence, only refers to another. It is not followed:
@@ -102,8 +104,8 @@ def points_elsewhere(text: str) -> bool:
 
 
 def says_more(text: str) -> bool:
-    """Whether a text speaks of a licence at all; one that is empty or only names who holds the copyright does not."""
-    return len(text) > POINTER_CHARS or SAYS_MORE.search(text.lower()) is not None
+    """Whether a text says anything but who holds the copyright; an empty one does not."""
+    return len(text) > POINTER_CHARS or SAYS_MORE.search(text.lower()) is not None or _SENTENCE.search(text) is not None
 
 
 class Reader:
