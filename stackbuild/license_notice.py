@@ -43,7 +43,7 @@ class Component:
     files: list[str] = field(default_factory=list)
     expressions: dict[str, None] = field(default_factory=dict)
     texts: dict[Place, None] = field(default_factory=dict)  # licence files
-    headers: list[tuple[str, int, int]] = field(default_factory=list)  # a file, and the lines of its own notice
+    headers: list[tuple[str, int]] = field(default_factory=list)  # a file, and the last line of its own notice
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def notice(out: Path, selection: Selection, list_files: bool = False) -> Iterato
     if not components:
         raise InputError(f"No file of the dataset in {out} was selected; `stackbuild check` tells what is in it.")
     texts = dict(_texts(build, {place: None for one in components for place in one.texts}))
-    own = dict(_texts(build, {(one.repo_name, path): None for one in components for path, _, _ in one.headers}))
+    own = dict(_texts(build, {(one.repo_name, path): None for one in components for path, _ in one.headers}))
     numbers: dict[str, int] = {}  # of licence texts, by their normal form
     shown: list[str] = []
     yield f"This collection holds files of {len(components):,} projects. Each is under the licence of its authors."
@@ -84,7 +84,7 @@ def notice(out: Path, selection: Selection, list_files: bool = False) -> Iterato
         yield ""
         yield f"{component.repo_name} {component.revision_id}" + (f" ({component.url})" if component.url else "")
         yield f"  {len(component.files):,} files; licence: {' AND '.join(component.expressions) or 'none stated'}"
-        heads = [own[component.repo_name, path][first - 1 : last] for path, first, last in component.headers
+        heads = [own[component.repo_name, path][:last] for path, last in component.headers
                  if (component.repo_name, path) in own]  # fmt: skip
         lines = [line for place in component.texts for line in texts.get(place, [])]
         for holder in _holders([*lines, *(line for head in heads for line in head)]):
@@ -130,7 +130,7 @@ def _add(component: Component, path: str, evidence: Mapping[str, Any]) -> None:
     if evidence["kind"] in ("license_file", "notice"):
         component.texts.setdefault((evidence["repo_name"] or component.repo_name, evidence["path"]))
     elif evidence["kind"] == "header" and evidence["first_line"]:
-        component.headers.append((path, evidence["first_line"], evidence["last_line"] or evidence["first_line"]))
+        component.headers.append((path, evidence["last_line"] or evidence["first_line"]))
 
 
 def _holders(lines: Iterable[str]) -> list[str]:
