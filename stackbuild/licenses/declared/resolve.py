@@ -1,0 +1,272 @@
+"""From what people write in the place of a licence to an SPDX expression.
+
+In this order: an SPDX expression, read strictly; a name, classifier or URL of the tables; several of them joined by
+words or signs; and, where the caller gives one, an engine. What is left is not guessed at. Where several readings are
+left, the answer is one that is not more permissive than what is said:
+
+- "and", ",", "&", ";" and "/" mean AND, unless the text says that there is a choice ("or", "|", "either", "dual
+  licensed"); a caller whose format gives "/" the meaning OR (Cargo before 2019) says so.
+- A bare family name is its oldest licence or any later one (GPL, LGPL), or for families of one class the usual one
+  (BSD is BSD-3-Clause, Apache is Apache-2.0). The table is `licenses/names.toml`.
+- An exception that is not known is left out beside a copyleft licence (exceptions permit more); beside others the
+  whole is unresolved, as it may forbid something.
+- What an engine finds in a part of the text counts only if it is not permissive.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import cache, lru_cache
+from typing import Literal
+
+from stackbuild.licenses.declared.names import by_classifier, by_exception, by_name, by_url, reduce_name, tables
+from stackbuild.licenses.declared.spdx import join, parse
+from stackbuild.licenses.expression import read_expression
+from stackbuild.licenses.lists import SEVERITY, scancode_licenses
+
+Engine = Callable[[str], str | None]
+Operator = Literal["AND", "OR"]
+
+MAX_CHARS = 2_000  # of what is read as names; a longer text is left to the engine
+ENGINE_CHARS = 20_000
+MAX_PARTS = 12
+
+_LINK = re.compile(r"\[([^\]\[]*)\]\([^)(\s]*\)")
+_URL = re.compile(r"(?:https?://|www\.)[^\s<>()\"',]+")
+_LEAD = re.compile(
+    r"(?:(?:dist|this|the|software|package|project|code|module|is|source)\s+)*"
+    r"(?:(?:li[cs]en[cs]ed?|released|distributed|available|published|provided)\s+)?(?:under|as)\s+(?:the\s+)?"
+    r"(?:terms\s+(?:and\s+conditions\s+)?of\s+(?:the\s+)?)?|(?:spdx-)?licen[cs]e(?:-identifier)?\s*[:=]\s*",
+    re.IGNORECASE,
+)
+_SEE = re.compile(
+    r"[\s,;.(\[-]*(?:please\s+)?(?:see|refer\s+to|as\s+(?:found|described|specified)\s+in|details\s+in|in)\s+(?:the\s+)?"
+    r"(?:file\s+|accompanying\s+|included\s+|enclosed\s+|top[- ]level\s+)*['\"`<]*[\w./-]*(?:licen[cs]e|copying)[\w./-]*['\"`>]*"
+    r"(?:\s+file)?(?:\s+for\s+(?:more\s+|full\s+|the\s+)*(?:licen[cs]e\s+)?(?:details|information|terms|text|info))?[\s.)\]]*\Z",
+    re.IGNORECASE,
+)
+_DUAL = re.compile(
+    r"(?:dual|double|tri|triple|multi)(?:\W{0,2}licen[cs]\w*)?\W+(?:under\s+)?(?:the\s+|either\s+(?:the\s+)?)?(?:both\s+)?|either\s+(?:of\s+)?(?:the\s+)?",
+    re.IGNORECASE,
+)
+_LATER = re.compile(
+    r"[\s,]*(?:\bor\s+\(?(?:at\s+your\s+option\)?\s+)?(?:any\s+)?(?:later|newer|greater|above|higher)"
+    r"|\band\s+(?:any\s+)?(?:later|newer|above|higher))(?:\s+versions?)?\b(?:\s+\(at\s+your\s+option\))?",
+    re.IGNORECASE,
+)
+_JOINT = re.compile(
+    r"\s*(?:,\s*(and/or|and|or)\b|(\|\|?|/|,|;|&+|\s\+\s|\band/or\b|\band\b|\bor\b|\bplus\b))\s*", re.IGNORECASE
+)
+_WITH = re.compile(r"(.+?)[\s-]+(?:with|w/)[\s-]+(?:the\s+|a\s+)?(.+?)\Z", re.IGNORECASE)
+_ABBREVIATION = re.compile(r"([^()]+)\(([^()]+)\)([^()]*)\Z")
+_OR_SIGNS = frozenset(("or", "|", "||"))
+_CLOSED = {"(": ")", "[": "]", '"': '"', "'": "'", "`": "`", "<": ">", "*": "*"}
+
+
+def resolve(raw: str, engine: Engine | None = None, slash: Operator = "AND") -> str | None:
+    """The canonical SPDX expression of free text; None if it names no licence, or more than one way to read it.
+
+    `engine`: gives an expression for a text, or None (`scancode_engine`); asked only if the tables have no answer.
+    `slash`: what "/" between licences means. Linear in the text; never raises.
+    """
+    found = _resolve_text(raw, slash) if len(raw) <= MAX_CHARS else None
+    if found is None and engine is not None and raw.strip():
+        found = engine(raw[:ENGINE_CHARS])
+    return found
+
+
+@lru_cache(maxsize=1 << 16)
+def _resolve_text(raw: str, slash: Operator) -> str | None:
+    if raw.lstrip().startswith("License ::"):
+        return by_classifier(raw)
+    text = _bare(raw)
+    if not text:
+        return None
+    return _known(text) or _joined(text, slash)
+
+
+def _bare(text: str) -> str:
+    """The text without what stands around a name: brackets, quotes, "licensed under", "see LICENSE for details"."""
+    text = " ".join(text.split())
+    for _ in range(4):
+        before = text
+        text = text.strip(" .,;:")
+        if len(text) > 1 and _CLOSED.get(text[0]) == text[-1] and text[0] not in text[1:-1]:
+            text = text[1:-1]
+        text = _LINK.sub(r"\1", text) if "](" in text else text
+        if lead := _LEAD.match(text):
+            text = text[lead.end() :]
+        if len(text) < 400:
+            text = _SEE.sub("", text) or text
+        if text == before:
+            break
+    return text
+
+
+def _known(text: str) -> str | None:
+    """What the tables say of a text as one whole."""
+    found = parse(text) or by_name(text)
+    if found is None and ("/" in text or "." in text):
+        found = by_url(text) if " " not in text else _beside_url(text)
+    if found is None and "(" in text:
+        found = _with_abbreviation(text)
+    if found is None:
+        found = _with_exception(text)
+    return found
+
+
+def _beside_url(text: str) -> str | None:
+    """A name beside a URL: both say the same, or one of them is not known."""
+    urls = _URL.findall(text)
+    if len(urls) != 1:
+        return None
+    name = _URL.sub(" ", text).strip(" ()<>[]-,:;.")
+    named, linked = parse(name) or by_name(name), by_url(urls[0])
+    if named is None:
+        return linked if not re.search(r"[^\W\d_]", name) else None
+    return _agreed(named, linked)
+
+
+def _with_abbreviation(text: str) -> str | None:
+    """ "X (Y)" or "X (Y) 2.0" where both say the same, or where Y only says which X."""
+    match = _ABBREVIATION.match(text)
+    if match is None:
+        return None
+    outside, inside = f"{match[1]} {match[3]}", match[2]
+    named, meant = (parse(part.strip()) or by_name(part) for part in (outside, inside))
+    return _agreed(named, meant) if named and meant else by_name(f"{outside} {inside}")
+
+
+def _agreed(named: str, meant: str | None) -> str | None:
+    """One answer of two: the same; or the one that tells the version where the other is its bare family."""
+    if meant is None or meant == named:
+        return named
+    bare = {
+        "GPL-1.0-or-later",
+        "LGPL-2.0-or-later",
+        "AGPL-3.0-or-later",
+        "Apache-2.0",
+        "BSD-3-Clause",
+        "MPL-1.0",
+        "EPL-1.0",
+    }
+    family = named.split("-")[0] == meant.split("-")[0]
+    if family and named in bare:
+        return meant
+    if family and meant in bare:
+        return named
+    return None
+
+
+def _with_exception(text: str) -> str | None:
+    """ "GPL-2+ with OpenSSL exception"."""
+    match = _WITH.match(text)
+    if match is None:
+        return None
+    base = parse(match[1]) or by_name(match[1])
+    if base is None or " " in base:
+        return None
+    exception = by_exception(match[2])
+    if exception is not None:
+        return parse(f"{base} WITH {exception}")
+    copyleft = severity(base) > SEVERITY["permissive"] and "exception" in match[2].lower()
+    return base if copyleft else None
+
+
+def _joined(text: str, slash: Operator) -> str | None:
+    """Names joined by words or signs. Of the ways to cut the text into names, that with the longest ones first."""
+    choice = False
+    if match := _DUAL.match(text):
+        choice, text = True, text[match.end() :]
+    text = re.sub(r"\s+licen[cs]es\Z", "", _LATER.sub("+", text))
+    parts: list[str] = []
+    joints: list[str] = []
+    spans: list[tuple[int, int]] = []
+    start = 0
+    for joint in _JOINT.finditer(text):
+        parts.append(text[start : joint.start()])
+        spans.append((start, joint.start()))
+        joints.append((joint[1] and f", {joint[1]}") or joint[2].strip())
+        start = joint.end()
+        if len(parts) > MAX_PARTS:
+            return None
+    spans.append((start, len(text)))
+    if not joints:
+        return _known(_bare(text)) if choice else None
+    found: list[str] = []
+    between: list[str] = []
+    at = 0
+    while at < len(spans):
+        for end in range(len(spans) - 1, at - 1, -1):
+            if at == 0 and end == len(spans) - 1:
+                continue  # the whole has been looked up, or reads "and" where there is a choice
+            one = _known(_bare(text[spans[at][0] : spans[end][1]]))
+            if one is not None:
+                break
+        else:
+            return None
+        found.append(one)
+        if end + 1 < len(spans):
+            between.append(joints[end].lower())
+        at = end + 1
+    return _combine(found, between, choice, slash)
+
+
+def _combine(found: list[str], between: list[str], choice: bool, slash: Operator) -> str:
+    signs = {sign.lstrip(", ") or "," for sign in between}
+    if choice or signs <= _OR_SIGNS or (slash == "OR" and signs <= _OR_SIGNS | {"/"}):
+        return join(found, "OR")
+    if signs <= {"or", ","} and "or" in signs:  # "A, B or C"
+        return join(found, "OR")
+    if signs == {"or", "and"} and not any(sign.startswith(",") for sign in between):
+        alternatives: list[list[str]] = [[found[0]]]
+        for one, sign in zip(found[1:], between, strict=True):
+            if sign == "or":
+                alternatives.append([one])
+            else:
+                alternatives[-1].append(one)
+        return join([join(each, "AND") for each in alternatives], "OR")
+    return join(found, "AND")
+
+
+# ---------------------------------------------------------------- how bad, and the engine
+
+
+@lru_cache(maxsize=8_192)
+def severity(expression: str | None) -> int:
+    """How bad an expression is by ScanCode's categories, of a choice the better: 0 permissive to 4 non-permissive."""
+    if expression is None:
+        return SEVERITY["unknown"]
+    known = scancode_licenses()
+
+    def of_key(key: str) -> int:
+        return 0 if key in known.exceptions else SEVERITY[known.class_of(key)]
+
+    return max(map(of_key, read_expression(expression, "choice", of_key)), default=SEVERITY["unknown"])
+
+
+@cache
+def scancode_engine() -> Engine:
+    """ScanCode's exact matches of "license: TEXT", as `resolve` takes it. Loads its index (seconds, 1.4 GB) when it is
+    first asked.
+    """
+
+    @lru_cache(maxsize=1 << 14)
+    def ask(text: str) -> str | None:
+        from stackbuild.licenses.detect import own_lines, scancode
+        from stackbuild.licenses.text import normal_form
+
+        answer = scancode(normal_form(f"license: {text}", own_lines()), approximate=False)
+        found = [canonical for one in sorted(answer.real) if (canonical := parse(one)) is not None]
+        if not found or len(found) < len(answer.real):
+            return None
+        expression = join(found, "AND")
+        return expression if answer.verbatim or severity(expression) > SEVERITY["permissive"] else None
+
+    return ask
+
+
+def names_in(words: str) -> bool:
+    """Whether a text as a whole is a name of the tables."""
+    return reduce_name(words) in tables().names
