@@ -151,7 +151,7 @@ def _agreed(named: str, meant: str | None) -> str | None:
         "MPL-1.0",
         "EPL-1.0",
     }
-    family = named.split("-")[0] == meant.split("-")[0]
+    family = named.split("-", maxsplit=1)[0] == meant.split("-")[0]
     if family and named in bare:
         return meant
     if family and meant in bare:

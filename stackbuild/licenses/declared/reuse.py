@@ -1,0 +1,99 @@
+"""REUSE 3.3: LICENSES/, REUSE.toml, and FILE.license beside a file. (.reuse/dep5 is in `debian`.)
+
+- `LICENSES/<id>.txt` holds the text of a licence that is used somewhere. It does not speak for the folder above: its
+  declaration has itself as its one path.
+- `REUSE.toml`: of the [[annotations]] of one file the last that matches a path rules it. `precedence` says what becomes
+  of what the file itself says: nothing ("closest", where it says nothing), both ("aggregate"), or only this
+  ("override").
+- `FILE.license` speaks for FILE alone (and itself), by its SPDX-License-Identifier lines, which all hold.
+
+Identifiers must be SPDX or LicenseRef-*; others are licences that nobody can tell.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import re2
+
+from stackbuild.licenses.declared.claims import line_of
+from stackbuild.licenses.declared.declaration import MAX_DECLARATIONS, Declaration, Precedence
+from stackbuild.licenses.declared.globs import MAX_GLOB_CHARS, from_reuse, literal
+from stackbuild.licenses.declared.spdx import join, license_key, parse
+from stackbuild.licenses.declared.structured import read_toml
+
+MAX_GLOBS = 4_096
+MAX_TAGS = 256
+_PRECEDENCES: dict[str, Precedence] = {"closest": "closest", "aggregate": "aggregate", "override": "override"}
+_ANNOTATION = re.compile(r"^[ \t]*\[\[[ \t]*annotations[ \t]*\]\]", re.MULTILINE)
+_TAG = re2.compile(r"SPDX-License-Identifier:[ \t]*([^\r\n]*)")
+_CLOSING = re.compile(r"\s*(?:\*+/|-->|--\}\}|#\}|\*\)|%>|\"\"\"|'''|[\"'>]+)\s*\Z")
+
+
+def license_text(name: str) -> list[Declaration]:
+    """A file of LICENSES/ by its base name; none if that is no identifier with an extension."""
+    stem, dot, extension = name.rpartition(".")
+    for identifier in (stem, name) if dot else (name,):
+        expression = license_key(identifier)
+        if expression is not None and (identifier == name or not extension.isdigit()):
+            return [Declaration("reuse", expression, identifier, 0, (literal(name),))]
+    return []
+
+
+def reuse_toml(text: str) -> list[Declaration]:
+    """The annotations of a REUSE.toml that name a licence, in its order."""
+    body = read_toml(text)
+    annotations = body.get("annotations") if body else None
+    if not isinstance(annotations, list):
+        return []
+    lines = [line_of(text, 0)] if len(annotations) > MAX_DECLARATIONS else _lines(text)
+    found = []
+    for number, one in enumerate(annotations):
+        if not isinstance(one, dict):
+            continue
+        paths = _strings(one.get("path"))
+        written = _strings(one.get("SPDX-License-Identifier"))
+        globs = tuple(from_reuse(path.removeprefix("./")) for path in paths[-MAX_GLOBS:] if len(path) <= MAX_GLOB_CHARS)
+        if not globs or not written:
+            continue
+        expressions = [parse(value) for value in written[:MAX_TAGS]]
+        expression = None if None in expressions else join([value for value in expressions if value], "AND")
+        said = one.get("precedence")
+        precedence: Precedence = _PRECEDENCES.get(said, "closest") if isinstance(said, str) else "closest"
+        line = lines[number] if number < len(lines) else 0
+        found.append(Declaration("reuse", expression, " AND ".join(written), line, globs, precedence))
+    return found[-MAX_DECLARATIONS:]
+
+
+def _lines(text: str) -> list[int]:
+    """The line of each [[annotations]], in one pass."""
+    found, at, line = [], 0, 1
+    for match in _ANNOTATION.finditer(text):
+        line += text.count("\n", at, match.start())
+        at = match.start()
+        found.append(line)
+    return found
+
+
+def _strings(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
+
+
+def sidecar(text: str, name: str) -> list[Declaration]:
+    """FILE.license, by its base name: what its tags say of FILE."""
+    globs = (literal(name.removesuffix(".license")), literal(name))
+    tags = []
+    for match in _TAG.finditer(text):
+        tags.append((_CLOSING.sub("", match[1][:4_096]).strip(), match.start()))
+        if len(tags) == MAX_TAGS:
+            break
+    tags = [(value, start) for value, start in tags if value]
+    if not tags:
+        return []
+    expressions = [parse(value) for value, _ in tags]
+    expression = None if None in expressions else join([value for value in expressions if value], "AND")
+    raw = " AND ".join(value for value, _ in tags)
+    return [Declaration("reuse", expression, raw, line_of(text, tags[0][1]), globs)]
