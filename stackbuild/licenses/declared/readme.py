@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Iterator
 
 from stackbuild.licenses.declared.claims import is_pointer
 from stackbuild.licenses.declared.declaration import Declaration
@@ -32,26 +33,26 @@ _BADGE = re.compile(r"/badge/li[cs]en[cs]e-((?:[^-\s/?#.]|--|\.(?!svg\b|png\b))+
 _TOKEN = re.compile(r"[^\W_]+(?:[.+'-]+[^\W_]+)*\+?|[^\w\s]|\n")
 _BREAK = frozenset('\n.;:!?()[]<>|,"“”')
 _STOP = frozenset(".;:!?[]|")  # no name goes on after these
-_OF_LICENSE = frozenset(
-    ("license", "licence", "licenses", "licences", "licensed", "licenced", "licensing", "lizenz", "licencia", "licença")
-    + ("лицензия", "许可证", "协议", "ライセンス")
+_STOP_GAP = frozenset(".;:!?")
+_WORDS_OF_LICENSE = (
+    "license licence licenses licences licensed licenced licensing lizenz licencia licença лицензия 许可证 协议"
 )
+_OF_LICENSE = frozenset(_WORDS_OF_LICENSE.split())
 _AFTER = frozenset(("under", "by", "is", "license", "licence", "licensed", "licencia", "unter", "sous", "bajo"))
 _SURE = re.compile(
     r"same terms as|[AL]?GPL|BSD|Apache|Mozilla|MPL|Unlicense|CC0|CC BY|Creative Commons|WTFPL|Eclipse Public|public domain"
     r"|Artistic|MIT\b|ISC\b|General Public|EUPL|zlib",
     re.IGNORECASE,
 )
-_CHOICE = re.compile(
-    r"\b(?:dual|either|at your option|your choice|choose|tri)[ -]?(?:licen[cs]\w*)?\b"
-    r"|\bor\b(?! (?:\W?at your option\W? )?(?:any )?(?:later|newer|greater|above|higher))",
-    re.IGNORECASE,
-)
+_DUAL = re.compile(r"\b(?:dual|double|tri)[ -]?licen[cs]\w*", re.IGNORECASE)
+# Words between two names that leave the choice.
+_OR = frozenset(("or", "/", "|"))
+_GAP_WORDS = 8
 # What may take back what a section says of a permissive licence.
 _DOUBT = re.compile(
-    r"\b(?:except|exceptions?|commercial|non-?commercial|proprietary|third[- ]party|3rd[- ]party|bundled|portions"
+    r"\b(?:except|exceptions?|commercial(?! support)|non-?commercial|proprietary|third[- ]party|3rd[- ]party|bundled|portions"
     r"|some (?:files|parts|code)|other (?:files|parts)|not (?:licensed|covered|included)|individual files|respective"
-    r"|additional terms|restrictions?|prohibited|may not|excluding|unless|until|trademarks?|assets|paid|purchase|enterprise"
+    r"|additional terms|restrictions?|prohibited|may not|excluding|unless|until|assets|paid|purchase|enterprise"
     r"|evaluation|trial|subscription|profit)\b",
     re.IGNORECASE,
 )
@@ -62,9 +63,16 @@ _TEXT_BEGINS = re.compile(
 )
 # A family named beside one of its versions is that version: "the GPL ... version 3".
 _FAMILIES = {
-    "GPL-1.0-or-later": "GPL-", "LGPL-2.0-or-later": "LGPL-", "AGPL-3.0-or-later": "AGPL-", "MPL-1.0": "MPL-",
-    "EPL-1.0": "EPL-", "BSD-3-Clause": "BSD-", "CC-BY-4.0": "CC-BY-",
-}  # fmt: skip
+    "GPL-1.0-or-later": ("GPL-",),
+    "LGPL-2.0-or-later": ("LGPL-",),
+    "AGPL-3.0-or-later": ("AGPL-",),
+    "MPL-1.0": ("MPL-",),
+    "EPL-1.0": ("EPL-",),
+    "EUPL-1.0": ("EUPL-",),
+    "BSD-3-Clause": ("BSD-",),
+    "CC-BY-4.0": ("CC-BY-",),
+    "LicenseRef-scancode-public-domain": ("Unlicense", "CC0-"),
+}
 
 
 def readme(text: str, name: str = "", engine: Engine | None = None) -> list[Declaration]:
@@ -81,15 +89,20 @@ def readme(text: str, name: str = "", engine: Engine | None = None) -> list[Decl
 
 def tell(heading: str, body: str, engine: Engine | None = None) -> str | None:
     """The expression of a section; None if it names none, or may mean less than it names."""
-    found = [one for one in (resolve(heading), after_word(heading)) if one][:1] + named(body)
-    if not found:
+    linked, names = named(body)
+    if title := resolve(heading) or after_word(heading):
+        linked.append(title)
+    if not linked and not names:
         said = plain(body)
         whole = resolve(said) if len(said) <= 300 and not is_pointer(said) else None
         return engine(body) if whole is None and engine is not None and said else whole
-    distinct = list(dict.fromkeys(found))
-    distinct = [one for one in distinct if not _names_better(one, distinct)]
-    choice = len(distinct) > 1 and _CHOICE.search(_head(body)) is not None
-    expression = join(distinct, "OR" if choice else "AND")
+    distinct = {one for group in names for one in group} | set(linked)
+    groups = [[one for one in group if not _names_better(one, distinct)] for group in names]
+    if _DUAL.search(_head(body)) and len(groups) == 2:
+        groups = [groups[0] + groups[1]]
+    told = {one for group in groups for one in group}
+    groups += [[one] for one in linked if one not in told and not _names_better(one, distinct)]
+    expression = join([join(group, "OR") for group in groups if group], "AND")
     if severity(expression) == SEVERITY["permissive"] and _DOUBT.search(_head(body)):
         return None
     return parse(expression) or expression
@@ -101,31 +114,38 @@ def _head(body: str) -> str:
     return body[: start.start()] if start else body
 
 
-def _names_better(family: str, found: list[str]) -> bool:
-    """Whether a version of a bare family is among what was found."""
-    prefix = _FAMILIES.get(family)
-    return prefix is not None and any(other != family and other.startswith(prefix) for other in found)
+def _names_better(family: str, found: set[str]) -> bool:
+    """Whether a version of a bare family is among what was found, or the licence that puts into the public domain."""
+    prefixes = _FAMILIES.get(family, ())
+    return any(other != family and other.startswith(prefixes) for other in found) if prefixes else False
 
 
 # ---------------------------------------------------------------- names in running text
 
 
-def named(body: str) -> list[str]:
-    """The expressions of the badges, URLs and names of a text."""
-    found: list[str] = []
+def named(body: str) -> tuple[list[str], list[list[str]]]:
+    """The expressions of the badges and URLs of a text, and of its names: groups that leave the choice."""
+    linked: list[str] = []
     for match in _BADGE.finditer(body):
         value = match[1].replace("--", "-").replace("%20", " ").replace("_", " ").replace("%2B", "+")
-        found.append(resolve(value) or "")
-    found += [by_url(match[0].rstrip(".,;")) or "" for match in _URL.finditer(body)]
-    found += _names(html.unescape(MARKUP.sub(" ", _URL.sub(" ", body))))
-    return [expression for expression in found if expression]
+        linked.append(resolve(value) or "")
+    linked += [by_url(match[0].rstrip(".,;")) or "" for match in _URL.finditer(body)]
+    groups: list[list[str]] = []
+    last = 0
+    words = _TOKEN.findall(html.unescape(MARKUP.sub(" ", _URL.sub(" ", body))))
+    for expression, at, end in _names(words):
+        gap = [word.lower() for word in words[last:at]]
+        if groups and len(gap) <= _GAP_WORDS and not _OR.isdisjoint(gap) and _STOP_GAP.isdisjoint(gap):
+            groups[-1].append(expression)
+        else:
+            groups.append([expression])
+        last = end
+    return [expression for expression in linked if expression], groups
 
 
-def _names(text: str) -> list[str]:
-    """Names of the tables among the words of a text, the longest first, each word once."""
-    words = _TOKEN.findall(text)
+def _names(words: list[str]) -> Iterator[tuple[str, int, int]]:
+    """Names of the tables among the words of a text, the longest first, each word once: expression, first word, end."""
     known = tables().names
-    found: list[str] = []
     at = 0
     while at < len(words):
         stop = at
@@ -139,12 +159,11 @@ def _names(text: str) -> list[str]:
             phrase = " ".join(words[at:end])
             expression = known.get(reduce_name(phrase)) or (license_key(phrase) if end == at + 1 else None)
             if expression and _counts(words, at, end, phrase):
-                found.append(expression)
+                yield expression, at, end
                 at = end
                 break
         else:
             at += 1
-    return found
 
 
 def _counts(words: list[str], at: int, end: int, phrase: str) -> bool:
