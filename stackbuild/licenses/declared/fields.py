@@ -156,7 +156,7 @@ def cabal(text: str, engine: Engine | None) -> list[Declaration]:
     return claim(value, engine, written.line)
 
 
-_OPAM = re.compile(r'^license:\s*(?:"([^"\n]*)"|\[([^\]]*)\])', re.MULTILINE)
+_OPAM = re.compile(r"^license:\s*(?=[\"\[])", re.MULTILINE)
 
 
 def opam(text: str, engine: Engine | None) -> list[Declaration]:
@@ -164,8 +164,10 @@ def opam(text: str, engine: Engine | None) -> list[Declaration]:
     match = _OPAM.search(text)
     if match is None or "opam-version" not in text:
         return []
-    values = [match[1]] if match[1] is not None else re.findall(r'"([^"\n]*)"', match[2][:4_000])
-    return claims(values, "AND", engine, line_of(text, match.start()))
+    rest = text[match.end() : match.end() + 4_000]
+    said = rest.partition("]")[0] if rest.startswith("[") else rest.partition("\n")[0]
+    values = re.findall(r'"([^"\n]*)"', said)
+    return claims(values if rest.startswith("[") else values[:1], "AND", engine, line_of(text, match.start()))
 
 
 # ---------------------------------------------------------------- YAML

@@ -16,11 +16,11 @@ left, the answer is one that is not more permissive than what is said:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache, lru_cache
 from typing import Literal
 
-from stackbuild.licenses.declared.names import by_classifier, by_exception, by_name, by_url, reduce_name, tables
+from stackbuild.licenses.declared.names import by_classifier, by_exception, by_name, by_url
 from stackbuild.licenses.declared.spdx import join, parse
 from stackbuild.licenses.expression import read_expression
 from stackbuild.licenses.lists import SEVERITY, scancode_licenses
@@ -30,6 +30,7 @@ Operator = Literal["AND", "OR"]
 
 MAX_CHARS = 2_000  # of what is read as names; a longer text is left to the engine
 ENGINE_CHARS = 20_000
+LICENSE_CHARS = 300  # a longer text is one of a licence, not the name of one
 MAX_PARTS = 12
 
 _LINK = re.compile(r"\[([^\]\[]*)\]\([^)(\s]*\)")
@@ -59,6 +60,7 @@ _JOINT = re.compile(
     r"\s*(?:,\s*(and/or|and|or)\b|(\|\|?|/|,|;|&+|\s\+\s|\band/or\b|\band\b|\bor\b|\bplus\b))\s*", re.IGNORECASE
 )
 _WITH = re.compile(r"(.+?)[\s-]+(?:with|w/)[\s-]+(?:the\s+|a\s+)?(.+?)\Z", re.IGNORECASE)
+_HYPHENED = re.compile(r"([AL]?GPL-?[0-9.]+\+?)-(.+)-exceptions?\Z", re.IGNORECASE)
 _ABBREVIATION = re.compile(r"([^()]+)\(([^()]+)\)([^()]*)\Z")
 _OR_SIGNS = frozenset(("or", "|", "||"))
 _CLOSED = {"(": ")", "[": "]", '"': '"', "'": "'", "`": "`", "<": ">", "*": "*"}
@@ -160,8 +162,8 @@ def _agreed(named: str, meant: str | None) -> str | None:
 
 
 def _with_exception(text: str) -> str | None:
-    """ "GPL-2+ with OpenSSL exception"."""
-    match = _WITH.match(text)
+    """ "GPL-2+ with OpenSSL exception", "GPL-2+-autoconf-exception"."""
+    match = _WITH.match(text) or _HYPHENED.match(text)
     if match is None:
         return None
     base = parse(match[1]) or by_name(match[1])
@@ -170,7 +172,7 @@ def _with_exception(text: str) -> str | None:
     exception = by_exception(match[2])
     if exception is not None:
         return parse(f"{base} WITH {exception}")
-    copyleft = severity(base) > SEVERITY["permissive"] and "exception" in match[2].lower()
+    copyleft = severity(base) > SEVERITY["permissive"] and "exception" in text.lower()
     return base if copyleft else None
 
 
@@ -249,24 +251,26 @@ def severity(expression: str | None) -> int:
 @cache
 def scancode_engine() -> Engine:
     """ScanCode's exact matches of "license: TEXT", as `resolve` takes it. Loads its index (seconds, 1.4 GB) when it is
-    first asked.
+    first asked. What is as long as a licence is read as one, as the engines do with a file.
     """
 
     @lru_cache(maxsize=1 << 14)
     def ask(text: str) -> str | None:
-        from stackbuild.licenses.detect import own_lines, scancode
+        from stackbuild.licenses.detect import detect_form, own_lines, scancode
         from stackbuild.licenses.text import normal_form
 
+        if len(text) >= LICENSE_CHARS:
+            return _all_of(detect_form(normal_form(text, own_lines()), False).expressions)
         answer = scancode(normal_form(f"license: {text}", own_lines()), approximate=False)
-        found = [canonical for one in sorted(answer.real) if (canonical := parse(one)) is not None]
-        if not found or len(found) < len(answer.real):
-            return None
-        expression = join(found, "AND")
-        return expression if answer.verbatim or severity(expression) > SEVERITY["permissive"] else None
+        expression = _all_of(answer.real)
+        permissive = severity(expression) == SEVERITY["permissive"]
+        return expression if answer.verbatim or not permissive else None
 
     return ask
 
 
-def names_in(words: str) -> bool:
-    """Whether a text as a whole is a name of the tables."""
-    return reduce_name(words) in tables().names
+def _all_of(expressions: Iterable[str]) -> str | None:
+    """Expressions that all hold; None if there are none, or one is not known or names no licence."""
+    found = [parse(one) for one in sorted(expressions)]
+    known = [one for one in found if one is not None and one not in scancode_licenses().unknown]
+    return join(known, "AND") if found and len(known) == len(found) else None
