@@ -11,24 +11,8 @@ from stackbuild.licenses.declared.resolve import Engine, Operator, resolve, seve
 from stackbuild.licenses.declared.spdx import join
 
 # Values of a licence field that say nothing.
-SILENT = frozenset(
-    (
-        "",
-        "unknown",
-        "none",
-        "null",
-        "noassertion",
-        "n/a",
-        "na",
-        "-",
-        "?",
-        "tbd",
-        "todo",
-        "undefined",
-        "unspecified",
-        "nil",
-    )
-)
+_SILENT_WORDS = "unknown none null noassertion n/a na - ? ~ tbd todo undefined unspecified nil"
+SILENT = frozenset(("", *_SILENT_WORDS.split()))
 _POINTER = re.compile(
     r"(?:see|file|refer\s+to|in|read|check)\b[\s:]*(?:the\s+|licen[cs]e\s+|in\s+|file\s+)*[\w./\\-]+(?:\s+file)?(?:\s+for\s+[\w\s]+)?\W*\Z"
     r"|[\w./\\-]*(?:licen[cs]e|copying)[\w-]*(?:\.(?:txt|md|rst|html))\Z|licen[cs]e\Z|copying\Z",

@@ -22,7 +22,7 @@ _V_NUMBER = re.compile(r"([a-z])v([0-9])")
 _AT_LEAST = re.compile(r"[>≥]=?\s*v?([0-9][0-9.]*)")
 _WORD = re.compile(r"[^\W\d_]+|[0-9]+(?:\.[0-9]+)*|\+")
 _ZEROS = re.compile(r"(?:\.0+)+\Z")
-_DROPPED_WORDS = "the a an license licence licenses licences licensed licensing lic only international unported generic"
+_DROPPED_WORDS = "the license licence licenses licences licensed licensing lic only international unported generic"
 _DROPPED = frozenset((*_DROPPED_WORDS.split(), "version", "versions", "v", "ver", "rev"))
 _LATER = re.compile(
     r"(?:\bor (?:at your option )?(?:any )?(?:later|newer|greater|above|higher|up)\b"

@@ -31,6 +31,7 @@ NAME_WORDS = 12
 _URL = re.compile(r"https?://[^\s<>()\"'\]`]+")
 _BADGE = re.compile(r"/badge/li[cs]en[cs]e-((?:[^-\s/?#.]|--|\.(?!svg\b|png\b))+)-", re.IGNORECASE)
 _TOKEN = re.compile(r"[^\W_]+(?:[.+'-]+[^\W_]+)*\+?|[^\w\s]|\n")
+_WRAPPED = re.compile(r"(?<=[^\n]{40})[ \t]*\n[ \t]*(?=[^\W_])")  # a name may run on in the next line
 _BREAK = frozenset('\n.;:!?()[]<>|,"“”')
 _STOP = frozenset(".;:!?[]|")  # no name goes on after these
 _STOP_GAP = frozenset(".;:!?")
@@ -132,7 +133,8 @@ def named(body: str) -> tuple[list[str], list[list[str]]]:
     linked += [by_url(match[0].rstrip(".,;")) or "" for match in _URL.finditer(body)]
     groups: list[list[str]] = []
     last = 0
-    words = _TOKEN.findall(html.unescape(MARKUP.sub(" ", _URL.sub(" ", body))))
+    text = html.unescape(MARKUP.sub(" ", _URL.sub(" ", body)))
+    words = _TOKEN.findall(_WRAPPED.sub(" ", text))
     for expression, at, end in _names(words):
         gap = [word.lower() for word in words[last:at]]
         if groups and len(gap) <= _GAP_WORDS and not _OR.isdisjoint(gap) and _STOP_GAP.isdisjoint(gap):

@@ -186,7 +186,10 @@ def _joined(text: str, slash: Operator) -> str | None:
     joints: list[str] = []
     spans: list[tuple[int, int]] = []
     start = 0
+    within = [match.span() for match in _URL.finditer(text)]
     for joint in _JOINT.finditer(text):
+        if any(begin <= joint.start() < end for begin, end in within):
+            continue
         parts.append(text[start : joint.start()])
         spans.append((start, joint.start()))
         joints.append((joint[1] and f", {joint[1]}") or joint[2].strip())
@@ -216,20 +219,28 @@ def _joined(text: str, slash: Operator) -> str | None:
 
 
 def _combine(found: list[str], between: list[str], choice: bool, slash: Operator) -> str:
-    signs = {sign.lstrip(", ") or "," for sign in between}
+    """Expressions joined by what stands between them; of two readings the less permissive."""
+    signs = {sign.removeprefix(", ") for sign in between}
     if choice or signs <= _OR_SIGNS or (slash == "OR" and signs <= _OR_SIGNS | {"/"}):
         return join(found, "OR")
-    if signs <= {"or", ","} and "or" in signs:  # "A, B or C"
+    if signs == {"or", ","}:  # "A, B or C"
         return join(found, "OR")
-    if signs == {"or", "and"} and not any(sign.startswith(",") for sign in between):
-        alternatives: list[list[str]] = [[found[0]]]
-        for one, sign in zip(found[1:], between, strict=True):
-            if sign == "or":
-                alternatives.append([one])
-            else:
-                alternatives[-1].append(one)
-        return join([join(each, "AND") for each in alternatives], "OR")
-    return join(found, "AND")
+    if signs != {"or", "and"}:
+        return join(found, "AND")
+    for number in range(len(between) - 1, -1, -1):  # "A or B, and C": the comma binds looser
+        if between[number].startswith(", "):
+            sides = (
+                _combine(found[: number + 1], between[:number], False, slash),
+                _combine(found[number + 1 :], between[number + 1 :], False, slash),
+            )
+            return join(list(sides), "AND" if between[number].endswith("and") else "OR")
+    alternatives: list[list[str]] = [[found[0]]]
+    for one, sign in zip(found[1:], between, strict=True):
+        if sign == "or":
+            alternatives.append([one])
+        else:
+            alternatives[-1].append(one)
+    return join([join(each, "AND") for each in alternatives], "OR")
 
 
 # ---------------------------------------------------------------- how bad, and the engine

@@ -19,7 +19,7 @@ _TOKEN = re.compile(r"[()]|[^\s()]+")
 _BINDING = {"OR": 1, "AND": 2, "WITH": 3}
 _REFERENCE = re.compile(r"(?:DocumentRef-[A-Za-z0-9.-]+:)?LicenseRef-[A-Za-z0-9.-]+\Z")
 _ADDITION = re.compile(r"(?:DocumentRef-[A-Za-z0-9.-]+:)?AdditionRef-[A-Za-z0-9.-]+\Z")
-_ATOM = 4
+Value = tuple[str, tuple[str, ...]]  # the operator that binds loosest, and what it joins
 
 
 @cache
@@ -55,10 +55,10 @@ def exception_key(token: str) -> str | None:
 
 
 def parse(text: str) -> str | None:
-    """The canonical form of an SPDX expression, with no more parentheses than it needs; None if it is none."""
+    """The canonical form of an SPDX expression: no more parentheses than it needs, nothing twice; None if it is none."""
     if len(text) > MAX_CHARS:
         return None
-    values: list[tuple[str, int]] = []  # an expression, and how tightly it binds
+    values: list[Value] = []
     operators: list[str] = []
     after_value = False
     for token in _TOKEN.findall(text):
@@ -87,52 +87,41 @@ def parse(text: str) -> str | None:
             found = exception_key(token) if operators and operators[-1] == "WITH" else license_key(token)
             if found is None:
                 return None
-            values.append((found, _binding_of(found)))
+            values.append(("WITH" if " " in found else "", (found,)))
             after_value = True
     if not after_value:
         return None
     while operators:
         if operators[-1] == "(" or not _apply(values, operators.pop()):
             return None
-    return values[0][0]
+    return _written(values[0])
 
 
-def _binding_of(expression: str) -> int:
-    """How tightly the expression of a known key binds: that of an old identifier may have operators."""
-    found = [_BINDING[word] for word in expression.split() if word in _BINDING]
-    return min(found, default=_ATOM)
-
-
-def _apply(values: list[tuple[str, int]], operator: str) -> bool:
+def _apply(values: list[Value], operator: str) -> bool:
     """Join the last two values; False if WITH does not stand between a licence and an exception."""
     right, left = values.pop(), values.pop()
-    binding = _BINDING[operator]
     if operator == "WITH":
-        if left[1] != _ATOM:
-            return False
-    elif left == right:  # "MIT AND MIT"
+        values.append(("WITH", (f"{left[1][0]} WITH {right[1][0]}",)))
+        return left[0] == ""
+    parts: list[str] = []
+    for side in (left, right):
+        inside = side[0] == "OR" and operator == "AND"
+        parts += side[1] if side[0] == operator else (f"({_written(side)})" if inside else _written(side),)
+    distinct = tuple(dict.fromkeys(parts))
+    if len(distinct) == 1:  # "MIT AND MIT", "(A OR B) AND (A OR B)"
         values.append(left)
-        return True
-    sides = [f"({side})" if bound < binding else side for side, bound in (left, right)]
-    values.append((f"{sides[0]} {operator} {sides[1]}", binding))
+    else:
+        values.append((operator, distinct))
     return True
+
+
+def _written(value: Value) -> str:
+    operator, parts = value
+    return f" {operator} ".join(parts)
 
 
 def join(expressions: list[str], operator: str) -> str:
     """Canonical expressions, each once, in their order, joined by AND or OR (at least one)."""
     distinct = list(dict.fromkeys(expressions))
-    if len(distinct) == 1:
-        return distinct[0]
-    return f" {operator} ".join(
-        f"({one})" if operator == "AND" and " OR " in one and not _closed(one) else one for one in distinct
-    )
-
-
-def _closed(expression: str) -> bool:
-    """Whether no OR stands outside of parentheses."""
-    depth = 0
-    for token in _TOKEN.findall(expression):
-        depth += (token == "(") - (token == ")")
-        if token == "OR" and depth == 0:
-            return False
-    return True
+    whole = f" {operator} ".join(f"({one})" for one in distinct)
+    return distinct[0] if len(distinct) == 1 else parse(whole) or whole
