@@ -39,6 +39,9 @@ def _text(read: Callable[[str, Engine | None], list[Declaration]]) -> Read:
     return lambda text, _, engine: read(text, engine)
 
 
+_TONGUE = "[a-z]{2}(?:[-_][a-z]{2,4})?"
+_README_EXTENSIONS = "txt|text|md|markdown|mdown|mkd|mkdn|rst|rest|adoc|asciidoc|asc|org|textile|rdoc|html?|pod"
+
 FORMATS: tuple[Format, ...] = (
     Format("package.json", r"package\.json|bower\.json", _text(structured.npm)),
     Format("composer.json", r"composer\.json", _text(structured.composer)),
@@ -80,9 +83,7 @@ FORMATS: tuple[Format, ...] = (
     Format("sidecar", r"[^/]+\.license", lambda text, name, _: reuse.sidecar(text, name)),
     Format("debian/copyright", r"debian/copyright", lambda text, _, engine: debian.dep5(text, engine), above=1),
     Format(
-        "readme",
-        r"(?i)readme(?:[-_.][a-z]{2}(?:[-_][a-z]{2,4})?)?(?:\.(?:txt|text|md|markdown|mdown|mkd|mkdn|rst|rest|adoc|asciidoc|asc|org|textile|rdoc|html?|pod))?",
-        readme.readme,
+        "readme", rf"(?i)readme(?:[-_.]{_TONGUE})?\.(?:{_README_EXTENSIONS})|readme(?:[-_]{_TONGUE})?", readme.readme
     ),
 )
 BY_NAME: dict[str, Format] = {each.name: each for each in FORMATS}

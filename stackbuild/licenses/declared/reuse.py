@@ -33,12 +33,10 @@ _CLOSING = re.compile(r"\s*(?:\*+/|-->|--\}\}|#\}|\*\)|%>|\"\"\"|'''|[\"'>]+)\s*
 
 def license_text(name: str) -> list[Declaration]:
     """A file of LICENSES/ by its base name; none if that is no identifier with an extension."""
-    stem, dot, extension = name.rpartition(".")
-    for identifier in (stem, name) if dot else (name,):
-        expression = license_key(identifier)
-        if expression is not None and (identifier == name or not extension.isdigit()):
-            return [Declaration("reuse", expression, identifier, 0, (literal(name),))]
-    return []
+    stem, _, extension = name.rpartition(".")
+    identifier = stem if stem and not extension[:1].isdigit() else name  # "GPL-3.0" has no extension
+    expression = license_key(identifier)
+    return [Declaration("reuse", expression, identifier, 0, (literal(name),))] if expression else []
 
 
 def reuse_toml(text: str) -> list[Declaration]:

@@ -24,7 +24,7 @@ LICENSE_WORDS = (
 BESIDE_WORDS = (
     "and the & of for copyright copyrights copying information info notice notices terms legal details this project "
     "software code source open statement agreement author authors credit credits contributors contributing contribution "
-    "acknowledgements use usage under rights droit droits auteur attribution support status disclaimer warranty copyleft c © "
+    "acknowledgements use usage under rights droit droits d auteur attribution support status disclaimer warranty copyleft c © "
     "und et y e i och og en 版权 版權 著作権 和 与 與 及"
 )
 _LICENSE_WORDS, _HEADING_WORDS = frozenset(LICENSE_WORDS.split()), frozenset(BESIDE_WORDS.split())
