@@ -78,7 +78,7 @@ def resolve(raw: str, engine: Engine | None = None, slash: Operator = "AND") -> 
     return found
 
 
-@lru_cache(maxsize=1 << 16)
+@lru_cache(maxsize=1 << 14)
 def _resolve_text(raw: str, slash: Operator) -> str | None:
     if raw.lstrip().startswith("License ::"):
         return by_classifier(raw)

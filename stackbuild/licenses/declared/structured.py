@@ -230,7 +230,7 @@ def read_xml(text: str, wanted: frozenset[str]) -> list[tuple[str, dict[str, str
         names.append(name.rsplit(":", 1)[-1])
         if len(names) > MAX_XML_DEPTH:
             raise _Refused
-        if "/".join(names[-5:]) in wanted and len(names) <= 5:
+        if len(names) <= 5 and "/".join(names) in wanted:
             opened.append((len(names), attributes, [], parser.CurrentLineNumber))
 
     def end(name: str) -> None:

@@ -99,6 +99,7 @@ def test_other_files_named_description_are_not_read() -> None:
         ("opam", 'license: "MIT"', []),
         ("CITATION.cff", "cff-version: 1.2.0\nlicense: Apache-2.0\n", ["Apache-2.0"]),
         ("CITATION.cff", "cff-version: 1.2.0\nlicense:\n  - MIT\n  - 'GPL-3.0'\ntitle: x\n", ["MIT OR GPL-3.0-only"]),
+        ("CITATION.cff", "license: MIT\n", []),
         ("CITATION.cff", "cff-version: 1\nlicense: [MIT, ISC]\n", ["MIT OR ISC"]),
         ("CITATION.cff", "cff-version: 1\nlicense: *anchor\n", [None]),
         ("CITATION.cff", "cff-version: 1\nreferences:\n  - license: MIT\n", []),
@@ -149,6 +150,12 @@ def test_setup_py_is_not_executed() -> None:
 def test_python_that_is_too_deep_is_read_by_its_lines(unit: str) -> None:
     text = f"{unit * (100_000 // len(unit))}\nsetup(\n    license='MIT',\n)"
     assert declared("setup.py", text) in (["MIT"], [])
+
+
+def test_long_runs_of_an_operator_are_not_even_parsed() -> None:
+    for run in ("-" * 300 + "1", "not " * 200 + "x", "(" * 300):
+        assert declared("setup.py", f"setup(license='ISC', x={run})\n") == []
+    assert declared("setup.py", f"setup(license='ISC', x={'-' * 50}1)\n") == ["ISC"]
 
 
 @pytest.mark.parametrize(

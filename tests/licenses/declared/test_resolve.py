@@ -217,6 +217,11 @@ def test_a_copyleft_name_is_never_lost(parts: list[str]) -> None:
     assert found is None or "GPL" in found
 
 
+def test_names_without_end_are_not_read() -> None:
+    assert resolve(" or ".join(["Apache 2", "BSD"] * 5)) == "Apache-2.0 OR BSD-3-Clause"
+    assert resolve(" or ".join(["Apache 2", "BSD"] * 10)) is None
+
+
 def test_the_time_does_not_grow_faster_than_the_text() -> None:
     for unit in ("MIT or ", "MIT/", "(", "GPL with ", "[MIT](", "see ", "or later ", "dual ", "https://a ", "' "):
         assert resolve(unit * 20_000) is None

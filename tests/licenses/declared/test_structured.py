@@ -197,6 +197,10 @@ def test_a_licence_of_a_plugin_is_not_that_of_the_project() -> None:
 
 
 def test_xml_that_declares_entities_is_not_read() -> None:
+    entity = POM.format("<license><name>&x;</name></license>")
+    assert declared("pom.xml", f'<!DOCTYPE project [<!ENTITY x "MIT">]>{entity}') == []
+    plain = POM.format("<license><name>MIT</name></license>")
+    assert declared("pom.xml", f"<!DOCTYPE project [<!ELEMENT project ANY>]>{plain}") == []
     bomb = '<!DOCTYPE a [<!ENTITY x "MIT">' + "".join(
         f'<!ENTITY x{n} "&x{n - 1 if n else ""};&x{n - 1 if n else ""};">' for n in range(30)
     )
