@@ -209,6 +209,16 @@ def test_without_new_files_of_a_family_nothing_is_solved(tmp_path):
     assert len(same) == 2 and not table_of(out, "sets/sets")
 
 
+def test_the_largest_cluster_may_be_part_of_a_component_that_was_taken_over(tmp_path):
+    """The third text is likely to be one of the second's, and is not when they are compared."""
+    words = VOCABULARY[:200]
+    texts = [[*VOCABULARY[300:310], *words[10:]], words, [*words[:-42], *VOCABULARY[400:442]]]
+    old = rows(text=[" ".join(text) for text in texts])
+    out, same = grow(old, rows(id=[9], text=["a text of its own"]), tmp_path)
+    assert [len(components(out)[label][0]) for label in same] == [3]
+    assert fate(out).keys() == {0, 1}
+
+
 @pytest.mark.parametrize(("before", "after"), [(1, 9), (None, 0)])
 def test_a_better_copy_of_an_old_text_changes_its_component(tmp_path, before, after):
     """Row 9 has the text of 1, and is better than 0, to which 1 lost. A star less than none is a star."""

@@ -37,7 +37,7 @@ def dep5(text: str, engine: Engine | None = None, kind: Kind = "debian") -> list
     found: list[Declaration] = []
     for number, stanza in enumerate(parts):
         files, written = first_of(stanza, "files"), first_of(stanza, "license")
-        if written is None or not written.value:
+        if files is None and (written is None or not written.value):
             continue
         if files is not None:
             patterns = files.value.replace(",\n", "\n").rstrip(",").split()[-MAX_GLOBS:]
@@ -47,8 +47,9 @@ def dep5(text: str, engine: Engine | None = None, kind: Kind = "debian") -> list
         else:
             continue
         if globs:
-            expression = _expression(written, texts, engine)
-            found.append(Declaration(kind, expression, written.value.split("\n")[0], written.line, globs))
+            rule = written or Field("license", "", 0)  # it takes its paths from the stanzas above all the same
+            expression = _expression(rule, texts, engine)
+            found.append(Declaration(kind, expression, rule.value.split("\n")[0], rule.line, globs))
     return found[-MAX_DECLARATIONS:]
 
 

@@ -58,7 +58,8 @@ _DOUBT = re.compile(
     re.IGNORECASE,
 )
 _TEXT_BEGINS = re.compile(
-    r"you may not use this|permission is hereby granted|permission to use, copy|redistribution and use in source"
+    r"unless you explicitly state otherwise|you may not use this|permission is hereby granted|permission to use, copy"
+    r"|redistribution and use in source"
     r"|unless required by applicable|this is free and unencumbered",
     re.IGNORECASE,
 )
@@ -110,7 +111,9 @@ def tell(heading: str, body: str, engine: Engine | None = None) -> str | None:
 
 
 def _head(body: str) -> str:
-    """What a section says before the text of the licence itself, which is full of conditions."""
+    """What a section says before the text of the licence itself, or the terms of contributions: both are full of
+    conditions.
+    """
     start = _TEXT_BEGINS.search(body)
     return body[: start.start()] if start else body
 

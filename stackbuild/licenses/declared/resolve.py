@@ -62,6 +62,7 @@ _JOINT = re.compile(
 _WITH = re.compile(r"(.+?)[\s-]+(?:with|w/)[\s-]+(?:the\s+|a\s+)?(.+?)\Z", re.IGNORECASE)
 _HYPHENED = re.compile(r"([AL]?GPL-?[0-9.]+\+?)-(.+)-exceptions?\Z", re.IGNORECASE)
 _ABBREVIATION = re.compile(r"([^()]+)\(([^()]+)\)([^()]*)\Z")
+_DIGIT = re.compile(r"[0-9]")
 _OR_SIGNS = frozenset(("or", "|", "||"))
 _CLOSED = {"(": ")", "[": "]", '"': '"', "'": "'", "`": "`", "<": ">", "*": "*"}
 
@@ -127,7 +128,7 @@ def _beside_url(text: str) -> str | None:
     named, linked = parse(name) or by_name(name), by_url(urls[0])
     if named is None:
         return linked if not re.search(r"[^\W\d_]", name) else None
-    return _agreed(named, linked)
+    return _agreed((name, named), (urls[0], linked))
 
 
 def _with_abbreviation(text: str) -> str | None:
@@ -137,28 +138,20 @@ def _with_abbreviation(text: str) -> str | None:
         return None
     outside, inside = f"{match[1]} {match[3]}", match[2]
     named, meant = (parse(part.strip()) or by_name(part) for part in (outside, inside))
-    return _agreed(named, meant) if named and meant else by_name(f"{outside} {inside}")
+    return _agreed((outside, named), (inside, meant)) if named and meant else by_name(f"{outside} {inside}")
 
 
-def _agreed(named: str, meant: str | None) -> str | None:
-    """One answer of two: the same; or the one that tells the version where the other is its bare family."""
-    if meant is None or meant == named:
-        return named
-    bare = {
-        "GPL-1.0-or-later",
-        "LGPL-2.0-or-later",
-        "AGPL-3.0-or-later",
-        "Apache-2.0",
-        "BSD-3-Clause",
-        "MPL-1.0",
-        "EPL-1.0",
-    }
-    family = named.split("-", maxsplit=1)[0] == meant.split("-")[0]
-    if family and named in bare:
-        return meant
-    if family and meant in bare:
-        return named
-    return None
+def _agreed(named: tuple[str, str], meant: tuple[str, str | None]) -> str | None:
+    """One answer of two words with theirs: the same; or, where one is a bare family, a version of it that is no freer."""
+    (name, first), (other, second) = named, meant
+    if second is None or second == first:
+        return first
+    if first.split("-", 1)[0] != second.split("-", 1)[0]:
+        return None
+    if not _DIGIT.search(name) and severity(second) >= severity(first):
+        return second
+    clear = _DIGIT.search(name) is not None and not _DIGIT.search(other)
+    return first if clear and severity(first) >= severity(second) else None
 
 
 def _with_exception(text: str) -> str | None:

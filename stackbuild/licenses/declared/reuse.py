@@ -2,8 +2,9 @@
 
 - `LICENSES/<id>.txt` holds the text of a licence that is used somewhere. It does not speak for the folder above: its
   declaration has itself as its one path.
-- `REUSE.toml`: of the [[annotations]] of one file the last that matches a path rules it. `precedence` says what becomes
-  of what the file itself says: nothing ("closest", where it says nothing), both ("aggregate"), or only this
+- `REUSE.toml`: of the [[annotations]] of one file the last that matches a path rules it, also one that names no licence
+  (only a holder): it takes the path from the rules above, and nobody can tell its licence here. `precedence` says when
+  the rule counts: where the file itself says nothing ("closest"), beside what it says ("aggregate"), or in its place
   ("override").
 - `FILE.license` speaks for FILE alone (and itself), by its SPDX-License-Identifier lines, which all hold.
 
@@ -40,7 +41,7 @@ def license_text(name: str) -> list[Declaration]:
 
 
 def reuse_toml(text: str) -> list[Declaration]:
-    """The annotations of a REUSE.toml that name a licence, in its order."""
+    """The annotations of a REUSE.toml, in its order."""
     body = read_toml(text)
     annotations = body.get("annotations") if body else None
     if not isinstance(annotations, list):
@@ -53,10 +54,11 @@ def reuse_toml(text: str) -> list[Declaration]:
         paths = _strings(one.get("path"))
         written = _strings(one.get("SPDX-License-Identifier"))
         globs = tuple(from_reuse(path.removeprefix("./")) for path in paths[-MAX_GLOBS:] if len(path) <= MAX_GLOB_CHARS)
-        if not globs or not written:
+        if not globs:
             continue
         expressions = [parse(value) for value in written[:MAX_TAGS]]
-        expression = None if None in expressions else join([value for value in expressions if value], "AND")
+        known = [value for value in expressions if value]
+        expression = join(known, "AND") if known and len(known) == len(expressions) else None
         said = one.get("precedence")
         precedence: Precedence = _PRECEDENCES.get(said, "closest") if isinstance(said, str) else "closest"
         line = lines[number] if number < len(lines) else 0

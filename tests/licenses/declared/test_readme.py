@@ -108,6 +108,11 @@ def test_code_is_no_heading() -> None:
             "Artistic-1.0-Perl OR GPL-1.0-or-later",
         ),
         ("Licensed under either of Apache License, Version 2.0 or MIT license at your option.", "Apache-2.0 OR MIT"),
+        (
+            'Licensed under either of <a href="A">Apache License, Version\n2.0</a> or <a href="M">MIT license</a> at your option.\n\n'
+            "Unless you explicitly state otherwise, any contribution shall be licensed without any additional terms.",
+            "Apache-2.0 OR MIT",
+        ),
         ("Dual-licensed under MIT and GPLv2.", "MIT OR GPL-2.0-only"),
         ("Code: MIT. Documentation: CC BY 4.0", "MIT AND CC-BY-4.0"),
         ("Dictionary: (GPL-2.0 OR GPL-3.0). Rest: MIT", "(GPL-2.0-only OR GPL-3.0-only) AND MIT"),

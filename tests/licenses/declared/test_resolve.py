@@ -116,6 +116,23 @@ def test_several_names_hold_together_unless_there_is_a_choice(raw: str, expressi
     assert resolve(raw) == expression
 
 
+@pytest.mark.parametrize(
+    ("raw", "expression"),
+    [
+        ("3-clause BSD <https://opensource.org/licenses/bsd-license.php>", "BSD-3-Clause"),
+        ("BSD <https://opensource.org/licenses/BSD-2-Clause>", "BSD-2-Clause"),
+        ("GPL (https://www.gnu.org/licenses/gpl-3.0.html)", "GPL-3.0-only"),
+        ("GPL-2.0 (https://www.gnu.org/licenses/gpl-3.0.html)", None),
+        ("GPL (LGPL-2.1)", None),
+        ("CC BY-NC (CC-BY-4.0)", None),
+        ("MIT (https://www.gnu.org/licenses/gpl-3.0.html)", None),
+        ("GNU General Public License (GPL)", "GPL-1.0-or-later"),
+    ],
+)
+def test_of_two_words_for_one_licence_the_clearer_counts_if_they_agree(raw: str, expression: str | None) -> None:
+    assert resolve(raw) == expression
+
+
 def test_a_slash_is_a_choice_only_where_the_format_says_so() -> None:
     assert resolve("MIT/GPL-2.0") == "MIT AND GPL-2.0-only"
     assert resolve("MIT/GPL-2.0", slash="OR") == "MIT OR GPL-2.0-only"

@@ -72,8 +72,16 @@ def test_reuse_toml() -> None:
         Declaration(
             "reuse", "CC0-1.0 AND (MIT OR ISC)", "CC0-1.0 AND MIT OR ISC", 9, ("img/*.png", "a\\*b"), "override"
         ),
+        Declaration("reuse", None, "", 14, ("x",)),
         Declaration("reuse", None, "nobody knows", 18, ("y",)),
     ]
+
+
+def test_an_annotation_without_a_licence_takes_its_paths_from_those_above() -> None:
+    text = "[[annotations]]\npath='**'\nSPDX-License-Identifier='MIT'\n[[annotations]]\npath='a'\nSPDX-FileCopyrightText='X'"
+    found = declarations("REUSE.toml", "REUSE.toml", text.encode())[1]
+    assert [one.expression for one in found] == ["MIT", None]
+    assert governing(found, pa.array(["a", "b"])).tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(
@@ -82,9 +90,7 @@ def test_reuse_toml() -> None:
         "annotations = 5",
         "[annotations]\npath='a'",
         "[[annotations]]\npath=5\nSPDX-License-Identifier='MIT'",
-        "[[annotations]]\npath='a'",
         "annotations = [1, 'a', []]",
-        "[[annotations]]\npath='a'\nSPDX-License-Identifier=[1]",
     ],
 )
 def test_annotations_of_wrong_types_say_nothing(text: str) -> None:
@@ -168,6 +174,11 @@ def test_a_short_name_that_nobody_knows_is_read_from_its_text_by_the_engine() ->
     found = declarations("debian/copyright", "debian/copyright", DEP5.encode(), engine)[1]
     assert [one.expression for one in found] == ["GPL-2.0-or-later OR MIT", "BSD-3-Clause", "ISC"]
     assert asked == ["The text of our own licence,\nword for word."]
+
+
+def test_a_stanza_without_a_licence_takes_its_paths_from_those_above() -> None:
+    text = "Format: x\n\nFiles: *\nLicense: MIT\n\nFiles: a\nCopyright: X\n\nFiles: b\nLicense:\n"
+    assert rules("debian/copyright", "debian/copyright", text) == [("MIT", ("**",)), (None, ("a",)), (None, ("b",))]
 
 
 def test_reuse_dep5_speaks_for_the_folder_above() -> None:
