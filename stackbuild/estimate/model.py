@@ -233,6 +233,9 @@ def estimate(recipe: Mapping[str, Any], corpus: Corpus, cluster: Cluster, rates:
 PUBLISHED = ("layout.files", "layout.repos", "layout.decisions", "layout.clusters", "index.names", "tokens.shards")
 
 
+PRELOADED = ("licenses.detect", "licenses.headers")  # whose tasks share ScanCode's index
+
+
 def estimate_job(work: Work, corpus: Corpus, cluster: Cluster, rates: Rates) -> JobEstimate:
     """One job: its sums, and what each resource alone would make it last."""
     rate, machine = rates.of(work), rates.machine
@@ -241,7 +244,7 @@ def estimate_job(work: Work, corpus: Corpus, cluster: Cluster, rates: Rates) -> 
     exchange = rate.cpu.piece * work.pieces + rate.cpu.footer * work.footers
     memory = memory_of(work, corpus, rates)
     manifests = work.held * machine["entry_bytes"] + work.held_files * machine["output_bytes"]
-    shared = machine["server_bytes"] + manifests + (machine["preload_bytes"] if work.job == "licenses.detect" else 0.0)
+    shared = machine["server_bytes"] + manifests + (machine["preload_bytes"] if work.job in PRELOADED else 0.0)
     slots = cluster.nodes * min(cluster.cpus, int(max(0.0, cluster.memory - shared) // max(memory, 1e6)))
     used = max(1, min(slots, tasks))
     mean = cpu / tasks

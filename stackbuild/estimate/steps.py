@@ -48,6 +48,13 @@ def _inherit(flow: Flow) -> Found:
     return {**flow.taken("detections"), "bytes": 0.0, "listed": float(flow.parts), "busy": flow.busy}
 
 
+def _headers(flow: Flow) -> Found:
+    """Reads each content once, and writes for its own partition."""
+    rows, size = flow.corpus.kept.get("exact_dedup", (1.0, 1.0))
+    flow.write("headers", flow.parts, flow.parts, flow.parts)
+    return {"rows": flow.rows * rows, "bytes": flow.bytes * size, "listed": float(flow.parts)}
+
+
 def _merge_runs(flow: Flow) -> Found:
     out = flow.write("merge", flow.busy, flow.rows, flow.parts)
     return {"bytes": 0.0, "pieces": out.pieces, "listed": out.pieces, "busy": flow.busy}
@@ -55,7 +62,7 @@ def _merge_runs(flow: Flow) -> Found:
 
 def _merge(flow: Flow) -> Found:
     gone = flow.rows * (1.0 - flow.corpus.kept.get("exact_dedup", (1.0, 1.0))[0])
-    return {**flow.taken("merge"), "bytes": 0.0, "listed": decided(flow, gone), "outputs": 2.0 * flow.parts}
+    return {**flow.taken("merge", "headers"), "bytes": 0.0, "listed": decided(flow, gone), "outputs": 2.0 * flow.parts}
 
 
 def _layout_runs(flow: Flow) -> Found:
@@ -164,6 +171,7 @@ STEPS: Mapping[str, Callable[[Flow], Found]] = {
     "licenses.wanted": _wanted,
     "licenses.detect": _detect,
     "licenses.inherit": _inherit,
+    "licenses.headers": _headers,
     "exact_dedup.runs": _merge_runs,
     "exact_dedup.files": _merge,
     **NEAR_DEDUP,
