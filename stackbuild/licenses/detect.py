@@ -2,37 +2,45 @@
 
 On the normal form of a text, each form once:
 
-1. ScanCode's exact matches (hash, SPDX lines, Aho-Corasick). If one rule matches every word of the text, that is all.
-2. For a file named as a licence: licenseclassifier, which answers for a whole file when licence texts cover 75 % of it.
+1. SPDX tags, by SPDX's own grammar (`tags`).
+2. ScanCode's exact matches (hash, Aho-Corasick). If one rule matches every word of the text, that is all.
+3. For a file named as a licence: licenseclassifier, which answers for a whole file when licence texts cover 75 % of it.
    Where the two differ on how permissive the file is, the less permissive answer stands, else that for the whole file.
-3. If neither has an answer: ScanCode's approximate matches, of the first 64 KB.
+4. If neither has an answer: ScanCode's approximate matches, of the first 64 KB.
+5. For a file named as a licence: riders, which take back a part of a licence (`riders`).
 
 Everything is bounded by size, never by the clock: a time limit would make the answer depend on who else uses the
-machine. ScanCode's index takes 1.4 GB and seconds to load: `warm` loads it once in the task server, whose children
-share it.
+machine. `warm` loads ScanCode's index and licenseclassifier's automaton once in the task server, whose children share
+them.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache, lru_cache
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from importlib import metadata
-from typing import Any
 
+from stackbuild.licenses import riders, tags
 from stackbuild.licenses.expression import keys_of
-from stackbuild.licenses.lists import SEVERITY, load_list, scancode_licenses
-from stackbuild.licenses.text import decode, holder_lines, normal_form
+from stackbuild.licenses.lists import SEVERITY, scancode_licenses
+from stackbuild.licenses.scancode import (
+    UNKNOWN_REFERENCE,
+    Match,
+    engine_name,
+    index_,
+    matches,
+    own_lines,
+    severity_of,
+    spdx_expression,
+    stands_for_a_license,
+)
+from stackbuild.licenses.text import decode, normal_form, numbered_form
 
 COVER_PERCENT = 75.0
-# ScanCode's work grows faster than a text that matches everywhere, so long ones are matched in windows. The overlap
-# holds the longest common licence (GPL-3.0, 35 KB) whole.
-WINDOW_CHARS = 64 << 10
-OVERLAP_CHARS = 36 << 10
 APPROXIMATE_CHARS = 64 << 10  # 9 CPU-seconds at worst: words of licences in random order
-CACHED_FORMS = 1 << 20
+CACHED_FORMS = 1 << 15  # some 20 MB of answers
+KNOWN_WORDS = 30  # a match of fewer is of a notice, not of a licence's text, which may say more
 AUTOMATON_STATES = 200_000  # of licenseclassifier's automaton, which grows as it meets texts: about 400 MB
 
 COMMON_KEYS = (
@@ -40,24 +48,37 @@ COMMON_KEYS = (
     "cc0-1.0 bsl-1.0 zlib wtfpl-2.0 artistic-2.0"
 )
 
-UNKNOWN_REFERENCE = "LicenseRef-scancode-unknown-license-reference"
-UNKNOWN = "LicenseRef-scancode-unknown"
-
 ENGINES = ("licenseclassifier", "scancode-toolkit-mini")
+
+
+@dataclass(frozen=True)
+class Found:
+    """One expression that a text states.
+
+    `lines`: the first and last line of the file, from 1, where it does so most strongly. `engine`: name, version and how
+    it matched. `rule`: the rule that matched, if it has a name. `score`: 0 to 1.
+    """
+
+    expression: str
+    engine: str
+    score: float
+    lines: tuple[int, int]
+    rule: str | None = None
 
 
 @dataclass(frozen=True)
 class Detection:
     """What one text states. `keys`: SPDX keys of all licences in `expressions`, sorted. No expressions: nothing
-    recognised.
+    recognised. `found`: the evidence of each expression, in their order.
 
-    `engine`: its name, version and, for ScanCode, how it matched. `score`: 0 to 1, of the weakest match that counts.
+    `engine`: that of the first. `score`: 0 to 1, of the weakest that counts.
     """
 
     keys: tuple[str, ...]
     expressions: tuple[str, ...]
     engine: str
     score: float
+    found: tuple[Found, ...] = ()
 
 
 class Detector:
@@ -71,32 +92,68 @@ class Detector:
         worth it.
         """
         text = decode(content)
-        form = normal_form(text, own_lines()) if text is not None else ""
+        form = numbered_form(text if text is not None else "", own_lines())
         key = blake2b(
-            form.encode("utf-8", "surrogatepass"), digest_size=16, person=b"license" if license_named else b"other"
+            form.text.encode("utf-8", "surrogatepass"), digest_size=16, person=b"license" if license_named else b"other"
         ).digest()
         answer = self._answers.get(key)
         if answer is None:
-            answer = detect_form(form, license_named)
-            if len(self._answers) < CACHED_FORMS:
-                self._answers[key] = answer
-        return answer
+            answer = detect_form(form.text, license_named)
+            if len(self._answers) >= CACHED_FORMS:
+                self._answers.clear()
+            self._answers[key] = answer
+        at = form.numbers
+        found = tuple(replace(one, lines=(at[one.lines[0]], at[one.lines[1]])) for one in answer.found)
+        return replace(answer, found=found)
 
 
 def detect_form(form: str, license_named: bool) -> Detection:
-    """What a normal form states: a function of the form alone."""
+    """What a normal form states, with the lines of the form, from 0: a function of the form alone."""
     if not form:
         return Detection((), (), engine_name("scancode", "exact"), 0.0)
-    exact = scancode(form, approximate=False)
+    lines = form.split("\n")
+    stated, lines = without_tags(lines)
+    form = "\n".join(lines)
+    raw = matches(form)
+    exact = answer_of(raw, "exact")
+    answer = exact
     if license_named and not (exact.verbatim and exact.real):
-        whole = Answer(engine_name("licenseclassifier"), classify(form))
+        whole = classify(form)
         if whole.found:
-            return combined(whole, exact).detection()
-        if not exact.real:
-            near = scancode(form[:APPROXIMATE_CHARS], approximate=True)
-            if near.real:
-                return near.detection()
-    return exact.detection()
+            answer = combined(whole, exact)
+        elif not exact.real and not stated:
+            near = answer_of(matches(form[:APPROXIMATE_CHARS], approximate=True), "approximate")
+            answer = near if near.real else exact
+    said = max((severity_of(key) for one in stated for key in keys_of(one)), default=-1)
+    if license_named and max(answer.severity(), said) < SEVERITY["non_permissive"]:
+        stated |= ridden(lines, raw)
+    return answer.detection(stated)
+
+
+def ridden(lines: list[str], found: list[Match]) -> dict[str, Found]:
+    """What riders say in a form, outside of ScanCode's exact matches; whose first and last line may hold more."""
+    known = {line for one in found if one.words >= KNOWN_WORDS for line in range(one.first + 1, one.last)}
+    return {key: Found(key, riders.engine(), 1.0, span) for key, span in riders.riding(lines, known).items()}
+
+
+def without_tags(lines: list[str]) -> tuple[dict[str, Found], list[str]]:
+    """What the SPDX tags of a text state, and its lines without them."""
+    stated: dict[str, Found] = {}
+    speaks = tags.outside_snippets(lines)
+    rest = list(lines)
+    for number, line in enumerate(lines):
+        value = tags.tag_of(line)
+        if value is None:
+            continue
+        expression = tags.read_tag(value)
+        rest[number] = tags.TAG.sub(" ", line)
+        if expression is None or expression == tags.UNKNOWN_SPDX:
+            rest[number] = "license " + value[: tags.MAX_CHARS]  # perhaps a name in prose
+        else:
+            rest[number] = ""
+            if speaks[number]:
+                stated.setdefault(expression, Found(expression, tags.ENGINE, 1.0, (number, number)))
+    return stated, rest
 
 
 @dataclass(frozen=True)
@@ -104,8 +161,9 @@ class Answer:
     """One engine's answer: SPDX expressions with their scores, in the order of the text."""
 
     engine: str
-    found: dict[str, float]
+    found: Mapping[str, float]
     verbatim: bool = False  # one rule matched every word of the text
+    places: Mapping[str, tuple[int, int, str | None]] = field(default_factory=dict)  # lines of the form and the rule
 
     @property
     def real(self) -> dict[str, float]:
@@ -116,11 +174,22 @@ class Answer:
         """How bad the worst licence is, by ScanCode's categories and Blue Oak's list."""
         return max((severity_of(key) for expression in self.real for key in keys_of(expression)), default=-1)
 
-    def detection(self) -> Detection:
+    def detection(self, extra: Mapping[str, Found] | None = None) -> Detection:
+        """The answer with what else was found."""
         found = self.real or self.found  # beside a licence that is named, a reference to it says nothing
-        expressions = tuple(sorted(found))
+        if extra and not self.real:
+            found = {}
+        evidence = dict(extra or {})
+        for expression, score in found.items():
+            first, last, rule = self.places.get(expression, (0, 0, None))
+            evidence.setdefault(expression, Found(expression, self.engine, round(score, 4), (first, last), rule))
+        ordered = tuple(evidence[expression] for expression in sorted(evidence))
+        expressions = tuple(one.expression for one in ordered)
         keys = tuple(sorted({key for expression in expressions for key in keys_of(expression)}))
-        return Detection(keys, expressions, self.engine, round(min(found.values(), default=0.0), 4))
+        engine = next(
+            (one.engine for one in ordered if one.engine == self.engine), ordered[0].engine if ordered else self.engine
+        )
+        return Detection(keys, expressions, engine, min((one.score for one in ordered), default=0.0), ordered)
 
 
 def combined(whole: Answer, exact: Answer) -> Answer:
@@ -141,23 +210,25 @@ def _plain(key: str) -> str:
     return key.removesuffix("-only").removesuffix("-or-later")
 
 
-@lru_cache(maxsize=8192)
-def severity_of(key: str) -> int:
-    """How bad a licence is: 0 permissive to 4 non-permissive."""
-    return 0 if key in load_list("the-stack-v2") else SEVERITY[scancode_licenses().class_of(key)]
-
-
-@cache
-def engine_name(engine: str, how: str = "") -> str:
-    """Name and version of an engine, as evidence carries it."""
-    version = metadata.version("scancode-toolkit-mini" if engine == "scancode" else engine)
-    return f"{engine} {version} {how}".rstrip()
+def answer_of(found: list[Match], how: str) -> Answer:
+    """ScanCode's matches as an answer: each expression with its best score and its longest match; without those that
+    name no licence at all.
+    """
+    scores: dict[str, float] = {}
+    longest: dict[str, Match] = {}
+    for one in found:
+        if stands_for_a_license(one.expression):
+            scores[one.expression] = max(scores.get(one.expression, 0.0), one.score)
+            if one.expression not in longest or one.words > longest[one.expression].words:
+                longest[one.expression] = one
+    places = {expression: (one.first, one.last, one.rule) for expression, one in longest.items()}
+    return Answer(engine_name("scancode", how), scores, bool(scores) and found[0].verbatim, places)
 
 
 # ---------------------------------------------------------------- licenseclassifier
 
 
-def classify(form: str) -> dict[str, float]:
+def classify(form: str) -> Answer:
     """SPDX ids of the licence texts that together cover the file, each with the share covered; none below 75 %."""
     from licenseclassifier._engine import builtin_scanner
 
@@ -165,98 +236,19 @@ def classify(form: str) -> dict[str, float]:
     coverage = scanner.scan(form)
     if len(scanner.re._info) > AUTOMATON_STATES:
         scanner.re._info.clear()  # it is only a cache
+    engine = engine_name("licenseclassifier")
     if coverage.percent < COVER_PERCENT:
-        return {}
+        return Answer(engine, {})
     canonical = scancode_licenses().canonical
-    return {canonical(match.id): min(coverage.percent / 100, 1.0) for match in coverage.match}
-
-
-# ---------------------------------------------------------------- ScanCode
-
-
-def scancode(form: str, approximate: bool) -> Answer:
-    """SPDX expressions that ScanCode matches, each with its best score; without those that name no licence at all."""
-    found: dict[str, float] = {}
-    verbatim = False
-    for window in windows(form):
-        matches = _matches(window, approximate)
-        verbatim = (
-            len(matches) == 1 and len(window) == len(form) and len(matches[0].qspan) == len(matches[0].query.tokens)
-        )
-        for match in matches:
-            rule = match.rule
-            if rule.is_license_clue:
-                continue
-            expression = spdx_expression(rule.license_expression)
-            if stands_for_a_license(expression):
-                found[expression] = max(found.get(expression, 0.0), min(match.score() / 100, 1.0))
-    return Answer(engine_name("scancode", "approximate" if approximate else "exact"), found, verbatim and bool(found))
-
-
-def windows(form: str) -> Iterator[str]:
-    """The form, or overlapping windows of it if it is long."""
-    start = 0
-    while True:
-        yield form[start : start + WINDOW_CHARS]
-        if start + WINDOW_CHARS >= len(form):
-            return
-        start += WINDOW_CHARS - OVERLAP_CHARS
-
-
-def _matches(text: str, approximate: bool) -> list[Any]:
-    """ScanCode's matches. Its parser of SPDX lines may raise anything: then they are read as prose."""
-    index = _index()
-    for attempt in (text, text.replace("spdx", " ")):
-        try:
-            return list(index.match(query_string=attempt, approximate=approximate)) if attempt.strip() else []
-        except MemoryError:
-            raise
-        except Exception:
-            continue
-    return []
-
-
-@cache
-def own_lines() -> frozenset[str]:
-    """Lines of ScanCode's licence texts that name a holder."""
-    from licensedcode.cache import get_licenses_db
-
-    return frozenset(line for one in get_licenses_db().values() for line in holder_lines(one.text or ""))
-
-
-@cache
-def _index() -> Any:
-    from licensedcode.cache import get_index
-
-    return get_index()
-
-
-@lru_cache(maxsize=65_536)
-def spdx_expression(expression: str) -> str:
-    """A ScanCode expression in SPDX keys; what cannot be parsed is an unknown licence (license-expression may raise
-    anything).
-    """
-    from licensedcode.cache import build_spdx_license_expression, get_licensing
-
-    try:
-        return str(build_spdx_license_expression(expression, licensing=get_licensing()))
-    except MemoryError:
-        raise
-    except Exception:
-        return UNKNOWN
-
-
-@lru_cache(maxsize=65_536)
-def stands_for_a_license(expression: str) -> bool:
-    """False if all its keys are unknown licences, addenda that never change a licence, or exceptions without one.
-
-    The reference to a licence that is not named stays: The Stack v2's rule weighs it.
-    """
-    licenses, neutral = scancode_licenses(), load_list("neutral")
-    empty = licenses.unknown | licenses.exceptions
-    return expression == UNKNOWN_REFERENCE or any(
-        key not in empty and key not in neutral for key in keys_of(expression)
-    )
+    places: dict[str, tuple[int, int, str | None]] = {}
+    sizes: dict[str, int] = {}
+    for match in coverage.match:
+        key = canonical(match.id)
+        if match.end - match.start > sizes.get(key, -1):
+            sizes[key] = match.end - match.start
+            first = form.count("\n", 0, match.start)
+            places[key] = first, first + form[match.start : match.end].rstrip("\n").count("\n"), None
+    return Answer(engine, {key: min(coverage.percent / 100, 1.0) for key in places}, False, places)
 
 
 # ---------------------------------------------------------------- the task server
@@ -264,13 +256,14 @@ def stands_for_a_license(expression: str) -> bool:
 
 def warm() -> None:
     """Load what the children of the task server share: ScanCode's index and licenseclassifier's automaton."""
-    _index()
+    index_()
     own_lines()
+    riders.riders()
     for text in ("MIT", "Apache-2.0", "BSD-3-Clause"):
         spdx_expression(text.lower())
     for form in _common_forms():
         classify(form)
-        scancode(form, approximate=False)
+        matches(form)
     gc.collect()
     gc.freeze()
 

@@ -1,7 +1,8 @@
 """Licence lists as versioned data: which identifiers a list holds, where it is from, and what two lists differ in.
 
-The files stand in the top-level folder `licenses/` (in a wheel: `stackbuild/data/licenses/`): `lists/NAME.toml` and
-`scancode.json`, which `stackbuild.licenses.generate` writes from the installed ScanCode.
+The files stand in the top-level folder `licenses/` (in a wheel: `stackbuild/data/licenses/`): `lists/NAME.toml`,
+`scancode.json`, which `stackbuild.licenses.generate` writes from the installed ScanCode, and `riders.toml`, whose keys
+are ours and non-permissive.
 """
 
 from __future__ import annotations
@@ -97,6 +98,7 @@ def scancode_licenses() -> ScanCodeLicenses:
     body = json.loads(data_path("scancode.json").read_bytes())
     categories = {name: frozenset(keys) for name, keys in body["categories"].items()}
     classes = {key: CATEGORY_CLASS.get(name, "non_permissive") for name, keys in categories.items() for key in keys}
+    classes |= {one["key"]: "non_permissive" for one in read_toml(data_path("riders.toml"))["rider"]}
     return ScanCodeLicenses(
         body["version"], categories, body["aliases"], frozenset(body["exceptions"]), frozenset(body["unknown"]), classes
     )

@@ -11,6 +11,7 @@ import codecs
 import html
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 # What is read of a file at most; 512 KiB are some 85,000 words, fifteen times the GNU GPL.
 MAX_BYTES = 512 << 10
@@ -25,7 +26,7 @@ _BOMS = (
 )
 
 # Curly quotes and dashes, also where Windows-1252 was read as Latin-1; marks that nobody sees are dropped.
-_UNIFIED = str.maketrans(
+UNIFIED = str.maketrans(
     {
         **dict.fromkeys("\u2018\u2019\u201a\u201b\u2032\u0091\u0092`\u00b4", "'"),
         **dict.fromkeys("\u201c\u201d\u201e\u201f\u2033\u0093\u0094\u00ab\u00bb", '"'),
@@ -46,7 +47,7 @@ _CLOSING = re.compile(r"(?: [*#|]+| ?\*+/| ?-->)$")
 _HOLDER = re.compile(
     r"(?:portions )?(?:copyright|copr\.|©|\(c\))(?: ?\(c\)| ?©)?:? ?(?:(?:19|20)[0-9]{2}|[<\[{](?:year|yyyy))"
 )
-_SAYS_MORE = re.compile(
+SAYS_MORE = re.compile(
     r"licen[cs]|permi|grant|gpl|\bmit\b|\bbsd|apache|mozilla|\b[mec]pl\b|commons|\bcc\b|cc0|public|domain|\bfree|copyleft"
     r"|patent|propriet|confiden|distribut|modif|warrant|\bterms?\b|condition|\bus(?:e|ed|age)\b|notice|https?:|spdx|\babove"
     r"|following|must|shall|may not"
@@ -82,40 +83,66 @@ def _wide(cut: bytes) -> str | None:
     return None
 
 
+@dataclass(frozen=True)
+class Form:
+    """A normal form and where it is from: `numbers[i]` is the line of the file that line i of `text` is of, the first is
+    1."""
+
+    text: str
+    numbers: tuple[int, ...]
+
+
 def normal_form(text: str, own_lines: frozenset[str] = frozenset()) -> str:
+    """The text of `numbered_form`."""
+    return numbered_form(text, own_lines).text
+
+
+def numbered_form(text: str, own_lines: frozenset[str] = frozenset()) -> Form:
     """Lower case, plain quotes and dashes, no comment signs, known HTML tags, blank lines, or lines at its head that
     only name a holder.
 
     The last stay where nothing else stands in the text, and where they are among `own_lines` (`holder_lines` of
     licences).
     """
-    lines: list[str] = []
-    holders: list[str] = []
-    for line in _plain_lines(text):
+    lines: list[tuple[int, str]] = []
+    holders: list[tuple[int, str]] = []
+    for number, line in _plain_lines(text):
         if len(lines) < _HEAD_LINES and line not in own_lines and _names_holder(line):
-            holders.append(line)
+            holders.append((number, line))
         else:
-            lines.append(line)
-    return "\n".join(lines or holders)
+            lines.append((number, line))
+    lines = lines or holders
+    return Form("\n".join(line for _, line in lines), tuple(number for number, _ in lines))
 
 
 def holder_lines(text: str) -> Iterator[str]:
     """The lines of a licence that name a holder and are its own: that of who wrote the licence, or one left to be
     filled in.
     """
-    return (line for line in _plain_lines(text) if _names_holder(line))
+    return (line for _, line in _plain_lines(text) if _names_holder(line))
 
 
 def _names_holder(line: str) -> bool:
-    return len(line) <= _HOLDER_CHARS and _HOLDER.match(line) is not None and not _SAYS_MORE.search(line)
+    return len(line) <= _HOLDER_CHARS and _HOLDER.match(line) is not None and not SAYS_MORE.search(line)
 
 
-def _plain_lines(text: str) -> Iterator[str]:
-    text = text.translate(_UNIFIED)
-    if "<" in text and _TAG.search(text):
-        text = html.unescape(_TAG.sub("\n", text))
-    for raw in text.splitlines():
-        line = " ".join(raw.split()).lower()
-        line = _CLOSING.sub("", _OPENING.sub("", line, count=1) if _OPENING.match(line) else line)
-        if line:
-            yield line
+def without_markup(text: str) -> str:
+    """A text without known HTML tags, with as many line feeds as before."""
+    if "<" not in text or not _TAG.search(text):
+        return text
+    text = _TAG.sub(lambda tag: " " + "\n" * tag[0].count("\n"), text)
+    return "\n".join(html.unescape(line).replace("\n", " ") for line in text.split("\n"))
+
+
+def _plain_lines(text: str) -> Iterator[tuple[int, str]]:
+    """Number and text of each line that says something."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n").translate(UNIFIED)
+    tagged = "<" in text and _TAG.search(text) is not None
+    if tagged:  # a tag ends a line of the form, though not one of the file
+        text = _TAG.sub(lambda tag: "\x1e" + "\n" * tag[0].count("\n"), text)
+    for number, physical in enumerate(text.split("\n"), 1):
+        for raw in (html.unescape(physical) if tagged else physical).splitlines():
+            line = " ".join(raw.split()).lower()
+            line = _CLOSING.sub("", _OPENING.sub("", line, count=1) if _OPENING.match(line) else line)
+            if line:
+                yield number, line

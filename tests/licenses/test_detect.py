@@ -6,16 +6,9 @@ from typing import Any
 
 import pytest
 
-from stackbuild.licenses import detect
-from stackbuild.licenses.detect import (
-    Answer,
-    Detector,
-    combined,
-    detect_form,
-    spdx_expression,
-    stands_for_a_license,
-    windows,
-)
+from stackbuild.licenses import detect, scancode
+from stackbuild.licenses.detect import Answer, Detector, combined, detect_form
+from stackbuild.licenses.scancode import UNKNOWN, UNKNOWN_REFERENCE, spdx_expression, stands_for_a_license, windows
 from stackbuild.licenses.text import normal_form
 from tests.worlds import GPL, MIT
 
@@ -101,12 +94,12 @@ def test_of_two_engines_the_less_permissive_stands() -> None:
     assert combined(Answer("a", {"HPND": 0.9}), Answer("b", {"MIT": 1.0})).engine == "a"
     assert combined(Answer("a", {"HPND": 0.9}), Answer("b", {"NTP": 1.0}, verbatim=True)).engine == "b"
     assert combined(Answer("a", {"GPL-2.0-only": 0.9}), Answer("b", {"GPL-2.0-or-later": 1.0})).engine == "b"
-    assert combined(Answer("a", {"MIT": 1.0}), Answer("b", {detect.UNKNOWN_REFERENCE: 1.0})).engine == "a"
+    assert combined(Answer("a", {"MIT": 1.0}), Answer("b", {UNKNOWN_REFERENCE: 1.0})).engine == "a"
 
 
 def test_a_reference_to_no_licence_in_particular_is_kept_only_alone(detector: Detector) -> None:
     for text in (b"See LICENSE.md\n", b"Licensed under the terms described in the LICENSE file.\n"):
-        assert detector.detect(text, False).keys == (detect.UNKNOWN_REFERENCE,)
+        assert detector.detect(text, False).keys == (UNKNOWN_REFERENCE,)
     assert detector.detect(
         b"# x\n\nLicensed under the MIT license. See the LICENSE file for details.\n", False
     ).keys == ("MIT",)
@@ -116,7 +109,7 @@ def test_a_reference_to_no_licence_in_particular_is_kept_only_alone(detector: De
     ("expression", "stands"),
     [
         ("MIT", True),
-        (detect.UNKNOWN_REFERENCE, True),
+        (UNKNOWN_REFERENCE, True),
         ("LicenseRef-scancode-unknown", False),
         ("LicenseRef-scancode-free-unknown", False),
         ("LicenseRef-scancode-warranty-disclaimer", False),
@@ -137,7 +130,7 @@ def test_only_a_licence_proper_gets_approximate_matches(detector: Detector, text
     broken = " ".join(word for number, word in enumerate(words) if number % 15 != 7)  # no long run of the text is whole
     assert detector.detect(broken.encode(), True).keys != () and detector.detect(broken.encode(), False).keys in (
         (),
-        (detect.UNKNOWN_REFERENCE,),
+        (UNKNOWN_REFERENCE,),
     )
 
 
@@ -161,7 +154,7 @@ def test_what_the_expression_parser_chokes_on_is_no_error(detector: Detector, li
 
 
 def test_an_engine_that_raises_anything_is_answered_by_prose(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = detect._index()
+    real = scancode.index_()
 
     class Chokes:
         def match(self, query_string: str, approximate: bool) -> list[Any]:
@@ -170,14 +163,14 @@ def test_an_engine_that_raises_anything_is_answered_by_prose(monkeypatch: pytest
             found: list[Any] = real.match(query_string=query_string, approximate=approximate)
             return found
 
-    monkeypatch.setattr(detect, "_index", Chokes)
+    monkeypatch.setattr(scancode, "index_", Chokes)
     assert "MIT" in detect_form(normal_form(MIT + "\nSPDX-License-Identifier: x"), True).keys
 
     class Fails:
         def match(self, query_string: str, approximate: bool) -> list[Any]:
             raise RecursionError
 
-    monkeypatch.setattr(detect, "_index", Fails)
+    monkeypatch.setattr(scancode, "index_", Fails)
     assert detect_form(normal_form(GPL), False).keys == ()
     assert detect_form(normal_form(MIT), True).keys == ("MIT",)  # the other engine still answers
 
@@ -185,27 +178,27 @@ def test_an_engine_that_raises_anything_is_answered_by_prose(monkeypatch: pytest
         def match(self, query_string: str, approximate: bool) -> list[Any]:
             raise MemoryError
 
-    monkeypatch.setattr(detect, "_index", NoMemory)
+    monkeypatch.setattr(scancode, "index_", NoMemory)
     with pytest.raises(MemoryError):  # fails the task, never decides a file
         detect_form(normal_form(GPL), False)
 
 
 def test_an_expression_that_cannot_be_parsed_is_an_unknown_licence() -> None:
     assert spdx_expression("mit OR gpl-2.0") == "MIT OR GPL-2.0-only"
-    assert spdx_expression("mit AND AND )") == detect.UNKNOWN
+    assert spdx_expression("mit AND AND )") == UNKNOWN
 
 
 def test_windows_cover_all_and_hold_the_longest_licence_whole() -> None:
     form = "".join(chr(97 + i % 26) for i in range(300_000))
-    pieces = list(windows(form))
+    pieces = [piece for _, piece in windows(form)]
     assert (
         len(pieces) > 3
-        and all(len(piece) <= detect.WINDOW_CHARS for piece in pieces)
+        and all(len(piece) <= scancode.WINDOW_CHARS for piece in pieces)
         and pieces[-1] == form[-len(pieces[-1]) :]
     )
-    step = detect.WINDOW_CHARS - detect.OVERLAP_CHARS
-    assert all(pieces[i] == form[i * step : i * step + detect.WINDOW_CHARS] for i in range(len(pieces)))
-    assert list(windows("short")) == ["short"]
+    step = scancode.WINDOW_CHARS - scancode.OVERLAP_CHARS
+    assert all(pieces[i] == form[i * step : i * step + scancode.WINDOW_CHARS] for i in range(len(pieces)))
+    assert list(windows("short")) == [(0, "short")]
 
 
 def test_a_licence_of_ten_megabytes_is_read_to_the_cap(detector: Detector) -> None:

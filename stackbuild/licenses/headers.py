@@ -1,0 +1,365 @@
+"""What a source file says of its own licence, at its head.
+
+For the lines of each file's notice (`notices`: the first 4 KB, a notice under way to its end, at most 16 KB; what stands
+further down is not read):
+
+1. SPDX tags (`tags`), in lines that are not code; also `__license__ = "..."` of Python.
+2. The rest in its normal form: comment signs, lines that only name holders, authors or files, and case are gone, so that
+   thousands of files share one form. Each form is matched once by ScanCode's exact matchers, and searched for riders.
+3. A file gets the AND of all that is found. Matches whose keys a tag names already add nothing: `MIT OR GPL-2.0-only` above
+   both texts stays a choice. Short mentions in prose ("MIT", a link) count only in a line that speaks of a licence.
+
+The outcome is a licence (an SPDX expression), `refers` (only "see LICENSE": the licence file speaks), `unknown` (it speaks
+of a licence that nobody recognises) or nothing; "All rights reserved" and a disclaimer of warranty alone are nothing. It is
+a function of the content alone: caches are keyed by all that an answer depends on. Time is linear in the head.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from stackbuild.licenses import riders, tags
+from stackbuild.licenses.expression import keys_of
+from stackbuild.licenses.lists import SEVERITY
+from stackbuild.licenses.notices import NOTICE_BYTES, WORDS, Bytes, Offsets, binary_buffers, notice_lines
+from stackbuild.licenses.scancode import (
+    UNKNOWN,
+    UNKNOWN_REFERENCE,
+    Match,
+    engine_name,
+    matches,
+    severity_of,
+    stands_for_a_license,
+)
+from stackbuild.licenses.text import SAYS_MORE, UNIFIED, without_markup
+
+Kind = Literal["license", "refers", "unknown"]
+
+CACHED = 1 << 15  # answers by form, and lines by bytes: some 20 MB each
+KNOWN_WORDS = 30  # as in `detect`
+ENGINE = "stackbuild headers 1"
+SHORT_WORDS = 5  # a match of fewer words is a mention
+
+HEADER = pa.struct(
+    [
+        pa.field("kind", pa.string(), nullable=False),  # license, refers, unknown
+        pa.field("expression", pa.string()),  # SPDX expression; null unless kind is license
+        pa.field("start", pa.int64(), nullable=False),  # bytes of the file, half open: the lines that say so
+        pa.field("end", pa.int64(), nullable=False),
+        pa.field("first_line", pa.int32(), nullable=False),  # lines of the file, from 1, both included
+        pa.field("last_line", pa.int32(), nullable=False),
+        pa.field("engine", pa.string(), nullable=False),  # name, version and how, of all that was found
+        pa.field("rule", pa.string()),  # ScanCode's rule of the strongest match
+        pa.field("score", pa.float32(), nullable=False),  # 0 to 1, of the weakest that counts
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Said:
+    """What lines say that stand together. `first`, `last`: which of them do, from 0. `expressions`: none unless `kind` is
+    license.
+    """
+
+    kind: Kind
+    expressions: tuple[str, ...]
+    first: int
+    last: int
+    engines: tuple[str, ...]
+    rule: str | None
+    score: float
+    words: int = 0  # of the strongest match
+
+
+class Headers:
+    """Reads headers, and keeps what it has met: the answer for each form, and for each notice by its bytes."""
+
+    def __init__(self) -> None:
+        self._forms: dict[bytes, Said | None] = {}
+        self._notices: dict[bytes, Said | None] = {}
+
+    def scan(self, contents: pa.Array | pa.ChunkedArray) -> pa.Array:
+        """The header of each of n files (string or binary): HEADER of length n, null for files that say nothing."""
+        data, offsets = binary_buffers(contents)
+        lines = notice_lines(data, offsets)
+        rows: list[dict[str, Any] | None] = [None] * (len(offsets) - 1)
+        for file in np.flatnonzero(np.diff(lines.bounds)).tolist():
+            own = slice(lines.bounds[file], lines.bounds[file + 1])
+            rows[file] = self._row(data, offsets[file], lines.start[own], lines.stop[own], lines.number[own])
+        for file in wide_files(data, offsets).tolist():
+            rows[file] = self._wide(data[offsets[file] : offsets[file + 1]][: 2 * NOTICE_BYTES].tobytes())
+        return pa.array(rows, HEADER)
+
+    def _row(self, data: Bytes, begin: int, start: Offsets, stop: Offsets, number: Offsets) -> dict[str, Any] | None:
+        spans = zip((begin + start).tolist(), (begin + stop).tolist(), strict=True)
+        said = self.notice(
+            b"\n".join([data[a:b].tobytes() for a, b in spans]), (np.flatnonzero(np.diff(number) > 1) + 1).tolist()
+        )
+        if said is None:
+            return None
+        return {
+            "kind": said.kind,
+            "expression": tags.joined(said.expressions) if said.expressions else None,
+            "start": int(start[said.first]),
+            "end": int(stop[said.last]),
+            "first_line": int(number[said.first]),
+            "last_line": int(number[said.last]),
+            "engine": ", ".join(said.engines),
+            "rule": said.rule,
+            "score": said.score,
+        }
+
+    def _wide(self, content: bytes) -> dict[str, Any] | None:
+        """The header of a UTF-16 file, by its head in UTF-8."""
+        encoding, mark = wide_encoding(content)
+        head = content[mark:].decode(encoding, "replace").encode("utf-8", "replace")
+        row: dict[str, Any] | None = self.scan(pa.array([head], pa.large_binary()))[0].as_py()
+        if row is not None:
+            for name in ("start", "end"):
+                row[name] = mark + len(head[: row[name]].decode("utf-8", "replace").encode(encoding, "replace"))
+        return row
+
+    def notice(self, notice: bytes, breaks: list[int]) -> Said | None:
+        """What the lines of a notice (joined by line feeds) say. `breaks`: at which of them, from 0, code lies before."""
+        key = blake2b(repr(breaks).encode() + notice, digest_size=16).digest()
+        if key not in self._notices:
+            _bound(self._notices)
+            self._notices[key] = self._say(notice, breaks)
+        return self._notices[key]
+
+    def _say(self, notice: bytes, breaks: list[int]) -> Said | None:
+        try:
+            text = notice.decode("utf-8")
+        except UnicodeDecodeError:
+            text = notice.decode("latin-1")
+        stated, lines = _tags(text.split("\n"))
+        named = tuple(sorted({key for one in stated for key in keys_of(one)}))
+        parts = [Said("license", (one,), at, at, (tags.ENGINE,), None, 1.0) for one, at in stated.items()]
+        for first, stop in zip([0, *breaks], [*breaks, len(lines)], strict=True):
+            form = header_form(lines[first:stop])
+            tagged = any(first <= at < stop for at in stated.values())
+            said = self._form("\n".join(line for _, line in form), named, tagged)
+            if said is not None:
+                parts.append(replace(said, first=first + form[said.first][0], last=first + form[said.last][0]))
+        return together(parts)
+
+    def _form(self, form: str, named: tuple[str, ...], tagged: bool) -> Said | None:
+        if not _WORD.search(form):
+            return None
+        key = blake2b(repr((form, named, tagged)).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        if key not in self._forms:
+            _bound(self._forms)
+            self._forms[key] = read_form(form, named, tagged)
+        return self._forms[key]
+
+
+def together(parts: list[Said]) -> Said | None:
+    """What all parts of a notice say: all licences hold; a pointer counts where there is none, an unknown one last."""
+    for kind in ("license", "refers", "unknown"):
+        same = [part for part in parts if part.kind == kind]
+        if same:
+            strongest = max(same, key=lambda part: part.words)
+            return Said(
+                same[0].kind,
+                tuple(dict.fromkeys(one for part in same for one in part.expressions)),
+                min(part.first for part in same),
+                max(part.last for part in same),
+                tuple(dict.fromkeys(engine for part in same for engine in part.engines)),
+                strongest.rule,
+                min(part.score for part in same),
+            )
+    return None
+
+
+def _bound(cache: dict[bytes, Any]) -> None:
+    """Let a cache go that is full, so that it stays within its bound whatever comes."""
+    if len(cache) >= CACHED:
+        cache.clear()
+
+
+# ---------------------------------------------------------------- the form
+
+
+_WORD = re.compile("|".join(re.escape(word.decode()) for word in WORDS if word != b"copyright"))
+_SIGNS = " \t/*#;%!|>=~+_:,.'\"`{}<\\@$&^-"
+_ENDS = " \t/*#;%!|>=~_:,'\"`{}<\\@$&^-"  # not +, which is of GPLv2+, nor a full stop
+_COMMENT_WORD = re.compile(r"(?:rem|dnl|comment)(?=\s|$)\s*")
+_C_COMMENT = re.compile(r"[cd](?=\s|$)\s*")
+_HOLDER = re.compile(
+    r"(?:portions |parts )?(?:\(?copyright\)?|copr\.|©|\(c\)|spdx-file[a-z-]+:)"
+    r"(?: ?\(c\)| ?©|:| by| the [^.]{1,60} authors|.{0,60}\b(?:19|20)[0-9]{2}\b)"
+)
+_WHO = re.compile(
+    r"(?:\\?(?:authors?|file|filename|brief|date|created|since|version|maintainer|written by|contributors?)\b|all rights reserved|id: )"
+)
+
+
+def header_form(raw: list[str]) -> list[tuple[int, str]]:
+    """The lines of a notice in normal form, each with its place among `raw`: plain lower case, without comment signs,
+    markup, and lines that only name a holder, an author or a file.
+    """
+    text = without_markup("\n".join(raw)).translate(UNIFIED).lower()
+    lines = []
+    for number, line in enumerate(text.split("\n")):
+        if line.startswith("#!/"):
+            continue
+        inner = line.strip().removeprefix("(*").removesuffix("*)").removesuffix("]]")
+        plain = _COMMENT_WORD.sub("", inner.lstrip(_SIGNS), count=1).lstrip(_SIGNS).rstrip(_ENDS)
+        if plain:
+            lines.append((number, " ".join(plain.split())))
+    fortran = [_C_COMMENT.match(line) is not None for _, line in lines]
+    if fortran and sum(fortran) * 3 >= len(fortran) * 2:
+        lines = [(number, _C_COMMENT.sub("", line, count=1)) for number, line in lines]
+    return [(number, line) for number, line in lines if line and not _only_names(line)]
+
+
+def _only_names(line: str) -> bool:
+    return len(line) <= 200 and (_HOLDER.match(line) or _WHO.match(line)) is not None and not SAYS_MORE.search(line)
+
+
+_DUNDER = re.compile(r"""^\s*__licen[cs]e__\s*=\s*[rbu]{0,2}["']{1,3}([^"']{1,200})""")
+
+
+def _tags(raw: list[str]) -> tuple[dict[str, int], list[str]]:
+    """The expressions that SPDX tags state, each with its place, and the lines without what was read."""
+    stated: dict[str, int] = {}
+    rest = []
+    for number, (written, speaks) in enumerate(zip(raw, tags.outside_snippets(raw), strict=True)):
+        line = written
+        module = _DUNDER.match(line)
+        if module:
+            line = f"license: {module[1]}"
+        value = tags.tag_of(line) if speaks else None
+        expression = tags.read_tag(value) if value is not None else None
+        if value is None:
+            rest.append(line if speaks else "")
+        elif expression is None or expression == tags.UNKNOWN_SPDX:
+            rest.append(f"license {value[: tags.MAX_CHARS]}")  # perhaps a name in prose
+        else:
+            stated.setdefault(expression, number)
+            rest.append(tags.TAG.split(line, 1)[0])
+    return stated, rest
+
+
+# ---------------------------------------------------------------- what a form says
+
+
+# What a sentence that restricts must stand beside to be a rider.
+_RIGHTS = re.compile(r"licen[cs]e|proprietary|\bconfidential\b|permission|\brights\b")
+# A statement that grants or keeps rights, in words that nobody recognises.
+_STATES = re.compile(
+    r"licen[cs]ed (?:under|according|pursuant)|^licen[cs]e *:? +\S|under the (?:terms|conditions) of"
+    r"|permission (?:is (?:hereby )?(?:granted|given)|to (?:use|copy|modify|distribute|redistribute))"
+    r"|\bproprietary\b|\bconfidential\b|trade secret|may not be (?:used|copied|reproduced|distributed|disclosed)"
+    r"|(?:do not|not be) (?:re)?distribut|redistribution .{0,80}(?:permitted|prohibited|allowed)"
+    r"|free(?:ly)? (?:to |for )?(?:use|distribut|redistribut|copy|modif)|non-?commercial",
+    re.MULTILINE,
+)
+_POINTS = re.compile(
+    r"(?:see|view|found in|read|refer to|consult|accompany\w+|included|contained in|described in|terms in|in)[ \n](?:[^ \n]+[ \n]){0,8}?"
+    r"[\"'(]?[./\w-]*(?:licen[cs]e|copying|copyright|notice)s?(?:\.\w{2,5})?\b"
+)
+
+
+def read_form(form: str, named: tuple[str, ...], tagged: bool) -> Said | None:
+    """What a form says beside tags that name some keys; `tagged`: one of them stood among these lines. A function of
+    these alone.
+    """
+    lines = form.split("\n")
+    found = matches(form)
+    there = {_plain(key) for key in named}
+    fresh = [
+        one for one in found if _counts(one, lines) and not {_plain(key) for key in keys_of(one.expression)} <= there
+    ]
+    expressions = [one.expression for one in fresh]
+    spans = [(one.first, one.last) for one in fresh]
+    engines = [engine_name("scancode", "exact")] if fresh else []
+    worst = max((severity_of(key) for one in fresh for key in keys_of(one.expression)), default=-1)
+    if worst < SEVERITY["non_permissive"] and (fresh or tagged or _RIGHTS.search(form)):
+        known = {line for one in found if one.words >= KNOWN_WORDS for line in range(one.first + 1, one.last)}
+        for key, span in riders.riding(lines, known).items():
+            expressions.append(key)
+            spans.append(span)
+            engines.append(riders.engine())
+    if not expressions:
+        return None if named else _unnamed(form, found)
+    strongest = max(fresh, key=lambda one: (one.words, -one.first), default=None)
+    return Said(
+        "license",
+        tuple(dict.fromkeys(expressions)),
+        min(first for first, _ in spans),
+        max(last for _, last in spans),
+        tuple(dict.fromkeys(engines)),
+        strongest.rule if strongest else None,
+        round(min((one.score for one in fresh), default=1.0), 4),
+        strongest.words if strongest else 0,
+    )
+
+
+def _plain(key: str) -> str:
+    return key.removesuffix("-only").removesuffix("-or-later")
+
+
+def _counts(one: Match, lines: list[str]) -> bool:
+    """Whether a match names a licence, and is not a mere mention in prose."""
+    if one.expression == UNKNOWN_REFERENCE or not stands_for_a_license(one.expression):
+        return False
+    return one.words >= SHORT_WORDS or any(_WORD.search(line) for line in lines[one.first : one.last + 1])
+
+
+def _unnamed(form: str, found: list[Match]) -> Said | None:
+    """What a form says that names no licence: it points to a file, or states what nobody recognises."""
+    pointer = next((one for one in found if one.expression == UNKNOWN_REFERENCE and "intro" not in one.rule), None)
+    points = _POINTS.search(form)
+    engine = engine_name("scancode", "exact")
+    if pointer is not None:
+        return Said("refers", (), pointer.first, pointer.last, (engine,), pointer.rule, round(pointer.score, 4))
+    unknown = next((one for one in found if UNKNOWN in keys_of(one.expression) or "unknown" in one.expression), None)
+    states = _STATES.search(form)
+    if points is not None:
+        return Said("refers", (), *_lines(form, points), (ENGINE,), None, 0.0)
+    if unknown is not None:
+        return Said("unknown", (), unknown.first, unknown.last, (engine,), unknown.rule, round(unknown.score, 4))
+    if states is not None:
+        return Said("unknown", (), *_lines(form, states), (ENGINE,), None, 0.0)
+    return None
+
+
+def _lines(form: str, found: re.Match[str]) -> tuple[int, int]:
+    first = form.count("\n", 0, found.start())
+    return first, first + found[0].count("\n")
+
+
+# ---------------------------------------------------------------- UTF-16
+
+
+def wide_files(data: Bytes, offsets: Offsets) -> Offsets:
+    """Which files are UTF-16 or UTF-32 by their mark, or UTF-16 by the zeros of their first letters: int64, their places."""
+    heads = np.zeros((len(offsets) - 1, 8), np.uint8)
+    sizes = np.diff(offsets)
+    for byte in range(8):
+        there = np.flatnonzero(sizes > byte)
+        heads[there, byte] = data[offsets[:-1][there] + byte]
+    marked = ((heads[:, 0] == 0xFF) & (heads[:, 1] == 0xFE)) | ((heads[:, 0] == 0xFE) & (heads[:, 1] == 0xFF))
+    zero = heads == 0
+    letters = ((heads >= 32) & (heads < 127)) | (heads == 10) | (heads == 13) | (heads == 9)
+    little = zero[:, 1::2].all(axis=1) & letters[:, 0::2].all(axis=1)
+    big = zero[:, 0::2].all(axis=1) & letters[:, 1::2].all(axis=1)
+    return np.flatnonzero((sizes >= 8) & (marked | little | big))
+
+
+def wide_encoding(content: bytes) -> tuple[str, int]:
+    """The encoding of a wide file and the length of its mark."""
+    if content[:4] == b"\xff\xfe\0\0":
+        return "utf-32-le", 4
+    if content[:2] == b"\xff\xfe":
+        return "utf-16-le", 2
+    if content[:2] == b"\xfe\xff":
+        return "utf-16-be", 2
+    return ("utf-16-be", 0) if content[:1] == b"\0" else ("utf-16-le", 0)

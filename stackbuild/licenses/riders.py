@@ -1,0 +1,100 @@
+"""Riders: sentences beside a permissive text that take a part of it back ("MIT, but not for training").
+
+An engine that knows the text answers MIT, and the file is not. What riders say is data (`licenses/riders.toml`); each
+has a key of its own, which is non-permissive. They are sought in the lines that are not word for word a known licence,
+of files named as licences and of headers, one sentence at a time, by RE2: time is linear in the text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import re2
+
+from stackbuild.licenses.lists import LicenseDataError, data_path, read_toml
+
+SENTENCE_CHARS = 1_000
+_END = re.compile(r"(?<!\be\.g)(?<!\bi\.e)(?<!\binc)(?<!\bcorp)(?<!\bltd)(?<!\bno)[.!?]['\")]{0,2}(?:[ \n]+|$)")
+
+
+@dataclass(frozen=True)
+class Rider:
+    """One rider of the data: its key, and compiled patterns."""
+
+    key: str
+    patterns: tuple[Any, ...]
+    ignore: tuple[Any, ...]
+    anywhere: bool
+
+
+@cache
+def riders() -> tuple[str, tuple[Rider, ...]]:
+    """The version of the data, and its riders."""
+    path = data_path("riders.toml")
+    body = read_toml(path)
+    found = []
+    for one in body.get("rider", ()):
+        try:
+            compiled = [tuple(map(re2.compile, one.get(name, ()))) for name in ("patterns", "ignore")]
+        except re2.error as error:
+            raise LicenseDataError(f"{path}: {one.get('key')} has a pattern that is not RE2: {error}.") from error
+        if not compiled[0]:
+            raise LicenseDataError(f"{path}: {one.get('key')} has no patterns.")
+        found.append(Rider(one["key"], compiled[0], compiled[1], bool(one.get("anywhere", False))))
+    return body["version"], tuple(found)
+
+
+def engine() -> str:
+    """Name and version, as evidence carries them."""
+    return f"stackbuild riders {riders()[0]}"
+
+
+def riding(lines: list[str], known: set[int]) -> dict[str, tuple[int, int]]:
+    """The keys of the riders in a form, each with the first and last line (from 0) of its first sentence.
+
+    `known`: the lines that a licence known word for word holds.
+    """
+    found: dict[str, tuple[int, int]] = {}
+    for within, rules in (
+        (set(range(len(lines))) - known, [one for one in riders()[1] if not one.anywhere]),
+        (set(range(len(lines))), [one for one in riders()[1] if one.anywhere]),
+    ):
+        for sentence, first, last in sentences(lines, within):
+            for rule in rules:
+                if rule.key in found:
+                    continue
+                plain = sentence
+                for pattern in rule.ignore:
+                    plain = pattern.sub(" ", plain)
+                if all(pattern.search(plain) for pattern in rule.patterns):
+                    found[rule.key] = first, last
+    return found
+
+
+def sentences(lines: list[str], within: set[int]) -> Iterator[tuple[str, int, int]]:
+    """The sentences of consecutive lines, of at most `SENTENCE_CHARS`, each with its first and last line."""
+    words: list[str] = []
+    first = length = 0
+    for number in range(len(lines) + 1):
+        inside = number < len(lines) and number in within
+        if words and (not inside or length > SENTENCE_CHARS):
+            yield " ".join(words), first, number - 1
+            words, length = [], 0
+        if not inside:
+            continue
+        at = 0
+        for end in _END.finditer(lines[number]):
+            if not words:
+                first = number
+            yield " ".join([*words, lines[number][at : end.end()].strip()]), first, number
+            words, length, at = [], 0, end.end()
+        rest = lines[number][at:].strip()
+        if rest:
+            if not words:
+                first = number
+            words.append(rest)
+            length += len(rest)

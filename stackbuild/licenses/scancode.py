@@ -1,0 +1,160 @@
+"""ScanCode in this process: its index, what it matches in a text, and its expressions in SPDX keys.
+
+Of its matchers the exact ones (hash and Aho-Corasick) are linear; the approximate one is for the few texts that nobody
+else knows. ScanCode's own reading of SPDX lines is not used: `tags` takes those out, whatever they hold. The index takes
+1.4 GB and seconds to load: `detect.warm` loads it once in the task server, whose children share it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from importlib import metadata
+from typing import Any
+
+from stackbuild.licenses.expression import keys_of
+from stackbuild.licenses.lists import SEVERITY, load_list, scancode_licenses
+from stackbuild.licenses.text import holder_lines
+
+# ScanCode's work grows faster than a text that matches everywhere, so long ones are matched in windows. The overlap
+# holds the longest common licence (GPL-3.0, 35 KB) whole.
+WINDOW_CHARS = 64 << 10
+OVERLAP_CHARS = 36 << 10
+
+UNKNOWN_REFERENCE = "LicenseRef-scancode-unknown-license-reference"
+UNKNOWN = "LicenseRef-scancode-unknown"
+
+
+@dataclass(frozen=True)
+class Match:
+    """One match in a text: SPDX expression, score (0 to 1), first and last line (from 0), ScanCode's rule, how many words
+    matched, and whether they are all of the text.
+    """
+
+    expression: str
+    score: float
+    first: int
+    last: int
+    rule: str
+    words: int
+    verbatim: bool = False
+
+
+def matches(text: str, approximate: bool = False) -> list[Match]:
+    """What ScanCode matches, in the order of the text, window by window; without mere clues."""
+    found: list[Match] = []
+    for start, window in windows(text):
+        line = text.count("\n", 0, start) - 1  # ScanCode counts lines from 1
+        raw = _match(window, approximate)
+        whole = len(raw) == 1 and len(window) == len(text) and len(raw[0].qspan) == len(raw[0].query.tokens)
+        lines = window.split("\n") if raw else []
+        for one in raw:
+            if not one.rule.is_license_clue and not _is_both(one, lines):
+                found.append(
+                    Match(
+                        spdx_expression(one.rule.license_expression),
+                        min(one.score() / 100, 1.0),
+                        line + one.start_line,
+                        line + one.end_line,
+                        one.rule.identifier,
+                        one.len(),
+                        whole,
+                    )
+                )
+    return found
+
+
+# ScanCode takes the bare word "non-commercial" for a proprietary licence, also where commercial use is allowed.
+_BOTH = re.compile(
+    r"commercial[a-z ]{0,20}(?:,|and|or|/)[a-z ,/]{0,20}non-? ?commercial"
+    r"|non-? ?commercial[a-z ]{0,20}(?:and|or|/) ?commercial"
+)
+_BARE_WORDS = 3
+
+
+def _is_both(match: Any, lines: list[str]) -> bool:
+    if match.len() > _BARE_WORDS or match.rule.license_expression != "proprietary-license":
+        return False
+    return _BOTH.search(" ".join(lines[max(match.start_line - 2, 0) : match.end_line + 1])) is not None
+
+
+def windows(text: str) -> Iterator[tuple[int, str]]:
+    """The text, or overlapping windows of it if it is long, each with where it begins."""
+    start = 0
+    while True:
+        yield start, text[start : start + WINDOW_CHARS]
+        if start + WINDOW_CHARS >= len(text):
+            return
+        start += WINDOW_CHARS - OVERLAP_CHARS
+
+
+def _match(text: str, approximate: bool) -> list[Any]:
+    """ScanCode's matches. Its parser of SPDX lines may raise anything: then they are read as prose."""
+    index = index_()
+    for attempt in (text, text.replace("spdx", " ")):
+        try:
+            return list(index.match(query_string=attempt, approximate=approximate)) if attempt.strip() else []
+        except MemoryError:
+            raise
+        except Exception:
+            continue
+    return []
+
+
+@cache
+def index_() -> Any:
+    """ScanCode's index of rules."""
+    from licensedcode.cache import get_index
+
+    return get_index()
+
+
+@cache
+def own_lines() -> frozenset[str]:
+    """Lines of ScanCode's licence texts that name a holder."""
+    from licensedcode.cache import get_licenses_db
+
+    return frozenset(line for one in get_licenses_db().values() for line in holder_lines(one.text or ""))
+
+
+@lru_cache(maxsize=65_536)
+def spdx_expression(expression: str) -> str:
+    """A ScanCode expression in SPDX keys; what cannot be parsed is an unknown licence (license-expression may raise
+    anything).
+    """
+    from licensedcode.cache import build_spdx_license_expression, get_licensing
+
+    try:
+        return str(build_spdx_license_expression(expression, licensing=get_licensing()))
+    except MemoryError:
+        raise
+    except Exception:
+        return UNKNOWN
+
+
+@lru_cache(maxsize=65_536)
+def stands_for_a_license(expression: str) -> bool:
+    """False if all its keys are unknown licences, addenda that never change a licence, or exceptions without one.
+
+    The reference to a licence that is not named stays: The Stack v2's rule weighs it.
+    """
+    licenses, neutral = scancode_licenses(), load_list("neutral")
+    empty = licenses.unknown | licenses.exceptions
+    return expression == UNKNOWN_REFERENCE or any(
+        key not in empty and key not in neutral for key in keys_of(expression)
+    )
+
+
+@lru_cache(maxsize=8192)
+def severity_of(key: str) -> int:
+    """How bad a licence is: 0 permissive to 4 non-permissive."""
+    return 0 if key in load_list("the-stack-v2") else SEVERITY[scancode_licenses().class_of(key)]
+
+
+@cache
+def engine_name(engine: str, how: str = "") -> str:
+    """Name and version of an engine, as evidence carries it."""
+    version = metadata.version("scancode-toolkit-mini" if engine == "scancode" else engine)
+    return f"{engine} {version} {how}".rstrip()

@@ -1,0 +1,122 @@
+"""Sentences that take back a part of a permissive licence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stackbuild.licenses import detect, riders
+from stackbuild.licenses.detect import Detector
+from stackbuild.licenses.lists import LicenseDataError, scancode_licenses
+from stackbuild.licenses.riders import riding, sentences
+from tests.worlds import MIT
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _warm() -> None:
+    detect.warm()
+
+
+RIDERS = [
+    ("no-training", "In addition, the Software may not be used for training or improving machine learning algorithms."),
+    ("no-training", "This code may not be used to train artificial intelligence models\nor retrieved by such."),
+    ("no-training", "2. NO AI USAGE\n   The Software may NOT be included in any dataset intended for a large language model."),
+    ("no-training", "Permission is not granted to use this software as sample data for the purposes of building machine learning\nmodels."),
+    ("no-training", "You shall not use the Software in the creation of an Artificial Intelligence training dataset."),
+    ("no-training", "The code must not be used as training, fine-tuning, or evaluation data for any ML/AI\nmodel without permission."),
+    ("no-training", "Use of the code for AI training is prohibited."),
+    ("non-commercial", "This licence covers non-commercial use only."),
+    ("non-commercial", "The Software may not be used for commercial purposes."),
+    ("non-commercial", "Commercial use is strictly prohibited without a licence from the authors."),
+    ("non-commercial", "It is for personal and educational use only."),
+    ("field-of-use", "The Software shall be used for Good, not Evil."),
+    ("field-of-use", "The Software may not be used by or for the military."),
+    ("field-of-use", "You may not use the Software to provide a managed service to others."),
+    ("field-of-use", "The Software must not be used in ways that violate human rights."),
+    ("commons-clause", '"Commons Clause" License Condition v1.0'),
+    ("commons-clause", "The License does not grant to you the right to Sell\nthe Software."),
+    ("modified", "MIT License with the following additional restrictions:"),
+    ("modified", "An additional grant of patent rights can be found in the PATENTS file in the same directory."),
+    ("restricted", "You may not redistribute the software in any form."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", ["above", "below", "within"])
+@pytest.mark.parametrize(("key", "rider"), RIDERS)
+def test_a_permissive_text_with_a_rider_is_not_permissive(key: str, rider: str, place: str) -> None:
+    texts = {
+        "above": f"{rider}\n\n{MIT}",
+        "below": f"{MIT}\n{rider}\n",
+        "within": MIT.replace("\nTHE SOFTWARE IS", f"\n{rider}\n\nTHE SOFTWARE IS"),
+    }
+    found = Detector().detect(texts[place].encode(), True)
+    worst = max(map(detect.severity_of, found.keys))
+    assert worst == 4, found
+    if place != "within":
+        assert "MIT" in found.keys
+    evidence = [one for one in found.found if one.expression == f"LicenseRef-stackbuild-{key}"]
+    for one in evidence:
+        first, last = one.lines
+        said = "\n".join(texts[place].splitlines()[first - 1 : last])
+        assert rider.split("\n", maxsplit=1)[0].split(".", maxsplit=1)[0][:30] in said or said in rider
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "It may be used for commercial and non-commercial purposes.",
+        "You may use it for any purpose, commercial or non-commercial, without restriction.",
+        "Use in commercial products is allowed, and not restricted.",
+        "The name of the authors may not be used to endorse products derived from this software.",
+        "Do not file issues here. We train new maintainers, and an AI answers.",
+        "This project trains neural networks.",
+        "You may redistribute it and modify it under the terms of the licence.",
+        "We try to help developers while not being taken advantage of by commercial entities.",
+    ],
+)
+def test_what_restricts_nothing_is_no_rider(sentence: str) -> None:
+    assert riding([line.lower() for line in sentence.split("\n")], set()) == {}
+    assert Detector().detect(f"{MIT}\n{sentence}\n".encode(), True).keys == ("MIT",)
+
+
+def test_a_read_me_has_no_riders_and_a_copyleft_text_needs_none() -> None:
+    assert Detector().detect(f"{MIT}\nFor non-commercial use only.\n".encode(), False).keys != ()
+    gpl = b"GNU GPL version 3 or later\n\nThe Software shall be used for Good, not Evil.\n"
+    assert not any("stackbuild" in key for key in Detector().detect(gpl, True).keys)
+
+
+def test_the_data_is_of_non_permissive_keys_and_patterns_that_are_re2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert {scancode_licenses().class_of(one.key) for one in riders.riders()[1]} == {"non_permissive"}
+    bad = tmp_path / "riders.toml"
+    for body in ('[[rider]]\nkey = "x"\npatterns = ["(?=x)"]\n', '[[rider]]\nkey = "x"\n'):
+        bad.write_text('version = "1"\n' + body)
+        monkeypatch.setattr(riders, "data_path", lambda name: bad)
+        riders.riders.cache_clear()
+        with pytest.raises(LicenseDataError, match=r"riders\.toml"):
+            riders.riders()
+    monkeypatch.undo()
+    riders.riders.cache_clear()
+
+
+def test_sentences_end_at_full_stops_and_where_lines_are_left_out() -> None:
+    lines = ["one. two", "three e.g. four. five", "six", "seven!"]
+    found = list(sentences(lines, {0, 1, 3}))
+    assert found == [("one.", 0, 0), ("two three e.g. four.", 0, 1), ("five", 1, 1), ("seven!", 3, 3)]
+    assert [len(words) for words, _, _ in sentences(["x" * 600] * 5, set(range(5)))] == [1201, 1201, 600]
+
+
+def test_no_text_of_a_permissive_licence_is_taken_for_one_with_a_rider() -> None:
+    """As ScanCode knows it word for word; but for those that do restrict."""
+    from licensedcode.cache import get_licenses_db
+
+    texts = [one for one in get_licenses_db().values() if one.text and one.category in ("Permissive", "Public Domain")]
+    ridden: list[Any] = []
+    for one in texts:
+        form = detect.normal_form(one.text, detect.own_lines())
+        if detect.ridden(form.split("\n"), detect.matches(form)):
+            ridden.append(one.spdx_license_key)
+    assert {"JSON", "Pixar"} <= set(ridden) and len(ridden) <= 8 and len(texts) > 800

@@ -1,0 +1,119 @@
+"""SPDX tags, by SPDX's grammar and by what is found in the wild."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stackbuild.licenses.expression import keys_of
+from stackbuild.licenses.tags import MAX_CHARS, UNKNOWN_SPDX, joined, outside_snippets, read_tag, spdx_key, tag_of
+
+
+@pytest.mark.parametrize(
+    ("value", "expression"),
+    [
+        ("MIT", "MIT"),
+        ("mit", "MIT"),
+        ("GPL-2.0+", "GPL-2.0-or-later"),
+        ("GPL-2.0", "GPL-2.0-only"),
+        ("Apache-2.0+", "Apache-2.0"),
+        (
+            "GPL-2.0-only WITH Linux-syscall-note OR BSD-3-Clause",
+            "GPL-2.0-only WITH Linux-syscall-note OR BSD-3-Clause",
+        ),
+        ("MIT or Apache-2.0 and BSD-2-Clause", "MIT OR Apache-2.0 AND BSD-2-Clause"),
+        ("(MIT OR Apache-2.0) AND BSD-2-Clause", "(MIT OR Apache-2.0) AND BSD-2-Clause"),
+        ("((MIT))", "MIT"),
+        ("MIT/Apache-2.0", "MIT OR Apache-2.0"),
+        ("MIT, Apache-2.0", "MIT AND Apache-2.0"),
+        ("LicenseRef-Acme", "LicenseRef-Acme"),
+        ("DocumentRef-spdx:LicenseRef-Acme AND MIT", "DocumentRef-spdx:LicenseRef-Acme AND MIT"),
+        ("Acme-1.0", UNKNOWN_SPDX),
+        ("MIT AND Acme-1.0", f"MIT AND {UNKNOWN_SPDX}"),
+    ],
+)
+def test_values(value: str, expression: str) -> None:
+    assert read_tag(value) == expression
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "", "AND", "MIT AND", "OR MIT", "MIT Apache-2.0", "(MIT", "MIT)", "()", ")(", "MIT (see LICENSE)", "Apache License 2.0",
+        "(MIT OR ISC) WITH x", "MIT WITH", "\\", "\u2028", "MIT\u00a9", "(" * 4_000,
+    ],
+)  # fmt: skip
+def test_what_is_not_in_the_grammar_is_not_guessed(value: str) -> None:
+    assert read_tag(value) is None
+
+
+def test_enormous_values_are_unknown_and_not_nothing() -> None:
+    assert read_tag("MIT OR " * 10_000 + "MIT") == UNKNOWN_SPDX
+    assert len("(" * 2_000 + "MIT" + ")" * 2_000) < MAX_CHARS
+    assert read_tag("(" * 2_000 + "MIT" + ")" * 2_000) == "MIT"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "// SPDX-License-Identifier: MIT",
+        "/* SPDX-License-Identifier: MIT */",
+        "/* SPDX-License-Identifier: MIT*/ int x;",
+        "<!-- SPDX-License-Identifier: MIT -->",
+        "{# SPDX-License-Identifier: MIT #}",
+        "(* SPDX-License-Identifier: MIT *)",
+        "{- SPDX-License-Identifier: MIT -}",
+        "--[[ SPDX-License-Identifier: MIT ]]",
+        '"""SPDX-License-Identifier: MIT"""',
+        "<p>SPDX-License-Identifier: MIT</p>",
+        "# SPDX-License-Identifier:MIT",
+        "# spdx-license-identifier :  MIT.",
+        "# SPDX-License-Identifier MIT",
+        "#### SPDX-License-Identifier: MIT ####",
+        "dnl SPDX-License-Identifier: MIT",
+    ],
+)
+def test_a_comments_end_is_not_part_of_the_value(line: str) -> None:
+    assert tag_of(line) == "MIT"
+
+
+def test_lines_without_a_tag() -> None:
+    assert tag_of("# an SPDX licence") is None and tag_of("SPDX-License-Identifiers: MIT") is None
+
+
+def test_snippets_and_ignored_lines() -> None:
+    lines = [
+        "a",
+        "SPDX-SnippetBegin",
+        "b",
+        "SPDX-SnippetEnd",
+        "c",
+        "REUSE-IgnoreStart",
+        "d",
+        "SPDX-SnippetEnd",
+        "REUSE-IgnoreEnd",
+        "e",
+    ]
+    assert [line for line, speaks in zip(lines, outside_snippets(lines), strict=True) if speaks] == ["a", "c", "e"]
+    assert outside_snippets(["SPDX-SnippetEnd", "x"]) == [True, True]
+    assert outside_snippets(["SPDX-SnippetBegin", "x"]) == [False, False]
+
+
+def test_expressions_that_all_hold_are_joined_without_changing_what_they_say() -> None:
+    assert joined(["MIT"]) == "MIT" and joined(["MIT", "MIT"]) == "MIT"
+    assert joined(["ISC", "MIT OR GPL-2.0-only"]) == "ISC AND (MIT OR GPL-2.0-only)"
+    assert joined(["b WITH c", "a AND d"]) == "a AND d AND b WITH c"
+
+
+@given(st.text(alphabet="MITGPL-2.0+ ()ANDORWITH/,", max_size=80))
+def test_any_value_is_read_or_not_without_an_error_and_its_expression_reads_as_itself(value: str) -> None:
+    expression = read_tag(value)
+    if expression is not None:
+        assert read_tag(expression) == expression and keys_of(expression)
+
+
+def test_keys_of_any_age_and_case() -> None:
+    assert spdx_key("gpl-2.0-OR-LATER") == "GPL-2.0-or-later" and spdx_key("LGPL-2.1+") == "LGPL-2.1-or-later"
+    assert spdx_key("licenseref-scancode-public-domain") == "LicenseRef-scancode-public-domain"
+    assert spdx_key("NOASSERTION") == spdx_key("NONE") == UNKNOWN_SPDX
