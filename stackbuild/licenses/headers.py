@@ -186,7 +186,7 @@ def _bound(cache: dict[bytes, Any]) -> None:
 # ---------------------------------------------------------------- the form
 
 
-_WORD = re.compile("|".join(re.escape(word.decode()) for word in WORDS if word != b"copyright"))
+_WORD = re.compile("copyright notice|" + "|".join(re.escape(word.decode()) for word in WORDS if word != b"copyright"))
 _SIGNS = " \t/*#;%!|>=~+_:,.'\"`{}<\\@$&^-"
 _ENDS = " \t/*#;%!|>=~_:,'\"`{}<\\@$&^-"  # not +, which is of GPLv2+, nor a full stop
 _COMMENT_WORD = re.compile(r"(?:rem|dnl|comment)(?=\s|$)\s*")
@@ -196,7 +196,7 @@ _HOLDER = re.compile(
     r"(?: ?\(c\)| ?©|:| by| the [^.]{1,60} authors|.{0,60}\b(?:19|20)[0-9]{2}\b)"
 )
 _WHO = re.compile(
-    r"(?:\\?(?:authors?|file|filename|brief|date|created|since|version|maintainer|written by|contributors?)\b|all rights reserved|id: )"
+    r"(?:(?:authors?|file|filename|brief|date|created|since|version|maintainers?|contributors?) ?:|all rights reserved|id: )"
 )
 
 
