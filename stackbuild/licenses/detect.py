@@ -6,7 +6,8 @@ On the normal form of a text, each form once:
 2. ScanCode's exact matches (hash, Aho-Corasick). If one rule matches every word of the text, that is all.
 3. For a file named as a licence: licenseclassifier, which answers for a whole file when licence texts cover 75 % of it.
    Where the two differ on how permissive the file is, the less permissive answer stands, else that for the whole file.
-4. If neither has an answer: ScanCode's approximate matches, of the first 64 KB.
+4. If neither has an answer: a text of at most 40 words is read as the value of "license:" and for a dedication to the
+   public domain; then ScanCode's approximate matches, of the first 64 KB.
 5. For a file named as a licence: riders, which take back a part of a licence (`riders`).
 
 Everything is bounded by size, never by the clock: a time limit would make the answer depend on who else uses the
@@ -17,6 +18,7 @@ them.
 from __future__ import annotations
 
 import gc
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -34,6 +36,7 @@ from stackbuild.licenses.scancode import (
     severity_of,
     spdx_expression,
     stands_for_a_license,
+    tag_expression,
 )
 from stackbuild.licenses.text import decode, normal_form, numbered_form
 
@@ -43,9 +46,19 @@ CACHED_FORMS = 1 << 15  # some 20 MB of answers
 KNOWN_WORDS = 30  # a match of fewer is of a notice, not of a licence's text, which may say more
 AUTOMATON_STATES = 200_000  # of licenseclassifier's automaton, which grows as it meets texts: about 400 MB
 
+BRIEF_WORDS = 40  # a file that only names its licence
+
 COMMON_KEYS = (
     "mit apache-2.0 bsd-new bsd-simplified isc gpl-2.0 gpl-3.0 lgpl-2.1 lgpl-3.0 agpl-3.0 mpl-2.0 epl-2.0 unlicense "
     "cc0-1.0 bsl-1.0 zlib wtfpl-2.0 artistic-2.0"
+)
+
+PUBLIC_DOMAIN = "LicenseRef-scancode-public-domain"
+_PUBLIC_DOMAIN = re.compile(
+    r"\b(?:is|are|been|being|put|placed|releas(?:e|ed|ing)|dedicat(?:e|ed)|donated|stated)\b[^.]{0,60}\bpublic[- ]domain\b"
+)
+_DENIED = re.compile(
+    r"\b(?:not|never|no longer|neither|nor|cannot|can't|isn't|aren't|unless|until|except)\b|licen[cs]e fee"
 )
 
 ENGINES = ("licenseclassifier", "scancode-toolkit-mini")
@@ -122,12 +135,25 @@ def detect_form(form: str, license_named: bool) -> Detection:
         if whole.found:
             answer = combined(whole, exact)
         elif not exact.real and not stated:
-            near = answer_of(matches(form[:APPROXIMATE_CHARS], approximate=True), "approximate")
-            answer = near if near.real else exact
+            answer = guessed(form) or exact
     said = max((severity_of(key) for one in stated for key in keys_of(one)), default=-1)
     if license_named and max(answer.severity(), said) < SEVERITY["non_permissive"]:
         stated |= ridden(lines, raw)
     return answer.detection(stated)
+
+
+def guessed(form: str) -> Answer | None:
+    """What a file named as a licence states that no exact match knows; None if nothing."""
+    if len(form.split()) <= BRIEF_WORDS:
+        brief = answer_of(matches(f"license: {form}"), "exact")
+        if brief.real:
+            return brief
+        if _PUBLIC_DOMAIN.search(form) and not _DENIED.search(form):
+            return Answer(
+                "stackbuild public-domain 1", {PUBLIC_DOMAIN: 1.0}, False, {PUBLIC_DOMAIN: (0, form.count("\n"), None)}
+            )
+    near = answer_of(matches(form[:APPROXIMATE_CHARS], approximate=True), "approximate")
+    return near if near.real else None
 
 
 def ridden(lines: list[str], found: list[Match]) -> dict[str, Found]:
@@ -145,14 +171,10 @@ def without_tags(lines: list[str]) -> tuple[dict[str, Found], list[str]]:
         value = tags.tag_of(line)
         if value is None:
             continue
-        expression = tags.read_tag(value)
-        rest[number] = tags.TAG.sub(" ", line)
-        if expression is None or expression == tags.UNKNOWN_SPDX:
-            rest[number] = "license " + value[: tags.MAX_CHARS]  # perhaps a name in prose
-        else:
-            rest[number] = ""
-            if speaks[number]:
-                stated.setdefault(expression, Found(expression, tags.ENGINE, 1.0, (number, number)))
+        expression = tag_expression(value) if speaks[number] else None
+        rest[number] = tags.TAG.split(line, maxsplit=1)[0]
+        if expression is not None:
+            stated.setdefault(expression, Found(expression, tags.ENGINE, 1.0, (number, number)))
     return stated, rest
 
 

@@ -36,6 +36,7 @@ from stackbuild.licenses.scancode import (
     matches,
     severity_of,
     stands_for_a_license,
+    tag_expression,
 )
 from stackbuild.licenses.text import SAYS_MORE, UNIFIED, without_markup
 
@@ -144,10 +145,13 @@ class Headers:
         for first, stop in zip([0, *breaks], [*breaks, len(lines)], strict=True):
             form = header_form(lines[first:stop])
             tagged = any(first <= at < stop for at in stated.values())
-            said = self._form("\n".join(line for _, line in form), named, tagged)
-            if said is not None:
-                parts.append(replace(said, first=first + form[said.first][0], last=first + form[said.last][0]))
-        return together(parts)
+            part = self._form("\n".join(line for _, line in form), named, tagged)
+            if part is not None:
+                parts.append(replace(part, first=first + form[part.first][0], last=first + form[part.last][0]))
+        said = together(parts)
+        if said is not None and said.expressions == (tags.UNKNOWN_SPDX,):
+            return replace(said, kind="unknown", expressions=())
+        return said
 
     def _form(self, form: str, named: tuple[str, ...], tagged: bool) -> Said | None:
         if not _WORD.search(form):
@@ -236,14 +240,10 @@ def _tags(raw: list[str]) -> tuple[dict[str, int], list[str]]:
         if module:
             line = f"license: {module[1]}"
         value = tags.tag_of(line) if speaks else None
-        expression = tags.read_tag(value) if value is not None else None
-        if value is None:
-            rest.append(line if speaks else "")
-        elif expression is None or expression == tags.UNKNOWN_SPDX:
-            rest.append(f"license {value[: tags.MAX_CHARS]}")  # perhaps a name in prose
-        else:
+        expression = tag_expression(value) if value is not None else None
+        if expression is not None:
             stated.setdefault(expression, number)
-            rest.append(tags.TAG.split(line, 1)[0])
+        rest.append(tags.TAG.split(line, maxsplit=1)[0] if speaks else "")
     return stated, rest
 
 

@@ -16,12 +16,15 @@ from typing import Any
 
 from stackbuild.licenses.expression import keys_of
 from stackbuild.licenses.lists import SEVERITY, load_list, scancode_licenses
+from stackbuild.licenses.tags import UNKNOWN_SPDX, joined, read_tag
 from stackbuild.licenses.text import holder_lines
 
 # ScanCode's work grows faster than a text that matches everywhere, so long ones are matched in windows. The overlap
 # holds the longest common licence (GPL-3.0, 35 KB) whole.
 WINDOW_CHARS = 64 << 10
 OVERLAP_CHARS = 36 << 10
+
+MAX_PROSE = 200  # characters of a tag that is not in SPDX's grammar
 
 UNKNOWN_REFERENCE = "LicenseRef-scancode-unknown-license-reference"
 UNKNOWN = "LicenseRef-scancode-unknown"
@@ -145,6 +148,29 @@ def stands_for_a_license(expression: str) -> bool:
     return expression == UNKNOWN_REFERENCE or any(
         key not in empty and key not in neutral for key in keys_of(expression)
     )
+
+
+_FILLER = re.compile(
+    r"\b(?:see|the|a|in|for|and|or|of|file|details|licen[cs]es?|version|v|copying|md|txt|readme|more|information)\b"
+)
+
+
+@lru_cache(maxsize=4096)
+def tag_expression(value: str) -> str | None:
+    """What the value of an SPDX tag states: by SPDX's grammar, else as prose ("Apache License 2.0"); what is not wholly
+    understood is an unknown licence beside what is. None if it says nothing.
+    """
+    if not value or value.upper() == "NOASSERTION":
+        return None
+    expression = read_tag(value)
+    if expression is not None and (expression != UNKNOWN_SPDX or len(value) > MAX_PROSE):
+        return expression
+    found = [one for one in matches("license: " + value[:MAX_PROSE].lower()) if stands_for_a_license(one.expression)]
+    expressions = {one.expression for one in found} - {UNKNOWN_REFERENCE}
+    words = re.findall(r"[a-z0-9]+", _FILLER.sub(" ", value.lower()))
+    if sum(one.words for one in found) < len(words) or not expressions:
+        expressions.add(UNKNOWN_SPDX)
+    return joined(expressions)
 
 
 @lru_cache(maxsize=8192)

@@ -215,6 +215,85 @@ def test_one_form_is_detected_once_and_the_order_of_files_does_not_matter(monkey
     assert len(calls) == 2
 
 
+@pytest.mark.parametrize(
+    ("content", "keys"),
+    [
+        (b"MIT", ("MIT",)),
+        (b"ISC\n", ("ISC",)),
+        (b"MIT -- see https://example.org/project for license\n\nThis file comes from elsewhere.\n", ("MIT",)),
+        (b"Public domain.\n", ("LicenseRef-scancode-public-domain",)),
+        (b"These files have been released into the public domain.", ("LicenseRef-scancode-public-domain",)),
+        (b"This is not in the public domain.", ()),
+        (b"All rights reserved.", ()),
+        (b"UNLICENSED", ()),
+        (b"../LICENSE", ()),
+    ],
+)
+def test_a_file_that_only_names_its_licence(detector: Detector, content: bytes, keys: tuple[str, ...]) -> None:
+    assert detector.detect(content, True).keys == keys
+    if len(content.split()) == 1:
+        assert detector.detect(content, False).keys == ()
+
+
+def test_what_a_tag_says_beyond_what_is_known_is_not_lost(detector: Detector) -> None:
+    found = detector.detect(f"SPDX-License-Identifier: Acme-1.0\n\n{MIT}".encode(), True)
+    assert found.keys == ("LicenseRef-scancode-unknown-spdx", "MIT")
+    found = detector.detect(f"SPDX-License-Identifier: {'MIT OR ' * 10_000}MIT\n".encode(), True)
+    assert found.keys == ("LicenseRef-scancode-unknown-spdx",)
+    snippet = b"SPDX-SnippetBegin\nSPDX-License-Identifier: GPL-2.0-only\nSPDX-SnippetEnd\n"
+    assert "GPL-2.0-only" not in detector.detect(MIT.encode() + snippet, True).keys
+
+
+def test_evidence_has_the_lines_of_the_file_and_the_rule(detector: Detector, text_of: Any) -> None:
+    content = f"<h1>Licences</h1>\r\n\r\nCopyright 2020 Ada\r\n\r\n{MIT}\n\n--- and\n\n{text_of('isc')}"
+    found = {one.expression: one for one in detector.detect(content.encode(), True).found}
+    assert set(found) == {"MIT", "ISC"}
+    lines = content.replace("\r\n", "\n").split("\n")
+    for key, starts in (("MIT", "Permission is hereby granted"), ("ISC", "Permission to use")):
+        first, last = found[key].lines
+        assert any(starts in line for line in lines[first - 1 : first + 4]) and last <= len(lines)
+        assert found[key].engine.split()[0] in ("scancode", "licenseclassifier")
+    tagged = detector.detect(b"a\n\n\nSPDX-License-Identifier: MIT\nb\n", False).found
+    assert [(one.expression, one.lines, one.score) for one in tagged] == [("MIT", (4, 4), 1.0)]
+    notice = detector.detect(b"\n" * 5 + b"Licensed under the MIT license\n", False).found[0]
+    assert notice.lines == (6, 6) and notice.rule is not None and notice.rule.endswith(".RULE")
+
+
+def test_lines_of_the_evidence_do_not_depend_on_which_file_of_a_form_was_met_first(detector: Detector) -> None:
+    one, other = MIT.encode(), b"\n\n" + MIT.encode().replace(b"\n", b"\n\n")
+    first, second = detector.detect(one, True), detector.detect(other, True)
+    assert first.expressions == second.expressions and first.found[0].lines != second.found[0].lines
+    assert Detector().detect(other, True) == second
+
+
+def test_ten_thousand_licence_files_leave_a_bounded_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detect, "CACHED_FORMS", 50)
+    detector = Detector()
+    for number in range(300):
+        detector.detect(f"Licensed under the MIT license, number {number}\n".encode(), False)
+        assert len(detector._answers) <= 50
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"license " * 1_300_000,
+        b"(" * 500_000,
+        b"SPDX-License-Identifier: " + b"(" * 500_000,
+        b"SPDX-License-Identifier: MIT\n" * 20_000,
+        b"a" * 10_000_000,
+        b"<p " * 200_000,
+        b"not training ai. " * 30_000,
+        b"public domain is " * 30_000,
+        b"\xff\xfe" + b"\0" * 100_000,
+        b"MIT\0" * 1_000,
+    ],
+)
+def test_hostile_files_are_read_within_bounds(detector: Detector, content: bytes) -> None:
+    found = detector.detect(content, False)
+    assert all(1 <= one.lines[0] <= one.lines[1] <= content.count(b"\n") + 1 for one in found.found)
+
+
 @pytest.mark.slow
 def test_the_texts_of_spdx_are_told_apart_and_none_is_taken_for_more_permissive(detector: Detector) -> None:
     from licensedcode.cache import get_licenses_db

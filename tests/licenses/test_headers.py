@@ -191,12 +191,24 @@ def test_a_pointer_to_another_file_is_no_licence_and_not_an_unknown_one(content:
         "# Licensed under the Frobnicate Special Terms 7.\n",
         "// License: Frobnicate-7\n",
         "/* Permission is granted to look at this file on Tuesdays. */\n",
-        "// SPDX-License-Identifier: NOASSERTION or so I think\n",
+        "// SPDX-License-Identifier: Acme-1.0\n",
+        "// SPDX-License-Identifier: NONE\n",
     ],
 )
 def test_a_licence_that_nobody_recognises_is_unknown(content: str) -> None:
     found = one(content)
     assert found is not None and found["kind"] == "unknown" and found["expression"] is None
+
+
+def test_what_a_tag_says_beyond_what_is_known_is_not_lost() -> None:
+    unknown = "LicenseRef-scancode-unknown-spdx"
+    assert said("# SPDX-License-Identifier: Acme-1.0\n" + lines("#")(MIT_TEXT)) == f"{unknown} AND MIT"
+    assert said("# SPDX-License-Identifier: MIT NON-AI\n") == f"{unknown} AND MIT"
+    assert said("# SPDX-License-Identifier: Apache License 2.0\n") == "Apache-2.0"
+    assert said("# SPDX-License-Identifier: MIT (see LICENSE)\n") == "MIT"
+    assert said("# SPDX-License-Identifier: GPL-2.0 OR Acme-1.0\n") == f"GPL-2.0-only OR {unknown}"
+    assert said("# SPDX-License-Identifier: LicenseRef-Acme\n") == "LicenseRef-Acme"
+    assert said("# SPDX-License-Identifier: NOASSERTION\n") is None
 
 
 def test_two_licences_in_one_head_are_both_kept() -> None:
