@@ -1,19 +1,23 @@
 """Licence detection: ours against ScanCode with all its matchers, on the same texts.
 
-    python benchmarks/licenses.py [--texts DIR] [--sample 10] [--json]
+    python -m benchmarks.licenses [spdx|npm|debian|tree|headers] [INPUT ...] [--cache DIR] [--sample N] [--json]
 
-The input is every text of an SPDX licence that ScanCode ships, of which the peer gets one in `--sample`, and ours is
-measured on those too; with `--texts`, the licence-named files below a folder (their licences are not known, so no
-accuracy is given). Accuracy on SPDX texts is near to a self-test for both: their data derive from these texts. Each
-runs in a process of its own; loading is shown apart. A file counts as exact if its licence is found and no other (-only
-and -or-later are one text), as unsafe if what was found is more permissive than the licence.
+`npm` fetches packages into --cache once; `debian` reads /usr/share/doc or INPUT; `tree` the licence-named files below
+INPUT, repetition and all; `headers` Parquet files. See `license_sets` for the sets and their truth. The peer reads one case
+in --sample, and ours is measured on those too; each runs in a process of its own, and loading is not counted. The peer
+reads the first 4 KB of files for their headers, as ours does.
+
+hit: the licence is among those found (of a choice, any; -only and -or-later are one text). exact: and no other. wrong:
+something is found, not that. unsafe: only permissive licences are found, and the truth is none. private MB: of a process
+forked after loading, after 300 texts.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
+import os
+import re
 import subprocess
 import sys
 import time
@@ -21,129 +25,205 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-GOAL_MS = 3.0  # amortised over the files of a tree; one in five is distinct there
-Sample = list[tuple[str | None, bytes, bool]]
+from benchmarks import license_sets
+from benchmarks.license_sets import Case
+
+GOALS = {"spdx": 3.0, "npm": 3.0, "debian": 3.0, "tree": 3.0, "headers": 1.0}  # CPU-ms a file
+HEAD_BYTES = 4_096
+FORKED = 300
 
 
-def texts(folder: str | None, step: int) -> Sample:
-    """(expected key or None, bytes, whether the name is of a licence proper), one in `step`."""
-    if folder is None:
-        from licensedcode.cache import get_licenses_db
-
-        found = [
-            (one.spdx_license_key, one.text.encode(), True)
-            for one in get_licenses_db().values()
-            if one.text and not one.is_exception and not one.spdx_license_key.startswith("LicenseRef")
-        ]
-        return sorted(found)[::step]
-    import pyarrow as pa
-
-    from stackbuild.licenses.names import is_license_file, is_license_proper
-
-    paths = [path for path in sorted(Path(folder).rglob("*")) if path.is_file() and not path.is_symlink()]
-    names = pa.array([str(path) for path in paths], pa.string())
-    rows = zip(paths, is_license_file(names).to_pylist(), is_license_proper(names).to_pylist(), strict=True)
-    return [(None, path.read_bytes(), proper) for path, named, proper in rows if named][::step]
+def cases_of(chosen: argparse.Namespace) -> list[Case]:
+    """The cases of a set: distinct ones, or of a tree all."""
+    inputs = [Path(one) for one in chosen.inputs]
+    match chosen.set:
+        case "spdx":
+            return license_sets.distinct(license_sets.spdx())
+        case "npm":
+            return license_sets.distinct(license_sets.npm(Path(chosen.cache)))
+        case "debian":
+            return license_sets.distinct(license_sets.debian(inputs[0] if inputs else Path("/usr/share/doc")))
+        case _:
+            return list(license_sets.tree(inputs))
 
 
-def measure(engine: str, folder: str | None, step: int) -> dict[str, Any]:
-    """Run one engine over the texts in this process."""
+def peer_keys(content: bytes) -> tuple[str, ...]:
+    """What ScanCode with all its matchers finds in a text."""
+    from stackbuild.licenses import scancode
+
+    found = scancode.index_().match(query_string=content.decode("utf-8", "replace"))
+    named = {scancode.spdx_expression(one.rule.license_expression) for one in found if not one.rule.is_license_clue}
+    named.discard(scancode.UNKNOWN_REFERENCE)
+    return tuple({key for one in named if scancode.stands_for_a_license(one) for key in scancode.keys_of(one)})
+
+
+def judged(cases: list[Case], answers: list[tuple[str, ...]]) -> dict[str, float]:
+    """Shares of the cases whose truth is known."""
+    from stackbuild.licenses.detect import _plain
+    from stackbuild.licenses.expression import keys_of, read_expression
+    from stackbuild.licenses.scancode import severity_of
+
+    counts = {"hit": 0, "exact": 0, "wrong": 0, "unsafe": 0}
+    known = [(case.truth, keys) for case, keys in zip(cases, answers, strict=True) if case.truth is not None]
+    for truth, keys in known:
+        wanted, found = ({_plain(key) for key in one} for one in (keys_of(truth), keys))
+        hit = bool(wanted & found) if " OR " in truth else wanted <= found
+        bad = max(map(severity_of, read_expression(truth, "choice", severity_of)))
+        counts["hit"] += hit
+        counts["exact"] += hit and found <= wanted
+        counts["wrong"] += bool(found) and not wanted & found
+        counts["unsafe"] += bool(keys) and max(map(severity_of, keys)) <= 1 < bad
+    return {name: count / len(known) for name, count in counts.items()} if known else {}
+
+
+def private_mb(cases: list[Case]) -> float:
+    """MB that a forked process holds for itself after `FORKED` texts."""
+    from stackbuild.licenses.detect import Detector
+
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        detector = Detector()
+        for case in cases[:FORKED]:
+            for text in case.texts:
+                detector.detect(text, case.named)
+        rollup = Path("/proc/self/smaps_rollup").read_text(encoding="ascii")
+        os.write(writing, str(sum(map(int, re.findall(r"Private_\w+: +(\d+)", rollup)))).encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as told:
+        found = int(told.read()) / 1_024
+    os.waitpid(pid, 0)
+    return found
+
+
+def measure_texts(engine: str, chosen: argparse.Namespace) -> dict[str, Any]:
+    """Run one engine over texts, in this process."""
     from stackbuild.licenses import detect
 
-    started = time.process_time()
+    cases = cases_of(chosen)[:: chosen.sample]
     detect.warm()
-    loaded = time.process_time()
-    sample = texts(folder, step)
+    private = private_mb(cases) if engine == "ours" else None
     detector = detect.Detector()
     answers, begun = [], time.process_time()
-    for _, content, named in sample:
+    for case in cases:
         if engine == "ours":
-            answers.append(detector.detect(content, named).keys)
+            found = [detector.detect(text, case.named).keys for text in case.texts]
         else:
-            matches = detect._index().match(query_string=content.decode("utf-8", "replace"))
-            found = {detect.spdx_expression(match.rule.license_expression) for match in matches}
-            answers.append(
-                tuple({key for one in found if detect.stands_for_a_license(one) for key in detect.keys_of(one)})
-            )
+            found = [peer_keys(text) for text in case.texts]
+        answers.append(tuple({key for keys in found for key in keys if key != detect.UNKNOWN_REFERENCE}))
     seconds = time.process_time() - begun
-    known = [(key, keys) for (key, _, _), keys in zip(sample, answers, strict=True) if key is not None]
-    plain = [({detect._plain(key) for key in keys}, detect._plain(expected)) for expected, keys in known]
+    files = sum(len(case.texts) for case in cases)
+    size = sum(len(text) for case in cases for text in case.texts)
     return {
-        "files": len(sample),
-        "forms": len(detector._answers) or None,
-        "ms": 1_000 * seconds / max(len(sample), 1),
-        "MB/s": sum(len(content) for _, content, _ in sample) / 1e6 / max(seconds, 1e-9),
-        "load_s": loaded - started,
-        "peak_MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1_024,
-        "exact": sum(keys == {key} for keys, key in plain) / len(plain) if plain else None,
-        "hit": sum(key in keys for keys, key in plain) / len(plain) if plain else None,
-        "unsafe": sum(max(map(detect.severity_of, keys), default=9) < detect.severity_of(key) for key, keys in known)
-        if known
-        else None,
+        "files": files,
+        "ms": 1_000 * seconds / max(files, 1),
+        "MB/s": size / 1e6 / max(seconds, 1e-9),
+        "private MB": private,
+        **judged(cases, answers),
     }
 
 
-def apart(engine: str, folder: str | None, step: int) -> dict[str, Any]:
-    """`measure` in a process of its own."""
+def measure_headers(engine: str, chosen: argparse.Namespace) -> dict[str, Any]:
+    """Read the headers of all files, or of a sample with both engines."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    from stackbuild.licenses import detect
+    from stackbuild.licenses.expression import keys_of
+    from stackbuild.licenses.headers import Headers
+
+    columns = []
+    for path in chosen.inputs:
+        name = next(one for one in ("text", "content") if one in pq.read_schema(path).names)
+        columns += pq.read_table(path, columns=[name])[name].cast(pa.large_binary()).chunks
+    contents = pa.chunked_array(columns).combine_chunks()
+    contents = contents.take(pa.array(range(0, len(contents), chosen.sample)))
+    detect.warm()
+    Headers().scan(pa.array([b"// SPDX-License-Identifier: MIT\n"], pa.large_binary()))
+    begun = time.process_time()
+    rows = [
+        row for at in range(0, len(contents), 4_096) for row in Headers().scan(contents[at : at + 4_096]).to_pylist()
+    ]
+    ours = time.process_time() - begun
+    seconds, agree = ours, None
+    if engine != "ours":
+        begun = time.process_time()
+        peer = [peer_keys(one.as_py()[:HEAD_BYTES]) for one in contents]
+        seconds = time.process_time() - begun
+        plain = [{detect._plain(key) for key in keys} for keys in peer]
+        own = [{detect._plain(key) for key in keys_of((row and row["expression"]) or "")} for row in rows]
+        agree = sum(one == other for one, other in zip(own, plain, strict=True)) / max(len(plain), 1)
+    return {
+        "files": len(contents),
+        "ms": 1_000 * seconds / max(len(contents), 1),
+        "MB/s": pc.sum(pc.binary_length(contents)).as_py() / 1e6 / max(seconds, 1e-9),
+        "with licence": sum(row is not None and row["kind"] == "license" for row in rows) / max(len(rows), 1),
+        "agree": agree,
+    }
+
+
+def apart(engine: str, chosen: argparse.Namespace, sample: int) -> dict[str, Any]:
+    """A measurement in a process of its own."""
     command = [
         sys.executable,
         "-W",
         "ignore",
-        __file__,
+        "-m",
+        "benchmarks.licenses",
+        chosen.set,
+        *chosen.inputs,
         "--engine",
         engine,
-        "--sample",
-        str(step),
-        *(["--texts", folder] if folder else []),
     ]
-    result: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    command += ["--sample", str(sample), *(["--cache", chosen.cache] if chosen.cache else [])]
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=root)
+    result: dict[str, Any] = json.loads(done.stdout)
     return result
+
+
+def cell(value: Any) -> str:
+    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--texts", help="a folder whose licence-named files are the input")
-    parser.add_argument("--sample", type=int, default=10, help="the peer reads one text in so many")
+    parser.add_argument("set", nargs="?", default="spdx", choices=sorted(GOALS))
+    parser.add_argument("inputs", nargs="*", metavar="INPUT")
+    parser.add_argument("--cache", help="folder for what npm fetches (some 1.2 GB for a while, then 20 MB)")
+    parser.add_argument("--sample", type=int, default=10, help="the peer reads one case in so many")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--engine", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
+    if (chosen.set in ("tree", "headers") and not chosen.inputs) or (chosen.set == "npm" and not chosen.cache):
+        parser.error("tree and headers want INPUT, npm wants --cache")
+    chosen.inputs = [str(Path(one).resolve()) for one in chosen.inputs]
+    chosen.cache = str(Path(chosen.cache).resolve()) if chosen.cache else None
     if chosen.engine:
-        print(json.dumps(measure(chosen.engine, chosen.texts, chosen.sample)))
+        measure = measure_headers if chosen.set == "headers" else measure_texts
+        print(json.dumps(measure(chosen.engine, chosen)))
         return
-    rows = {
-        "ours, all": apart("ours", chosen.texts, 1),
-        "ours": apart("ours", chosen.texts, chosen.sample),
-        "scancode": apart("scancode", chosen.texts, chosen.sample),
-    }
+    runs = [
+        ("ours, all", "ours", 1),
+        ("ours, sample", "ours", chosen.sample),
+        ("ScanCode, sample", "scancode", chosen.sample),
+    ]
+    rows = {name: apart(engine, chosen, sample) for name, engine, sample in runs}
+    ratio = rows["ScanCode, sample"]["ms"] / rows["ours, sample"]["ms"]
     versions = {name: metadata.version(name) for name in ("scancode-toolkit-mini", "licenseclassifier")}
     if chosen.json:
-        ours, peer = rows["ours"]["ms"], rows["scancode"]["ms"]
-        print(
-            json.dumps(
-                {
-                    "name": "licenses",
-                    "unit": "CPU-ms per file",
-                    "ours": ours,
-                    "peers": {"scancode": peer},
-                    "ratio": peer / ours,
-                    "goal": GOAL_MS,
-                    "meets": rows["ours, all"]["ms"] <= GOAL_MS,
-                    "versions": versions,
-                    "input": "a folder" if chosen.texts else "SPDX texts of ScanCode",
-                    "detail": rows,
-                }
-            )
-        )
+        body = {"name": f"licenses {chosen.set}", "unit": "CPU-ms per file", "ours": rows["ours, sample"]["ms"]}
+        body |= {"peers": {"scancode": rows["ScanCode, sample"]["ms"]}, "ratio": ratio, "goal": GOALS[chosen.set]}
+        body |= {"meets": rows["ours, all"]["ms"] <= GOALS[chosen.set], "versions": versions, "detail": rows}
+        print(json.dumps(body))
         return
-    print(f"{'':12}" + "".join(f"{column:>10}" for column in rows["ours"]))
+    columns = list(rows["ours, all"])
+    print(f"| {chosen.set} | " + " | ".join(columns) + " |\n|" + "---|" * (len(columns) + 1))
     for name, row in rows.items():
-        cells = ["-" if one is None else f"{one:.3f}" if isinstance(one, float) else str(one) for one in row.values()]
-        print(f"{name:12}" + "".join(f"{cell:>10}" for cell in cells))
-    print(
-        f"ratio {rows['scancode']['ms'] / rows['ours']['ms']:.1f}",
-        *(" ".join(one) for one in versions.items()),
-        sep=", ",
-    )
+        print(f"| {name} | " + " | ".join(cell(row.get(column)) for column in columns) + " |")
+    print(f"\nratio {ratio:.1f}, " + ", ".join(" ".join(one) for one in versions.items()))
 
 
 if __name__ == "__main__":

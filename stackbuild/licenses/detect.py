@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import gc
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from hashlib import blake2b
 
 from stackbuild.licenses import riders, tags
@@ -44,7 +45,10 @@ COVER_PERCENT = 75.0
 APPROXIMATE_CHARS = 64 << 10  # 9 CPU-seconds at worst: words of licences in random order
 CACHED_FORMS = 1 << 15  # some 20 MB of answers
 KNOWN_WORDS = 30  # a match of fewer is of a notice, not of a licence's text, which may say more
-AUTOMATON_STATES = 200_000  # of licenseclassifier's automaton, which grows as it meets texts: about 400 MB
+AUTOMATON_STATES = 100_000  # of licenseclassifier's automaton at most, where `warm` did not run: some 300 MB
+GROWN_STATES = 10_000  # that it grows by at most beyond what `warm` met: some 30 MB
+
+BRIEF_WORDS = 40  # a file that only names its licence
 
 BRIEF_WORDS = 40  # a file that only names its licence
 
@@ -250,14 +254,19 @@ def answer_of(found: list[Match], how: str) -> Answer:
 # ---------------------------------------------------------------- licenseclassifier
 
 
+_warmed = 0  # states that `warm` has met
+
+
 def classify(form: str) -> Answer:
     """SPDX ids of the licence texts that together cover the file, each with the share covered; none below 75 %."""
     from licenseclassifier._engine import builtin_scanner
 
     scanner = builtin_scanner()
     coverage = scanner.scan(form)
-    if len(scanner.re._info) > AUTOMATON_STATES:
-        scanner.re._info.clear()  # it is only a cache
+    states = scanner.re._info  # only a cache; what the parent shares stays
+    if len(states) > (_warmed or AUTOMATON_STATES) + GROWN_STATES:
+        while len(states) > _warmed:
+            states.popitem()
     engine = engine_name("licenseclassifier")
     if coverage.percent < COVER_PERCENT:
         return Answer(engine, {})
@@ -276,25 +285,27 @@ def classify(form: str) -> Answer:
 # ---------------------------------------------------------------- the task server
 
 
+@cache
 def warm() -> None:
-    """Load what the children of the task server share: ScanCode's index and licenseclassifier's automaton."""
+    """Load what the children of the task server share: ScanCode's index, and licenseclassifier's automaton as it is after
+    the texts that are met most.
+    """
+    from licenseclassifier._engine import builtin_scanner
+    from licensedcode.cache import get_licenses_db
+
+    global _warmed
     index_()
     own_lines()
     riders.riders()
     for text in ("MIT", "Apache-2.0", "BSD-3-Clause"):
         spdx_expression(text.lower())
-    for form in _common_forms():
-        classify(form)
-        matches(form)
-    gc.collect()
-    gc.freeze()
-
-
-def _common_forms() -> Iterator[str]:
-    """Normal forms of the texts that are met most."""
-    from licensedcode.cache import get_licenses_db
-
     database = get_licenses_db()
     for key in COMMON_KEYS.split():
         if key in database:
-            yield normal_form(database[key].text or "", own_lines())
+            form = normal_form(database[key].text or "", own_lines())
+            classify(form)
+            matches(form)
+            riders.riding(form.split("\n"), set())
+    _warmed = len(builtin_scanner().re._info)
+    gc.collect()
+    gc.freeze()

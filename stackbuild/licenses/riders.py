@@ -17,6 +17,7 @@ import re2
 
 from stackbuild.licenses.lists import LicenseDataError, data_path, read_toml
 
+PATTERN_BYTES = 2 << 20  # a pattern's program and automaton: what every child may come to hold for itself
 SENTENCE_CHARS = 1_000
 _END = re.compile(r"(?<!\be\.g)(?<!\bi\.e)(?<!\binc)(?<!\bcorp)(?<!\bltd)(?<!\bno)[.!?]['\")]{0,2}(?:[ \n]+|$)")
 
@@ -36,10 +37,15 @@ def riders() -> tuple[str, tuple[Rider, ...]]:
     """The version of the data, and its riders."""
     path = data_path("riders.toml")
     body = read_toml(path)
+    options = re2.Options()
+    options.max_mem = PATTERN_BYTES
+    options.log_errors = False
     found = []
     for one in body.get("rider", ()):
         try:
-            compiled = [tuple(map(re2.compile, one.get(name, ()))) for name in ("patterns", "ignore")]
+            compiled = [
+                tuple(re2.compile(pattern, options) for pattern in one.get(name, ())) for name in ("patterns", "ignore")
+            ]
         except re2.error as error:
             raise LicenseDataError(f"{path}: {one.get('key')} has a pattern that is not RE2: {error}.") from error
         if not compiled[0]:

@@ -24,9 +24,11 @@ from stackbuild.licenses.text import holder_lines
 WINDOW_CHARS = 64 << 10
 OVERLAP_CHARS = 36 << 10
 
+MAX_MATCHES = 4_000  # takes some 3 CPU-seconds; the list of all that is in a browser has 1,800
 MAX_PROSE = 200  # characters of a tag that is not in SPDX's grammar
 
 UNKNOWN_REFERENCE = "LicenseRef-scancode-unknown-license-reference"
+NOT_READ = "LicenseRef-stackbuild-not-read"  # in no list, so unknown
 UNKNOWN = "LicenseRef-scancode-unknown"
 
 
@@ -46,10 +48,15 @@ class Match:
 
 
 def matches(text: str, approximate: bool = False) -> list[Match]:
-    """What ScanCode matches, in the order of the text, window by window; without mere clues."""
+    """What ScanCode matches, in the order of the text, window by window; without mere clues. A text in which it finds more
+    than `MAX_MATCHES` is read no further, and holds NOT_READ beside them.
+    """
     found: list[Match] = []
     for start, window in windows(text):
         line = text.count("\n", 0, start) - 1  # ScanCode counts lines from 1
+        if len(found) > MAX_MATCHES:
+            found.append(Match(NOT_READ, 1.0, line + 1, text.count("\n"), "", 0))
+            break
         raw = _match(window, approximate)
         whole = len(raw) == 1 and len(window) == len(text) and len(raw[0].qspan) == len(raw[0].query.tokens)
         lines = window.split("\n") if raw else []

@@ -266,6 +266,12 @@ def test_lines_of_the_evidence_do_not_depend_on_which_file_of_a_form_was_met_fir
     assert Detector().detect(other, True) == second
 
 
+def test_a_text_of_countless_matches_is_read_no_further_and_is_not_permissive(detector: Detector) -> None:
+    found = detector.detect(b"This is in the public domain.\n" * 15_000 + b"GNU General Public License v3\n", False)
+    assert "LicenseRef-stackbuild-not-read" in found.keys
+    assert max(map(detect.severity_of, found.keys)) > 0
+
+
 def test_ten_thousand_licence_files_leave_a_bounded_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detect, "CACHED_FORMS", 50)
     detector = Detector()
