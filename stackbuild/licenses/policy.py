@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -40,6 +41,8 @@ from stackbuild.licenses.names import Names
 Rule = Literal["github_then_files", "every_file", "ranked"]
 Kind = Literal["override", "header", "path_rule", "license_file", "manifest", "notice", "host"]
 Copies = Literal["winner", "best", "worst", "origin"]
+# What else is read at run time; the lists count by what they hold.
+DATA = ("names.toml", "riders.toml", "scancode.json", "scancode-names.json", "vendored.toml")
 FOLDER_KINDS = ("license_file", "manifest", "notice")
 
 
@@ -130,8 +133,8 @@ class Policy:
     def identity(self) -> dict[str, Any]:
         """What a decision depends on, for the key of a stage's output."""
         lists = {each.name: sorted(each.accepted) for each in (self.permissive, self.neutral)}
-        lists["vendored"] = read_toml(data_path("vendored.toml"))["folders"] if self.data.copies == "origin" else []
-        return {"policy": self.data.model_dump(), "lists": lists, "scancode": scancode_licenses().version}
+        data = {name: sha256(data_path(name).read_bytes()).hexdigest() for name in DATA}
+        return {"policy": self.data.model_dump(), "lists": lists, "scancode": scancode_licenses().version, "data": data}
 
 
 def load_policy(name: str, **changes: Any) -> Policy:
