@@ -292,3 +292,9 @@ def test_it_is_the_nearest_by_the_rule_as_one_would_write_it(spoken: dict[tuple[
         if group <= {UNKNOWN_REFERENCE} and notice_key and (notice_key != UNKNOWN_REFERENCE or not group):
             group = {notice_key}
         assert set(found[folder.decode("latin-1")]["keys"]) == group
+
+
+def test_riders_are_ours_and_the_published_rules_knew_none() -> None:
+    rows, found = [("a", "r", b"LICENSE", "mit")], {"mit": said("MIT", "LicenseRef-stackbuild-no-training")}
+    assert verdicts_of(rows, found, V2)["keys"].to_pylist() == [["MIT"]]
+    assert verdicts_of(rows, found, OURS)["counting"].to_pylist() == [["LicenseRef-stackbuild-no-training", "MIT"]]
