@@ -29,6 +29,7 @@ from stackbuild.licenses.expression import Keys, keys_of
 from stackbuild.licenses.lists import SEVERITY
 from stackbuild.licenses.policy import Policy
 from stackbuild.licenses.reading import SAID, folders, kind_of
+from stackbuild.licenses.scancode import NOT_READ
 from stackbuild.schema import EVIDENCE, ID
 
 # What one file carries at most: the worst ones. Ten thousand licences in the root of a repository would else be copied
@@ -37,7 +38,6 @@ EVIDENCE_LIMIT = 8
 KEYS_LIMIT = 128
 ROWS_WRITTEN = 4_096
 OUR_KEYS = "LicenseRef-stackbuild-"
-NOT_READ = "LicenseRef-stackbuild-not-read"  # of a text with too many matches: no rider
 
 DETECTIONS = pa.schema(
     [

@@ -1,0 +1,85 @@
+"""Which files are read for a licence and as what, by policy; and texts that say nothing of their own."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+
+from stackbuild.licenses.policy import load_policy
+from stackbuild.licenses.reading import (
+    POINTER_CHARS,
+    formats_of,
+    kind_of,
+    points_elsewhere,
+    says_more,
+    spoken_folders,
+)
+
+OURS, V2 = load_policy("stackbuild"), load_policy("the-stack-v2")
+FILES = {
+    "/LICENSE": ("license", "license"),
+    "/src/COPYING.LESSER": ("license", "license"),
+    "/NOTICE": ("notice", "notice"),
+    "/README.md": ("readme:README.md", "notice"),
+    "/package.json": ("package.json", None),
+    "/sub/debian/copyright": ("debian/copyright", "license"),
+    "/.reuse/dep5": ("reuse/dep5", None),
+    "/REUSE.toml": ("REUSE.toml", None),
+    "/LICENSES/MIT.txt": ("LICENSES:MIT.txt", "license"),
+    "/logo.png.license": ("sidecar:logo.png.license", "license"),
+    "/about.js": (None, "notice"),
+    "/main.c": (None, None),
+}
+
+
+def test_a_published_policy_reads_texts_and_ours_what_declares_a_licence_as_well() -> None:
+    paths = pa.array(list(FILES), pa.string())
+    assert formats_of(paths, OURS).to_pylist() == [ours for ours, _ in FILES.values()]
+    assert formats_of(paths, V2).to_pylist() == [theirs for _, theirs in FILES.values()]
+    assert formats_of(paths.slice(0, 0), OURS).to_pylist() == []
+
+
+def test_a_policy_reads_no_kind_that_its_order_does_not_name() -> None:
+    policy = load_policy("stackbuild", order=[["license_file"], ["host"]])
+    found = dict(zip(FILES, formats_of(pa.array(list(FILES), pa.string()), policy).to_pylist(), strict=True))
+    assert found["/LICENSE"] == "license" and found["/package.json"] is None and found["/REUSE.toml"] is None
+    assert found["/NOTICE"] is None and found["/sub/debian/copyright"] == "license"
+
+
+def test_kinds_of_formats() -> None:
+    assert [kind_of(one) for one in ("license", "notice", "readme:README.md", "package.json", "sidecar:x.license")] == [
+        "license_file", "notice", "notice", "manifest", "path_rule"
+    ]  # fmt: skip
+
+
+def test_rules_of_a_folder_of_their_own_speak_for_the_one_above() -> None:
+    paths = pa.array([b"LICENSE", b"a/LICENSE", b"a/debian/copyright", b".reuse/dep5", b"a\n/\xff/x"], pa.binary())
+    formats = pa.array(["license", "license", "debian/copyright", "reuse/dep5", "license"])
+    assert spoken_folders(paths, formats).to_pylist() == [b"", b"a/", b"a/", b"", b"a\n/\xff/"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["../LICENSE", "See COPYING", "License\n=====\n\n.. include:: ../LICENSE\n", "Please refer to the file LICENSE.txt above.", "LICENSE"],
+)  # fmt: skip
+def test_a_pointer_is_known(text: str) -> None:
+    assert points_elsewhere(text)
+
+
+@pytest.mark.parametrize("text", ["You may dance to it.", "Do what you like.", "Free for all but Mondays", "x" * 300])
+def test_terms_of_ones_own_are_no_pointer(text: str) -> None:
+    assert not points_elsewhere(text) and (says_more(text) or text.startswith("x"))
+
+
+def test_a_long_text_is_never_a_pointer_and_always_says_something() -> None:
+    text = "see LICENSE " * POINTER_CHARS
+    assert not points_elsewhere(text) and says_more("word " * POINTER_CHARS)
+
+
+def test_who_only_names_a_holder_says_nothing() -> None:
+    assert (
+        not says_more("Zope Foundation and Contributors\n")
+        and not says_more("")
+        and not says_more("Copyright 2020 Ada")
+    )
+    assert says_more("Copyright 2020 Ada. You may not copy it.") and says_more("All use is forbidden.")
