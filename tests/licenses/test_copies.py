@@ -107,6 +107,14 @@ def test_a_header_that_names_no_licence_decides_nothing() -> None:
         ]
 
 
+def test_the_head_of_a_licence_file_or_manifest_is_no_header() -> None:
+    for path in ("/COPYING", "/package.json", "/README.md"):
+        (found,) = merged([copy(1, "a/b", path)], {1: ["GPL-3.0-only"]})
+        assert found["license_class"] == "permissive" and [e["kind"] for e in found["license_evidence"]] == [
+            "license_file"
+        ]
+
+
 def test_contradictory_headers_count_together() -> None:
     (found,) = merged([copy(1, "a/b", "/x.c")], {1: ["MIT", "GPL-3.0-only"]})
     assert found["license_class"] == "non_permissive" and found["detected_licenses"] == ["GPL-3.0-only", "MIT"]
