@@ -128,7 +128,7 @@ def debian(folder: Path) -> Iterator[Case]:
 
 def short_names(value: str) -> str | None:
     """A short name of DEP-5, or several, as an SPDX expression; None if one of them is not known."""
-    from stackbuild.licenses.tags import UNKNOWN_SPDX, spdx_key
+    from stackbuild.licenses.spdx import license_key
 
     words = []
     for word in re.split(r"\s+(or|and)\s+|,\s*", value.strip().lower()):
@@ -140,8 +140,8 @@ def short_names(value: str) -> str | None:
             version = gnu[2] + (gnu[3] or ".0")
             words.append(f"{gnu[1].upper()}-{version}{'-or-later' if gnu[4] else '-only'}")
         else:
-            key = DEBIAN.get(word or "") or spdx_key(word or "?")
-            if key == UNKNOWN_SPDX:
+            key = DEBIAN.get(word or "") or license_key(word or "?")
+            if key is None:
                 return None
             words.append(key)
     return " ".join(words)

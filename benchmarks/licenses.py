@@ -50,23 +50,24 @@ def cases_of(chosen: argparse.Namespace) -> list[Case]:
 def peer_keys(content: bytes) -> tuple[str, ...]:
     """What ScanCode with all its matchers finds in a text."""
     from stackbuild.licenses import scancode
+    from stackbuild.licenses.decide import UNKNOWN_REFERENCE
+    from stackbuild.licenses.expression import keys_of
 
     found = scancode.index_().match(query_string=content.decode("utf-8", "replace"))
     named = {scancode.spdx_expression(one.rule.license_expression) for one in found if not one.rule.is_license_clue}
-    named.discard(scancode.UNKNOWN_REFERENCE)
-    return tuple({key for one in named if scancode.stands_for_a_license(one) for key in scancode.keys_of(one)})
+    named.discard(UNKNOWN_REFERENCE)
+    return tuple({key for one in named if scancode.stands_for_a_license(one) for key in keys_of(one)})
 
 
 def judged(cases: list[Case], answers: list[tuple[str, ...]]) -> dict[str, float]:
     """Shares of the cases whose truth is known."""
-    from stackbuild.licenses.detect import _plain
-    from stackbuild.licenses.expression import keys_of, read_expression
+    from stackbuild.licenses.expression import keys_of, plain_key, read_expression
     from stackbuild.licenses.scancode import severity_of
 
     counts = {"hit": 0, "exact": 0, "wrong": 0, "unsafe": 0}
     known = [(case.truth, keys) for case, keys in zip(cases, answers, strict=True) if case.truth is not None]
     for truth, keys in known:
-        wanted, found = ({_plain(key) for key in one} for one in (keys_of(truth), keys))
+        wanted, found = ({plain_key(key) for key in one} for one in (keys_of(truth), keys))
         hit = bool(wanted & found) if " OR " in truth else wanted <= found
         bad = max(map(severity_of, read_expression(truth, "choice", severity_of)))
         counts["hit"] += hit
@@ -100,6 +101,7 @@ def private_mb(cases: list[Case]) -> float:
 def measure_texts(engine: str, chosen: argparse.Namespace) -> dict[str, Any]:
     """Run one engine over texts, in this process."""
     from stackbuild.licenses import detect
+    from stackbuild.licenses.decide import UNKNOWN_REFERENCE
 
     cases = cases_of(chosen)[:: chosen.sample]
     detect.warm()
@@ -111,7 +113,7 @@ def measure_texts(engine: str, chosen: argparse.Namespace) -> dict[str, Any]:
             found = [detector.detect(text, case.named).keys for text in case.texts]
         else:
             found = [peer_keys(text) for text in case.texts]
-        answers.append(tuple({key for keys in found for key in keys if key != detect.UNKNOWN_REFERENCE}))
+        answers.append(tuple({key for keys in found for key in keys if key != UNKNOWN_REFERENCE}))
     seconds = time.process_time() - begun
     files = sum(len(case.texts) for case in cases)
     size = sum(len(text) for case in cases for text in case.texts)
@@ -131,7 +133,7 @@ def measure_headers(engine: str, chosen: argparse.Namespace) -> dict[str, Any]:
     import pyarrow.parquet as pq
 
     from stackbuild.licenses import detect
-    from stackbuild.licenses.expression import keys_of
+    from stackbuild.licenses.expression import keys_of, plain_key
     from stackbuild.licenses.headers import Headers
 
     columns = []
@@ -152,8 +154,8 @@ def measure_headers(engine: str, chosen: argparse.Namespace) -> dict[str, Any]:
         begun = time.process_time()
         peer = [peer_keys(one.as_py()[:HEAD_BYTES]) for one in contents]
         seconds = time.process_time() - begun
-        plain = [{detect._plain(key) for key in keys} for keys in peer]
-        own = [{detect._plain(key) for key in keys_of((row and row["expression"]) or "")} for row in rows]
+        plain = [{plain_key(key) for key in keys} for keys in peer]
+        own = [{plain_key(key) for key in keys_of((row and row["expression"]) or "")} for row in rows]
         agree = sum(one == other for one, other in zip(own, plain, strict=True)) / max(len(plain), 1)
     return {
         "files": len(contents),

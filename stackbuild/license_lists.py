@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from stackbuild.errors import InputError
 from stackbuild.housekeeping import finished
 from stackbuild.licenses.decide import NOASSERTION, decide
+from stackbuild.licenses.evidence import distinct
 from stackbuild.licenses.policy import Policy, load_policy
 from stackbuild.shards import read_batches
 
@@ -53,7 +53,7 @@ def effect(out: Path, older: str, newer: str) -> dict[str, Any]:
         outputs, _ = build.base("file", bucket)
         for batch in read_batches(build.out, outputs, ["length", "license_evidence"]):
             contents += batch.num_rows
-            for evidence, files, size in _distinct(batch):
+            for evidence, files, size in _kinds(batch):
                 before, after = (_class(evidence, policy) in keep for policy in policies)
                 if before != after:
                     keys = sorted({one["expression"] or "unrecognised" for one in evidence if one["decides"]})
@@ -67,16 +67,10 @@ def effect(out: Path, older: str, newer: str) -> dict[str, Any]:
     }
 
 
-def _distinct(batch: pa.RecordBatch) -> Iterable[tuple[list[dict[str, Any]], int, int]]:
+def _kinds(batch: pa.RecordBatch) -> Iterable[tuple[list[dict[str, Any]], int, int]]:
     """(evidence, files, bytes) of the rows of a batch that are alike in what their evidence says."""
     evidence = batch.column("license_evidence")
-    values = evidence.flatten()
-    offsets = np.asarray(evidence.offsets) - evidence.offsets[0].as_py()
-    texts = [pc.fill_null(values.field(name).cast(pa.string()), "") for name in ("kind", "expression", "decides")]
-    joined = pc.binary_join_element_wise(*texts, "\0") if len(values) else pa.array([], pa.string())
-    rows = pc.binary_join(pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), joined), "\1").dictionary_encode()
-    of_row = np.asarray(rows.indices).astype(np.int64)
-    first = np.unique(of_row, return_index=True)[1]
+    first, of_row = distinct(evidence, ("kind", "expression", "decides"))
     files = np.bincount(of_row, minlength=len(first))
     sizes = np.bincount(of_row, weights=np.asarray(batch.column("length")), minlength=len(first))
     return zip(evidence.take(pa.array(first)).to_pylist(), files.tolist(), sizes.astype(int).tolist(), strict=True)

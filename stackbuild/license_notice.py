@@ -25,6 +25,7 @@ from stackbuild.housekeeping import finished
 from stackbuild.licenses.text import decode, normal_form
 from stackbuild.plan import Build
 from stackbuild.shards import read_batches
+from stackbuild.status import described
 
 HOLDER = re.compile(r"copyright|©|^\W*\(c\)", re.IGNORECASE)
 HOLDERS_SHOWN, HOLDER_CHARS = 200, 300
@@ -72,7 +73,8 @@ def notice(out: Path, selection: Selection, list_files: bool = False) -> Iterato
     Memory: the paths of the selected files and the licence texts, each once.
     """
     build = finished(out)
-    components = _components(out / "dataset" / "data", selection)
+    names = [name for name in described(out)["files"] if name.startswith("dataset/data/")]
+    components = _components([out / name for name in sorted(names)], selection)
     if not components:
         raise InputError(f"No file of the dataset in {out} was selected; `stackbuild check` tells what is in it.")
     texts = dict(_texts(build, {place: None for one in components for place in one.texts}))
@@ -104,10 +106,10 @@ def notice(out: Path, selection: Selection, list_files: bool = False) -> Iterato
         yield text
 
 
-def _components(folder: Path, selection: Selection) -> list[Component]:
+def _components(paths: Iterable[Path], selection: Selection) -> list[Component]:
     """The projects of the selected files, by name and revision."""
     found: dict[tuple[str, str], Component] = {}
-    for path in sorted(folder.rglob("*.parquet")):
+    for path in paths:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(columns=list(COLUMNS)):
                 for row in selection.rows(batch).to_pylist():

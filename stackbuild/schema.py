@@ -77,7 +77,7 @@ EVIDENCE = pa.struct(
     [
         pa.field("path", pa.string()),  # of the licence file, as in `path`
         pa.field("expression", pa.string()),  # SPDX expression as detected
-        pa.field("kind", pa.string()),  # override, header, path_rule, license_file, manifest, notice, host
+        pa.field("kind", pa.string()),  # override, header, aggregate, path_rule, license_file, manifest, notice, host
         pa.field("engine", pa.string()),  # name and version
         pa.field("score", pa.float32()),  # 0 to 1
         pa.field("first_line", pa.int32()),  # from 1; null where the whole file says it, or no file

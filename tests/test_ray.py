@@ -222,7 +222,11 @@ def test_a_driver_that_ends_leaves_nobody_behind(build: OnRay, how: signal.Signa
     build.order(0, "wait")
     process = build.start()
     build.at_work(0)
-    [folder] = {Path(found.decode()) for one in build.left() for found in re.findall(rb"/tmp/ray-\w+", one)}
+    [folder] = {
+        Path(found.decode())
+        for one in build.left()
+        for found in re.findall(rb"(?:%b|/tmp)/ray-\w+" % re.escape(os.fsencode(tempfile.gettempdir())), one)
+    }
     process.send_signal(how)
     process.communicate(timeout=60)
     assert process.returncode == (-how if how is signal.SIGKILL else 130)

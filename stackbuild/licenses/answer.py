@@ -30,14 +30,18 @@ class Spoken:
 
     @classmethod
     def of_rule(cls, evidence: dict[str, Any], policy: Policy) -> Spoken | None:
-        """What a path rule says; None if the policy does not read its kind."""
-        place, expression = policy.data.group_of(evidence["kind"]), evidence["expression"]
+        """What a path rule says; None if the policy does not read such rules. One that overrides or is added is a plain one
+        where the policy does not tell them apart.
+        """
+        group_of = policy.data.group_of
+        kind = evidence["kind"] if group_of(evidence["kind"]) is not None else "path_rule"
+        place, expression = group_of(kind), evidence["expression"]
         if place is None:
             return None
         expressions = [expression] if expression else []
         keys = frozenset().union(*map(keys_of, expressions))
         counting = representatives(policy.keys(expressions), policy)
-        return cls(place, sorted(keys), counting, not expressions, [{**evidence, "decides": True}])
+        return cls(place, sorted(keys), counting, not expressions, [{**evidence, "kind": kind, "decides": True}])
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stackbuild.licenses.decide import UNKNOWN_REFERENCE, Decision, decide, representatives
+from stackbuild.licenses.decide import UNKNOWN, UNKNOWN_REFERENCE, decide, representatives
+from stackbuild.licenses.evidence import Rows, distinct, lists, with_field, within
 from stackbuild.licenses.expression import keys_of
 from stackbuild.licenses.inherit import worst_keys
 from stackbuild.licenses.lists import data_path, read_toml
@@ -34,6 +35,7 @@ HEADERS = pa.schema(
         pa.field("said", pa.list_(SAID), nullable=False),
     ]
 )
+SPEAKING = ("expression", "engine", "score", "first_line", "last_line")  # what a header fills in of SAID
 UNREAD = ("refers",)  # kinds of headers that say nothing themselves
 BEST_FIRST = ("permissive", "no_license", "unknown", "weak_copyleft", "non_permissive")
 ORIGIN = (
@@ -47,8 +49,6 @@ ORIGIN = (
     ("revision_id", "ascending", "at_end"),
     ("path_bytes", "ascending", "at_end"),
 )  # no two copies agree in the last three
-
-Rows = npt.NDArray[np.int64]
 
 
 def of_contents(copies: pa.Table, starts: Rows, headers: pa.Table, policy: Policy) -> Mapping[str, pa.Array]:
@@ -73,7 +73,7 @@ def said_by_headers(headers: pa.Array) -> pa.Array:
     """What the heads of n files say (`headers.HEADER`), as lists of SAID of length n: none, or one."""
     says = pc.and_(headers.is_valid(), pc.invert(pc.is_in(headers.field("kind"), value_set=pa.array(UNREAD))))
     rows = headers.filter(says)
-    known = {name: rows.field(name) for name in ("expression", "engine", "score", "first_line", "last_line")}
+    known = {name: rows.field(name) for name in SPEAKING}
     values = [known.get(field.name, pa.nulls(len(rows), field.type)) for field in SAID]
     offsets = np.concatenate((np.zeros(1, np.int64), np.cumsum(np.asarray(says))))
     said = pa.StructArray.from_arrays(values, fields=list(SAID))
@@ -130,11 +130,11 @@ def _with_repositories(evidence: pa.Array, copies: pa.Table, starts: Rows, chose
         return evidence
     kept, theirs = (copies["repo_name"].take(pa.array(rows[moved])) for rows in (starts, chosen))
     other = moved[np.asarray(pc.not_equal(kept, theirs))]
-    offsets, values = _lists(evidence)
+    offsets, values = lists(evidence)
     of_value = np.repeat(np.arange(len(evidence)), np.diff(offsets))
     said = np.isin(of_value, other)
     names = copies["repo_name"].take(pa.array(chosen)).combine_chunks().take(pa.array(of_value))
-    values = _with_field(values, "repo_name", pc.if_else(pa.array(said), names, None))
+    values = with_field(values, "repo_name", pc.if_else(pa.array(said), names, None))
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
 
 
@@ -146,45 +146,57 @@ def _with_headers(
     policy: Policy,
     place: int,
 ) -> dict[str, pa.Array]:
-    """The columns where a content's own header is stronger than what decided so far, and its evidence everywhere. `source`:
-    which contents have one; the head of a licence file, a manifest or a read-me is what the whole of it says already.
+    """The columns where a content's own header is as strong as what decided so far, or stronger, and its evidence everywhere.
+    `source`: which contents have one; the head of a licence file, a manifest or a read-me is what the whole of it says already.
     """
-    forms, of_header = _distinct(headers["said"].combine_chunks())
-    answers = [_answer(form, policy) for form in forms]
+    first, of_header = distinct(headers["said"].combine_chunks(), SPEAKING)
+    forms = headers["said"].combine_chunks().take(pa.array(first)).to_pylist()
     at = pc.index_in(ids, value_set=headers["content_id"].combine_chunks())
     form_of = np.full(len(ids), -1, np.int64)
     with_header = np.flatnonzero(np.asarray(at.is_valid()) & source)
     form_of[with_header] = of_header[np.asarray(at.take(pa.array(with_header)))]
     evidence = columns["license_evidence"]
-    names = np.array([*(answer is not None for answer in answers), False])
-    decides = names[form_of] & (_strength(evidence, policy) > place)
-    rows = np.flatnonzero(decides)
+    speaks = np.array([*(_speaks(form) for form in forms), False])[form_of]
+    strength = _strength(evidence, policy)
+    alone, beside = speaks & (strength > place), speaks & (strength == place)
+    rows = np.flatnonzero(alone | beside)
+    if len(rows):
+        deciding = pc.if_else(pa.array(beside[rows]), evidence.take(pa.array(rows)), pa.scalar([], evidence.type))
+        of_rest, kind = distinct(deciding, ("expression", "decides"))
+        pairs, pair_of = np.unique(kind * len(forms) + form_of[rows], return_inverse=True)
+        rest = deciding.take(pa.array(of_rest)).to_pylist()
+        answers = [
+            _answer([*forms[pair % len(forms)], *(one for one in rest[pair // len(forms)] if one["decides"])], policy)
+            for pair in pairs.tolist()
+        ]
     result = dict(columns)
-    for name, values in {
-        "detected_licenses": [answer[1] if answer else None for answer in answers],
-        "license_type": [answer[0].type if answer else None for answer in answers],
-        "license_class": [answer[0].license_class if answer else None for answer in answers],
-    }.items():
-        theirs = pa.array(values, columns[name].type)
+    for name, position in (("detected_licenses", 0), ("license_type", 1), ("license_class", 2)) if len(rows) else ():
+        theirs = pa.array([answer[position] for answer in answers], columns[name].type)
         taken = np.arange(len(ids))
-        taken[rows] = len(ids) + form_of[rows]
+        taken[rows] = len(ids) + pair_of.reshape(-1)
         result[name] = pa.concat_arrays([columns[name], theirs]).take(pa.array(taken))
-    result["license_evidence"] = _joined(evidence, forms, form_of, decides)
+    result["license_evidence"] = _joined(evidence, forms, form_of, alone | beside, alone)
     return result
 
 
-def _answer(said: list[dict[str, Any]], policy: Policy) -> tuple[Decision, list[str]] | None:
-    """(the decision that a header makes, its keys); None if it names no licence."""
-    expressions = [one["expression"] for one in said if one["expression"] not in (None, UNKNOWN_REFERENCE)]
-    if not expressions:
-        return None
+def _speaks(said: list[dict[str, Any]]) -> bool:
+    """Whether a header says more than that a licence stands elsewhere."""
+    return any(one["expression"] != UNKNOWN_REFERENCE for one in said)
+
+
+def _answer(said: list[dict[str, Any]], policy: Policy) -> tuple[list[str], str, str]:
+    """(keys, type, class) of what counts together: of a header, and of rules that ask to be added to it."""
+    expressions = [one["expression"] for one in said if one["expression"] is not None]
     keys = frozenset().union(*map(keys_of, expressions))
-    return decide(None, representatives(policy.keys(expressions), policy), policy), worst_keys(keys, policy)
+    stated = [one["expression"] or UNKNOWN for one in said] if expressions else []
+    counting = representatives(policy.keys(stated), policy)
+    decision = decide(None, counting, policy, unrecognised=not expressions)
+    return worst_keys(keys, policy), decision.type, decision.license_class
 
 
 def _strength(evidence: pa.Array, policy: Policy) -> Rows:
     """The place in the policy's order of what decided of each content; behind all where nothing did."""
-    offsets, values = _lists(evidence)
+    offsets, values = lists(evidence)
     order = [kind for group in policy.data.order for kind in group]
     places = np.array([*(policy.data.group_of(kind) for kind in order), len(policy.data.order)], np.int64)
     kinds = np.asarray(pc.fill_null(pc.index_in(values.field("kind"), value_set=pa.array(order)), len(order)))
@@ -197,59 +209,31 @@ def _strength(evidence: pa.Array, policy: Policy) -> Rows:
 
 
 def _joined(
-    evidence: pa.Array, forms: list[list[dict[str, Any]]], form_of: Rows, before: npt.NDArray[np.bool_]
+    evidence: pa.Array,
+    forms: list[list[dict[str, Any]]],
+    form_of: Rows,
+    before: npt.NDArray[np.bool_],
+    alone: npt.NDArray[np.bool_],
 ) -> pa.Array:
-    """The evidence of each content with that of its header (`form_of`, -1 for none): in front of the rest, which decides no
-    more, where `before` says so, else behind.
+    """The evidence of each content with that of its header (`form_of`, -1 for none): in front of the rest where `before` says
+    so, else behind. Where the header decides `alone`, the rest does so no more.
     """
-    offsets, values = _lists(evidence)
+    offsets, values = lists(evidence)
     sizes = np.array([*map(len, forms), 0], np.int64)
     bounds = np.cumsum(sizes) - sizes
     rest, own = np.diff(offsets), sizes[form_of]
     starts = np.concatenate((np.zeros(1, np.int64), np.cumsum(rest + own)))
     of_rest, of_own = (np.repeat(np.arange(len(evidence)), count) for count in (rest, own))
     index = np.empty(starts[-1], np.int64)
-    index[starts[of_rest] + np.where(before, own, 0)[of_rest] + _within(rest)] = np.arange(len(values))
-    said = bounds[form_of[of_own]] + _within(own)
-    index[starts[of_own] + np.where(before, 0, rest)[of_own] + _within(own)] = (
+    index[starts[of_rest] + np.where(before, own, 0)[of_rest] + within(rest)] = np.arange(len(values))
+    said = bounds[form_of[of_own]] + within(own)
+    index[starts[of_own] + np.where(before, 0, rest)[of_own] + within(own)] = (
         len(values) + np.where(before[of_own], sizes.sum(), 0) + said
     )
     headers = [
         pa.array([{**one, "kind": "header", "decides": decides} for form in forms for one in form], EVIDENCE)
         for decides in (False, True)
     ]
-    decides = pc.and_(values.field("decides"), pa.array(~before[of_rest]))
-    everything = pa.concat_arrays([_with_field(values, "decides", decides), *headers])
+    decides = pc.and_(values.field("decides"), pa.array(~alone[of_rest]))
+    everything = pa.concat_arrays([with_field(values, "decides", decides), *headers])
     return pa.ListArray.from_arrays(pa.array(starts, pa.int32()), everything.take(pa.array(index)))
-
-
-def _within(sizes: Rows) -> Rows:
-    """0, 1 ... of each of some runs, one behind the other."""
-    return np.arange(int(sizes.sum())) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-
-
-def _lists(column: pa.Array) -> tuple[Rows, pa.Array]:
-    """(offsets from 0, int64 (n + 1,); the values) of a column of lists without nulls."""
-    offsets = np.asarray(column.offsets).astype(np.int64)
-    return offsets - offsets[0], column.flatten()
-
-
-def _with_field(values: pa.Array, name: str, column: pa.Array) -> pa.Array:
-    """Evidence with one field replaced."""
-    fields = [column if field.name == name else values.field(field.name) for field in EVIDENCE]
-    return pa.StructArray.from_arrays(fields, fields=list(EVIDENCE))
-
-
-def _distinct(said: pa.Array) -> tuple[list[list[dict[str, Any]]], Rows]:
-    """(what is said, each once; which of it each row says): thousands of files share a header."""
-    offsets, values = _lists(said)
-    texts = [
-        pc.fill_null(values.field(name).cast(pa.string()), "")
-        for name in ("expression", "engine", "score", "first_line", "last_line")
-    ]
-    of_value = pc.binary_join_element_wise(*texts, "\0") if len(values) else pa.array([], pa.string())
-    lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), of_value)
-    encoded = pc.binary_join(lists, "\1").dictionary_encode()
-    of_row = np.asarray(encoded.indices).astype(np.int64)
-    first = np.unique(of_row, return_index=True)[1]
-    return said.take(pa.array(first)).to_pylist(), of_row

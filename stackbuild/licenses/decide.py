@@ -34,6 +34,7 @@ from stackbuild.licenses.policy import Policy, Rule
 LicenseType = Literal["permissive", "no_license", "non_permissive"]
 
 NOASSERTION = "NOASSERTION"
+UNKNOWN = "LicenseRef-scancode-unknown"
 UNKNOWN_REFERENCE = "LicenseRef-scancode-unknown-license-reference"
 
 

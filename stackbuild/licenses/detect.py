@@ -25,14 +25,14 @@ from functools import cache
 from hashlib import blake2b
 
 from stackbuild.licenses import riders, tags
-from stackbuild.licenses.expression import keys_of
+from stackbuild.licenses.decide import UNKNOWN_REFERENCE
+from stackbuild.licenses.expression import keys_of, plain_key
 from stackbuild.licenses.lists import SEVERITY, scancode_licenses
 from stackbuild.licenses.scancode import (
-    UNKNOWN_REFERENCE,
     Match,
     engine_name,
-    index_,
     matches,
+    near_index,
     own_lines,
     severity_of,
     spdx_expression,
@@ -50,12 +50,12 @@ GROWN_STATES = 10_000  # that it grows by at most beyond what `warm` met: some 3
 
 BRIEF_WORDS = 40  # a file that only names its licence
 
-BRIEF_WORDS = 40  # a file that only names its licence
-
 COMMON_KEYS = (
     "mit apache-2.0 bsd-new bsd-simplified isc gpl-2.0 gpl-3.0 lgpl-2.1 lgpl-3.0 agpl-3.0 mpl-2.0 epl-2.0 unlicense "
     "cc0-1.0 bsl-1.0 zlib wtfpl-2.0 artistic-2.0"
 )
+
+UNLIKE_ANY = "permission to license nothing whatever is granted to nobody at all by this licence of ours"
 
 PUBLIC_DOMAIN = "LicenseRef-scancode-public-domain"
 _PUBLIC_DOMAIN = re.compile(
@@ -224,16 +224,11 @@ def combined(whole: Answer, exact: Answer) -> Answer:
     """
     if exact.severity() != whole.severity():
         return max(whole, exact, key=Answer.severity)
-    if exact.verbatim or {_plain(key) for found in exact.real for key in keys_of(found)} == {
-        _plain(key) for found in whole.found for key in keys_of(found)
+    if exact.verbatim or {plain_key(key) for found in exact.real for key in keys_of(found)} == {
+        plain_key(key) for found in whole.found for key in keys_of(found)
     }:
         return exact
     return whole
-
-
-def _plain(key: str) -> str:
-    """The key without -only or -or-later: the texts are the same."""
-    return key.removesuffix("-only").removesuffix("-or-later")
 
 
 def answer_of(found: list[Match], how: str) -> Answer:
@@ -294,8 +289,9 @@ def warm() -> None:
     from licensedcode.cache import get_licenses_db
 
     global _warmed
-    index_()
+    near_index()
     own_lines()
+    _gather_words()
     riders.riders()
     for text in ("MIT", "Apache-2.0", "BSD-3-Clause"):
         spdx_expression(text.lower())
@@ -306,6 +302,18 @@ def warm() -> None:
             classify(form)
             matches(form)
             riders.riding(form.split("\n"), set())
+    matches(UNLIKE_ANY, approximate=True)
     _warmed = len(builtin_scanner().re._info)
     gc.collect()
     gc.freeze()
+
+
+def _gather_words() -> None:
+    """Put licenseclassifier's words side by side: whoever reads one writes to its count of references, and so comes to own
+    the page it is on.
+    """
+    from licenseclassifier._engine import builtin_scanner
+
+    known = builtin_scanner().re.dict
+    known.list = [word.encode().decode() for word in known.list]
+    known._map = {word: number for number, word in enumerate(known.list)}

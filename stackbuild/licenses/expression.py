@@ -1,4 +1,4 @@
-"""Which licence keys an SPDX expression obliges its reader to.
+"""SPDX licence expressions: their grammar, and which keys one obliges its reader to.
 
 The Stack v2 takes every licence of an expression ("all"), so that `MIT OR GPL-2.0-only` becomes non-permissive. Under
 the other reading ("choice") whoever has the choice takes the alternative whose worst licence is best. An exception
@@ -12,18 +12,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, TypeVar
 
 Reading = Literal["all", "choice"]
 Keys = frozenset[str]
+T = TypeVar("T")
 
 MAX_CHARS = 1 << 20
 _TOKEN = re.compile(r"[()]|[^\s()]+")
 _BINDING = {"OR": 1, "AND": 2, "WITH": 3}
-
-
-class ExpressionError(ValueError):
-    """Not an SPDX expression."""
 
 
 def keys_of(expression: str) -> Keys:
@@ -33,63 +30,69 @@ def keys_of(expression: str) -> Keys:
     )
 
 
+def plain_key(key: str) -> str:
+    """The key without -only or -or-later: their texts are the same."""
+    return key.removesuffix("-only").removesuffix("-or-later")
+
+
+def fold(expression: str, operand: Callable[[str, bool], T | None], join: Callable[[str, T, T], T | None]) -> T | None:
+    """The value of an expression by SPDX's grammar (operators in any case, as it asks): `operand` gives that of a word, and
+    is told whether WITH stands before it; `join` that of two values and the operator (OR, AND, WITH) between them. None if
+    the expression is not well formed, or either gives None.
+    """
+    values: list[T] = []
+    operators: list[str] = []
+
+    def bind(down_to: int) -> bool:
+        while operators and operators[-1] != "(" and _BINDING[operators[-1]] >= down_to:
+            right, left = values.pop(), values.pop()
+            joined = join(operators.pop(), left, right)
+            if joined is None:
+                return False
+            values.append(joined)
+        return True
+
+    after_value = False
+    for token in _TOKEN.findall(expression):
+        operator = token.upper()
+        if operator in _BINDING or token == ")":
+            if not after_value or not bind(_BINDING.get(operator, 0)):
+                return None
+            if token == ")" and not operators:
+                return None
+            if token == ")":
+                operators.pop()
+            else:
+                operators.append(operator)
+                after_value = False
+            continue
+        after_with = bool(operators) and operators[-1] == "WITH"
+        if after_value or (after_with and token == "("):
+            return None
+        if token == "(":
+            operators.append(token)
+            continue
+        value = operand(token, after_with)
+        if value is None:
+            return None
+        values.append(value)
+        after_value = True
+    return values[0] if after_value and bind(0) and not operators else None
+
+
 def read_expression(expression: str, reading: Reading, severity: Callable[[str], int]) -> Keys:
     """The keys that count under a reading. `severity`: how bad a key is, smaller is better; of equal alternatives the
     first.
 
     An expression that is not well formed counts with all its keys.
     """
-    if reading == "all":
-        return keys_of(expression)
-    try:
-        return _choose(expression, severity)
-    except ExpressionError:
-        return keys_of(expression)
 
-
-def _choose(expression: str, severity: Callable[[str], int]) -> Keys:
-    values: list[tuple[int, Keys]] = []
-    operators: list[str] = []
-
-    def apply() -> None:
-        operator = operators.pop()
-        if operator == "(" or len(values) < 2:
-            raise ExpressionError(expression[:200])
-        right, left = values.pop(), values.pop()
+    def join(operator: str, left: tuple[int, Keys], right: tuple[int, Keys]) -> tuple[int, Keys]:
         if operator == "OR":
-            values.append(right if right[0] < left[0] else left)
-        else:
-            values.append((max(left[0], right[0]), left[1] | right[1]))
+            return right if right[0] < left[0] else left
+        return max(left[0], right[0]), left[1] | right[1]
 
-    if len(expression) > MAX_CHARS:
-        raise ExpressionError(expression[:200])
-    after_value = False
-    for token in _TOKEN.findall(expression):
-        operator = token.upper()
-        if operator in _BINDING:
-            if not after_value:
-                raise ExpressionError(expression[:200])
-            while operators and operators[-1] != "(" and _BINDING[operators[-1]] >= _BINDING[operator]:
-                apply()
-            operators.append(operator)
-            after_value = False
-        elif token == ")":
-            if not after_value:
-                raise ExpressionError(expression[:200])
-            while operators and operators[-1] != "(":
-                apply()
-            if not operators:
-                raise ExpressionError(expression[:200])
-            operators.pop()
-        elif after_value:
-            raise ExpressionError(expression[:200])
-        elif token == "(":
-            operators.append(token)
-        else:
-            values.append((severity(token), frozenset((token,))))
-            after_value = True
-    if not after_value:
-        raise ExpressionError(expression[:200])
-    while operators:
-        apply()
-    return values[0][1]
+    if reading == "all" or len(expression) > MAX_CHARS:
+        return keys_of(expression)
+    chosen = fold(expression, lambda token, _: (severity(token), frozenset((token,))), join)
+    return keys_of(expression) if chosen is None else chosen[1]

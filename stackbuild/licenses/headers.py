@@ -25,12 +25,11 @@ import numpy as np
 import pyarrow as pa
 
 from stackbuild.licenses import riders, tags
-from stackbuild.licenses.expression import keys_of
+from stackbuild.licenses.decide import UNKNOWN, UNKNOWN_REFERENCE
+from stackbuild.licenses.expression import keys_of, plain_key
 from stackbuild.licenses.lists import SEVERITY
 from stackbuild.licenses.notices import NOTICE_BYTES, WORDS, Bytes, Offsets, binary_buffers, notice_lines
 from stackbuild.licenses.scancode import (
-    UNKNOWN,
-    UNKNOWN_REFERENCE,
     Match,
     engine_name,
     matches,
@@ -106,7 +105,7 @@ class Headers:
             return None
         return {
             "kind": said.kind,
-            "expression": tags.joined(said.expressions) if said.expressions else None,
+            "expression": tags.joined(frozenset(said.expressions)) if said.expressions else None,
             "start": int(start[said.first]),
             "end": int(stop[said.last]),
             "first_line": int(number[said.first]),
@@ -252,13 +251,20 @@ def _tags(raw: list[str]) -> tuple[dict[str, int], list[str]]:
 
 # What a sentence that restricts must stand beside to be a rider.
 _RIGHTS = re.compile(r"licen[cs]e|proprietary|\bconfidential\b|permission|\brights\b")
-# A statement that grants or keeps rights, in words that nobody recognises.
+# A statement that grants or keeps rights in the file, in words that nobody recognises. It takes the file out of what is
+# permissive, so that words which prose and code use as well ("confidential", "freely") are none alone.
 _STATES = re.compile(
-    r"licen[cs]ed (?:under|according|pursuant)|^licen[cs]e *:? +\S|under the (?:terms|conditions) of"
-    r"|permission (?:is (?:hereby )?(?:granted|given)|to (?:use|copy|modify|distribute|redistribute))"
-    r"|\bproprietary\b|\bconfidential\b|trade secret|may not be (?:used|copied|reproduced|distributed|disclosed)"
-    r"|(?:do not|not be) (?:re)?distribut|redistribution .{0,80}(?:permitted|prohibited|allowed)"
-    r"|free(?:ly)? (?:to |for )?(?:use|distribut|redistribut|copy|modif)|non-?commercial",
+    r"licen[cs]ed (?:under|according|pursuant)|^licen[cs]e *: +(?!str\b|string\b|none\b|null\b|optional\b|any\b)\S"
+    r"|under (?:the )?(?:terms|conditions)(?: and (?:terms|conditions))? of (?:[^.]|\.(?=[0-9])){0,80}\b(?:licen[cs]e|agreement|contract)\b"
+    r"|permission is (?:hereby )?(?:granted|given)"
+    r"|proprietary (?:and|or|&|/) ?confidential|confidential (?:and|or|&|/) ?proprietary|\btrade secrets?\b"
+    r"|(?:proprietary|confidential) (?:information|property|material|code|source|software|work)s? (?:of|to|belonging)\b"
+    r"|^(?:[\w&.,'-]+ ){0,4}confidential[ .!]*$|strictly (?:forbidden|prohibited)"
+    r"|unauthori[sz]ed (?:use|cop(?:y|ying|ies)|reproduction|duplication|distribution|disclosure)\b"
+    r"|(?:may|must|shall|can) ?not be (?:used|copied|reproduced|distributed|redistributed|disclosed|modified|sold)\b"
+    r"[^.]{0,200}\b(?:permission|consent|authori[sz]ation|approval|licen[cs]e|agreement)\b"
+    r"|\bdo not (?:re)?distribute\b|redistribution [^.]{0,80}\b(?:permitted|prohibited|forbidden|not allowed)\b"
+    r"|\b(?:for|only|strictly) non-?commercial\b|non-?commercial (?:use|purposes?) only",
     re.MULTILINE,
 )
 _POINTS = re.compile(
@@ -273,9 +279,9 @@ def read_form(form: str, named: tuple[str, ...], tagged: bool) -> Said | None:
     """
     lines = form.split("\n")
     found = matches(form)
-    there = {_plain(key) for key in named}
+    there = {plain_key(key) for key in named}
     fresh = [
-        one for one in found if _counts(one, lines) and not {_plain(key) for key in keys_of(one.expression)} <= there
+        one for one in found if _counts(one, lines) and not {plain_key(key) for key in keys_of(one.expression)} <= there
     ]
     expressions = [one.expression for one in fresh]
     spans = [(one.first, one.last) for one in fresh]
@@ -300,10 +306,6 @@ def read_form(form: str, named: tuple[str, ...], tagged: bool) -> Said | None:
         round(min((one.score for one in fresh), default=1.0), 4),
         strongest.words if strongest else 0,
     )
-
-
-def _plain(key: str) -> str:
-    return key.removesuffix("-only").removesuffix("-or-later")
 
 
 def _counts(one: Match, lines: list[str]) -> bool:

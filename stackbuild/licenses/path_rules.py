@@ -1,8 +1,8 @@
 """Rules that name paths (REUSE.toml, .reuse/dep5, debian/copyright, FILE.license), and which of them a file is under.
 
 Of the rules of one file the last that matches a path holds for it; of the files that do, the one in the nearest folder
-(REUSE specification 3.3, "closest"), but a rule that overrides is stronger than all in folders below it. `aggregate` is taken
-as `closest`: where a file has a header of its own, that decides.
+(REUSE specification 3.3, "closest"), but a rule that overrides is stronger than all in folders below it. One that says "aggregate"
+counts together with the header of the file (`copies`); the others give way to that.
 """
 
 from __future__ import annotations
@@ -96,5 +96,5 @@ class PathRules:
     def evidence(self, number: int) -> dict[str, Any]:
         """A row of EVIDENCE."""
         row: Mapping[str, Any] = self.rows[number]
-        kind = "override" if row["precedence"] == "override" else "path_rule"
+        kind = row["precedence"] if row["precedence"] in ("override", "aggregate") else "path_rule"
         return {"path": row["path"], "kind": kind, **{name: row[name] for name in CARRIED}}

@@ -4,6 +4,7 @@ Kinds of evidence, from those that speak of one file to those that speak of a re
 
   override      a REUSE.toml annotation that says it overrides what files say themselves
   header        the file's own head: an SPDX line, a notice, a licence text
+  aggregate     a REUSE.toml annotation that asks to be added to what files say themselves
   path_rule     a rule that names the path: REUSE.toml, .reuse/dep5, debian/copyright, FILE.license
   license_file  the text of a licence in the folder of the file or above (LICENSE, COPYING ...)
   manifest      what a package's manifest there declares (package.json, pyproject.toml, Cargo.toml ...)
@@ -39,21 +40,23 @@ from stackbuild.licenses.lists import (
 from stackbuild.licenses.names import Names
 
 Rule = Literal["github_then_files", "every_file", "ranked"]
-Kind = Literal["override", "header", "path_rule", "license_file", "manifest", "notice", "host"]
+Kind = Literal["override", "header", "aggregate", "path_rule", "license_file", "manifest", "notice", "host"]
 Copies = Literal["winner", "best", "worst", "origin"]
 # What else is read at run time; the lists count by what they hold.
 DATA = ("names.toml", "riders.toml", "scancode.json", "scancode-names.json", "vendored.toml")
-FOLDER_KINDS = ("license_file", "manifest", "notice")
+FOLDER_KINDS = frozenset(("license_file", "manifest", "notice"))
+FILE_KINDS = frozenset(("header", "aggregate"))
 
 
 class PolicyData(BaseModel):
     """A policy as it stands in its TOML file.
 
     `rule`: "github_then_files" (The Stack v2's five steps), "every_file" (The Stack v1) or "ranked".
-    `order`: the kinds of evidence in groups, the strongest group first. The first group that says anything of a file decides;
-    of a folder's kinds in one group (license_file, manifest, notice) those of the nearest folder speak, together. The kind
-    named first hides what all kinds of its group say further up, the others hide their own kind alone: a manifest in a
-    folder below adds to what a licence file above says and cannot take its place, for tools write manifests by themselves.
+    `order`: the kinds of evidence in groups, the strongest group first. The first group that says anything of a file decides,
+    and all that it says counts together. Of a folder's kinds in one group (license_file, manifest, notice) those of the
+    nearest folder speak. The kind named first hides what all kinds of its group say further up, the others hide their own
+    kind alone: a manifest in a folder below adds to what a licence file above says and cannot take its place, for tools
+    write manifests by themselves.
     `inheritance`: "nearest" as told, or "union": all folders above speak together.
     `names`: which names are of licence files. `reach`: how far down a licence file speaks, for all folders below its
     own ("folders") or, from the root alone, for the repository ("root"). `or_reading`: see `expression`.
@@ -87,8 +90,11 @@ class PolicyData(BaseModel):
         if len(set(kinds)) != len(kinds):
             raise ValueError(f"order names {next(k for k in kinds if kinds.count(k) > 1)} twice")
         for group in self.order:
-            if len(group) > 1 and not set(group) <= set(FOLDER_KINDS):
-                raise ValueError(f"only {', '.join(FOLDER_KINDS)} may share a group of order, not {', '.join(group)}")
+            if len(group) > 1 and not any(set(group) <= together for together in (FOLDER_KINDS, FILE_KINDS)):
+                raise ValueError(
+                    "only license_file, manifest and notice, or header and aggregate, may share a group of order, not "
+                    + ", ".join(group)
+                )
         if self.rule != "ranked" and (len(self.order) != 1 or not set(kinds) <= {"license_file", "notice"}):
             raise ValueError(
                 f'rule = "{self.rule}" reads licence files and notices alone; order is for rule = "ranked"'

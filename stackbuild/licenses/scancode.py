@@ -14,6 +14,7 @@ from functools import cache, lru_cache
 from importlib import metadata
 from typing import Any
 
+from stackbuild.licenses.decide import UNKNOWN, UNKNOWN_REFERENCE
 from stackbuild.licenses.expression import keys_of
 from stackbuild.licenses.lists import SEVERITY, load_list, scancode_licenses
 from stackbuild.licenses.tags import UNKNOWN_SPDX, joined, read_tag
@@ -27,9 +28,7 @@ OVERLAP_CHARS = 36 << 10
 MAX_MATCHES = 4_000  # takes some 3 CPU-seconds; the list of all that is in a browser has 1,800
 MAX_PROSE = 200  # characters of a tag that is not in SPDX's grammar
 
-UNKNOWN_REFERENCE = "LicenseRef-scancode-unknown-license-reference"
 NOT_READ = "LicenseRef-stackbuild-not-read"  # in no list, so unknown
-UNKNOWN = "LicenseRef-scancode-unknown"
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def windows(text: str) -> Iterator[tuple[int, str]]:
 
 def _match(text: str, approximate: bool) -> list[Any]:
     """ScanCode's matches. Its parser of SPDX lines may raise anything: then they are read as prose."""
-    index = index_()
+    index = near_index() if approximate else index_()
     for attempt in (text, text.replace("spdx", " ")):
         try:
             return list(index.match(query_string=attempt, approximate=approximate)) if attempt.strip() else []
@@ -119,6 +118,14 @@ def index_() -> Any:
     from licensedcode.cache import get_index
 
     return get_index()
+
+
+@cache
+def near_index() -> Any:
+    """The same for approximate matches."""
+    from stackbuild.licenses.near import NearIndex
+
+    return NearIndex(index_())
 
 
 @cache
@@ -177,7 +184,7 @@ def tag_expression(value: str) -> str | None:
     words = re.findall(r"[a-z0-9]+", _FILLER.sub(" ", value.lower()))
     if sum(one.words for one in found) < len(words) or not expressions:
         expressions.add(UNKNOWN_SPDX)
-    return joined(expressions)
+    return joined(frozenset(expressions))
 
 
 @lru_cache(maxsize=8192)

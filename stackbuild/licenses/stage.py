@@ -1,9 +1,10 @@
 """The stages `licenses`, which says of every occurrence what licence it has, and `license_filter`, which keeps some
 classes.
 
-Three phases come first: the contents of licence-named files are gathered ("wanted"), read and detected once each
-("detect"), and inherited down the folders of each revision ("inherit"). What passes between the partitions of
-occurrences and those of contents is keyed by both, so that each task reads its own part alone.
+Four phases come first: the contents of files that may speak of licences are gathered ("wanted"), read and detected once
+each ("detect"), and inherited down the folders of each revision ("inherit"); and the heads of all contents are read
+("headers"), which `exact_dedup` merges with what the copies of a content have inherited. What passes between the partitions
+of occurrences and those of contents is keyed by both, so that each task reads its own part alone.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class Licenses(Stage[LicensesOptions]):
     space = ("occurrence",)
     reads = ("repo_name", "revision_id", "path", "path_bytes", "content_id", "gha_license_id")
     adds = tuple(LICENSE_FIELDS)
-    engines = ("scancode-toolkit-mini", "licenseclassifier", "license-expression")
+    engines = ("scancode-toolkit-mini", "licenseclassifier", "license-expression", "google-re2")
     options_model = LicensesOptions
 
     def __init__(self, options: LicensesOptions | None = None):

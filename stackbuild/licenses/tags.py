@@ -7,28 +7,22 @@ Cargo's `MIT/Apache-2.0`, a comma for AND, and the closing sign of the comment. 
 stands between SPDX-SnippetBegin and SPDX-SnippetEnd, or REUSE-IgnoreStart and REUSE-IgnoreEnd (REUSE 3.3), says nothing
 of the file. A key that SPDX and ScanCode do not know is an unknown licence, never none.
 
-Strangers write these lines: reading is one pass with one stack, in time linear in the line, without recursion; more than
-`MAX_CHARS` of it are an unknown licence.
+Strangers write these lines: reading is linear; more than `MAX_CHARS` of one are an unknown licence.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from functools import cache
+from functools import lru_cache
 
-from stackbuild.licenses.lists import scancode_licenses
+from stackbuild.licenses.spdx import MAX_CHARS, join, parse
 
-MAX_CHARS = 4_096
 UNKNOWN_SPDX = "LicenseRef-scancode-unknown-spdx"
 ENGINE = "stackbuild spdx-tags 1"
 
 TAG = re.compile(r"spdx[- ]licen[cs]e[- ]identifier(?:\s*:|(?=\s))[ \t]*", re.IGNORECASE)
 _BORDER = re.compile(r"(?:spdx-(snippet)|reuse-(ignore))(begin|start|end)", re.IGNORECASE)
 _CLOSERS = re.compile(r"""\*+/|-->|--%>|#\}|-\}|\*\)|\]\]|["'`<>|\\]|\s#+\s*$""")
-_TOKEN = re.compile(r"[()]|[^\s()]+")
-_KEY = re.compile(r"(?:DocumentRef-[A-Za-z0-9.-]{1,100}:)?[A-Za-z0-9][A-Za-z0-9.-]{0,200}\+?")
-_BINDING = {"OR": 1, "AND": 2, "WITH": 3}
 
 
 def outside_snippets(lines: list[str]) -> list[bool]:
@@ -61,75 +55,12 @@ def read_tag(value: str) -> str | None:
     """The value of a tag as an SPDX expression in present keys; None if it is not in SPDX's grammar, or nothing."""
     if len(value) > MAX_CHARS:
         return UNKNOWN_SPDX
-    value = value.replace(",", " AND ").replace("/", " OR ") if "LicenseRef" not in value else value
-    values: list[tuple[int, str]] = []  # how tightly bound, and the words
-    operators: list[str] = []
-    after_value = False
-    for token in _TOKEN.findall(value):
-        operator = token.upper()
-        if operator in _BINDING:
-            if not after_value:
-                return None
-            while operators and operators[-1] != "(" and _BINDING[operators[-1]] >= _BINDING[operator]:
-                if not _apply(values, operators):
-                    return None
-            operators.append(operator)
-            after_value = False
-        elif token == ")":
-            while after_value and operators and operators[-1] != "(":
-                if not _apply(values, operators):
-                    return None
-            if not after_value or not operators:
-                return None
-            operators.pop()
-        elif after_value:
-            return None
-        elif token == "(":
-            operators.append(token)
-        else:
-            if not _KEY.fullmatch(token):
-                return None
-            values.append((4, spdx_key(token)))
-            after_value = True
-    while after_value and operators:
-        if not _apply(values, operators):
-            return None
-    return values[0][1] if after_value else None
+    if "LicenseRef" not in value:
+        value = value.replace(",", " AND ").replace("/", " OR ")
+    return parse(value, UNKNOWN_SPDX)
 
 
-def _apply(values: list[tuple[int, str]], operators: list[str]) -> bool:
-    """Bind the last two values by the last operator; False if that is a parenthesis."""
-    operator = operators.pop()
-    if operator == "(":
-        return False
-    binding = _BINDING[operator]
-    (right_binding, right), (left_binding, left) = values.pop(), values.pop()
-    if operator == "WITH" and min(left_binding, right_binding) < 4:
-        return False
-    words = [
-        f"({words})" if bound < binding else words for bound, words in ((left_binding, left), (right_binding, right))
-    ]
-    values.append((binding, f" {operator} ".join(words)))
-    return True
-
-
-def spdx_key(key: str) -> str:
-    """The present SPDX key for one in any case and of any age; UNKNOWN_SPDX if nobody knows it. Others' LicenseRefs stay."""
-    known = _keys()
-    lower = key.lower()
-    found = known.get(lower) or known.get(lower.removesuffix("+")) or known.get(lower.removesuffix("-or-later"))
-    if found is None and lower.startswith(("licenseref-", "documentref-")):
-        return key
-    return found or UNKNOWN_SPDX
-
-
-@cache
-def _keys() -> dict[str, str]:
-    licenses = scancode_licenses()
-    return {key.lower(): licenses.canonical(key) for key in (*licenses.aliases, *licenses.classes)}
-
-
-def joined(expressions: Iterable[str]) -> str:
-    """Expressions that all hold as one: sorted, each once, joined by AND."""
-    found = sorted(set(expressions))
-    return found[0] if len(found) == 1 else " AND ".join(f"({one})" if " OR " in one else one for one in found)
+@lru_cache(maxsize=8192)
+def joined(expressions: frozenset[str]) -> str:
+    """Expressions that all hold as one: sorted, joined by AND."""
+    return join(sorted(expressions), "AND")

@@ -75,3 +75,12 @@ def test_a_path_rule_without_a_known_licence_is_unknown() -> None:
     rule = Spoken.of_rule(evidence, OURS)
     assert rule is not None and strongest([rule], "MIT", OURS).decision.license_class == "unknown"
     assert Spoken.of_rule(evidence, V2) is None
+
+
+def test_a_policy_that_knows_plain_rules_alone_takes_the_others_as_such() -> None:
+    plain = load_policy("stackbuild", order=[["header"], ["license_file"], ["path_rule"]])
+    for kind in ("override", "aggregate", "path_rule"):
+        rule = Spoken.of_rule({"path": "/REUSE.toml", "kind": kind, "expression": "GPL-3.0-only"}, plain)
+        assert rule is not None and (rule.place, rule.evidence[0]["kind"]) == (2, "path_rule")
+        ours = Spoken.of_rule({"path": "/REUSE.toml", "kind": kind, "expression": "GPL-3.0-only"}, OURS)
+        assert ours is not None and (ours.place, ours.evidence[0]["kind"]) == (OURS.data.group_of(kind), kind)

@@ -96,15 +96,30 @@ def test_a_header_is_stronger_than_any_licence_file_and_weaker_than_an_override(
     assert [(e["kind"], e["decides"]) for e in second["license_evidence"]] == [("override", True), ("header", False)]
 
 
-def test_a_header_that_names_no_licence_decides_nothing() -> None:
-    reference = "LicenseRef-scancode-unknown-license-reference"
-    for said in ([None], [reference]):
-        (found,) = merged([copy(1, "a/b", "/x.c")], {1: said})
-        assert found["license_class"] == "permissive"
-        assert [(e["kind"], e["decides"]) for e in found["license_evidence"]] == [
-            ("license_file", True),
-            ("header", False),
-        ]
+def kinds(found: dict[str, Any]) -> list[tuple[str, bool]]:
+    return [(one["kind"], one["decides"]) for one in found["license_evidence"]]
+
+
+def test_a_header_that_only_refers_to_a_licence_decides_nothing() -> None:
+    (found,) = merged([copy(1, "a/b", "/x.c")], {1: ["LicenseRef-scancode-unknown-license-reference"]})
+    assert found["license_class"] == "permissive" and kinds(found) == [("license_file", True), ("header", False)]
+
+
+def test_a_header_that_nobody_recognises_makes_a_file_unknown_in_a_permissive_repository_too() -> None:
+    (found,) = merged([copy(1, "a/b", "/x.c")], {1: [None]})
+    assert (found["license_type"], found["license_class"]) == ("non_permissive", "unknown")
+    assert found["detected_licenses"] == [] and kinds(found) == [("header", True), ("license_file", False)]
+
+
+def test_a_rule_that_aggregates_counts_together_with_a_header_and_alone_without_one() -> None:
+    rows = [copy(number, "a/b", f"/{number}.c", kind="aggregate", key=key)
+            for number, key in enumerate(["MIT", "GPL-3.0-only", "MIT", "MIT"], 1)]  # fmt: skip
+    first, second, third, fourth = merged(rows, {1: ["GPL-3.0-only"], 2: ["MIT"], 4: [None]})
+    for found in (first, second):
+        assert found["license_class"] == "non_permissive" and found["detected_licenses"] == ["GPL-3.0-only", "MIT"]
+        assert kinds(found) == [("header", True), ("aggregate", True)]
+    assert third["license_class"] == "permissive" and kinds(third) == [("aggregate", True)]
+    assert fourth["license_class"] == "unknown" and kinds(fourth) == [("header", True), ("aggregate", True)]
 
 
 def test_the_head_of_a_licence_file_or_manifest_is_no_header() -> None:
@@ -169,10 +184,11 @@ def test_it_is_the_rule_as_one_would_write_it(
     found = merged([row for group in groups for row in group], headers)
     for content, (group, told) in enumerate(zip(groups, found, strict=True)):
         origin = min(group, key=age)
-        named = [one for one in headers.get(content, []) if one]
-        if named:
-            worst = "GPL-3.0-only" in named
-            assert told["license_class"] == ("non_permissive" if worst else "permissive")
+        header = headers.get(content, [])
+        named = [one for one in header if one]
+        if header:
+            worst = "non_permissive" if "GPL-3.0-only" in named else "unknown" if None in header else "permissive"
+            assert told["license_class"] == worst
             assert told["detected_licenses"] == sorted(set(named))
         else:
             assert told["license_class"] == origin["license_class"]
@@ -180,7 +196,8 @@ def test_it_is_the_rule_as_one_would_write_it(
         other = origin["repo_name"] if origin["repo_name"] != group[0]["repo_name"] else None
         files = [one for one in told["license_evidence"] if one["kind"] != "header"]
         assert [one["repo_name"] for one in files] == [other] * len(origin["license_evidence"])
-        assert [one["decides"] for one in files] == [not named] * len(files)
+        assert [one["decides"] for one in files] == [not header] * len(files)
+        assert all(one["decides"] for one in told["license_evidence"] if one["kind"] == "header")
         own = [one["expression"] for one in told["license_evidence"] if one["kind"] == "header"]
         assert own == headers.get(content, [])
 

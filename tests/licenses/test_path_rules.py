@@ -54,6 +54,12 @@ def test_the_file_in_the_nearest_folder_holds_and_an_override_above_all() -> Non
     assert {known.evidence(row)["kind"] for row in range(2)} == {"override", "path_rule"}
 
 
+def test_a_rule_that_aggregates_is_evidence_of_a_kind_of_its_own() -> None:
+    known = rules({"": [("**", "MIT", "aggregate")], "v/": [("*.c", "ISC", "closest")]})
+    assert ruled(known, ["a", "v/a.c", "v/a.h"]) == ["MIT", "ISC", "MIT"]
+    assert [known.evidence(row)["kind"] for row in range(2)] == ["aggregate", "path_rule"]
+
+
 def test_a_rule_speaks_for_its_own_repository_and_revision() -> None:
     known = rules({"": [("**", "MIT", "closest")]})
     assert ruled(known, ["a"], repo="a/c") == [None] and ruled(rules({}), ["a"]) == [None]

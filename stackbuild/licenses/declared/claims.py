@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from stackbuild.licenses.declared.declaration import Declaration, Kind
 from stackbuild.licenses.declared.resolve import Engine, Operator, resolve, severity
-from stackbuild.licenses.declared.spdx import join
+from stackbuild.licenses.spdx import join
 
 # Values of a licence field that say nothing.
 _SILENT_WORDS = "unknown none null noassertion n/a na - ? ~ tbd todo undefined unspecified nil"

@@ -19,7 +19,7 @@ from stackbuild.licenses.declared.declaration import MAX_DECLARATIONS, Declarati
 from stackbuild.licenses.declared.globs import MAX_GLOB_CHARS, from_dep5
 from stackbuild.licenses.declared.names import tables
 from stackbuild.licenses.declared.resolve import Engine, Operator, resolve
-from stackbuild.licenses.declared.spdx import join, parse
+from stackbuild.licenses.spdx import join, parse
 
 MAX_GLOBS = 4_096  # of one stanza; more are left to the stanzas above
 MAX_NAMES = 32  # in one License field

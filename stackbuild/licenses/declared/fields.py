@@ -23,9 +23,9 @@ import re
 from stackbuild.licenses.declared.claims import Field, beside, claim, claims, first_of, line_of, stanzas
 from stackbuild.licenses.declared.declaration import Declaration
 from stackbuild.licenses.declared.resolve import Engine, resolve, severity
-from stackbuild.licenses.declared.spdx import join
 from stackbuild.licenses.declared.structured import classifiers, cpan_name
 from stackbuild.licenses.lists import SEVERITY
+from stackbuild.licenses.spdx import join
 
 # ---------------------------------------------------------------- Python's metadata
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from stackbuild.licenses.declared.spdx import exception_key, license_key, parse
 from stackbuild.licenses.lists import data_path, read_toml, scancode_licenses
+from stackbuild.licenses.spdx import exception_key, license_key, parse
 
 _QUOTES = str.maketrans(dict.fromkeys("\u2018\u2019\u201c\u201d`\u00b4\"'", " "))
 _V_NUMBER = re.compile(r"([a-z])v([0-9])")

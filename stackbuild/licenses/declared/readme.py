@@ -23,8 +23,8 @@ from stackbuild.licenses.declared.declaration import Declaration
 from stackbuild.licenses.declared.names import by_url, reduce_name, tables
 from stackbuild.licenses.declared.resolve import Engine, resolve, severity
 from stackbuild.licenses.declared.sections import MARKUP, after_word, plain, sections
-from stackbuild.licenses.declared.spdx import join, license_key, parse
 from stackbuild.licenses.lists import SEVERITY
+from stackbuild.licenses.spdx import join, license_key, parse
 
 NAME_WORDS = 12
 

@@ -21,9 +21,9 @@ from functools import cache, lru_cache
 from typing import Literal
 
 from stackbuild.licenses.declared.names import by_classifier, by_exception, by_name, by_url
-from stackbuild.licenses.declared.spdx import join, parse
 from stackbuild.licenses.expression import read_expression
 from stackbuild.licenses.lists import SEVERITY, scancode_licenses
+from stackbuild.licenses.spdx import join, parse
 
 Engine = Callable[[str], str | None]
 Operator = Literal["AND", "OR"]

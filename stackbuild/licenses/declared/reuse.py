@@ -21,8 +21,8 @@ import re2
 from stackbuild.licenses.declared.claims import line_of
 from stackbuild.licenses.declared.declaration import MAX_DECLARATIONS, Declaration, Precedence
 from stackbuild.licenses.declared.globs import MAX_GLOB_CHARS, from_reuse, literal
-from stackbuild.licenses.declared.spdx import join, license_key, parse
 from stackbuild.licenses.declared.structured import read_toml
+from stackbuild.licenses.spdx import join, license_key, parse
 
 MAX_GLOBS = 4_096
 MAX_TAGS = 256

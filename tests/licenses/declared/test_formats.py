@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from stackbuild.licenses.declared import Declaration, declarations, declaring_kind, spoken_for
 from stackbuild.licenses.declared.declaration import MAX_DECLARATIONS, RAW_CHARS
 from stackbuild.licenses.declared.formats import FORMATS
-from stackbuild.licenses.declared.spdx import parse
+from stackbuild.licenses.spdx import parse
 from stackbuild.licenses.text import MAX_BYTES
 
 NAMED = {

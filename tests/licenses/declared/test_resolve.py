@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from stackbuild.licenses.declared import resolve
 from stackbuild.licenses.declared.names import by_classifier, by_url, is_expression, reduce_name, tables
 from stackbuild.licenses.declared.resolve import MAX_CHARS, severity
-from stackbuild.licenses.declared.spdx import parse
 from stackbuild.licenses.expression import keys_of
 from stackbuild.licenses.lists import SEVERITY, scancode_licenses
+from stackbuild.licenses.spdx import parse
 
 PROPRIETARY = "LicenseRef-scancode-proprietary-license"
 

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from license_expression import get_spdx_licensing
 
-from stackbuild.licenses.declared.spdx import MAX_CHARS, join, license_key, parse
 from stackbuild.licenses.expression import keys_of
 from stackbuild.licenses.lists import scancode_licenses
+from stackbuild.licenses.spdx import MAX_CHARS, join, license_key, parse
 
 
 @pytest.mark.parametrize(
