@@ -28,6 +28,13 @@ class Spoken:
         """It says no more than that a licence stands elsewhere."""
         return not self.unrecognised and self.counting <= {UNKNOWN_REFERENCE}
 
+    def has_license_file_below(self, depth: int) -> bool:
+        """Whether a licence file decides that stands in a folder below one whose path has `depth` bytes; False if that is -1."""
+        return depth >= 0 and any(
+            one["kind"] == "license_file" and one["decides"] and len(one["path"].rpartition("/")[0].encode()) > depth
+            for one in self.evidence
+        )
+
     @classmethod
     def of_rule(cls, evidence: dict[str, Any], policy: Policy) -> Spoken | None:
         """What a path rule says; None if the policy does not read such rules. One that overrides or is added is a plain one
@@ -67,7 +74,9 @@ def five_step_answer(spoken: Spoken | None, github: str | None, policy: Policy) 
 
 
 def strongest(spoken: Sequence[Spoken], github: str | None, policy: Policy) -> Answer:
-    """By the strongest group that says more than that a licence stands elsewhere; GitHub's id is one of them."""
+    """By the strongest group that says more than that a licence stands elsewhere, of equal ones the first; GitHub's id is one
+    of them.
+    """
     host = policy.data.group_of("host")
     ranked = sorted(spoken, key=lambda one: (one.refers, one.place))
     if github is not None and host is not None:

@@ -25,7 +25,7 @@ from stackbuild.licenses.expression import keys_of
 from stackbuild.licenses.inherit import worst_keys
 from stackbuild.licenses.lists import data_path, read_toml
 from stackbuild.licenses.policy import Policy
-from stackbuild.licenses.reading import SAID, formats_of
+from stackbuild.licenses.reading import SAID, formats_of, is_statement
 from stackbuild.schema import EVIDENCE, ID, LICENSE_FIELDS
 
 HEADERS = pa.schema(
@@ -65,7 +65,7 @@ def of_contents(copies: pa.Table, starts: Rows, headers: pa.Table, policy: Polic
     if place is None or not len(headers):
         return columns
     kept = copies.select(["content_id", "path"]).take(pa.array(starts)).combine_chunks()
-    spoken = np.asarray(formats_of(kept["path"].combine_chunks(), policy).is_valid())
+    spoken = np.asarray(is_statement(formats_of(kept["path"].combine_chunks(), policy)))
     return _with_headers(columns, kept["content_id"].combine_chunks(), ~spoken, headers.combine_chunks(), policy, place)
 
 
@@ -147,7 +147,7 @@ def _with_headers(
     place: int,
 ) -> dict[str, pa.Array]:
     """The columns where a content's own header is as strong as what decided so far, or stronger, and its evidence everywhere.
-    `source`: which contents have one; the head of a licence file, a manifest or a read-me is what the whole of it says already.
+    `source`: which contents have one; the head of a licence file or a read-me is what the whole of it says already.
     """
     first, of_header = distinct(headers["said"].combine_chunks(), SPEAKING)
     forms = headers["said"].combine_chunks().take(pa.array(first)).to_pylist()

@@ -87,16 +87,17 @@ def split(keys: Keys, policy: Policy) -> tuple[Keys, Keys]:
 
 
 def decide(github: str | None, keys: Keys, policy: Policy, unrecognised: bool = False) -> Decision:
-    """Type and class of a file. `unrecognised`: a file named as a licence speaks for it that no engine recognises.
+    """Type and class of a file. `unrecognised`: what decides holds a licence that no engine recognises; where the policy
+    weighs that, nothing beside it makes the file permissive.
 
     The class is that of the worst key that stands against permissive ones, of GitHub's id if that decided.
     """
     license_type = RULES[policy.data.rule](github or None, keys, policy)
+    if license_type != "non_permissive" and unrecognised and policy.data.unrecognised == "unknown":
+        return Decision("non_permissive", "unknown")
     if license_type == "permissive":
         return Decision("permissive", "permissive")
     if license_type == "no_license":
-        if unrecognised and policy.data.unrecognised == "unknown":
-            return Decision("non_permissive", "unknown")
         return Decision("no_license", "no_license")
     if github and github != NOASSERTION:
         against: Iterable[str] = (github,)

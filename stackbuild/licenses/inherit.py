@@ -88,6 +88,14 @@ class Part:
     refers: bool
     evidence: tuple[tuple[Rank, dict[str, Any]], ...]
 
+    def depth(self) -> int:
+        """The bytes of the nearest folder that it is from."""
+        return max(-rank[1] for rank, _ in self.evidence)
+
+    def worst(self) -> int:
+        """How bad the worst of it is."""
+        return -self.evidence[0][0][0]
+
     def beside(self, other: Part) -> Part:
         """This and another together."""
         keys = other.keys if self.keys <= other.keys else self.keys | other.keys
@@ -130,7 +138,8 @@ def _nearest(own: Parts, above: Parts, policy: Policy) -> Parts:
 
 def deciding(parts: Parts, policy: Policy) -> tuple[int, Part]:
     """(the place of the group that decides, what it says): the strongest that says more than that something stands
-    elsewhere, else the strongest. `parts` is not empty.
+    elsewhere, else the strongest. A weaker one that stands nearer and is less permissive is added: the read-me of a library in a
+    folder of its own. `parts` is not empty.
     """
     groups = []
     for place, group in enumerate(policy.data.order):
@@ -140,7 +149,11 @@ def deciding(parts: Parts, policy: Policy) -> tuple[int, Part]:
             for other in here[1:]:
                 whole = whole.beside(other)
             groups.append((place, whole))
-    return next((one for one in groups if not one[1].refers), groups[0])
+    place, whole = next((one for one in groups if not one[1].refers), groups[0])
+    for weaker, part in groups:
+        if weaker > place and not part.refers and part.depth() > whole.depth() and part.worst() > whole.worst():
+            whole = whole.beside(part)
+    return place, whole
 
 
 def inherited(files: pa.Table, found: Found, policy: Policy, partition: int) -> Iterator[pa.RecordBatch]:

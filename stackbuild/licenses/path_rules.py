@@ -1,7 +1,8 @@
 """Rules that name paths (REUSE.toml, .reuse/dep5, debian/copyright, FILE.license), and which of them a file is under.
 
-Of the rules of one file the last that matches a path holds for it; of the files that do, the one in the nearest folder
-(REUSE specification 3.3, "closest"), but a rule that overrides is stronger than all in folders below it. One that says "aggregate"
+Of the rules of one file the last that matches a path holds for it; of the files that do, FILE.license, which is about that
+file alone, then the one in the nearest folder (REUSE specification 3.3, "closest"), there REUSE.toml before dep5 before
+debian/copyright, but a rule that overrides is stronger than all in folders below it. One that says "aggregate"
 counts together with the header of the file (`copies`); the others give way to that.
 """
 
@@ -31,6 +32,8 @@ PATH_RULES = pa.schema(
     ]
 )
 Owner = tuple[str, str]
+SIDECAR = ".license"  # FILE.license is about FILE
+WEAKER_FIRST = ("debian/copyright", ".reuse/dep5", "REUSE.toml")
 
 
 def rules_of(files: pa.Table, found: Found, partition: int) -> Iterator[pa.RecordBatch]:
@@ -55,23 +58,29 @@ class PathRules:
     def __init__(self, table: pa.Table):
         self.rows: list[dict[str, Any]] = table.to_pylist()
         self._owners: dict[Owner, list[tuple[bytes, int, int]]] = {}  # (folder, first row, the row behind the last)
+        self._single: dict[Owner, dict[bytes, int]] = {}  # the rule of each file that has one of its own
         numbered = enumerate(self.rows)
         for key, group in groupby(numbered, key=lambda one: tuple(one[1][n] for n in PATH_RULES.names[1:5])):
             rows = [number for number, _ in group]
-            self._owners.setdefault(key[:2], []).append((key[2], rows[0], rows[-1] + 1))
-        self._names = pa.array(sorted({repo for repo, _ in self._owners}), pa.string())
+            if key[3].endswith(SIDECAR):
+                file = key[2] + key[3].rsplit("/", 1)[-1].removesuffix(SIDECAR).encode()
+                self._single.setdefault(key[:2], {}).update({file: rows[-1], file + SIDECAR.encode(): rows[-1]})
+            else:
+                self._owners.setdefault(key[:2], []).append((key[2], rows[0], rows[-1] + 1))
+        self._known = self._owners.keys() | self._single.keys()
+        self._names = pa.array(sorted({repo for repo, _ in self._known}), pa.string())
 
     def of_files(self, files: pa.RecordBatch) -> npt.NDArray[np.int64]:
         """The rule that each of n files (repo_name, revision_id, path_bytes) is under: its row, int64 (n,), -1 for none."""
         result = np.full(files.num_rows, -1, np.int64)
-        if not self._owners:
+        if not self._known:
             return result
         rows = np.flatnonzero(np.asarray(pc.is_in(files.column("repo_name"), value_set=self._names)))
         here = files.select(["repo_name", "revision_id", "path_bytes"]).take(pa.array(rows))
         owners = list(zip(here.column("repo_name").to_pylist(), here.column("revision_id").to_pylist(), strict=True))
         places: dict[Owner, list[int]] = {}
         for place, owner in enumerate(owners):
-            if owner in self._owners:
+            if owner in self._known:
                 places.setdefault(owner, []).append(place)
         for owner, own in places.items():
             result[rows[own]] = self._of_owner(owner, here.column("path_bytes").take(pa.array(own)))
@@ -80,7 +89,7 @@ class PathRules:
     def _of_owner(self, owner: Owner, paths: pa.Array) -> npt.NDArray[np.int64]:
         result = np.full(len(paths), -1, np.int64)
         final = np.zeros(len(paths), bool)
-        for folder, start, stop in sorted(self._owners[owner], key=lambda one: (len(one[0]), one[0], one[1])):
+        for folder, start, stop in sorted(self._owners.get(owner, ()), key=self._strength):
             below = np.flatnonzero(np.asarray(pc.starts_with(paths, pattern=folder)) & ~final)
             if not len(below):
                 continue
@@ -91,7 +100,30 @@ class PathRules:
             ruled, rule = below[found >= 0], start + found[found >= 0].astype(np.int64)
             result[ruled] = rule
             final[ruled] = [self.rows[number]["precedence"] == "override" for number in rule.tolist()]
+        single = self._single.get(owner, {})
+        at = pc.index_in(paths, value_set=pa.array(list(single), pa.binary()))
+        own = np.flatnonzero(np.asarray(at.is_valid()) & ~final)
+        result[own] = np.array(list(single.values()), np.int64)[np.asarray(at.take(pa.array(own)))] if len(own) else 0
         return result
+
+    def _strength(self, one: tuple[bytes, int, int]) -> tuple[int, int, bytes, int]:
+        """Of the files with rules the stronger later."""
+        folder, start, _ = one
+        path = self.rows[start]["path"]
+        return (
+            len(folder),
+            next((place for place, end in enumerate(WEAKER_FIRST) if path.endswith(end)), 0),
+            folder,
+            start,
+        )
+
+    def whole(self, number: int) -> int:
+        """The length of the folder that a rule is about as a whole, -1 if it names anything else or overrides. Such a rule says no
+        more than a licence file in that folder would.
+        """
+        row = self.rows[number]
+        whole = row["precedence"] != "override" and set(row["globs"]) <= {"*", "**"}
+        return len(row["folder"]) if whole else -1
 
     def evidence(self, number: int) -> dict[str, Any]:
         """A row of EVIDENCE."""

@@ -60,7 +60,8 @@ class PolicyData(BaseModel):
     `inheritance`: "nearest" as told, or "union": all folders above speak together.
     `names`: which names are of licence files. `reach`: how far down a licence file speaks, for all folders below its
     own ("folders") or, from the root alone, for the repository ("root"). `or_reading`: see `expression`.
-    `unrecognised`: the class of a file for which there is a licence that no engine recognises, and nothing else.
+    `unrecognised`: what a licence does that no engine recognises. "unknown": a file for which one speaks has that class at
+    best; "no_license": it does not count.
     `copies`: whose licence a content has that stands in several places: that of the copy which `exact_dedup` keeps
     ("winner"), the most ("best") or the least permissive one ("worst"), or that of the copy which looks like the origin of
     the others ("origin", see `copies`). `origin_from`: bytes from which on a content has an origin; shorter ones (an empty

@@ -15,6 +15,8 @@ import pyarrow.compute as pc
 
 from stackbuild.licenses.decide import UNKNOWN_REFERENCE
 from stackbuild.licenses.declared import declarations, declaring_kind, scancode_engine
+from stackbuild.licenses.declared.claims import is_pointer
+from stackbuild.licenses.declared.declaration import Declaration
 from stackbuild.licenses.declared.formats import FORMATS
 from stackbuild.licenses.names import is_license_file, is_license_proper
 from stackbuild.licenses.policy import Policy
@@ -67,6 +69,14 @@ def formats_of(paths: pa.Array, policy: Policy) -> pa.Array:
     return pc.coalesce(names, texts)
 
 
+def is_statement(formats: pa.Array) -> pa.Array:
+    """Which files (formats of `formats_of`, length n) are statements about licences from their first line to the last, so that
+    what stands at their head is no header of their own: bool (n,). A manifest may have one.
+    """
+    manifests = pa.array([name for name, kind in KINDS.items() if kind == "manifest"], pa.string())
+    return pc.and_(pc.is_valid(formats), pc.invert(pc.is_in(formats, value_set=manifests)))
+
+
 def _none(paths: pa.Array) -> pa.Array:
     return pa.array(np.zeros(len(paths), bool))
 
@@ -85,13 +95,19 @@ def spoken_folders(path_bytes: pa.Array, formats: pa.Array) -> pa.Array:
     return pc.if_else(above, pc.replace_substring_regex(own, r"[^/]*/\z", ""), own)
 
 
-# A licence-named file that only says where the licence is: `.. include:: ../LICENSE`, "See COPYING", or a path alone.
+# A licence-named file that only says where the licence is: `.. include:: ../LICENSE`, "See COPYING", or a path alone. What
+# has a scheme lies elsewhere, and so is a licence that nobody read.
 POINTER_CHARS = 400
 _POINTER = re.compile(
     r"include::|\b(?:see|refer|read|in|at|to|under)\b.{0,120}\b(?:li[cs]en[cs]e|copying|copyright|unlicense|notice|readme)\b"
     r"|^[\w./ -]*(?:li[cs]en[cs]e|copying)[\w.-]*$",
     re.IGNORECASE | re.DOTALL,
 )
+_ELSEWHERE = re.compile(
+    r"[a-z]://|\bwww\.|subscri|purchas|\bbuy\b|\bfees?\b|commercial|enterprise|proprietary|agree", re.IGNORECASE
+)
+_KEPT = re.compile(r"\ball rights (?:are )?reserved\b", re.IGNORECASE)
+_FILE_NAMES = re.compile(r"[\w.-]*[\w-]")
 
 _SENTENCE = re.compile(r"\b(?:you|your|we|i|it|may|can|do|does|this|is|are|be|not|no|any)\b", re.IGNORECASE)
 
@@ -100,12 +116,25 @@ def points_elsewhere(text: str) -> bool:
     """Whether a text that nobody recognises, of a file that is named as a licence, only refers to another. It is not followed:
     what it means may lie outside of the repository.
     """
-    return len(text) <= POINTER_CHARS and _POINTER.search(text.strip()) is not None
+    return len(text) <= POINTER_CHARS and _POINTER.search(text.strip()) is not None and _ELSEWHERE.search(text) is None
+
+
+def names_a_license_file(raw: str) -> bool:
+    """Whether the value of a licence field, which only points to a file, names one that is read as a licence itself; or the
+    field is computed by the program that it is in, so that the licence file speaks.
+    """
+    if _ELSEWHERE.search(raw):
+        return False
+    names = pa.array(
+        ["/" + name for name in _FILE_NAMES.findall(raw.replace("SEE LICENSE IN", " ").replace("\\", "/"))]
+    )
+    return raw.endswith(" setup.py") or (len(names) > 0 and bool(pc.any(is_license_file(names)).as_py()))
 
 
 def says_more(text: str) -> bool:
     """Whether a text says anything but who holds the copyright; an empty one does not."""
-    return len(text) > POINTER_CHARS or SAYS_MORE.search(text.lower()) is not None or _SENTENCE.search(text) is not None
+    patterns = ((SAYS_MORE, text.lower()), (_SENTENCE, text), (_KEPT, text))
+    return len(text) > POINTER_CHARS or any(pattern.search(words) for pattern, words in patterns)
 
 
 class Reader:
@@ -127,7 +156,7 @@ class Reader:
             return self._text(content, True)  # of the old form, prose
         return [
             {
-                "expression": one.expression,
+                "expression": _or_reference(one),
                 "engine": f"stackbuild {name}",
                 "score": 1.0,
                 "first_line": one.line or None,
@@ -141,13 +170,16 @@ class Reader:
 
     def _text(self, content: bytes, named: bool) -> list[dict[str, Any]]:
         found = self._detector.detect(content, license_named=named)
-        if not found.found and named:
+        own: list[dict[str, Any]] = []
+        if named and all(one.expression == UNKNOWN_REFERENCE for one in found.found):
             text = decode(content)
-            if text is not None and not says_more(text):
+            if text is not None and not found.found and not says_more(text):
                 return []
-            elsewhere = text is not None and points_elsewhere(text)
-            return [{"expression": UNKNOWN_REFERENCE if elsewhere else None, "engine": found.engine, "score": 0.0}]
-        return [
+            if text is None or not points_elsewhere(text):
+                own = [{"expression": None, "engine": found.engine, "score": 0.0}]  # terms that nobody recognises
+            elif not found.found:
+                own = [{"expression": UNKNOWN_REFERENCE, "engine": found.engine, "score": 0.0}]
+        return own + [
             {
                 "expression": one.expression,
                 "engine": one.engine,
@@ -157,3 +189,10 @@ class Reader:
             }
             for one in found.found
         ]
+
+
+def _or_reference(one: Declaration) -> str | None:
+    """The expression of a declaration; a field that only points to a licence file is a reference to that."""
+    if one.expression is None and is_pointer(one.raw) and names_a_license_file(one.raw):
+        return UNKNOWN_REFERENCE
+    return one.expression

@@ -189,8 +189,8 @@ def tag_expression(value: str) -> str | None:
 
 @lru_cache(maxsize=8192)
 def severity_of(key: str) -> int:
-    """How bad a licence is: 0 permissive to 4 non-permissive."""
-    return 0 if key in load_list("the-stack-v2") else SEVERITY[scancode_licenses().class_of(key)]
+    """How bad a licence is by ScanCode's class alone, whatever a list calls permissive: 0 permissive to 4 non-permissive."""
+    return SEVERITY[scancode_licenses().class_of(key)]
 
 
 @cache

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -249,7 +250,9 @@ class Licenses(Stage[LicensesOptions]):
         folder = verdicts.spoken(base) if base >= 0 else None
         named = Spoken.of_rule(rules.evidence(rule), self.policy) if rule >= 0 else None
         if self.policy.data.rule == "ranked":
-            return strongest([one for one in (named, folder) if one is not None], github, self.policy)
+            if named and folder and folder.has_license_file_below(rules.whole(rule)):
+                named = replace(named, place=max(named.place, folder.place))
+            return strongest([one for one in (folder, named) if one is not None], github, self.policy)
         return five_step_answer(folder, github, self.policy)
 
     # ---- copies

@@ -122,8 +122,13 @@ def test_a_rule_that_aggregates_counts_together_with_a_header_and_alone_without_
     assert fourth["license_class"] == "unknown" and kinds(fourth) == [("header", True), ("aggregate", True)]
 
 
-def test_the_head_of_a_licence_file_or_manifest_is_no_header() -> None:
-    for path in ("/COPYING", "/package.json", "/README.md"):
+def test_a_manifest_may_have_a_header_of_its_own() -> None:
+    (found,) = merged([copy(1, "a/b", "/setup.py")], {1: ["GPL-3.0-only"]})
+    assert found["license_class"] == "non_permissive"
+
+
+def test_the_head_of_a_statement_about_licences_is_no_header() -> None:
+    for path in ("/COPYING", "/REUSE.toml", "/README.md", "/x.c.license"):
         (found,) = merged([copy(1, "a/b", path)], {1: ["GPL-3.0-only"]})
         assert found["license_class"] == "permissive" and [e["kind"] for e in found["license_evidence"]] == [
             "license_file"

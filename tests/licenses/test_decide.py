@@ -57,7 +57,8 @@ def test_the_nine_rows_of_the_published_procedure(github: str | None, keys: set[
         (None, {"Nobody-heard-of-1.0"}, False, Decision("non_permissive", "unknown")),
         (None, set(), True, Decision("non_permissive", "unknown")),
         (None, {DCO}, True, Decision("non_permissive", "unknown")),
-        (None, {"MIT"}, True, Decision("permissive", "permissive")),
+        (None, {"MIT"}, True, Decision("non_permissive", "unknown")),
+        (None, {"MPL-2.0"}, True, Decision("non_permissive", "weak_copyleft")),
         (None, set(), False, Decision("no_license", "no_license")),
         ("", {"MIT"}, False, Decision("permissive", "permissive")),
     ],
@@ -69,6 +70,7 @@ def test_our_classes(github: str | None, keys: set[str], unrecognised: bool, ans
 def test_the_second_release_calls_an_unrecognised_licence_none_and_we_do_not() -> None:
     assert decide(None, frozenset(), V2, unrecognised=True) == Decision("no_license", "no_license")
     assert decide(None, frozenset(), OURS, unrecognised=True).license_class == "unknown"
+    assert decide(None, frozenset({"MIT"}), V2, unrecognised=True) == Decision("permissive", "permissive")
 
 
 def test_the_first_release_wants_every_licence_file_permissive() -> None:

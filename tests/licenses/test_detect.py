@@ -8,6 +8,7 @@ import pytest
 
 from stackbuild.licenses import detect, scancode
 from stackbuild.licenses.detect import Answer, Detector, combined, detect_form
+from stackbuild.licenses.expression import plain_key
 from stackbuild.licenses.scancode import UNKNOWN, UNKNOWN_REFERENCE, spdx_expression, stands_for_a_license, windows
 from stackbuild.licenses.text import normal_form
 from tests.worlds import GPL, MIT
@@ -311,8 +312,8 @@ def test_the_texts_of_spdx_are_told_apart_and_none_is_taken_for_more_permissive(
     ]
     exact = unsafe = 0
     for one in ones:
-        found = {detect._plain(key) for key in detector.detect(one.text.encode(), True).keys}
-        exact += found == {detect._plain(one.spdx_license_key)}
+        found = {plain_key(key) for key in detector.detect(one.text.encode(), True).keys}
+        exact += found == {plain_key(one.spdx_license_key)}
         unsafe += max(
             map(detect.severity_of, detector.detect(one.text.encode(), True).keys), default=9
         ) < detect.severity_of(one.spdx_license_key)

@@ -17,7 +17,7 @@ from stackbuild.licenses.inherit import (
     Verdicts,
     inherited,
 )
-from stackbuild.licenses.lists import scancode_licenses
+from stackbuild.licenses.lists import SEVERITY, scancode_licenses
 from stackbuild.licenses.policy import load_policy
 from stackbuild.licenses.reading import folders
 
@@ -239,16 +239,25 @@ def test_a_manifest_adds_to_the_licence_file_above_and_cannot_replace_it() -> No
     assert found["p/q/r/"]["keys"] == ["GPL-3.0-only", "MIT"]
 
 
-def test_a_notice_speaks_only_where_no_licence_file_or_manifest_does() -> None:
-    found = nearest(
-        {b"LICENSE": ("license", said("MIT")), b"docs/README": ("notice", said("GPL-2.0-only"))},
-    )  # fmt: skip
-    assert found["docs/"]["keys"] == ["MIT"]
-    assert [(one["kind"], one["decides"]) for one in found["docs/"]["evidence"]] == [
-        ("license_file", True),
-        ("notice", False),
-    ]
+def test_a_notice_speaks_where_no_licence_file_or_manifest_does() -> None:
+    found = nearest({b"LICENSE": ("license", said("MIT")), b"README": ("notice", said("GPL-2.0-only")),
+                     b"docs/README": ("notice", said("ISC"))})  # fmt: skip
+    for folder in ("", "docs/"):
+        assert found[folder]["keys"] == ["MIT"]
+        assert [(one["kind"], one["decides"]) for one in found[folder]["evidence"]] == [
+            ("license_file", True),
+            ("notice", False),
+        ]
     assert nearest({b"README": ("notice", said("GPL-2.0-only"))})[""]["keys"] == ["GPL-2.0-only"]
+
+
+def test_a_notice_that_stands_nearer_and_is_less_permissive_is_added() -> None:
+    found = nearest({b"LICENSE": ("license", said("MIT")), b"libs/gnu/README": ("notice", said("GPL-2.0-only"))})
+    assert found["libs/gnu/"]["keys"] == ["GPL-2.0-only", "MIT"]
+    assert [(one["kind"], one["decides"]) for one in found["libs/gnu/"]["evidence"]] == [
+        ("notice", True),
+        ("license_file", True),
+    ]
 
 
 def test_what_only_refers_to_a_licence_hides_none() -> None:
@@ -284,13 +293,18 @@ def test_it_is_the_nearest_by_the_rule_as_one_would_write_it(spoken: dict[tuple[
             real = [pair for pair in here if pair[1] != UNKNOWN_REFERENCE]
             return (real or here or [(None, None)])[0]
 
+        bad = {"MIT": 0, "ISC": 0, UNKNOWN_REFERENCE: SEVERITY["unknown"], "GPL-2.0-only": SEVERITY["non_permissive"]}
         base, license_key = first("license", above)
         real = base is not None and license_key != UNKNOWN_REFERENCE
-        _, manifest_key = first("package.json", [one for one in above if not real or one.startswith(base or b"")])
+        lower, manifest_key = first("package.json", [one for one in above if not real or one.startswith(base or b"")])
         group = {key for key in (license_key, manifest_key) if key}
-        _, notice_key = first("notice", above)
+        nearer, notice_key = first("notice", above)
         if group <= {UNKNOWN_REFERENCE} and notice_key and (notice_key != UNKNOWN_REFERENCE or not group):
             group = {notice_key}
+        elif notice_key not in (None, UNKNOWN_REFERENCE) and len(nearer or b"") > max(
+            len(base or b""), len(lower or b"")
+        ):
+            group |= {notice_key} if bad[notice_key] > max(map(bad.__getitem__, group)) else set()
         assert set(found[folder.decode("latin-1")]["keys"]) == group
 
 

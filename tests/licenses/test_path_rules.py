@@ -60,6 +60,33 @@ def test_a_rule_that_aggregates_is_evidence_of_a_kind_of_its_own() -> None:
     assert [known.evidence(row)["kind"] for row in range(2)] == ["aggregate", "path_rule"]
 
 
+def beside(names: dict[str, list[Rule]]) -> PathRules:
+    """The rules of files of one repository by their paths."""
+    rows = []
+    for path, said in names.items():
+        folder = path.rpartition("/")[0].removesuffix("debian").removesuffix(".reuse")
+        for line, (glob, key, how) in enumerate(said, 1):
+            rows.append({"partition": 0, "repo_name": "a/b", "revision_id": "r", "folder": folder.encode(), "path": f"/{path}",
+                         "expression": key, "first_line": line, "globs": [glob], "precedence": how})  # fmt: skip
+    order = sorted(rows, key=lambda row: (row["folder"], row["path"]))
+    return PathRules(pa.Table.from_pylist(order, PATH_RULES))
+
+
+def test_what_is_about_one_file_alone_is_stronger_than_globs_and_reuse_than_debian() -> None:
+    whole = ("**", "MIT", "closest")
+    own = {name: [("unused", "GPL-3.0-only", "closest")] for name in ("Foo.java.license", "zoo.java.license")}
+    known = beside({**own, "REUSE.toml": [whole]})
+    assert ruled(known, ["Foo.java", "zoo.java", "Foo.java.license", "x"]) == [*["GPL-3.0-only"] * 3, "MIT"]
+    known = beside(
+        {"debian/copyright": [whole], "REUSE.toml": [("**", "ISC", "closest")], "a.license": own["Foo.java.license"]}
+    )
+    assert ruled(known, ["a", "b"]) == ["GPL-3.0-only", "ISC"]
+    known = beside({".reuse/dep5": [("**", "Zlib", "closest")], "debian/copyright": [whole]})
+    assert ruled(known, ["b"]) == ["Zlib"]
+    known = beside({"REUSE.toml": [("**", "ISC", "override")], "a.license": own["Foo.java.license"]})
+    assert ruled(known, ["a"]) == ["ISC"]
+
+
 def test_a_rule_speaks_for_its_own_repository_and_revision() -> None:
     known = rules({"": [("**", "MIT", "closest")]})
     assert ruled(known, ["a"], repo="a/c") == [None] and ruled(rules({}), ["a"]) == [None]
