@@ -2,10 +2,12 @@
 
 The Stack v1 and v2 take the copy that is kept for all; v1 keeps a content as soon as one repository that holds it is
 permissive, so that a GPL file which somebody re-hosted under MIT passes: what its users complained of most. Ours: a content's
-own header decides; else it has the licence of the copy that looks like the origin of the others, whoever is kept. The origin
-is told from what occurrences know: not in a folder of other people's code (vendor/, third_party/, node_modules/ ...), in the
-repository that was created first, with the most stars and forks, of the earliest revision. A re-host can grant nothing, so the
-origin's licence stands even where it is worse.
+own header decides; else it has the licence of the copy that is the origin of the others, whoever is kept. A re-host can grant
+nothing, so the origin's licence stands even where it is worse. A copy in a folder of other people's code (node_modules/,
+third_party/ ...) is no origin where another is not; of the others it is the one in the repository that was created first, if
+that is known of all of them. Where it is not, nobody can tell who took from whom, and the least permissive copy speaks; one of
+which nothing says a licence does so only if all are such. Stars say who is popular, and dates of commits when a repository was
+last worked on: neither tells an origin.
 """
 
 from __future__ import annotations
@@ -35,16 +37,15 @@ HEADERS = pa.schema(
         pa.field("said", pa.list_(SAID), nullable=False),
     ]
 )
-SPEAKING = ("expression", "engine", "score", "first_line", "last_line")  # what a header fills in of SAID
+# What a header fills in of SAID; a mention counts together with what else is said, so it has REUSE's word for that.
+SPEAKING = ("expression", "engine", "score", "first_line", "last_line", "precedence")
 UNREAD = ("refers",)  # kinds of headers that say nothing themselves
 BEST_FIRST = ("permissive", "no_license", "unknown", "weak_copyleft", "non_permissive")
+SAFEST_FIRST = ("non_permissive", "weak_copyleft", "unknown", "permissive", "no_license")
 ORIGIN = (
     ("vendored", "ascending", "at_end"),
-    ("gha_created_at", "ascending", "at_end"),
-    ("star_events_count", "descending", "at_end"),
-    ("fork_events_count", "descending", "at_end"),
-    ("revision_date", "ascending", "at_end"),
-    ("visit_date", "ascending", "at_end"),
+    ("created", "ascending", "at_end"),
+    ("safety", "ascending", "at_end"),
     ("repo_name", "ascending", "at_end"),
     ("revision_id", "ascending", "at_end"),
     ("path_bytes", "ascending", "at_end"),
@@ -73,7 +74,8 @@ def said_by_headers(headers: pa.Array) -> pa.Array:
     """What the heads of n files say (`headers.HEADER`), as lists of SAID of length n: none, or one."""
     says = pc.and_(headers.is_valid(), pc.invert(pc.is_in(headers.field("kind"), value_set=pa.array(UNREAD))))
     rows = headers.filter(says)
-    known = {name: rows.field(name) for name in SPEAKING}
+    known = {name: rows.field(name) for name in SPEAKING[:-1]}
+    known["precedence"] = pc.if_else(pc.equal(rows.field("kind"), "mention"), "aggregate", None).cast(pa.string())
     values = [known.get(field.name, pa.nulls(len(rows), field.type)) for field in SAID]
     offsets = np.concatenate((np.zeros(1, np.int64), np.cumsum(np.asarray(says))))
     said = pa.StructArray.from_arrays(values, fields=list(SAID))
@@ -94,11 +96,7 @@ def speaking(copies: pa.Table, starts: Rows, policy: Policy) -> Rows:
     rows = np.flatnonzero(np.repeat(asked, sizes))
     content = np.repeat(np.arange(len(starts)), sizes)[rows]
     if policy.data.copies == "origin":
-        names = [name for name, _, _ in ORIGIN[1:]]
-        table = copies.select(names).take(pa.array(rows))
-        table = table.append_column("vendored", vendored(copies["path"].take(pa.array(rows))))
-        order = np.asarray(pc.sort_indices(table.append_column("content", pa.array(content)),
-                                           [("content", "ascending", "at_end"), *ORIGIN]))  # fmt: skip
+        order = _origins_first(copies, rows, content)
     else:
         classes = pc.index_in(copies["license_class"].take(pa.array(rows)), value_set=pa.array(BEST_FIRST))
         rank = np.asarray(pc.fill_null(classes, len(BEST_FIRST))).astype(np.int64)
@@ -107,6 +105,26 @@ def speaking(copies: pa.Table, starts: Rows, policy: Policy) -> Rows:
     chosen = starts.copy()
     chosen[asked] = rows[order[first]]
     return chosen
+
+
+def _origins_first(copies: pa.Table, rows: Rows, content: Rows) -> Rows:
+    """The order of some rows in which those of one content (int64, sorted) stand together, the origin first."""
+    table = (
+        copies.select([name for name, _, _ in ORIGIN[3:]])
+        .take(pa.array(rows))
+        .append_column("content", pa.array(content))
+    )
+    inside = np.asarray(vendored(copies["path"].take(pa.array(rows))))
+    created = copies["gha_created_at"].take(pa.array(rows)).combine_chunks()
+    undated = np.zeros(int(content[-1]) + 1 if len(content) else 0, bool)
+    own = np.zeros(len(undated), bool)
+    own[content[~inside]] = True
+    counts = ~inside | ~own[content]  # may be the origin
+    undated[content[counts & ~np.asarray(created.is_valid())]] = True
+    safety = pc.index_in(copies["license_class"].take(pa.array(rows)), value_set=pa.array(SAFEST_FIRST))
+    table = table.append_column("vendored", pa.array(inside)).append_column("safety", safety)
+    table = table.append_column("created", pc.if_else(pa.array(undated[content]), None, created))
+    return np.asarray(pc.sort_indices(table, [("content", "ascending", "at_end"), *ORIGIN])).astype(np.int64)
 
 
 def vendored(paths: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -156,9 +174,11 @@ def _with_headers(
     with_header = np.flatnonzero(np.asarray(at.is_valid()) & source)
     form_of[with_header] = of_header[np.asarray(at.take(pa.array(with_header)))]
     evidence = columns["license_evidence"]
-    speaks = np.array([*(_speaks(form) for form in forms), False])[form_of]
+    speaks = np.array([*(_speaks(form, policy) for form in forms), False])[form_of]
+    mention = np.array([*(_is_mention(form) for form in forms), False])[form_of]
     strength = _strength(evidence, policy)
-    alone, beside = speaks & (strength > place), speaks & (strength == place)
+    alone = speaks & ~mention & (strength > place)
+    beside = speaks & ((strength == place) | (mention & (strength > place)))
     rows = np.flatnonzero(alone | beside)
     if len(rows):
         deciding = pc.if_else(pa.array(beside[rows]), evidence.take(pa.array(rows)), pa.scalar([], evidence.type))
@@ -179,8 +199,16 @@ def _with_headers(
     return result
 
 
-def _speaks(said: list[dict[str, Any]]) -> bool:
-    """Whether a header says more than that a licence stands elsewhere."""
+def _is_mention(said: list[dict[str, Any]]) -> bool:
+    return all(one["precedence"] == "aggregate" for one in said)
+
+
+def _speaks(said: list[dict[str, Any]], policy: Policy) -> bool:
+    """Whether a header says more than that a licence stands elsewhere, and more than the mention of a permissive one: in
+    passing, a file's licence can become worse and never better.
+    """
+    if _is_mention(said) and _answer(said, policy)[2] == "permissive":
+        return False
     return any(one["expression"] != UNKNOWN_REFERENCE for one in said)
 
 

@@ -6,12 +6,15 @@ further down is not read):
 1. SPDX tags (`tags`), in lines that are not code; also `__license__ = "..."` of Python.
 2. The rest in its normal form: comment signs, lines that only name holders, authors or files, and case are gone, so that
    thousands of files share one form. Each form is matched once by ScanCode's exact matchers, and searched for riders.
-3. A file gets the AND of all that is found. Matches whose keys a tag names already add nothing: `MIT OR GPL-2.0-only` above
+3. What states a licence (a tag, a notice, a licence's text) is told from what only names one, or states it of other people's
+   code ("taken from libfoo, which is under the MIT license"): a mention.
+4. A file gets the AND of all that is found. Matches whose keys a tag names already add nothing: `MIT OR GPL-2.0-only` above
    both texts stays a choice. Short mentions in prose ("MIT", a link) count only in a line that speaks of a licence.
 
-The outcome is a licence (an SPDX expression), `refers` (only "see LICENSE": the licence file speaks), `unknown` (it speaks
-of a licence that nobody recognises) or nothing; "All rights reserved" and a disclaimer of warranty alone are nothing. It is
-a function of the content alone: caches are keyed by all that an answer depends on. Time is linear in the head.
+The outcome is a licence (an SPDX expression), a `mention` of one, `refers` (only "see LICENSE": the licence file speaks),
+`unknown` (it speaks of a licence that nobody recognises) or nothing; "All rights reserved" and a disclaimer of warranty alone
+are nothing. It is a function of the content alone: caches are keyed by all that an answer depends on. Time is linear in the
+head.
 """
 
 from __future__ import annotations
@@ -39,7 +42,8 @@ from stackbuild.licenses.scancode import (
 )
 from stackbuild.licenses.text import SAYS_MORE, UNIFIED, without_markup
 
-Kind = Literal["license", "refers", "unknown"]
+STRENGTH = ("license", "unknown", "mention", "refers")
+Kind = Literal["license", "mention", "refers", "unknown"]
 
 CACHED = 1 << 15  # answers by form, and lines by bytes: some 20 MB each
 KNOWN_WORDS = 30  # as in `detect`
@@ -48,8 +52,8 @@ SHORT_WORDS = 5  # a match of fewer words is a mention
 
 HEADER = pa.struct(
     [
-        pa.field("kind", pa.string(), nullable=False),  # license, refers, unknown
-        pa.field("expression", pa.string()),  # SPDX expression; null unless kind is license
+        pa.field("kind", pa.string(), nullable=False),  # license, mention, refers, unknown
+        pa.field("expression", pa.string()),  # SPDX expression; null unless kind is license or mention
         pa.field("start", pa.int64(), nullable=False),  # bytes of the file, half open: the lines that say so
         pa.field("end", pa.int64(), nullable=False),
         pa.field("first_line", pa.int32(), nullable=False),  # lines of the file, from 1, both included
@@ -64,7 +68,7 @@ HEADER = pa.struct(
 @dataclass(frozen=True)
 class Said:
     """What lines say that stand together. `first`, `last`: which of them do, from 0. `expressions`: none unless `kind` is
-    license.
+    license or mention.
     """
 
     kind: Kind
@@ -163,14 +167,17 @@ class Headers:
 
 
 def together(parts: list[Said]) -> Said | None:
-    """What all parts of a notice say: all licences hold; a pointer counts where there is none, an unknown one last."""
-    for kind in ("license", "refers", "unknown"):
-        same = [part for part in parts if part.kind == kind]
+    """What all parts of a notice say: all licences hold, one that nobody recognises among them; a pointer counts where there
+    is none. They are mentions where all are.
+    """
+    for kinds in (("license", "mention", "unknown"), ("refers",)):
+        same = [part for part in parts if part.kind in kinds]
         if same:
             strongest = max(same, key=lambda part: part.words)
+            named = any(part.expressions for part in same)
             return Said(
-                same[0].kind,
-                tuple(dict.fromkeys(one for part in same for one in part.expressions)),
+                min((part.kind for part in same), key=STRENGTH.index),
+                tuple(dict.fromkeys(one for part in same for one in part.expressions or ((UNKNOWN,) if named else ()))),
                 min(part.first for part in same),
                 max(part.last for part in same),
                 tuple(dict.fromkeys(engine for part in same for engine in part.engines)),
@@ -267,6 +274,13 @@ _STATES = re.compile(
     r"|\b(?:for|only|strictly) non-?commercial\b|non-?commercial (?:use|purposes?) only",
     re.MULTILINE,
 )
+_FIELD = re.compile(r"(?:software )?licen[cs]e ?:")
+_TOKEN = re.compile(r"\w+")
+_OTHERS = re.compile(
+    r"\b(?:portions?|parts|based (?:up)?on|deriv(?:ed|es)|adapted|taken|borrowed|copied|ported|translated|inspired|originates"
+    r"|uses|using|includes|bundle[sd]?|embed(?:s|ded)|depends|dependenc(?:y|ies)|third[- ]party|3rd[- ]party|relicensed|previously"
+    r"|formerly|originally|was|were|until|no longer|example code|(?:code|file|version|function|routine)s? (?:is |are )?from)\b"
+)
 _POINTS = re.compile(
     r"(?:see|view|found in|read|refer to|consult|accompany\w+|included|contained in|described in|terms in|in)[ \n](?:[^ \n]+[ \n]){0,8}?"
     r"[\"'(]?[./\w-]*(?:licen[cs]e|copying|copyright|notice)s?(?:\.\w{2,5})?\b"
@@ -296,8 +310,9 @@ def read_form(form: str, named: tuple[str, ...], tagged: bool) -> Said | None:
     if not expressions:
         return None if named else _unnamed(form, found)
     strongest = max(fresh, key=lambda one: (one.words, -one.first), default=None)
+    own = not fresh or any(_states(one, lines) for one in fresh)
     return Said(
-        "license",
+        "license" if own else "mention",
         tuple(dict.fromkeys(expressions)),
         min(first for first, _ in spans),
         max(last for _, last in spans),
@@ -313,6 +328,16 @@ def _counts(one: Match, lines: list[str]) -> bool:
     if one.expression == UNKNOWN_REFERENCE or not stands_for_a_license(one.expression):
         return False
     return one.words >= SHORT_WORDS or any(_WORD.search(line) for line in lines[one.first : one.last + 1])
+
+
+def _states(one: Match, lines: list[str]) -> bool:
+    """Whether a match states what the file is under: a text, a notice, a tag, "License: X" or X alone in its lines; and the
+    words around a notice, or before a text, are not about other people's code or another time.
+    """
+    own = lines[one.first : one.last + 1]
+    states = one.states or _FIELD.match(own[0]) or len(_TOKEN.findall(" ".join(own))) <= one.words
+    last = one.first if one.words >= KNOWN_WORDS else one.last
+    return bool(states) and not _OTHERS.search(" ".join(lines[max(one.first - 2, 0) : last + 1]))
 
 
 def _unnamed(form: str, found: list[Match]) -> Said | None:

@@ -34,7 +34,8 @@ NOT_READ = "LicenseRef-stackbuild-not-read"  # in no list, so unknown
 @dataclass(frozen=True)
 class Match:
     """One match in a text: SPDX expression, score (0 to 1), first and last line (from 0), ScanCode's rule, how many words
-    matched, and whether they are all of the text.
+    matched, whether they are all of the text, and whether they state a licence (its text, a notice, a tag) and do not only
+    name one.
     """
 
     expression: str
@@ -44,6 +45,7 @@ class Match:
     rule: str
     words: int
     verbatim: bool = False
+    states: bool = False
 
 
 def matches(text: str, approximate: bool = False) -> list[Match]:
@@ -70,6 +72,7 @@ def matches(text: str, approximate: bool = False) -> list[Match]:
                         one.rule.identifier,
                         one.len(),
                         whole,
+                        one.rule.is_license_text or one.rule.is_license_notice or one.rule.is_license_tag,
                     )
                 )
     return found

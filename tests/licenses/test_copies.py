@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stackbuild.licenses.copies import BEST_FIRST, HEADERS, of_contents, speaking, vendored
+from stackbuild.licenses.copies import BEST_FIRST, HEADERS, SAFEST_FIRST, of_contents, speaking, vendored
 from stackbuild.licenses.policy import load_policy
 from stackbuild.schema import LICENSE_FIELDS, OCCURRENCES
 
@@ -41,13 +41,17 @@ def copy(content: int, repo: str, path: str, **known: Any) -> dict[str, Any]:
 
 
 def merged(
-    rows: list[dict[str, Any]], headers: dict[int, list[str | None]], policy: Any = OURS
+    rows: list[dict[str, Any]], headers: dict[int, list[str | None]], policy: Any = OURS, precedence: str | None = None
 ) -> list[dict[str, Any]]:
     """What is made of each content; rows of one content stand together."""
     ids = [row["content_id"] for row in rows]
     starts = np.array([i for i in range(len(ids)) if i == 0 or ids[i] != ids[i - 1]], np.int64)
     said = [
-        {"bucket": 0, "content_id": bytes([content]) * 20, "said": [{"expression": one} for one in expressions]}
+        {
+            "bucket": 0,
+            "content_id": bytes([content]) * 20,
+            "said": [{"expression": one, "precedence": precedence} for one in expressions],
+        }
         for content, expressions in headers.items()
     ]
     copies = pa.Table.from_pylist(rows, SCHEMA)
@@ -67,6 +71,24 @@ def test_a_file_that_an_mit_repository_took_over_stays_gpl() -> None:
     assert [one["repo_name"] for one in found["license_evidence"]] == ["ann/gpl"]
     (found,) = merged([origin, rehost], {})
     assert [one["repo_name"] for one in found["license_evidence"]] == [None]  # the copy that is kept is the origin
+
+
+def test_where_the_origin_is_not_known_the_least_permissive_copy_speaks() -> None:
+    """Neither stars nor the dates of commits tell who took from whom, nor the age of one repository alone."""
+    gpl, mit = ({"repo": "zed/gpl", "path": "/a.c", "key": "GPL-3.0-only"}, {"repo": "ann/mit", "path": "/a.c"})
+    for theirs, others in (
+        ({}, {}),
+        ({"revision_date": datetime(2024, 1, 1)}, {"revision_date": datetime(2015, 1, 1)}),
+        ({"star_events_count": 1}, {"star_events_count": 9_000}),
+        ({}, {"gha_created_at": datetime(2022, 1, 1)}),
+        ({"path": "/external/a.c", "gha_created_at": datetime(2010, 1, 1)}, {"gha_created_at": datetime(2020, 1, 1)}),
+    ):
+        (found,) = merged([copy(1, **{**mit, **others}), copy(1, **{**gpl, **theirs})], {})
+        assert found["license_class"] == "non_permissive"
+    silent = copy(1, "bob/none", "/a.c", key=None)
+    assert merged([copy(1, **mit), silent], {})[0]["license_class"] == "permissive"
+    dated = [copy(1, **mit, gha_created_at=datetime(2022, 1, 1)), {**silent, "gha_created_at": datetime(2010, 1, 1)}]
+    assert merged(dated, {})[0]["license_class"] == "no_license"
 
 
 def test_what_is_written_anew_everywhere_has_no_origin() -> None:
@@ -109,6 +131,19 @@ def test_a_header_that_nobody_recognises_makes_a_file_unknown_in_a_permissive_re
     (found,) = merged([copy(1, "a/b", "/x.c")], {1: [None]})
     assert (found["license_type"], found["license_class"]) == ("non_permissive", "unknown")
     assert found["detected_licenses"] == [] and kinds(found) == [("header", True), ("license_file", False)]
+
+
+def test_a_mention_can_make_a_licence_worse_and_never_better() -> None:
+    def told(own: str | None, mentioned: str, kind: str = "license_file") -> tuple[str, list[tuple[str, bool]]]:
+        (found,) = merged([copy(1, "a/b", "/x.c", key=own, kind=kind)], {1: [mentioned]}, precedence="aggregate")
+        return found["license_class"], kinds(found)
+
+    assert told("GPL-3.0-only", "MIT") == ("non_permissive", [("license_file", True), ("header", False)])
+    assert told(None, "MIT") == ("no_license", [("header", False)])
+    assert told("MIT", "GPL-3.0-only") == ("non_permissive", [("header", True), ("license_file", True)])
+    assert told("MIT", "MIT OR GPL-3.0-only") == ("permissive", [("license_file", True), ("header", False)])
+    assert told(None, "GPL-3.0-only") == ("non_permissive", [("header", True)])
+    assert told("MIT", "GPL-3.0-only", "override") == ("permissive", [("override", True), ("header", False)])
 
 
 def test_a_rule_that_aggregates_counts_together_with_a_header_and_alone_without_one() -> None:
@@ -155,7 +190,7 @@ dates = st.sampled_from([None, datetime(2010, 1, 1), datetime(2015, 1, 1)])
 copies_ = st.fixed_dictionaries(
     {
         "repo": st.sampled_from(["a/a", "b/b", "c/c"]),
-        "path": st.sampled_from(["/x.c", "/vendor/x.c", "/src/deps/y.c", "/y.c"]),
+        "path": st.sampled_from(["/x.c", "/vendor/x.c", "/src/vendor/y.c", "/y.c"]),
         "key": st.sampled_from(["MIT", "GPL-3.0-only", "MPL-2.0", None]),
         "gha_created_at": dates,
         "star_events_count": st.sampled_from([None, 1, 5]),
@@ -176,19 +211,19 @@ copies_ = st.fixed_dictionaries(
 def test_it_is_the_rule_as_one_would_write_it(
     drawn: list[list[dict[str, Any]]], headers: dict[int, list[str | None]]
 ) -> None:
-    def last(value: Any) -> tuple[bool, Any]:
-        return value is None, value
+    def is_inside(row: dict[str, Any]) -> bool:
+        return "vendor" in row["path"].split("/")
 
-    def age(row: dict[str, Any]) -> Any:
-        stars = row["star_events_count"]
-        inside = {"vendor", "deps"} & set(row["path"].split("/"))
-        return (bool(inside), last(row["gha_created_at"]), last(None if stars is None else -stars),
-                last(row["revision_date"]), row["repo_name"], row["path"])  # fmt: skip
+    def age(row: dict[str, Any], owners: list[dict[str, Any]]) -> Any:
+        dated = all(one["gha_created_at"] for one in owners)
+        return (is_inside(row), row["gha_created_at"] if dated and row in owners else datetime.max,
+                SAFEST_FIRST.index(row["license_class"]), row["repo_name"], row["path"])  # fmt: skip
 
     groups = [[copy(content, **one) for one in group] for content, group in enumerate(drawn)]
     found = merged([row for group in groups for row in group], headers)
     for content, (group, told) in enumerate(zip(groups, found, strict=True)):
-        origin = min(group, key=age)
+        owners = [row for row in group if not is_inside(row)] or group
+        origin = min(group, key=lambda row: age(row, owners))
         header = headers.get(content, [])
         named = [one for one in header if one]
         if header:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stackbuild.licenses import detect, headers, scancode
+from stackbuild.licenses.decide import UNKNOWN
 from stackbuild.licenses.headers import HEADER, Headers, header_form
 from tests.worlds import MIT
 
@@ -221,6 +222,41 @@ def test_what_a_tag_says_beyond_what_is_known_is_not_lost() -> None:
     assert said("# SPDX-License-Identifier: NOASSERTION\n") is None
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "/* foo.c - main engine\n * The quick sort below is taken from libbar, which is released under the MIT license.\n */\n",
+        "// Uses jQuery (MIT license)\n",
+        "# Depends on libfoo (MIT license) and libbar (BSD license)\n",
+        "# Based on example code\n# Licensed under the Apache License, Version 2.0\n",
+        "1.2: relicensed the examples under the MIT license\n",
+        "// The original was released under the MIT license.\n",
+        "/* Includes the tar reader of libfoo:\n * " + MIT_TEXT.replace("\n", "\n * ") + "\n */\n",
+    ],
+)
+def test_what_is_said_of_other_peoples_code_is_a_mention(content: str) -> None:
+    found = one(content)
+    assert found is not None and found["kind"] == "mention" and found["expression"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "// MIT License\n", "# License: BSD3\n", "# License: MIT (see the file beside this one)\n",
+        "/* This file is part of Foo.\n * Licensed under the Apache License, Version 2.0. */\n",
+        "# SPDX-License-Identifier: MIT\n# Uses jQuery (MIT license)\n",
+        "// Licensed under the MIT license.\n\nint x = 1;\n\n// Uses libfoo (BSD license)\n",
+    ],
+)  # fmt: skip
+def test_a_files_own_licence_is_no_mention(content: str) -> None:
+    found = one(content)
+    assert found is not None and found["kind"] == "license"
+
+
+def test_what_nobody_recognises_counts_beside_a_licence_in_another_comment() -> None:
+    assert said("// MIT License\n\nint x = 1;\n\n// Do not distribute.\n") == f"{UNKNOWN} AND MIT"
+
+
 def test_two_licences_in_one_head_are_both_kept() -> None:
     both = lines("//")(MIT_TEXT + "\n" + GPL3)
     assert said(both) == "GPL-3.0-or-later AND MIT"
@@ -413,7 +449,7 @@ def test_any_text_has_a_span_inside_it(words: list[str]) -> None:
     if found is not None:
         assert 0 <= found["start"] <= found["end"] <= len(raw)
         assert 1 <= found["first_line"] <= found["last_line"] <= raw.count(b"\n") + raw.count(b"\r") + 1
-        assert (found["kind"] == "license") == (found["expression"] is not None)
+        assert (found["kind"] in ("license", "mention")) == (found["expression"] is not None)
 
 
 def test_an_engine_that_fails_leaves_tags(monkeypatch: pytest.MonkeyPatch) -> None:
