@@ -42,7 +42,7 @@ from stackbuild.licenses.scancode import (
 from stackbuild.licenses.text import decode, normal_form, numbered_form
 
 COVER_PERCENT = 75.0
-APPROXIMATE_CHARS = 64 << 10  # 9 CPU-seconds at worst: words of licences in random order
+APPROXIMATE_CHARS = 64 << 10  # 5 CPU-seconds at worst: one phrase of legalese again and again
 CACHED_FORMS = 1 << 15  # some 20 MB of answers
 KNOWN_WORDS = 30  # a match of fewer is of a notice, not of a licence's text, which may say more
 AUTOMATON_STATES = 100_000  # of licenseclassifier's automaton at most, where `warm` did not run: some 300 MB
@@ -63,6 +63,12 @@ _PUBLIC_DOMAIN = re.compile(
 )
 _DENIED = re.compile(
     r"\b(?:not|never|no longer|neither|nor|cannot|can't|isn't|aren't|unless|until|except)\b|licen[cs]e fee"
+)
+
+_TAKES_BACK = re.compile(
+    r"\b(?:is|are|was|were) (?:not|no longer)\b|\bno longer\b|\bdoes not apply\b|\buntil\b|\btodo\b|\btbd\b|\bchoose a\b|\?"
+    r"|\bdo not\b|\bask (?:me|us)\b|\bcontact\b|\bcompanies\b|\bstudents\b|\bincludes\b|\bthird[- ]party\b|\bno reuse\b"
+    r"|\b(?:but|other|some) (?:files|parts|users)\b|\bart(?:work)?: |\bassets: "
 )
 
 ENGINES = ("licenseclassifier", "scancode-toolkit-mini")
@@ -133,6 +139,8 @@ def detect_form(form: str, license_named: bool) -> Detection:
     form = "\n".join(lines)
     raw = matches(form)
     exact = answer_of(raw, "exact")
+    if license_named and not stated and not exact.verbatim and takes_back(form):
+        return Answer(exact.engine, {}).detection()
     answer = exact
     if license_named and not (exact.verbatim and exact.real):
         whole = classify(form)
@@ -144,6 +152,13 @@ def detect_form(form: str, license_named: bool) -> Detection:
     if license_named and max(answer.severity(), said) < SEVERITY["non_permissive"]:
         stated |= ridden(lines, raw)
     return answer.detection(stated)
+
+
+def takes_back(form: str) -> bool:
+    """Whether a text that is too short to hold a licence says that one does not hold, or not for all, or is of other people's
+    code: nobody can tell what it means.
+    """
+    return len(form.split()) <= BRIEF_WORDS and _TAKES_BACK.search(form) is not None
 
 
 def guessed(form: str) -> Answer | None:
@@ -161,8 +176,12 @@ def guessed(form: str) -> Answer | None:
 
 
 def ridden(lines: list[str], found: list[Match]) -> dict[str, Found]:
-    """What riders say in a form, outside of ScanCode's exact matches; whose first and last line may hold more."""
+    """What riders say in a form, outside of ScanCode's exact matches; whose first and last line may hold more, if the match is
+    not of every word.
+    """
     known = {line for one in found if one.words >= KNOWN_WORDS for line in range(one.first + 1, one.last)}
+    if any(one.verbatim for one in found):
+        known = set(range(len(lines)))
     return {key: Found(key, riders.engine(), 1.0, span) for key, span in riders.riding(lines, known).items()}
 
 

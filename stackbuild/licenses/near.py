@@ -23,6 +23,9 @@ from stackbuild.kernels import kernel
 
 RESEMBLANCE = 0.8  # from which on a text as a whole is near to a rule
 WHOLE_RULES, PART_RULES = 10, 70  # that are aligned with a whole text, and with a part of one
+MAX_FRAGMENTS = (
+    6_000  # of matches, before they are merged; the words of GPL-3.0 shuffled give 6,000, real texts below 3,000
+)
 PRESELECTED = 10  # times as many pass from the ranking by sets to that by multisets
 
 Ints = npt.NDArray[np.int32]
@@ -172,7 +175,7 @@ class NearIndex(LicenseIndex):  # type: ignore[misc]
         self, query: Any, matched_qspans: Sequence[Any], existing_matches: Any, **_: Any
     ) -> list[Any]:
         """Matches with the rules that the text as a whole is near to, and with those that each part of it is. No deadline is
-        heeded: what is found must not depend on the clock.
+        heeded: what is found must not depend on the clock. A text that falls into more than `MAX_FRAGMENTS` is aligned no further.
         """
         whole = query.whole_query_run()
         rules = self.near.candidates(whole.matchable_tokens(), WHOLE_RULES, near=True)
@@ -180,6 +183,8 @@ class NearIndex(LicenseIndex):  # type: ignore[misc]
         for match in found:
             query.subtract(match.qspan)
         for part in query.query_runs:
+            if len(found) > MAX_FRAGMENTS:
+                break
             rules = self.near.candidates(part.matchable_tokens(), PART_RULES, near=False)
             found += self._aligned(part, rules, matched_qspans)
         return found
@@ -191,6 +196,8 @@ class NearIndex(LicenseIndex):  # type: ignore[misc]
         legalese = np.unique([token for token in part.matchable_tokens() if 0 <= token < self.len_legalese])
         found: list[Any] = []
         for rule in rules:
+            if len(found) > MAX_FRAGMENTS:
+                break
             places = _places(_tokens(self, rule), legalese)
             start = 0
             while again := match_sequence(

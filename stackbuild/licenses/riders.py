@@ -24,12 +24,13 @@ _END = re.compile(r"(?<!\be\.g)(?<!\bi\.e)(?<!\binc)(?<!\bcorp)(?<!\bltd)(?<!\bn
 
 @dataclass(frozen=True)
 class Rider:
-    """One rider of the data: its key, and compiled patterns."""
+    """One rider of the data: its key, compiled patterns, and where it is sought."""
 
     key: str
     patterns: tuple[Any, ...]
     ignore: tuple[Any, ...]
     anywhere: bool
+    files_only: bool
 
 
 @cache
@@ -50,7 +51,14 @@ def riders() -> tuple[str, tuple[Rider, ...]]:
             raise LicenseDataError(f"{path}: {one.get('key')} has a pattern that is not RE2: {error}.") from error
         if not compiled[0]:
             raise LicenseDataError(f"{path}: {one.get('key')} has no patterns.")
-        found.append(Rider(one["key"], compiled[0], compiled[1], bool(one.get("anywhere", False))))
+        found.append(
+            Rider(
+                one["key"],
+                compiled[0],
+                compiled[1],
+                *(bool(one.get(name, False)) for name in ("anywhere", "files_only")),
+            )
+        )
     return body["version"], tuple(found)
 
 
@@ -59,15 +67,16 @@ def engine() -> str:
     return f"stackbuild riders {riders()[0]}"
 
 
-def riding(lines: list[str], known: set[int]) -> dict[str, tuple[int, int]]:
+def riding(lines: list[str], known: set[int], header: bool = False) -> dict[str, tuple[int, int]]:
     """The keys of the riders in a form, each with the first and last line (from 0) of its first sentence.
 
-    `known`: the lines that a licence known word for word holds.
+    `known`: the lines that a licence known word for word holds. `header`: the form is of a source file's head.
     """
     found: dict[str, tuple[int, int]] = {}
+    sought = [one for one in riders()[1] if not (header and one.files_only)]
     for within, rules in (
-        (set(range(len(lines))) - known, [one for one in riders()[1] if not one.anywhere]),
-        (set(range(len(lines))), [one for one in riders()[1] if one.anywhere]),
+        (set(range(len(lines))) - known, [one for one in sought if not one.anywhere]),
+        (set(range(len(lines))), [one for one in sought if one.anywhere]),
     ):
         for sentence, first, last in sentences(lines, within):
             for rule in rules:
