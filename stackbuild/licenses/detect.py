@@ -44,7 +44,6 @@ from stackbuild.licenses.text import decode, normal_form, numbered_form
 COVER_PERCENT = 75.0
 APPROXIMATE_CHARS = 64 << 10  # 5 CPU-seconds at worst: one phrase of legalese again and again
 CACHED_FORMS = 1 << 15  # some 20 MB of answers
-KNOWN_WORDS = 30  # a match of fewer is of a notice, not of a licence's text, which may say more
 AUTOMATON_STATES = 100_000  # of licenseclassifier's automaton at most, where `warm` did not run: some 300 MB
 GROWN_STATES = 10_000  # that it grows by at most beyond what `warm` met: some 30 MB
 
@@ -179,7 +178,7 @@ def ridden(lines: list[str], found: list[Match]) -> dict[str, Found]:
     """What riders say in a form, outside of ScanCode's exact matches; whose first and last line may hold more, if the match is
     not of every word.
     """
-    known = {line for one in found if one.words >= KNOWN_WORDS for line in range(one.first + 1, one.last)}
+    known = {line for one in found if one.words >= riders.KNOWN_WORDS for line in range(one.first + 1, one.last)}
     if any(one.verbatim for one in found):
         known = set(range(len(lines)))
     return {key: Found(key, riders.engine(), 1.0, span) for key, span in riders.riding(lines, known).items()}

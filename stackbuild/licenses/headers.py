@@ -46,7 +46,6 @@ STRENGTH = ("license", "unknown", "mention", "refers")
 Kind = Literal["license", "mention", "refers", "unknown"]
 
 CACHED = 1 << 15  # answers by form, and lines by bytes: some 20 MB each
-KNOWN_WORDS = 30  # as in `detect`
 ENGINE = "stackbuild headers 1"
 SHORT_WORDS = 5  # a match of fewer words is a mention
 
@@ -302,7 +301,7 @@ def read_form(form: str, named: tuple[str, ...], tagged: bool) -> Said | None:
     engines = [engine_name("scancode", "exact")] if fresh else []
     worst = max((severity_of(key) for one in fresh for key in keys_of(one.expression)), default=-1)
     if worst < SEVERITY["non_permissive"] and (fresh or tagged or _RIGHTS.search(form)):
-        known = {line for one in found if one.words >= KNOWN_WORDS for line in range(one.first + 1, one.last)}
+        known = {line for one in found if one.words >= riders.KNOWN_WORDS for line in range(one.first + 1, one.last)}
         for key, span in riders.riding(lines, known, header=True).items():
             expressions.append(key)
             spans.append(span)
@@ -336,7 +335,7 @@ def _states(one: Match, lines: list[str]) -> bool:
     """
     own = lines[one.first : one.last + 1]
     states = one.states or _FIELD.match(own[0]) or len(_TOKEN.findall(" ".join(own))) <= one.words
-    last = one.first if one.words >= KNOWN_WORDS else one.last
+    last = one.first if one.words >= riders.KNOWN_WORDS else one.last
     return bool(states) and not _OTHERS.search(" ".join(lines[max(one.first - 2, 0) : last + 1]))
 
 

@@ -19,6 +19,7 @@ from stackbuild.licenses.lists import LicenseDataError, data_path, read_toml
 
 PATTERN_BYTES = 2 << 20  # a pattern's program and automaton: what every child may come to hold for itself
 SENTENCE_CHARS = 1_000
+KNOWN_WORDS = 30  # a match of fewer is of a notice, not of a licence's text, which may say more
 _END = re.compile(r"(?<!\be\.g)(?<!\bi\.e)(?<!\binc)(?<!\bcorp)(?<!\bltd)(?<!\bno)[.!?]['\")]{0,2}(?:[ \n]+|$)")
 
 

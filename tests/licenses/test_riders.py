@@ -40,6 +40,15 @@ RIDERS = [
     ("modified", "MIT License with the following additional restrictions:"),
     ("modified", "An additional grant of patent rights can be found in the PATENTS file in the same directory."),
     ("restricted", "You may not redistribute the software in any form."),
+    ("terms", "Companies with more than 100 employees must buy a license key before using the Software."),
+    ("terms", "Use in production requires a paid subscription."),
+    ("terms", "Any use requires prior written consent of the author."),
+    ("terms", "Redistribution in any form is forbidden."),
+    ("terms", "You may not make derivative works."),
+    ("terms", "This license does not apply to everybody."),
+    ("terms", "Any modified version must be published under this same license."),
+    ("terms", "\u672c\u9879\u76ee\u4ec5\u4f9b\u5b66\u4e60\uff0c\u7981\u6b62\u5546\u7528\u3002"),
+    ("terms", "Uso comercial prohibido."),
 ]  # fmt: skip
 
 
