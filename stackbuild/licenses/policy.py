@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from stackbuild.licenses.expression import Keys, Reading, read_expression
 from stackbuild.licenses.lists import (
+    ENGINES_NEUTRAL,
     SEVERITY,
     LicenseClass,
     LicenseDataError,
@@ -58,6 +59,10 @@ class PolicyData(BaseModel):
     kind alone: a manifest in a folder below adds to what a licence file above says and cannot take its place, for tools
     write manifests by themselves.
     `inheritance`: "nearest" as told, or "union": all folders above speak together.
+    `counts`: which of the keys that are found in a text count: "all"; "licenses", without addenda, exceptions alone and
+    words that name no licence; or "named", where a reference to a licence that is not named does not count either.
+    `per_file`: of several expressions in one file "all", or the one of the highest score ("top"): of equal scores the one that
+    most lines say, then the first.
     `names`: which names are of licence files. `reach`: how far down a licence file speaks, for all folders below its
     own ("folders") or, from the root alone, for the repository ("root"). `or_reading`: see `expression`.
     `unrecognised`: what a licence does that no engine recognises. "unknown": a file for which one speaks has that class at
@@ -78,6 +83,8 @@ class PolicyData(BaseModel):
     order: tuple[tuple[Kind, ...], ...] = (("license_file", "notice"),)
     inheritance: Literal["nearest", "union"] = "union"
     neutral: str = "neutral"
+    counts: Literal["all", "licenses", "named"] = "licenses"
+    per_file: Literal["all", "top"] = "all"
     names: Names = "stackbuild"
     reach: Literal["folders", "root"] = "folders"
     or_reading: Reading = "choice"
@@ -96,10 +103,8 @@ class PolicyData(BaseModel):
                     "only license_file, manifest and notice, or header and aggregate, may share a group of order, not "
                     + ", ".join(group)
                 )
-        if self.rule != "ranked" and (len(self.order) != 1 or not set(kinds) <= {"license_file", "notice"}):
-            raise ValueError(
-                f'rule = "{self.rule}" reads licence files and notices alone; order is for rule = "ranked"'
-            )
+        if self.rule != "ranked" and not set(kinds) <= {"license_file", "notice"}:
+            raise ValueError(f'rule = "{self.rule}" reads licence files and notices alone')
         return self
 
     def group_of(self, kind: str) -> int | None:
@@ -141,7 +146,13 @@ class Policy:
         """What a decision depends on, for the key of a stage's output."""
         lists = {each.name: sorted(each.accepted) for each in (self.permissive, self.neutral)}
         data = {name: sha256(data_path(name).read_bytes()).hexdigest() for name in DATA}
-        return {"policy": self.data.model_dump(), "lists": lists, "scancode": scancode_licenses().version, "data": data}
+        return {
+            "policy": self.data.model_dump(),
+            "lists": lists,
+            "engines": sorted(load_list(ENGINES_NEUTRAL).accepted),
+            "scancode": scancode_licenses().version,
+            "data": data,
+        }
 
 
 def load_policy(name: str, **changes: Any) -> Policy:
