@@ -35,7 +35,8 @@ class ExactDedupOptions(Options):
     winner: tuple[str, ...] = Field(
         ("license_rank", "-star_events_count", "-fork_events_count", "-revision_date", "-visit_date"),
         description="columns that rank copies, best first; a leading - means descending; nulls come last; "
-        "license_rank is permissive < no_license < unknown < weak_copyleft < non_permissive",
+        "license_rank is permissive < no_license < unknown < weak_copyleft < non_permissive, unless the policy of the "
+        "licences ranks copies otherwise",
     )
 
     @field_validator("winner")
@@ -107,7 +108,8 @@ class ExactDedup(Stage[ExactDedupOptions]):
             if not batches:
                 return
             table = pa.Table.from_batches(batches)
-            ordered = table.take(winners_first(table, self.options.winner))
+            ranks = [rank for rank in (stage.license_rank(table) for stage in self._mergers) if rank is not None]
+            ordered = table.take(winners_first(table, self.options.winner, *ranks[-1:]))
             first, position = group_starts(ordered["content_id"])
             sizes = np.asarray(ordered["length"]).astype(np.int64)
             starts = np.flatnonzero(first)
@@ -135,13 +137,15 @@ class ExactDedup(Stage[ExactDedupOptions]):
             )
 
 
-def winners_first(table: pa.Table, order: Sequence[str]) -> pa.Array:
-    """Indices that sort occurrences by content_id, best copy first, nulls last, ties by the total order."""
+def winners_first(table: pa.Table, order: Sequence[str], rank: pa.Array | None = None) -> pa.Array:
+    """Indices that sort occurrences by content_id, best copy first, nulls last, ties by the total order. `rank`: what
+    `license_rank` is for each, if not the rank of its class.
+    """
     keys: list[tuple[str, str, str]] = [("content_id", "ascending", "at_end")]
     for name in order:
         column = name.removeprefix("-")
         if column == "license_rank":
-            table = table.append_column(column, license_rank(table["license_class"]))
+            table = table.append_column(column, license_rank(table["license_class"]) if rank is None else rank)
         keys.append((column, "descending" if name.startswith("-") else "ascending", "at_end"))
     return pc.sort_indices(table, [*keys, *((name, "ascending", "at_end") for name in TIES[1:])])
 

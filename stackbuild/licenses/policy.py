@@ -42,6 +42,7 @@ from stackbuild.licenses.names import Names
 
 Rule = Literal["github_then_files", "every_file", "ranked"]
 Kind = Literal["override", "header", "aggregate", "path_rule", "license_file", "manifest", "notice", "host"]
+Ranks = Literal["class", "github"]
 Copies = Literal["winner", "best", "worst", "origin"]
 # What else is read at run time; the lists count by what they hold.
 DATA = ("names.toml", "riders.toml", "scancode.json", "scancode-names.json", "vendored.toml")
@@ -71,6 +72,9 @@ class PolicyData(BaseModel):
     ("winner"), the most ("best") or the least permissive one ("worst"), or that of the copy which looks like the origin of
     the others ("origin", see `copies`). `origin_from`: bytes from which on a content has an origin; shorter ones (an empty
     file, a line that calls main) are written anew everywhere, and have the licence of the copy that is kept.
+    `ranks`: what `exact_dedup` takes for the rank of a copy's licence: its "class", or, as The Stack v2 did, what "github"
+    says: an id on the permissive list first, then another, then none, so that a copy which is permissive by its files loses
+    to one that the host calls GPL.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -90,6 +94,7 @@ class PolicyData(BaseModel):
     or_reading: Reading = "choice"
     unrecognised: Literal["unknown", "no_license"] = "unknown"
     copies: Copies = "winner"
+    ranks: Ranks = "class"
     origin_from: int = 256
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ import pytest
 
 from stackbuild.dedup.exact import ExactDedupOptions, license_rank, winners_first
 from stackbuild.dedup.options import LICENSE_RANK
+from stackbuild.licenses.stage import Licenses, LicensesOptions
 from stackbuild.schema import LICENSE_FIELDS, OCCURRENCES
 
 SCHEMA = pa.schema([*OCCURRENCES, *LICENSE_FIELDS])
@@ -53,6 +54,18 @@ def test_a_copy_that_is_permissive_by_its_licence_file_does_not_lose_to_one_that
     gpl = copy("a/a", "non_permissive", gha_license_id="GPL-3.0", star_events_count=5)
     by_file = copy("b/b", "permissive", gha_license_id=None)
     assert order(gpl, by_file) == ["b/b", "a/a"]
+
+
+@pytest.mark.parametrize(("ranks", "best"), [(None, ["d", "a", "c", "b"]), ("github", ["a", "b", "d", "c"])])
+def test_the_published_order_can_be_asked_for(ranks: str | None, best: list[str]) -> None:
+    """GitHub's id on the list, then another, then none; what files say is not known yet."""
+    stage = Licenses(LicensesOptions(policy="the-stack-v2", ranks=ranks))  # type: ignore[arg-type]
+    rows = [copy("a", "permissive", gha_license_id="MIT"), copy("b", "non_permissive", gha_license_id="GPL-3.0"),
+            copy("c", "no_license"), copy("d", "permissive", star_events_count=1)]  # fmt: skip
+    for some in (rows, rows[::-1]):
+        table = pa.Table.from_pylist(some, SCHEMA)
+        found = table.take(winners_first(table, ExactDedupOptions().winner, stage.license_rank(table)))
+        assert found["repo_name"].to_pylist() == best
 
 
 def test_alike_licences_go_by_stars_then_forks() -> None:
