@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, field_validator
 
+from stackbuild.dedup.options import LICENSE_RANK
 from stackbuild.hashing import content_buckets, id_bytes
 from stackbuild.identity import stage_identity
 from stackbuild.schema import IDENTITY, OCCURRENCES
@@ -25,7 +26,6 @@ from stackbuild.stage import Options, Phase, Stage
 from stackbuild.task import Task
 
 RANKED = ("license_rank", "star_events_count", "fork_events_count", "revision_date", "visit_date", "committer_date")
-LICENSE_RANK = {"permissive": 0, "no_license": 1, "unknown": 2, "weak_copyleft": 3, "non_permissive": 4}
 TIES = ("content_id", "repo_name", "revision_id", "path_bytes")
 
 
@@ -152,7 +152,7 @@ def winners_first(table: pa.Table, order: Sequence[str], rank: pa.Array | None =
 
 def license_rank(classes: pa.ChunkedArray) -> pa.Array:
     """int8 rank of each license class; null for an unknown name."""
-    index = pc.index_in(classes, value_set=pa.array(list(LICENSE_RANK)))
+    index = pc.index_in(classes, value_set=pa.array(LICENSE_RANK))
     return index.cast(pa.int8())
 
 

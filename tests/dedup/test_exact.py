@@ -8,7 +8,6 @@ import pyarrow as pa
 import pytest
 
 from stackbuild.dedup.exact import ExactDedupOptions, license_rank, winners_first
-from stackbuild.dedup.options import LICENSE_RANK
 from stackbuild.licenses.stage import Licenses, LicensesOptions
 from stackbuild.schema import LICENSE_FIELDS, OCCURRENCES
 
@@ -32,7 +31,6 @@ def order(*rows: dict[str, Any]) -> list[str]:
 
 def test_the_ranks_of_the_classes() -> None:
     assert license_rank(pa.chunked_array([[*CLASSES, "nice", None]])).to_pylist() == [0, 1, 2, 3, 4, None, None]
-    assert list(LICENSE_RANK) == CLASSES  # near-duplicates rank alike
 
 
 @pytest.mark.parametrize("place", range(4))
@@ -66,6 +64,12 @@ def test_the_published_order_can_be_asked_for(ranks: str | None, best: list[str]
         table = pa.Table.from_pylist(some, SCHEMA)
         found = table.take(winners_first(table, ExactDedupOptions().winner, stage.license_rank(table)))
         assert found["repo_name"].to_pylist() == best
+
+
+def test_forks_with_one_head_commit_are_ranked_and_not_taken_for_one() -> None:
+    """The Stack v2 kept one repository of those that share a head before it knew stars or licence, any one."""
+    fork, original = copy("a/fork", "permissive"), copy("z/original", "permissive", star_events_count=5)
+    assert fork["revision_id"] == original["revision_id"] and order(fork, original) == ["z/original", "a/fork"]
 
 
 def test_alike_licences_go_by_stars_then_forks() -> None:

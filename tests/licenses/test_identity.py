@@ -76,6 +76,14 @@ def test_lists_count_by_what_they_hold(data: Path) -> None:
     assert changed(data / "lists" / "neutral.toml", '"LicenseRef-scancode-dco-1.1", ', "") == [True, True, True]
 
 
+def test_engines_tell_addenda_by_one_list_whatever_the_policy_calls_neutral(data: Path) -> None:
+    before = load_policy("stackbuild", neutral="strict").identity()
+    neutral = data / "lists" / "neutral.toml"
+    neutral.write_text(neutral.read_text().replace('"LicenseRef-scancode-google-cla",', ""))
+    _forget()
+    assert load_policy("stackbuild", neutral="strict").identity() != before
+
+
 def test_a_list_counts_for_the_policies_that_build_on_it(data: Path) -> None:
     """Engines are compared by ScanCode's classes, of `scancode.json`, whatever list a policy has."""
     assert changed(data / "lists" / "blue-oak.toml", '"BlueOak-1.0.0"', '"Blue-Oak-9.9"') == [True, False, True]

@@ -91,6 +91,8 @@ OURS: dict[str, Case] = {
     "none/own-words": (None, {"LICENSE": OWN_WORDS}, UNKNOWN),
     "quirk/choice": (None, {"LICENSE": CHOICE}, PERMISSIVE),
     "quirk/about.js": (None, {"LICENSE": MIT, "about.js": f"/*\n{GPL}*/\n"}, PERMISSIVE),
+    "quirk/al.py": (None, {"LICENSE": MIT, "al.py": f"# {GPL_TAG}"}, PERMISSIVE),
+    "quirk/mit.c": (None, {"LICENSE": MIT, "src/mit.c": f"// {GPL_TAG}"}, PERMISSIVE),
     "quirk/nearest": (None, {"LICENSE": GPL_TAG, "src/LICENSE": MIT}, PERMISSIVE),
 }
 
