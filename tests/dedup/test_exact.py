@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from stackbuild.dedup.exact import ExactDedupOptions, license_rank, winners_first
+from stackbuild.decisions import Decisions
+from stackbuild.dedup.exact import ExactDedup, ExactDedupOptions, license_rank, winners_first
 from stackbuild.licenses.stage import Licenses, LicensesOptions
 from stackbuild.schema import LICENSE_FIELDS, OCCURRENCES
+from stackbuild.shards import Attempt
+from stackbuild.task import Task
 
 SCHEMA = pa.schema([*OCCURRENCES, *LICENSE_FIELDS])
 CLASSES = ["permissive", "no_license", "unknown", "weak_copyleft", "non_permissive"]
@@ -64,6 +69,39 @@ def test_the_published_order_can_be_asked_for(ranks: str | None, best: list[str]
         table = pa.Table.from_pylist(some, SCHEMA)
         found = table.take(winners_first(table, ExactDedupOptions().winner, stage.license_rank(table)))
         assert found["repo_name"].to_pylist() == best
+
+
+@pytest.mark.parametrize(("ranks", "kept"), [(None, "b"), ("github", "a")])
+def test_the_stage_keeps_the_copy_that_the_policy_ranks_first(tmp_path: Path, ranks: str | None, kept: str) -> None:
+    rows = [copy("a", "non_permissive", gha_license_id="GPL-3.0"), copy("b", "permissive")]
+    stage = ExactDedup()
+    stage.carried = tuple(LICENSE_FIELDS)
+    stage.before = (Licenses(LicensesOptions(policy="the-stack-v2", ranks=ranks)),)  # type: ignore[arg-type]
+    tables: dict[str, list[Any]] = {}
+    for phase in stage.phases():
+        attempt = Attempt(tmp_path, f"00-{phase.name}", 0)
+        decisions = Decisions(attempt, "exact_dedup", 1)
+        table = pa.Table.from_pylist(rows, SCHEMA)
+        phase.run(
+            Task(
+                out=tmp_path,
+                job=f"00-{phase.name}",
+                rank=0,
+                params={},
+                options=stage.options,
+                seed=1,
+                partitions=1,
+                tables=tables,
+                attempt=attempt,
+                decisions=decisions,
+                rows=lambda columns, table=table: iter(table.select(columns).to_batches()),
+            )
+        )
+        decisions.close()
+        tables[phase.name] = attempt.commit(f"{phase.name:0<26}", decisions.ledger, {}).outputs
+    files = [one for one in tables["files"] if one.table == "files"]
+    (winner,) = pa.concat_tables(pq.read_table(tmp_path / one.file) for one in files).to_pylist()
+    assert (winner["repo_name"], winner["copies"]) == (kept, 2)
 
 
 def test_forks_with_one_head_commit_are_ranked_and_not_taken_for_one() -> None:
