@@ -142,6 +142,12 @@ class Stage(PipelineStep, Generic[OptionsT]):  # type: ignore[misc]  # datatrove
         """Tables of its phases that `merge_copies` wants (a column "bucket" says the partition of contents)."""
         return ()
 
+    def license_rank(self, copies: pa.Table) -> pa.Array | None:
+        """For a stage over occurrences: how good the licence of each of n copies is, 0 the best, nulls last (int8, n); None if it
+        is their class that says so.
+        """
+        return None
+
     def merge_copies(self, task: Task, copies: pa.Table, starts: npt.NDArray[np.int64]) -> Mapping[str, pa.Array]:
         """For a stage over occurrences: those of its columns that a file has not simply from the copy which is kept, each of
         length n, given all copies of n contents. `copies`: those of one content together, the one that is kept first;

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, field_validator
 
+from stackbuild.dedup.options import LICENSE_RANK
 from stackbuild.hashing import content_buckets, id_bytes
 from stackbuild.identity import stage_identity
 from stackbuild.schema import IDENTITY, OCCURRENCES
@@ -25,7 +26,6 @@ from stackbuild.stage import Options, Phase, Stage
 from stackbuild.task import Task
 
 RANKED = ("license_rank", "star_events_count", "fork_events_count", "revision_date", "visit_date", "committer_date")
-LICENSE_RANK = {"permissive": 0, "no_license": 1, "unknown": 2, "weak_copyleft": 3, "non_permissive": 4}
 TIES = ("content_id", "repo_name", "revision_id", "path_bytes")
 
 
@@ -35,7 +35,8 @@ class ExactDedupOptions(Options):
     winner: tuple[str, ...] = Field(
         ("license_rank", "-star_events_count", "-fork_events_count", "-revision_date", "-visit_date"),
         description="columns that rank copies, best first; a leading - means descending; nulls come last; "
-        "license_rank is permissive < no_license < unknown < weak_copyleft < non_permissive",
+        "license_rank is permissive < no_license < unknown < weak_copyleft < non_permissive, unless the policy of the "
+        "licences ranks copies otherwise",
     )
 
     @field_validator("winner")
@@ -107,7 +108,8 @@ class ExactDedup(Stage[ExactDedupOptions]):
             if not batches:
                 return
             table = pa.Table.from_batches(batches)
-            ordered = table.take(winners_first(table, self.options.winner))
+            ranks = [rank for rank in (stage.license_rank(table) for stage in self._mergers) if rank is not None]
+            ordered = table.take(winners_first(table, self.options.winner, *ranks[-1:]))
             first, position = group_starts(ordered["content_id"])
             sizes = np.asarray(ordered["length"]).astype(np.int64)
             starts = np.flatnonzero(first)
@@ -135,20 +137,22 @@ class ExactDedup(Stage[ExactDedupOptions]):
             )
 
 
-def winners_first(table: pa.Table, order: Sequence[str]) -> pa.Array:
-    """Indices that sort occurrences by content_id, best copy first, nulls last, ties by the total order."""
+def winners_first(table: pa.Table, order: Sequence[str], rank: pa.Array | None = None) -> pa.Array:
+    """Indices that sort occurrences by content_id, best copy first, nulls last, ties by the total order. `rank`: what
+    `license_rank` is for each, if not the rank of its class.
+    """
     keys: list[tuple[str, str, str]] = [("content_id", "ascending", "at_end")]
     for name in order:
         column = name.removeprefix("-")
         if column == "license_rank":
-            table = table.append_column(column, license_rank(table["license_class"]))
+            table = table.append_column(column, license_rank(table["license_class"]) if rank is None else rank)
         keys.append((column, "descending" if name.startswith("-") else "ascending", "at_end"))
     return pc.sort_indices(table, [*keys, *((name, "ascending", "at_end") for name in TIES[1:])])
 
 
 def license_rank(classes: pa.ChunkedArray) -> pa.Array:
     """int8 rank of each license class; null for an unknown name."""
-    index = pc.index_in(classes, value_set=pa.array(list(LICENSE_RANK)))
+    index = pc.index_in(classes, value_set=pa.array(LICENSE_RANK))
     return index.cast(pa.int8())
 
 

@@ -91,7 +91,8 @@ class Found:
 @dataclass(frozen=True)
 class Detection:
     """What one text states. `keys`: SPDX keys of all licences in `expressions`, sorted. No expressions: nothing
-    recognised. `found`: the evidence of each expression, in their order.
+    recognised. `found`: the evidence of each expression, in their order. `asides`: what was found that names no licence
+    (addenda, exceptions alone, unknown licences); whether that counts, a policy decides.
 
     `engine`: that of the first. `score`: 0 to 1, of the weakest that counts.
     """
@@ -101,6 +102,7 @@ class Detection:
     engine: str
     score: float
     found: tuple[Found, ...] = ()
+    asides: tuple[Found, ...] = ()
 
 
 class Detector:
@@ -125,8 +127,11 @@ class Detector:
                 self._answers.clear()
             self._answers[key] = answer
         at = form.numbers
-        found = tuple(replace(one, lines=(at[one.lines[0]], at[one.lines[1]])) for one in answer.found)
-        return replace(answer, found=found)
+        found, asides = (
+            tuple(replace(one, lines=(at[one.lines[0]], at[one.lines[1]])) for one in each)
+            for each in (answer.found, answer.asides)
+        )
+        return replace(answer, found=found, asides=asides)
 
 
 def detect_form(form: str, license_named: bool) -> Detection:
@@ -150,7 +155,7 @@ def detect_form(form: str, license_named: bool) -> Detection:
     said = max((severity_of(key) for one in stated for key in keys_of(one)), default=-1)
     if license_named and max(answer.severity(), said) < SEVERITY["non_permissive"]:
         stated |= ridden(lines, raw)
-    return answer.detection(stated)
+    return replace(answer.detection(stated), asides=asides_of(raw))
 
 
 def takes_back(form: str) -> bool:
@@ -262,6 +267,19 @@ def answer_of(found: list[Match], how: str) -> Answer:
                 longest[one.expression] = one
     places = {expression: (one.first, one.last, one.rule) for expression, one in longest.items()}
     return Answer(engine_name("scancode", how), scores, bool(scores) and found[0].verbatim, places)
+
+
+def asides_of(found: list[Match]) -> tuple[Found, ...]:
+    """What ScanCode's exact matches hold beside licences: each expression with its longest match."""
+    longest: dict[str, Match] = {}
+    for one in sorted(found, key=lambda one: one.words):
+        if not stands_for_a_license(one.expression):
+            longest[one.expression] = one
+    engine = engine_name("scancode", "exact")
+    return tuple(
+        Found(expression, engine, round(one.score, 4), (one.first, one.last), one.rule)
+        for expression, one in sorted(longest.items())
+    )
 
 
 # ---------------------------------------------------------------- licenseclassifier

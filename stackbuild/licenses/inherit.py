@@ -29,7 +29,7 @@ from stackbuild.licenses.expression import Keys, keys_of
 from stackbuild.licenses.lists import SEVERITY
 from stackbuild.licenses.policy import Policy
 from stackbuild.licenses.reading import SAID, folders, kind_of
-from stackbuild.licenses.scancode import NOT_READ
+from stackbuild.licenses.weigh import weighed
 from stackbuild.schema import EVIDENCE, ID
 
 # What one file carries at most: the worst ones. Ten thousand licences in the root of a repository would else be copied
@@ -37,7 +37,6 @@ from stackbuild.schema import EVIDENCE, ID
 EVIDENCE_LIMIT = 8
 KEYS_LIMIT = 128
 ROWS_WRITTEN = 4_096
-OUR_KEYS = "LicenseRef-stackbuild-"
 
 DETECTIONS = pa.schema(
     [
@@ -208,7 +207,6 @@ def _evidence(parts: Parts, part: Part) -> list[dict[str, Any]]:
 def _said(folder: bytes, files: Iterable[Mapping[str, Any]], found: Found, policy: Policy) -> Parts:
     """What the files that speak for one folder say, by kind."""
     spoken: dict[str, list[tuple[str | None, Rank, dict[str, Any]]]] = {}
-    ours = policy.data.rule == "ranked"
     for file in files:
         kind = kind_of(file["format"])
         if kind == "path_rule":
@@ -216,8 +214,7 @@ def _said(folder: bytes, files: Iterable[Mapping[str, Any]], found: Found, polic
         read = found.get((file["content_id"], file["format"]))
         if read is None:  # its bytes are not there
             read = [{"expression": None, "score": 0.0}] if file["format"] == "license" else []
-        said = [one for one in read if not one.get("globs") and (ours or not is_rider(one["expression"]))]
-        for one in said:
+        for one in weighed(read, policy):
             expression = one["expression"]
             bad = SEVERITY["unknown"]
             if expression is not None:
@@ -226,12 +223,6 @@ def _said(folder: bytes, files: Iterable[Mapping[str, Any]], found: Found, polic
             rank = (-bad, -len(folder), file["path"], expression or "")
             spoken.setdefault(kind, []).append((expression, rank, words))
     return {kind: _part(rows, policy) for kind, rows in spoken.items()}
-
-
-def is_rider(expression: str | None) -> bool:
-    """Whether an expression is of our riders alone: the published rules knew none."""
-    keys = keys_of(expression or "")
-    return bool(keys) and all(key.startswith(OUR_KEYS) and key != NOT_READ for key in keys)
 
 
 CARRIED = ("expression", "engine", "score", "first_line", "last_line", "said")

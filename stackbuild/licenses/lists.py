@@ -17,6 +17,9 @@ from typing import Any, Literal
 import stackbuild
 from stackbuild.errors import RecipeError
 
+# What engines tell addenda from licences by, whatever the policy; better from worse they tell by ScanCode's classes.
+ENGINES_NEUTRAL = "neutral"
+
 LicenseClass = Literal["permissive", "no_license", "unknown", "weak_copyleft", "non_permissive"]
 
 # ScanCode's categories, as classes; the rest (Copyleft, Proprietary Free, Commercial, Free Restricted ...) is

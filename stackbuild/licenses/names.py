@@ -7,6 +7,8 @@ then nothing or one of those four signs and anything. It also takes ordinary sou
 none, a number (GPL-3.0) or one of a text; where the stem is of a licence proper, it may also be any that is not of
 source or data (LICENSE.MIT, COPYING.LESSER).
 
+The names of The Stack v1 ("the-stack-v1") are the narrower ones of go-license-detector, and the read-me.
+
 Matching runs in RE2, in time linear in the path. Two differences from a backtracking matcher: a line feed in a name is
 a character like any other, and the digits of a version are ASCII.
 """
@@ -18,7 +20,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-Names = Literal["stackbuild", "the-stack-v2"]
+Names = Literal["stackbuild", "the-stack-v2", "the-stack-v1"]
 
 # Texts that state a licence. One that no engine recognises is still a licence (`unknown`), and is worth an approximate
 # match.
@@ -39,6 +41,19 @@ LICENSE_STEMS = (
 )
 # Texts that may speak of one.
 OTHER_STEMS = ("legal", "disclaimer", r"al[-_ v]?(?:[0-9]\.?[0-9])?", "about", "notice", "readme", "guidelines")
+
+# The Stack v1: licence files, and what is read where there is none.
+V1_STEMS = (
+    "li[cs]en[cs]es?",
+    "legal",
+    "copy(?:left|right|ing)",
+    "unlicense",
+    r"l?gpl[-_ v]?(?:[0-9]\.?[0-9]?)?",
+    "bsd",
+    "mit",
+    "apache",
+)
+V1_README = ("readme",)
 
 TEXT_WORDS = (
     "txt text md markdown mdown mkd mkdn rst rest html htm xhtml rdoc adoc asciidoc asc org textile pod tex rtf "
@@ -69,20 +84,23 @@ def _pattern(stems: tuple[str, ...]) -> str:
 
 ANY_NAME = _pattern(LICENSE_STEMS + OTHER_STEMS)
 LICENSE_NAME = _pattern(LICENSE_STEMS)
+V1_NAME, V1_ANY_NAME = _pattern(V1_STEMS), _pattern(V1_STEMS + V1_README)
 PLAIN_EXTENSION = rf"(?i)(?:^|/)(?:\.?[^./]*|[^/]*\.(?:[0-9]+|{'|'.join(sorted(TEXT_EXTENSIONS))}))$"
 SOURCE_EXTENSION = rf"(?i)[^/]\.(?:{'|'.join(sorted(SOURCE_EXTENSIONS))})$"
 
 
 def is_license_file(paths: pa.Array, names: Names = "stackbuild") -> pa.Array:
     """Which paths (string, length n, "/" between folders) are read for a licence: bool of length n."""
-    named = pc.match_substring_regex(paths, ANY_NAME)
-    if names == "the-stack-v2":
+    named = pc.match_substring_regex(paths, V1_ANY_NAME if names == "the-stack-v1" else ANY_NAME)
+    if names != "stackbuild":
         return named
     plain = pc.match_substring_regex(paths, PLAIN_EXTENSION)
     return pc.and_(named, pc.or_(plain, is_license_proper(paths)))
 
 
-def is_license_proper(paths: pa.Array) -> pa.Array:
+def is_license_proper(paths: pa.Array, names: Names = "stackbuild") -> pa.Array:
     """Which paths are named as the text of a licence (not a notice or a read-me): bool of length n."""
+    if names == "the-stack-v1":
+        return pc.match_substring_regex(paths, V1_NAME)
     named = pc.match_substring_regex(paths, LICENSE_NAME)
     return pc.and_(named, pc.invert(pc.match_substring_regex(paths, SOURCE_EXTENSION)))

@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from stackbuild.licenses.expression import Keys, Reading, read_expression
 from stackbuild.licenses.lists import (
+    ENGINES_NEUTRAL,
     SEVERITY,
     LicenseClass,
     LicenseDataError,
@@ -41,6 +42,7 @@ from stackbuild.licenses.names import Names
 
 Rule = Literal["github_then_files", "every_file", "ranked"]
 Kind = Literal["override", "header", "aggregate", "path_rule", "license_file", "manifest", "notice", "host"]
+Ranks = Literal["class", "github"]
 Copies = Literal["winner", "best", "worst", "origin"]
 # What else is read at run time; the lists count by what they hold.
 DATA = ("names.toml", "riders.toml", "scancode.json", "scancode-names.json", "vendored.toml")
@@ -58,6 +60,10 @@ class PolicyData(BaseModel):
     kind alone: a manifest in a folder below adds to what a licence file above says and cannot take its place, for tools
     write manifests by themselves.
     `inheritance`: "nearest" as told, or "union": all folders above speak together.
+    `counts`: which of the keys that are found in a text count: "all"; "licenses", without addenda, exceptions alone and
+    words that name no licence; or "named", where a reference to a licence that is not named does not count either.
+    `per_file`: of several expressions in one file "all", or the one of the highest score ("top"): of equal scores the one that
+    most lines say, then the first.
     `names`: which names are of licence files. `reach`: how far down a licence file speaks, for all folders below its
     own ("folders") or, from the root alone, for the repository ("root"). `or_reading`: see `expression`.
     `unrecognised`: what a licence does that no engine recognises. "unknown": a file for which one speaks has that class at
@@ -66,6 +72,9 @@ class PolicyData(BaseModel):
     ("winner"), the most ("best") or the least permissive one ("worst"), or that of the copy which looks like the origin of
     the others ("origin", see `copies`). `origin_from`: bytes from which on a content has an origin; shorter ones (an empty
     file, a line that calls main) are written anew everywhere, and have the licence of the copy that is kept.
+    `ranks`: what `exact_dedup` takes for the rank of a copy's licence: its "class", or, as The Stack v2 did, what "github"
+    says: an id on the permissive list first, then another, then none, so that a copy which is permissive by its files loses
+    to one that the host calls GPL.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -78,11 +87,14 @@ class PolicyData(BaseModel):
     order: tuple[tuple[Kind, ...], ...] = (("license_file", "notice"),)
     inheritance: Literal["nearest", "union"] = "union"
     neutral: str = "neutral"
+    counts: Literal["all", "licenses", "named"] = "licenses"
+    per_file: Literal["all", "top"] = "all"
     names: Names = "stackbuild"
     reach: Literal["folders", "root"] = "folders"
     or_reading: Reading = "choice"
     unrecognised: Literal["unknown", "no_license"] = "unknown"
     copies: Copies = "winner"
+    ranks: Ranks = "class"
     origin_from: int = 256
 
     @model_validator(mode="after")
@@ -96,10 +108,8 @@ class PolicyData(BaseModel):
                     "only license_file, manifest and notice, or header and aggregate, may share a group of order, not "
                     + ", ".join(group)
                 )
-        if self.rule != "ranked" and (len(self.order) != 1 or not set(kinds) <= {"license_file", "notice"}):
-            raise ValueError(
-                f'rule = "{self.rule}" reads licence files and notices alone; order is for rule = "ranked"'
-            )
+        if self.rule != "ranked" and not set(kinds) <= {"license_file", "notice"}:
+            raise ValueError(f'rule = "{self.rule}" reads licence files and notices alone')
         return self
 
     def group_of(self, kind: str) -> int | None:
@@ -141,7 +151,13 @@ class Policy:
         """What a decision depends on, for the key of a stage's output."""
         lists = {each.name: sorted(each.accepted) for each in (self.permissive, self.neutral)}
         data = {name: sha256(data_path(name).read_bytes()).hexdigest() for name in DATA}
-        return {"policy": self.data.model_dump(), "lists": lists, "scancode": scancode_licenses().version, "data": data}
+        return {
+            "policy": self.data.model_dump(),
+            "lists": lists,
+            "engines": sorted(load_list(ENGINES_NEUTRAL).accepted),
+            "scancode": scancode_licenses().version,
+            "data": data,
+        }
 
 
 def load_policy(name: str, **changes: Any) -> Policy:

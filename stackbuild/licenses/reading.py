@@ -7,7 +7,7 @@ rest are formats that declare a licence (`declared`). What any of them says is a
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,9 @@ from stackbuild.licenses.names import is_license_file, is_license_proper
 from stackbuild.licenses.policy import Policy
 from stackbuild.licenses.text import SAYS_MORE, decode
 
+if TYPE_CHECKING:
+    from stackbuild.licenses.detect import Found
+
 SAID = pa.struct(
     [
         pa.field("expression", pa.string()),  # SPDX; null: something that nobody can tell
@@ -32,6 +35,7 @@ SAID = pa.struct(
         pa.field("said", pa.string()),  # the words of a declaration
         pa.field("globs", pa.list_(pa.string())),  # of the paths that it is about; none: all of its folder
         pa.field("precedence", pa.string()),  # of a path rule: closest, aggregate or override
+        pa.field("aside", pa.bool_()),  # found beside licences, and names none
     ]
 )
 
@@ -54,7 +58,7 @@ def formats_of(paths: pa.Array, policy: Policy) -> pa.Array:
     Policies that rank evidence read what declares a licence as that, and the rest as texts; the published ones know texts.
     """
     named = is_license_file(paths, policy.data.names)
-    proper = is_license_proper(paths)
+    proper = is_license_proper(paths, policy.data.names)
     license_text = pc.and_(named, proper) if policy.data.group_of("license_file") is not None else _none(paths)
     notice = pc.and_(named, pc.invert(proper)) if policy.data.group_of("notice") is not None else _none(paths)
     texts = pc.case_when(pc.make_struct(license_text, notice), pa.scalar("license"), pa.scalar("notice"))
@@ -170,25 +174,27 @@ class Reader:
 
     def _text(self, content: bytes, named: bool) -> list[dict[str, Any]]:
         found = self._detector.detect(content, license_named=named)
+        asides = [{**_row(one), "aside": True} for one in found.asides]
         own: list[dict[str, Any]] = []
         if named and all(one.expression == UNKNOWN_REFERENCE for one in found.found):
             text = decode(content)
             if text is not None and not found.found and not says_more(text):
-                return []
+                return asides
             if text is None or not points_elsewhere(text):
                 own = [{"expression": None, "engine": found.engine, "score": 0.0}]  # terms that nobody recognises
             elif not found.found:
                 own = [{"expression": UNKNOWN_REFERENCE, "engine": found.engine, "score": 0.0}]
-        return own + [
-            {
-                "expression": one.expression,
-                "engine": one.engine,
-                "score": one.score,
-                "first_line": one.lines[0],
-                "last_line": one.lines[1],
-            }
-            for one in found.found
-        ]
+        return [*own, *map(_row, found.found), *asides]
+
+
+def _row(one: Found) -> dict[str, Any]:
+    return {
+        "expression": one.expression,
+        "engine": one.engine,
+        "score": one.score,
+        "first_line": one.lines[0],
+        "last_line": one.lines[1],
+    }
 
 
 def _or_reference(one: Declaration) -> str | None:

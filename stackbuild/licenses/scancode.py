@@ -16,7 +16,7 @@ from typing import Any
 
 from stackbuild.licenses.decide import UNKNOWN, UNKNOWN_REFERENCE
 from stackbuild.licenses.expression import keys_of
-from stackbuild.licenses.lists import SEVERITY, load_list, scancode_licenses
+from stackbuild.licenses.lists import ENGINES_NEUTRAL, SEVERITY, load_list, scancode_licenses
 from stackbuild.licenses.tags import UNKNOWN_SPDX, joined, read_tag
 from stackbuild.licenses.text import holder_lines
 
@@ -160,7 +160,7 @@ def stands_for_a_license(expression: str) -> bool:
 
     The reference to a licence that is not named stays: The Stack v2's rule weighs it.
     """
-    licenses, neutral = scancode_licenses(), load_list("neutral")
+    licenses, neutral = scancode_licenses(), load_list(ENGINES_NEUTRAL)
     empty = licenses.unknown | licenses.exceptions
     return expression == UNKNOWN_REFERENCE or any(
         key not in empty and key not in neutral for key in keys_of(expression)

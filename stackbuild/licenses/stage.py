@@ -30,7 +30,7 @@ from stackbuild.licenses.inherit import DETECTIONS, LICENSE_FILES, VERDICTS, Ver
 from stackbuild.licenses.lists import LicenseClass
 from stackbuild.licenses.names import Names
 from stackbuild.licenses.path_rules import PATH_RULES, PathRules, rules_of
-from stackbuild.licenses.policy import Copies, Policy, load_policy
+from stackbuild.licenses.policy import Copies, Policy, Ranks, load_policy
 from stackbuild.licenses.reading import Reader, formats_of, spoken_folders
 from stackbuild.schema import EVIDENCE, ID, LICENSE_FIELDS
 from stackbuild.stage import Options, Phase, Stage, Verdict
@@ -65,6 +65,9 @@ class LicensesOptions(Options):
         None,
         description='of several copies whose licence counts: "winner", "best", "worst", "origin"; if not as the policy',
     )
+    ranks: Ranks | None = Field(
+        None, description='what ranks copies in exact_dedup: their "class", or "github": its id; if not as the policy'
+    )
 
 
 class Licenses(Stage[LicensesOptions]):
@@ -86,6 +89,7 @@ class Licenses(Stage[LicensesOptions]):
             or_reading=chosen.or_reading,
             permissive=chosen.permissive,
             copies=chosen.copies,
+            ranks=chosen.ranks,
         )
         self._spoken: tuple[Verdicts, PathRules] | None = None
 
@@ -260,6 +264,13 @@ class Licenses(Stage[LicensesOptions]):
     @property
     def merge_reads(self) -> tuple[str, ...]:
         return tuple(phase.name for phase in self._header_phases())
+
+    def license_rank(self, copies: pa.Table) -> pa.Array | None:
+        if self.policy.data.ranks == "class":
+            return None
+        ids = copies["gha_license_id"].combine_chunks()
+        listed = pc.is_in(ids, value_set=pa.array(sorted(self.policy.permissive.accepted), pa.string()))
+        return pc.if_else(ids.is_valid(), pc.if_else(listed, 0, 1), None).cast(pa.int8())
 
     def merge_copies(self, task: Task, copies: pa.Table, starts: npt.NDArray[np.int64]) -> Mapping[str, pa.Array]:
         names = [f"{self.name}.{table}" for table in self.merge_reads]

@@ -239,6 +239,12 @@ def test_a_manifest_adds_to_the_licence_file_above_and_cannot_replace_it() -> No
     assert found["p/q/r/"]["keys"] == ["GPL-3.0-only", "MIT"]
 
 
+def test_debians_copyright_in_prose_is_a_licence_file() -> None:
+    found = nearest({b"LICENSE": ("license", said("MIT")), b"p/copyright": ("debian/copyright", said("GPL-2.0-only"))})
+    assert found["p/"]["keys"] == ["GPL-2.0-only"]
+    assert [one["kind"] for one in found["p/"]["evidence"]] == ["license_file"]
+
+
 def test_a_notice_speaks_where_no_licence_file_or_manifest_does() -> None:
     found = nearest({b"LICENSE": ("license", said("MIT")), b"README": ("notice", said("GPL-2.0-only")),
                      b"docs/README": ("notice", said("ISC"))})  # fmt: skip
