@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from stackbuild.rows import id_array
 from stackbuild.shards import Attempt, ShardManifest, find_manifest
 from stackbuild.sources.unit import Entry, File, Limits, Link, Origin, Unread
 from stackbuild.swhid import content_id as git_blob_id
-from stackbuild.tables import conform
+from stackbuild.tables import conform, display_paths
 
 FLUSH_BYTES = 64 << 20
 FLUSH_FILES = 100_000
@@ -262,19 +263,15 @@ class UnitWriter:
         """Write what is left over: repositories, links, files that were not read."""
         self._flush()
         self._write_origins()
-        with self.attempt.writer("tree", schema.TREE) as writer:
-            rows = [dict(zip(schema.TREE.names, link, strict=True)) for link in self._links]
-            rows += [
-                {
-                    "repo_name": o.repo_name,
-                    "revision_id": o.revision_id,
-                    "path_bytes": u.path,
-                    "mode": u.mode,
-                    "target": u.content_id,
-                }
-                for o, u in self._unread
-            ]
-            writer.write(pa.Table.from_pylist(rows, schema.TREE))
+        rows: list[tuple[str, str, bytes, int, bytes | None]] = [
+            *self._links,
+            *((o.repo_name, o.revision_id, u.path, u.mode, u.content_id) for o, u in self._unread),
+        ]
+        of_name = {name: owner_bucket(name, self.partitions) for name in {row[0] for row in rows}}
+        tree = [dict(zip(schema.TREE.names, (of_name[row[0]], *row), strict=True)) for row in rows]
+        tree.sort(key=itemgetter("owner_bucket"))  # stable: in the order of the source otherwise
+        with self.attempt.writer("tree", schema.TREE, group_by="owner_bucket") as writer:
+            writer.write(pa.Table.from_pylist(tree, schema.TREE))
         self.stats["links"] = len(self._links)
         if passing := sum(u.rule in PASSING for _, u in self._unread):
             self.stats.update(provisional=True, passing=passing)
@@ -299,19 +296,6 @@ class UnitWriter:
                 np.array(lengths, np.int64),
             )
         self.decisions.close()
-
-
-def display_paths(path_bytes: pa.Array) -> tuple[pa.Array, pa.Array]:
-    """(`path`: "/" and the name with U+FFFD for bytes that are not UTF-8, `path_lossy`)."""
-    try:
-        text = path_bytes.cast(pa.string())
-        lossy = pa.array(np.zeros(len(text), bool))
-    except pa.ArrowInvalid:
-        raw = path_bytes.to_pylist()
-        decoded = [value.decode("utf-8", "replace") for value in raw]
-        lossy = pa.array([name.encode() != value for name, value in zip(decoded, raw, strict=True)], pa.bool_())
-        text = pa.array(decoded, pa.string())
-    return pc.binary_join_element_wise("/", text, ""), lossy
 
 
 def extensions(paths: pa.Array) -> pa.Array:

@@ -59,7 +59,7 @@ def files_of(out: Path, repo_name: str) -> dict[str, list[FileLicense]]:
                 row["path"],
                 row["license_class"] or "unknown",
                 tuple(row["detected_licenses"] or ()),
-                tuple(row["license_evidence"] or ()),
+                tuple(_seen_from(repo_name, row["kept_of"], one) for one in row["license_evidence"] or ()),
             )
         )
     return found
@@ -74,12 +74,12 @@ def _occurrences(build: Build, merge: Node, repo_name: str) -> pa.Table:
 
 
 def _with_copies(build: Build, rows: pa.Table) -> pa.Table:
-    """The rows with the licence of their contents."""
+    """The rows with the licence of their contents, and `kept_of`, the repository of the copy that was kept."""
     ids = rows["content_id"].combine_chunks()
     tables = []
     for bucket in np.unique(content_buckets(id_bytes(ids), build.plan.partitions)).tolist():
         outputs, _ = build.base("file", bucket)
-        for batch in read_batches(build.out, outputs, ["content_id", *COLUMNS]):
+        for batch in read_batches(build.out, outputs, ["content_id", "repo_name", *COLUMNS]):
             tables.append(pa.Table.from_batches([batch.filter(pc.is_in(batch.column("content_id"), value_set=ids))]))
     merged = pa.concat_tables(tables).combine_chunks()
     at = pc.index_in(ids, value_set=merged["content_id"].combine_chunks())
@@ -87,7 +87,15 @@ def _with_copies(build: Build, rows: pa.Table) -> pa.Table:
         place = rows.schema.get_field_index(name)
         column = merged[name].take(at)
         rows = rows.set_column(place, rows.schema.field(name), pa.chunked_array(column.chunks, column.type))
-    return rows
+    return rows.append_column("kept_of", merged["repo_name"].take(at))
+
+
+def _seen_from(repo_name: str, kept_of: str, evidence: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Evidence of a content as one of its copies has it: `repo_name` names another repository than that of this copy."""
+    if evidence["kind"] == "header":
+        return evidence
+    of = evidence["repo_name"] or kept_of
+    return {**evidence, "repo_name": None if of == repo_name else of}
 
 
 def words(evidence: Mapping[str, Any]) -> str:

@@ -50,7 +50,8 @@ from stackbuild.stage_manifest import load_stage_manifest, save_stage_manifest
 
 PLAN_VERSION = 1
 # As a phase may name them in what it reads.
-ALL_DECISIONS, ALL_PRIVATE_DECISIONS, ORIGINS = "*.decisions", "*.private_decisions", "ingest.origins"
+ALL_DECISIONS, ALL_PRIVATE_DECISIONS = "*.decisions", "*.private_decisions"
+INGESTED = {"ingest.origins": "origins", "ingest.tree": "tree"}
 FILES_TABLE = "files"  # of the stage that turns occurrences into files
 OCCURRENCE_BYTES = 512  # of memory, about, with what stages add
 
@@ -215,8 +216,8 @@ class Build:
     def _table(self, node: Node, name: str, before: str | None) -> list[Output]:
         if name in (ALL_DECISIONS, ALL_PRIVATE_DECISIONS):
             return self._decisions(node, private=name == ALL_PRIVATE_DECISIONS)
-        if name == ORIGINS:
-            return self.outputs(INGEST.name, "origins")
+        if name in INGESTED:
+            return self.outputs(INGEST.name, INGESTED[name])
         stage_name, _, table = name.rpartition(".")
         # A product of a stage that this recipe does without is empty; of one that stands in it twice, it is both.
         owners = [n for n in self.nodes[: node.number] if n.stage.name == stage_name] if stage_name else [node]

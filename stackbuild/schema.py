@@ -54,6 +54,7 @@ ORIGINS = pa.schema([pa.field("owner_bucket", pa.uint16(), nullable=False), *ORI
 # What is not a regular file stays provable: symlinks, gitlinks, and files whose bytes were not read.
 TREE = pa.schema(
     [
+        pa.field("owner_bucket", pa.uint16(), nullable=False),
         pa.field("repo_name", pa.string(), nullable=False),
         pa.field("revision_id", pa.string(), nullable=False),
         pa.field("path_bytes", pa.binary(), nullable=False),

@@ -299,3 +299,16 @@ def record_batch(schema: pa.Schema, *columns: npt.NDArray[Any] | pa.Array) -> pa
     """A batch of these columns, numpy arrays or Arrow's, in the schema's order."""
     arrays = [column if isinstance(column, pa.Array) else arrow(column) for column in columns]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def display_paths(path_bytes: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """(`path`: "/" and the name with U+FFFD for bytes that are not UTF-8, `path_lossy`)."""
+    try:
+        text = path_bytes.cast(pa.string())
+        lossy = pa.array(np.zeros(len(text), bool))
+    except pa.ArrowInvalid:
+        raw = path_bytes.to_pylist()
+        decoded = [value.decode("utf-8", "replace") for value in raw]
+        lossy = pa.array([name.encode() != value for name, value in zip(decoded, raw, strict=True)], pa.bool_())
+        text = pa.array(decoded, pa.string())
+    return pc.binary_join_element_wise("/", text, ""), lossy

@@ -31,7 +31,8 @@ from stackbuild.licenses.lists import LicenseClass
 from stackbuild.licenses.names import Names
 from stackbuild.licenses.path_rules import PATH_RULES, PathRules, rules_of
 from stackbuild.licenses.policy import Copies, Policy, Ranks, load_policy
-from stackbuild.licenses.reading import Reader, formats_of, spoken_folders
+from stackbuild.licenses.reading import Reader, spoken_folders
+from stackbuild.licenses.unread import SPEAKING, speaking, unread
 from stackbuild.schema import EVIDENCE, ID, LICENSE_FIELDS
 from stackbuild.stage import Options, Phase, Stage, Verdict
 from stackbuild.task import Task
@@ -97,9 +98,10 @@ class Licenses(Stage[LicensesOptions]):
         return self.policy.identity()
 
     def phases(self) -> Sequence[Phase]:
-        rows = ("repo_name", "revision_id", "path", "path_bytes", "content_id")
+        rows = tuple(SPEAKING.names[:-1])
+        tree = ("ingest.tree",) if self.policy.data.rule == "ranked" else ()  # the published rules know files alone
         return (
-            Phase("wanted", self.wanted, "partition", columns=("path", "content_id")),
+            Phase("wanted", self.wanted, "partition", reads=tree, columns=rows),
             Phase(
                 "detect",
                 self.detect,
@@ -108,7 +110,7 @@ class Licenses(Stage[LicensesOptions]):
                 preload=("stackbuild.licenses.detect:warm",),
                 parts=True,
             ),
-            Phase("inherit", self.inherit, "partition", reads=("detections",), columns=rows),
+            Phase("inherit", self.inherit, "partition", reads=("detections", *tree), columns=rows),
             *self._header_phases(),
         )
 
@@ -121,12 +123,12 @@ class Licenses(Stage[LicensesOptions]):
 
     def wanted(self, task: Task) -> None:
         """The contents of the partition that are read for a licence, each once for each format, in id order."""
-        found = [self._license_files(batch, ("content_id",)) for batch in task.batches(("path", "content_id"))]
-        schema = pa.schema([LICENSE_FILES.field("content_id"), LICENSE_FILES.field("format")])
-        table = pa.Table.from_batches(found, schema)
-        task.stats["license_files"] = table.num_rows
-        table = table.group_by(schema.names, use_threads=False).aggregate([])
-        table = table.sort_by([(name, "ascending") for name in schema.names])
+        table = self._speaking(task)
+        there = table.filter(pc.is_valid(table["content_id"]))
+        task.stats.update(license_files=table.num_rows, not_there=table.num_rows - there.num_rows)
+        names = ["content_id", "format"]
+        table = there.group_by(names, use_threads=False).aggregate([])
+        table = table.sort_by([(name, "ascending") for name in names])
         raw = np.frombuffer(b"".join(table["content_id"].to_pylist()), np.uint8).reshape(-1, 20)
         buckets = pa.array(content_buckets(raw, task.partitions), pa.uint16())
         ranks = pa.array(np.full(table.num_rows, task.rank, np.uint16))
@@ -168,16 +170,11 @@ class Licenses(Stage[LicensesOptions]):
 
     def inherit(self, task: Task) -> None:
         """What speaks for each folder of the partition's revisions that has a licence file."""
-        reads = ("repo_name", "revision_id", "path", "path_bytes", "content_id")
-        files = []
-        for batch in task.batches(reads):
-            rows = self._license_files(batch, reads)
-            folder = spoken_folders(rows.column("path_bytes"), rows.column("format"))
-            rows = rows.append_column("folder", folder).select(LICENSE_FILES.names).cast(LICENSE_FILES)
-            files.append(
-                rows if self.policy.data.reach == "folders" else rows.filter(pc.equal(pc.binary_length(folder), 0))
-            )
-        table = pa.Table.from_batches(files, LICENSE_FILES)
+        files = self._speaking(task)
+        folder = spoken_folders(files["path_bytes"].combine_chunks(), files["format"].combine_chunks())
+        table = files.append_column("folder", folder).select(LICENSE_FILES.names)
+        if self.policy.data.reach != "folders":
+            table = table.filter(pc.equal(pc.binary_length(table["folder"]), 0))
         found = {
             (row["content_id"], row["format"]): row["said"]
             for batch in task.read("detections", None, task.rank, "partition")
@@ -206,14 +203,14 @@ class Licenses(Stage[LicensesOptions]):
                 )
         task.stats.update(contents=contents)
 
-    def _license_files(self, batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
-        """The rows of a batch that are read for a licence, with `format`."""
-        formats = formats_of(batch.column("path"), self.policy)
-        read = pc.is_valid(formats)
-        rows = batch.filter(read)
-        return pa.RecordBatch.from_arrays(
-            [*(rows.column(name) for name in columns), formats.filter(read)], [*columns, "format"]
-        )
+    def _speaking(self, task: Task) -> pa.Table:
+        """The files of the partition that are read for a licence, and those named as one that could not be (SPEAKING)."""
+        batches = [speaking(batch, self.policy) for batch in task.batches(SPEAKING.names[:-1])]
+        read = pa.Table.from_batches(batches, SPEAKING)
+        if self.policy.data.rule != "ranked":
+            return read
+        tree = task.read("ingest.tree", None, task.rank, "owner_bucket")
+        return pa.concat_tables([read, unread(tree, read, self.policy)]).combine_chunks()
 
     # ---- rows
 

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stackbuild import build as building
 from stackbuild.errors import UsageError
 from stackbuild.hashing import content_buckets, owner_bucket
 from stackbuild.licenses.inherit import DETECTIONS, VERDICTS
@@ -22,7 +21,7 @@ from stackbuild.schema import LICENSE_FIELDS, OCCURRENCES
 from stackbuild.shards import Attempt
 from stackbuild.stage import judge, with_columns
 from stackbuild.task import Task
-from tests.worlds import GPL, MIT, recipe
+from tests.worlds import GPL, MIT
 
 PARTITIONS = 4
 File = tuple[str, str, str | None]  # repository, path, GitHub's id
@@ -37,7 +36,8 @@ class World:
 
     def __init__(self, out: Path, files: dict[File, bytes], **options: Any):
         self.out, self.files, self.stage = out, files, Licenses(LicensesOptions(**options))
-        self.tables: dict[str, list[Any]] = {"wanted": [], "detections": [], "verdicts": [], "rules": [], "headers": []}
+        names = ("ingest.tree", "wanted", "detections", "verdicts", "rules", "headers")
+        self.tables: dict[str, list[Any]] = {name: [] for name in names}
         for phase in self.stage.phases():
             made: list[Any] = []
             for rank in range(PARTITIONS):
@@ -325,25 +325,3 @@ def test_the_filter_refuses_classes_that_there_are_not() -> None:
         LicenseFilterOptions(keep=("nice",))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="keep"):
         LicenseFilterOptions(keep=())
-
-
-@pytest.mark.slow
-def test_in_a_build_a_linked_licence_is_no_evidence(tmp_path: Path) -> None:
-    """A symbolic link is no content: what it points to speaks for its own folder only."""
-    for name, files in {
-        "one": {"LICENSE": MIT, "a.py": "a = 1\n"},
-        "two": {"docs/LICENSE": MIT, "b.py": "b = 1\n", "docs/c.py": "c = 1\n"},
-    }.items():
-        for path, text in files.items():
-            (tmp_path / "in" / name / path).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / "in" / name / path).write_text(text)
-    (tmp_path / "in" / "two" / "LICENSE").symlink_to("docs/LICENSE")
-    stages = ["licenses", "exact_dedup", "license_filter", "decode", "languages"]
-    body = recipe(tmp_path / "in", stages=stages, outputs=["dataset"])
-    building.run(building.Request(body, Path("/"), tmp_path / "out", 1))
-    kept = {
-        row["path"]
-        for path in (tmp_path / "out" / "dataset").rglob("*.parquet")
-        for row in pq.read_table(path, columns=["path"]).to_pylist()
-    }
-    assert {"/a.py", "/docs/c.py"} <= kept and "/b.py" not in kept
