@@ -22,14 +22,14 @@ from stackbuild.licenses.declared.claims import line_of
 from stackbuild.licenses.declared.declaration import MAX_DECLARATIONS, Declaration, Precedence
 from stackbuild.licenses.declared.globs import MAX_GLOB_CHARS, from_reuse, literal
 from stackbuild.licenses.declared.structured import read_toml
-from stackbuild.licenses.spdx import join, license_key, parse
+from stackbuild.licenses.spdx import MAX_CHARS, join, license_key, parse
 
 MAX_GLOBS = 4_096
 MAX_TAGS = 256
 _PRECEDENCES: dict[str, Precedence] = {"closest": "closest", "aggregate": "aggregate", "override": "override"}
 _ANNOTATION = re.compile(r"^[ \t]*\[\[[ \t]*annotations[ \t]*\]\]", re.MULTILINE)
 _TAG = re2.compile(r"SPDX-License-Identifier:[ \t]*([^\r\n]*)")
-_CLOSING = re.compile(r"\s*(?:\*+/|-->|--\}\}|#\}|\*\)|%>|\"\"\"|'''|[\"'>]+)\s*\Z")
+_CLOSERS = ("-->", "--}}", "#}", "*)", "%>")
 
 
 def license_text(name: str) -> list[Declaration]:
@@ -82,12 +82,21 @@ def _strings(value: Any) -> list[str]:
     return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
 
 
+def _unclosed(value: str) -> str:
+    """A value without the sign at its end that closes a comment or a string."""
+    value = value.strip()
+    if value.endswith("*/"):
+        return value[:-1].rstrip("*").rstrip()
+    closer = next((sign for sign in _CLOSERS if value.endswith(sign)), "")
+    return (value.removesuffix(closer) if closer else value.rstrip("\"'>")).rstrip()
+
+
 def sidecar(text: str, name: str) -> list[Declaration]:
     """FILE.license, by its base name: what its tags say of FILE."""
     globs = (literal(name.removesuffix(".license")), literal(name))
     tags = []
     for match in _TAG.finditer(text):
-        tags.append((_CLOSING.sub("", match[1][:4_096]).strip(), match.start()))
+        tags.append((_unclosed(match[1][:MAX_CHARS]), match.start()))
         if len(tags) == MAX_TAGS:
             break
     tags = [(value, start) for value, start in tags if value]
