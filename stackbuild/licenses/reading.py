@@ -18,6 +18,7 @@ from stackbuild.licenses.declared import declarations, declaring_kind, scancode_
 from stackbuild.licenses.declared.claims import is_pointer
 from stackbuild.licenses.declared.declaration import Declaration
 from stackbuild.licenses.declared.formats import FORMATS
+from stackbuild.licenses.declared.reuse import sidecar_globs
 from stackbuild.licenses.names import is_license_file, is_license_proper
 from stackbuild.licenses.policy import Policy
 from stackbuild.licenses.text import SAYS_MORE, decode
@@ -54,7 +55,7 @@ def formats_of(paths: pa.Array, policy: Policy) -> pa.Array:
     Policies that rank evidence read what declares a licence as that, and the rest as texts; the published ones know texts.
     """
     named = is_license_file(paths, policy.data.names)
-    proper = is_license_proper(paths)
+    proper = is_license_proper(paths, policy.data.names)
     license_text = pc.and_(named, proper) if policy.data.group_of("license_file") is not None else _none(paths)
     notice = pc.and_(named, pc.invert(proper)) if policy.data.group_of("notice") is not None else _none(paths)
     texts = pc.case_when(pc.make_struct(license_text, notice), pa.scalar("license"), pa.scalar("notice"))
@@ -154,6 +155,8 @@ class Reader:
         _, found = declarations(name, base or name, content, self._engine)
         if not found and name == "debian/copyright":
             return self._text(content, True)  # of the old form, prose
+        if not found and name == "sidecar":
+            return self._sidecar(content, base)
         return [
             {
                 "expression": _or_reference(one),
@@ -167,6 +170,14 @@ class Reader:
             }
             for one in found
         ]
+
+    def _sidecar(self, content: bytes, base: str) -> list[dict[str, Any]]:
+        """A FILE.license without tags of licences is a text of one, if it does not only name holders."""
+        globs = sidecar_globs(base)
+        said = self._text(content, True)
+        if b"SPDX-FileCopyrightText" in content:
+            said = [one for one in said if one["expression"] is not None]
+        return [{**one, "globs": globs, "precedence": "closest" if globs else None} for one in said]
 
     def _text(self, content: bytes, named: bool) -> list[dict[str, Any]]:
         found = self._detector.detect(content, license_named=named)

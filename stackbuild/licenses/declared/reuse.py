@@ -6,7 +6,9 @@
   (only a holder): it takes the path from the rules above, and nobody can tell its licence here. `precedence` says when
   the rule counts: where the file itself says nothing ("closest"), beside what it says ("aggregate"), or in its place
   ("override").
-- `FILE.license` speaks for FILE alone (and itself), by its SPDX-License-Identifier lines, which all hold.
+- `FILE.license` speaks for FILE alone (and itself), by its SPDX-License-Identifier lines, which all hold. One without such
+  lines is a text for the engines: about FILE where that has an extension (`logo.png.license`), else of the folder, as
+  `project.license` is no file beside `project` but the licence of the project.
 
 Identifiers must be SPDX or LicenseRef-*; others are licences that nobody can tell.
 """
@@ -82,6 +84,15 @@ def _strings(value: Any) -> list[str]:
     return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
 
 
+def _of_file(name: str) -> tuple[str, ...]:
+    return literal(name.removesuffix(".license")), literal(name)
+
+
+def sidecar_globs(name: str) -> tuple[str, ...]:
+    """What FILE.license is about, by its base name, if it has no tags: FILE; none, so its folder, if FILE has no extension."""
+    return _of_file(name) if "." in name.removesuffix(".license").lstrip(".") else ()
+
+
 def _unclosed(value: str) -> str:
     """A value without the sign at its end that closes a comment or a string."""
     value = value.strip()
@@ -93,7 +104,7 @@ def _unclosed(value: str) -> str:
 
 def sidecar(text: str, name: str) -> list[Declaration]:
     """FILE.license, by its base name: what its tags say of FILE."""
-    globs = (literal(name.removesuffix(".license")), literal(name))
+    globs = _of_file(name)
     tags = []
     for match in _TAG.finditer(text):
         tags.append((_unclosed(match[1][:MAX_CHARS]), match.start()))
