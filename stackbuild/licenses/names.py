@@ -5,7 +5,10 @@ go-license-detector: the base name is an optional prefix that ends in "-", "_", 
 then nothing or one of those four signs and anything. It also takes ordinary source such as `about.js`, `al.py` or
 `mit.c`, whose comments then speak for a whole folder. So `stackbuild`, the default, asks for more: the extension is
 none, a number (GPL-3.0) or one of a text; where the stem is of a licence proper, it may also be any that is not of
-source or data (LICENSE.MIT, COPYING.LESSER).
+source or data (LICENSE.MIT, COPYING.LESSER), and LICENSE.pdf is a licence that nobody can read here. It also knows names
+that the published rule does not (`OWN_STEMS`): LICENSING, LICENSE2, LicenseGPL, EULA, TERMS. Names that say that they are
+about other people's code (`OF_OTHERS`: LICENSE-THIRD-PARTY, 3rdpartylicenses) are not read: what they list holds for that code,
+which may not even be in the repository, and would make a permissive folder of one that says nothing of its own.
 
 The names of The Stack v1 ("the-stack-v1") are the narrower ones of go-license-detector, and the read-me.
 
@@ -38,6 +41,17 @@ LICENSE_STEMS = (
     "gfdl",
     "[cm]pl",
     "cc0",
+)
+# Licences proper by our rule alone, in any case.
+OWN_STEMS = (
+    "li[cs]en[cs]ing",
+    "li[cs]en[cs]es?[0-9]{1,2}",
+    "li[cs]en[cs]e(?:[al]?gpl|mit|bsd|apache|mpl)v?[0-9.]{0,4}",
+    "(?:[al]?gpl|mit|bsd|apache|mpl)v?[0-9.]{0,4}li[cs]en[cs]e",
+    "copyrights",
+    "eulas?",
+    "lizenz(?:en)?",
+    "licencias?",
 )
 # Texts that may speak of one.
 OTHER_STEMS = ("legal", "disclaimer", r"al[-_ v]?(?:[0-9]\.?[0-9])?", "about", "notice", "readme", "guidelines")
@@ -85,6 +99,12 @@ def _pattern(stems: tuple[str, ...]) -> str:
 ANY_NAME = _pattern(LICENSE_STEMS + OTHER_STEMS)
 LICENSE_NAME = _pattern(LICENSE_STEMS)
 V1_NAME, V1_ANY_NAME = _pattern(V1_STEMS), _pattern(V1_STEMS + V1_README)
+# "terms.txt" is a vocabulary, TERMS.md are terms.
+OWN_NAME = (
+    rf"(?:{_pattern(OWN_STEMS)})|(?:^|/)TERMS(?:[-_. ](?:(?i)of|and|use|md|txt|rst|html?|service|conditions|[-_. ])*)?$"
+)
+OF_OTHERS = r"(?i)(?:^|/)[^/]*(?:(?:3rd|third)[-_. ]?part(?:y|ies)|bundled|dependenc(?:y|ies))[^/]*$"
+DOCUMENT = r"(?i)(?:^|/)[^/]*(?:li[cs]en[cs]|copying|eula)[^/]*\.(?:pdf|docx?|odt)$"
 PLAIN_EXTENSION = rf"(?i)(?:^|/)(?:\.?[^./]*|[^/]*\.(?:[0-9]+|{'|'.join(sorted(TEXT_EXTENSIONS))}))$"
 SOURCE_EXTENSION = rf"(?i)[^/]\.(?:{'|'.join(sorted(SOURCE_EXTENSIONS))})$"
 
@@ -94,8 +114,9 @@ def is_license_file(paths: pa.Array, names: Names = "stackbuild") -> pa.Array:
     named = pc.match_substring_regex(paths, V1_ANY_NAME if names == "the-stack-v1" else ANY_NAME)
     if names != "stackbuild":
         return named
-    plain = pc.match_substring_regex(paths, PLAIN_EXTENSION)
-    return pc.and_(named, pc.or_(plain, is_license_proper(paths)))
+    plain = pc.and_(named, pc.match_substring_regex(paths, PLAIN_EXTENSION))
+    others = pc.match_substring_regex(paths, OF_OTHERS)
+    return pc.and_(pc.or_(plain, is_license_proper(paths)), pc.invert(others))
 
 
 def is_license_proper(paths: pa.Array, names: Names = "stackbuild") -> pa.Array:
@@ -103,4 +124,8 @@ def is_license_proper(paths: pa.Array, names: Names = "stackbuild") -> pa.Array:
     if names == "the-stack-v1":
         return pc.match_substring_regex(paths, V1_NAME)
     named = pc.match_substring_regex(paths, LICENSE_NAME)
-    return pc.and_(named, pc.invert(pc.match_substring_regex(paths, SOURCE_EXTENSION)))
+    source = pc.match_substring_regex(paths, SOURCE_EXTENSION)
+    if names == "the-stack-v2":
+        return pc.and_(named, pc.invert(source))
+    named = pc.or_(named, pc.match_substring_regex(paths, OWN_NAME))
+    return pc.and_(named, pc.or_(pc.invert(source), pc.match_substring_regex(paths, DOCUMENT)))

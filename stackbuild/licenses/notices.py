@@ -6,9 +6,12 @@ under way there it is read on to its end, up to 16 KB. A line ends at a line fee
 
   blank    if it has no letter and no digit;
   code     if it is in no block comment (BLOCKS), does not begin with a comment sign and has the shape of a statement:
-           `{ } = [ ]`, a word before `(`, `";` at its end, a tag, a quoted name before a colon, or more than 400 bytes;
-           not Python's `__license__ = ...`;
+           `{ } = [ ]`, a word before `(`, `";` at its end, a tag, a quoted name before a colon, or more than 400 bytes
+           with few spaces; not Python's `__license__ = ...`, words in brackets `[see COPYING]`, `GPL(v3)`, or `<p>`;
   text     otherwise: comments, docstrings and prose, whatever the language.
+
+A line with an SPDX tag is told by where the tag stands, not by its shape: in a comment or markup it is text, also behind
+code; in a string of a statement (`x = "..."`, below `x = \"\"\"`, `x = \`` or `<<EOF`, a string below code) it is code.
 
 Lines of text that hold one of `WORDS` belong to the notice, with up to three lines above and the lines below in the same
 paragraph (and comment, or prose), and what text lies between two of them if that is at most 12 lines. Code neither belongs to a notice
@@ -26,6 +29,19 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from stackbuild.kernels import kernel
+from stackbuild.licenses.line_kinds import (
+    BLANK,
+    CODE,
+    SIGNED,
+    TEXT,
+    begins,
+    in_string,
+    is_blank,
+    kind_of_line,
+    kind_of_tagged_line,
+    lower,
+    tag_at,
+)
 
 Bytes = npt.NDArray[np.uint8]
 Offsets = npt.NDArray[np.int64]
@@ -33,7 +49,6 @@ Offsets = npt.NDArray[np.int64]
 HEAD_BYTES = 4_096
 NOTICE_BYTES = 16_384  # the longest: a whole Apache-2.0 text takes 11 KB
 ABOVE, GAP = 3, 12  # lines
-CODE_BYTES = 400  # no one writes so long a line of prose into a header; minified code has them
 
 # In lower case. What ScanCode's rules for notices have in common; those without are names of licences and links alone.
 WORDS = (
@@ -53,10 +68,12 @@ BLOCKS = (
     (b"(**", b"*)"),
     (b"--[[", b"]]"),
     (b"#|", b"|#"),
+    (b"{{!--", b"--}}"),
+    (b"{{!", b"}}"),
+    (b"@*", b"*@"),
 )
 
-_BLANK, _TEXT, _CODE = 0, 1, 2
-_HIT, _MARKED, _SIGNED = 4, 8, 16  # signed: by a comment's sign, or inside a block comment
+_HIT, _MARKED = 4, 8  # beside what `line_kinds` says
 
 
 def _word_table() -> tuple[Bytes, Offsets, Offsets]:
@@ -116,16 +133,6 @@ def binary_buffers(contents: pa.Array | pa.ChunkedArray) -> tuple[Bytes, Offsets
 
 
 @kernel
-def _lower(byte: int) -> int:
-    return byte + 32 if 65 <= byte <= 90 else byte
-
-
-@kernel
-def _is_word_byte(byte: int) -> bool:
-    return 48 <= byte <= 57 or 97 <= _lower(byte) <= 122 or byte >= 128
-
-
-@kernel
 def _line_end(data: Bytes, at: int, stop: int) -> int:
     """Where the line that begins at `at` ends; its line end is not part of it, a comment's sign is."""
     i = at
@@ -156,9 +163,9 @@ def _has_word(
     starts: Offsets,
     ranges: Offsets,
 ) -> bool:
-    before = _lower(int(data[at])) if at < stop else 0
+    before = lower(int(data[at])) if at < stop else 0
     for i in range(at, stop - 1):
-        after = _lower(int(data[i + 1]))
+        after = lower(int(data[i + 1]))
         pair = before << 8 | after
         before = after
         for word in range(ranges[pair, 0], ranges[pair, 1]):
@@ -166,94 +173,11 @@ def _has_word(
             if i + length > stop:
                 continue
             k = 2
-            while k < length and _lower(int(data[i + k])) == words[starts[word] + k]:
+            while k < length and lower(int(data[i + k])) == words[starts[word] + k]:
                 k += 1
             if k == length:
                 return True
     return False
-
-
-@kernel
-def _begins(data: Bytes, at: int, stop: int, word: bytes) -> bool:
-    if at + len(word) > stop:
-        return False
-    for i in range(len(word)):  # noqa: SIM110
-        if data[at + i] != word[i]:
-            return False
-    return True
-
-
-@kernel
-def _is_blank(data: Bytes, at: int, stop: int) -> bool:
-    for i in range(at, stop):  # noqa: SIM110
-        if _is_word_byte(int(data[i])):
-            return False
-    return True
-
-
-@kernel
-def _in_ruler(data: Bytes, at: int, i: int, stop: int) -> bool:
-    """Whether the = at `i` is one of three or more."""
-    first = i
-    while first > at and data[first - 1] == 61:
-        first -= 1
-    last = i
-    while last + 1 < stop and data[last + 1] == 61 and last - first < 2:
-        last += 1
-    return last - first >= 2
-
-
-@kernel
-def _kind(data: Bytes, at: int, stop: int) -> int:
-    """Blank, text or code."""
-    if stop - at >= 3 and data[at] == 0xEF and data[at + 1] == 0xBB and data[at + 2] == 0xBF:
-        at += 3
-    while at < stop and data[at] <= 32:
-        at += 1
-    while stop > at and data[stop - 1] <= 32:
-        stop -= 1
-    if _is_blank(data, at, stop):
-        return _BLANK
-    first = data[at]
-    second = data[at + 1] if at + 1 < stop else 0
-    if first in (35, 37, 42, 59, 33):  # # % * ; !
-        return _CODE if first == 35 and second == 91 else _TEXT | _SIGNED
-    if first == 47 and second in (47, 42):  # // /*
-        return _TEXT | _SIGNED
-    if first == 45 and second == 45:  # --
-        return _TEXT | _SIGNED
-    if first in (123, 40) and second in (45, 42, 35, 37, 33):  # {- {# {% (*
-        return _TEXT | _SIGNED
-    if first == 60:  # <!-- <%-- <# <?
-        return _TEXT | _SIGNED if second in (33, 37, 35, 63) else _CODE
-    if stop - at > CODE_BYTES:
-        return _CODE
-    if first == 95 and _begins(data, at, stop, b"__licen"):  # Python's __license__ = "..."
-        return _TEXT
-    if first in (34, 39) and second not in (
-        34,
-        39,
-    ):  # a string at the start of a statement, or a comment of Vim or Basic
-        for i in range(at + 1, stop - 1):
-            if data[i] == first and (
-                data[i + 1] == 58 or (data[i + 1] == 44 and i + 2 == stop)
-            ):  # ": and ", at the end
-                return _CODE
-    if data[stop - 1] == 59 and data[stop - 2] in (39, 34):  # "; and ';
-        return _CODE
-    for i in range(at, stop):
-        c = data[i]
-        if c in (61, 91, 93, 123, 125):  # = [ ] { }
-            if c == 61 and _in_ruler(data, at, i, stop):
-                continue
-            return _CODE
-        if c == 58 and i + 1 < stop and data[i + 1] == 34:  # :" of JSON and of Go's tags
-            return _CODE
-        if c == 40 and i > at and _is_word_byte(int(data[i - 1])) and i + 1 < stop and data[i + 1] not in (115, 83):
-            if i + 2 < stop and data[i + 2] == 41 and data[i + 1] in (99, 67):
-                continue  # Copyright(c)
-            return _CODE
-    return _TEXT
 
 
 @kernel
@@ -262,7 +186,7 @@ def _opened(data: Bytes, at: int, stop: int) -> int:
     while at < stop and data[at] <= 32:
         at += 1
     for number, (opening, closing) in enumerate(BLOCKS):
-        if _begins(data, at, stop, opening):
+        if begins(data, at, stop, opening):
             return -1 if _ends(data, at + 2, stop, closing) else number
     return -1
 
@@ -270,7 +194,7 @@ def _opened(data: Bytes, at: int, stop: int) -> int:
 @kernel
 def _ends(data: Bytes, at: int, stop: int, closing: bytes) -> bool:
     for i in range(at, stop - len(closing) + 1):  # noqa: SIM110  numba has no any() over a generator
-        if _begins(data, i, stop, closing):
+        if begins(data, i, stop, closing):
             return True
     return False
 
@@ -332,20 +256,33 @@ def _read_lines(
     number = 1
     last_hit = -1
     inside = -1
+    bare = False  # whether a line before is in no comment
+    code = False  # whether a statement is before
     while at < end:
-        if at - begin >= HEAD_BYTES and (last_hit < 0 or many - last_hit > GAP or lines[many - 1, 3] & 3 == _CODE):
+        if at - begin >= HEAD_BYTES and (last_hit < 0 or many - last_hit > GAP or lines[many - 1, 3] & 3 == CODE):
             break
         stop = _line_end(data, at, end)
         if inside >= 0:
-            kind = _BLANK if _is_blank(data, at, stop) else _TEXT | _SIGNED
+            kind = BLANK if is_blank(data, at, stop) else TEXT | SIGNED
             if _closed(data, at, stop, inside):
                 inside = -1
         else:
-            kind = _kind(data, at, stop)
-            inside = _opened(data, at, stop) if kind != _CODE else -1
-        if kind & 3 == _TEXT and _has_word(data, at, stop, words, starts, ranges):
+            kind = kind_of_line(data, at, stop)
+            inside = _opened(data, at, stop) if kind != CODE else -1
+        hit = kind & 3 == TEXT and _has_word(data, at, stop, words, starts, ranges)
+        if hit or kind == CODE:
+            tag = tag_at(data, at, min(stop, begin + HEAD_BYTES) if kind == CODE else stop)
+            if tag >= 0:
+                spoken = kind_of_tagged_line(data, at, stop, tag, kind, code)
+                if spoken & 3 == TEXT and bare and in_string(data, at, end, lines, many):
+                    spoken = CODE
+                kind = spoken
+                hit = kind & 3 == TEXT
+        if hit:
             kind |= _HIT
             last_hit = many
+        bare |= kind & SIGNED == 0 and kind != BLANK
+        code |= kind == CODE
         lines[many, 0] = at
         lines[many, 1] = stop
         lines[many, 2] = number
@@ -373,19 +310,19 @@ def _mark(lines: Offsets, many: int) -> None:
         if previous >= 0 and i - previous <= GAP:
             whole = True
             for k in range(previous + 1, i):
-                if lines[k, 3] & 3 == _CODE:
+                if lines[k, 3] & 3 == CODE:
                     whole = False
             if whole:
                 for k in range(previous + 1, i):
                     lines[k, 3] |= _MARKED
         previous = i
-        own = lines[i, 3] & (_SIGNED | 3)
+        own = lines[i, 3] & (SIGNED | 3)
         for k in range(i - 1, max(i - 1 - ABOVE, -1), -1):
-            if lines[k, 3] & (_SIGNED | 3) != own:
+            if lines[k, 3] & (SIGNED | 3) != own:
                 break
             lines[k, 3] |= _MARKED
         lines[i, 3] |= _MARKED
         k = i + 1
-        while k < many and lines[k, 3] & (_SIGNED | 3 | _HIT | _MARKED) == own:
+        while k < many and lines[k, 3] & (SIGNED | 3 | _HIT | _MARKED) == own:
             lines[k, 3] |= _MARKED
             k += 1

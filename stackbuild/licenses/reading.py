@@ -18,6 +18,7 @@ from stackbuild.licenses.declared import declarations, declaring_kind, scancode_
 from stackbuild.licenses.declared.claims import is_pointer
 from stackbuild.licenses.declared.declaration import Declaration
 from stackbuild.licenses.declared.formats import FORMATS
+from stackbuild.licenses.declared.reuse import sidecar_globs
 from stackbuild.licenses.names import is_license_file, is_license_proper
 from stackbuild.licenses.policy import Policy
 from stackbuild.licenses.text import SAYS_MORE, decode
@@ -110,6 +111,7 @@ _POINTER = re.compile(
 _ELSEWHERE = re.compile(
     r"[a-z]://|\bwww\.|subscri|purchas|\bbuy\b|\bfees?\b|commercial|enterprise|proprietary|agree", re.IGNORECASE
 )
+KEPT = "all rights reserved"  # all that a file says which is named as a licence
 _KEPT = re.compile(r"\ball rights (?:are )?reserved\b", re.IGNORECASE)
 _FILE_NAMES = re.compile(r"[\w.-]*[\w-]")
 
@@ -137,8 +139,7 @@ def names_a_license_file(raw: str) -> bool:
 
 def says_more(text: str) -> bool:
     """Whether a text says anything but who holds the copyright; an empty one does not."""
-    patterns = ((SAYS_MORE, text.lower()), (_SENTENCE, text), (_KEPT, text))
-    return len(text) > POINTER_CHARS or any(pattern.search(words) for pattern, words in patterns)
+    return len(text) > POINTER_CHARS or SAYS_MORE.search(text.lower()) is not None or _SENTENCE.search(text) is not None
 
 
 class Reader:
@@ -158,6 +159,8 @@ class Reader:
         _, found = declarations(name, base or name, content, self._engine)
         if not found and name == "debian/copyright":
             return self._text(content, True)  # of the old form, prose
+        if not found and name == "sidecar":
+            return self._sidecar(content, base)
         return [
             {
                 "expression": _or_reference(one),
@@ -172,6 +175,14 @@ class Reader:
             for one in found
         ]
 
+    def _sidecar(self, content: bytes, base: str) -> list[dict[str, Any]]:
+        """A FILE.license without tags of licences is a text of one, if it does not only name holders."""
+        globs = sidecar_globs(base)
+        said = self._text(content, True)
+        if b"SPDX-FileCopyrightText" in content:
+            said = [one for one in said if one["expression"] is not None]
+        return [{**one, "globs": globs, "precedence": "closest" if globs else None} for one in said]
+
     def _text(self, content: bytes, named: bool) -> list[dict[str, Any]]:
         found = self._detector.detect(content, license_named=named)
         asides = [{**_row(one), "aside": True} for one in found.asides]
@@ -179,7 +190,8 @@ class Reader:
         if named and all(one.expression == UNKNOWN_REFERENCE for one in found.found):
             text = decode(content)
             if text is not None and not found.found and not says_more(text):
-                return asides
+                kept = [{"expression": None, "engine": found.engine, "score": 0.0, "said": KEPT}]
+                return [*(kept if _KEPT.search(text) else []), *asides]
             if text is None or not points_elsewhere(text):
                 own = [{"expression": None, "engine": found.engine, "score": 0.0}]  # terms that nobody recognises
             elif not found.found:

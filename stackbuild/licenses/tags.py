@@ -5,7 +5,8 @@
 The grammar is that of SPDX 2.3, annex D, in any case, with what is found in the wild: keys that were renamed (GPL-2.0+),
 Cargo's `MIT/Apache-2.0`, a comma for AND, and the closing sign of the comment. Several tags of one file all hold. What
 stands between SPDX-SnippetBegin and SPDX-SnippetEnd, or REUSE-IgnoreStart and REUSE-IgnoreEnd (REUSE 3.3), says nothing
-of the file. A key that SPDX and ScanCode do not know is an unknown licence, never none.
+of the file; a beginning without its end is none, or one line would silence the whole file. A key that SPDX and ScanCode
+do not know is an unknown licence, never none; so are NONE and UNLICENSED.
 
 Strangers write these lines: reading is linear; more than `MAX_CHARS` of one are an unknown licence.
 """
@@ -15,6 +16,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+import re2
+
 from stackbuild.licenses.spdx import MAX_CHARS, join, parse
 
 UNKNOWN_SPDX = "LicenseRef-scancode-unknown-spdx"
@@ -22,33 +25,41 @@ ENGINE = "stackbuild spdx-tags 1"
 
 TAG = re.compile(r"spdx[- ]licen[cs]e[- ]identifier(?:\s*:|(?=\s))[ \t]*", re.IGNORECASE)
 _BORDER = re.compile(r"(?:spdx-(snippet)|reuse-(ignore))(begin|start|end)", re.IGNORECASE)
-_CLOSERS = re.compile(r"""\*+/|-->|--%>|#\}|-\}|\*\)|\]\]|["'`<>|\\]|\s#+\s*$""")
+_CLOSERS = re2.compile(r"""\*+/|-->|--%>|(?:--)?\}\}|#\}|-\}|\*[)@]|\]\]|["'`<>|\\]|\s#+\s*$""")
 
 
 def outside_snippets(lines: list[str]) -> list[bool]:
     """Which lines speak for the file and not for a snippet, or for nobody."""
-    speaks, closing = [], ""
-    for line in lines:
-        border = _BORDER.search(line)
-        if border and not closing and border[3].lower() != "end":
-            closing = (border[1] or border[2]).lower()
-            speaks.append(False)
-        elif border and closing == (border[1] or border[2] or "").lower() and border[3].lower() == "end":
+    borders = []
+    last_end: dict[str, int] = {}
+    for number, line in enumerate(lines):
+        if border := _BORDER.search(line):
+            what, ends = (border[1] or border[2]).lower(), border[3].lower() == "end"
+            borders.append((number, what, ends))
+            if ends:
+                last_end[what] = number
+    speaks, closing, first = [True] * len(lines), "", 0
+    for number, what, ends in borders:
+        if not ends and not closing and last_end.get(what, -1) > number:
+            closing, first = what, number
+        elif ends and closing == what:
+            speaks[first : number + 1] = [False] * (number + 1 - first)
             closing = ""
-            speaks.append(False)
-        else:
-            speaks.append(not closing)
     return speaks
 
 
 def tag_of(line: str) -> str | None:
     """What a tag in this line says, as it stands there; None if there is none."""
     found = TAG.search(line)
-    return (
-        None
-        if found is None
-        else _CLOSERS.split(line[found.end() : found.end() + 2 * MAX_CHARS], 1)[0].strip(" \t.;,:")
-    )
+    if found is None:
+        return None
+    value = line[found.end() : found.end() + 2 * MAX_CHARS]
+    if closer := _CLOSERS.search(value):
+        value = value[: closer.start()]
+    value = value.strip(" \t.;,:")
+    if value.endswith(")") and value.count(")") > value.count("("):  # of Markdown's `[//]: # (...)`
+        value = value[:-1].rstrip()
+    return value
 
 
 def read_tag(value: str) -> str | None:

@@ -41,7 +41,6 @@ _TAGS = (
 ).replace(" ", "|")
 _TAG = re.compile(rf"</?(?:{_TAGS})(?:\s[^<>]{{0,2000}})?/?>", re.IGNORECASE)
 _OPENING = re.compile(r"(?://+!?|/\*+|\*+/?|#+!?|;+|--+|%+|<!--|-->|>|\||\.\.|dnl(?= )|rem(?= ))\s*")
-_CLOSING = re.compile(r"(?: [*#|]+| ?\*+/| ?-->)$")
 
 # A line that names a holder and says nothing else, so that two files which differ in it state the same licence.
 _HOLDER = re.compile(
@@ -134,6 +133,16 @@ def without_markup(text: str) -> str:
     return "\n".join(html.unescape(line).replace("\n", " ") for line in text.split("\n"))
 
 
+def _unclosed(line: str) -> str:
+    """A line without the sign at its end that closes a comment, or its box."""
+    if line.endswith("-->"):
+        return line[:-3].removesuffix(" ")
+    if line.endswith("*/"):
+        return line[:-1].rstrip("*").removesuffix(" ")
+    boxed = line.rstrip("*#|")
+    return boxed[:-1] if boxed.endswith(" ") else line
+
+
 def _plain_lines(text: str) -> Iterator[tuple[int, str]]:
     """Number and text of each line that says something."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").translate(UNIFIED)
@@ -143,6 +152,6 @@ def _plain_lines(text: str) -> Iterator[tuple[int, str]]:
     for number, physical in enumerate(text.split("\n"), 1):
         for raw in (html.unescape(physical) if tagged else physical).splitlines():
             line = " ".join(raw.split()).lower()
-            line = _CLOSING.sub("", _OPENING.sub("", line, count=1) if _OPENING.match(line) else line)
+            line = _unclosed(line[opening.end() :] if (opening := _OPENING.match(line)) else line)
             if line:
                 yield number, line

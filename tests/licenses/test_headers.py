@@ -178,6 +178,80 @@ def test_what_says_nothing(content: str) -> None:
     assert one(content) is None
 
 
+TAG = "SPDX-License-Identifier: MIT"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"{{{{!-- {TAG} --}}}}\n<div>{{{{x}}}}</div>\n",
+        f"{{{{! {TAG} }}}}\n",
+        f"{{{{!--\n  {TAG}\n--}}}}\n<p>x</p>\n",
+        f"@*\n {TAG}\n*@\n",
+        f"[//]: # ({TAG})\n# Title\n",
+        f"[comment]: # ({TAG})\n",
+        f"<!DOCTYPE html>\n<html>\n<p>{TAG}</p>\n",
+        f"<li><b>{TAG}</b></li>\n",
+        f"int x = 1; // {TAG}\n",
+        f"int f(int x) {{ return x; }} /* {TAG} */\n",
+        f"x = 1  # {TAG}\n",
+        f"\\foo{{x}} % {TAG}\n",
+        f"  {TAG} [x]\n",
+        f'"{TAG}"\nx = 1\n',
+        f'r"""{TAG}\n"""\nx = 1\n',
+        f"'''\n{TAG}\n'''\nx = 1\n",
+        f'let x = 1\n" {TAG}\n',
+        f"cat <<EOF\nx\nEOF\n# {TAG}\n",
+        f"cout << x <<MAX;\n// {TAG}\n",
+        f"assign x = `FOO;\n// {TAG}\n",
+        f"const x = `\na = {{}}\n`;\n// {TAG}\n",
+        f'def f(x):\n    """Doc."""\n\n# {TAG}\n',
+        f"Don't edit this. {TAG}\n",
+    ],
+)
+def test_a_tag_in_a_comment_or_markup_counts_whatever_its_line_looks_like(content: str) -> None:
+    assert said(content) == "MIT"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f'x = "{TAG}"\n',
+        f'x = """\n# {TAG}\n"""\n',
+        f"HEADER = '''{TAG}\n'''\n",
+        f"const h = `// {TAG}\n`;\n",
+        f"const h = `\n/*\n * {TAG}\n */\n`;\n",
+        f"#!/bin/sh\ncat > LICENSE <<EOF\n{TAG}\nEOF\n",
+        f"cat <<-'END' > x.c\n/*\n * {TAG}\n */\nEND\n",
+        f'def f(x):\n    """Doc.\n    {TAG}\n    """\n',
+        f'def f(x):\n    "{TAG}"\n',
+        f'textwrap.dedent(\n    """\\\n    # {TAG}\n    """)\n',
+        f'echo "{TAG}"\n',
+        f"echo '# {TAG}' > x\n",
+        f'#define LICENSE "{TAG}"\n',
+        f'<a title="{TAG}">x</a>\n',
+        f"if (/{TAG}/) x();\n",
+    ],
+)
+def test_a_tag_in_a_string_of_a_statement_says_nothing(content: str) -> None:
+    assert one(content) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ('"""A tool.\n\nLicense: GPL-3.0 [see COPYING]\n"""\nimport os\n', "GPL-3.0-only"),
+        ('"""A tool under the GPL(v3).\n"""\n', "GPL-3.0-only"),
+        ("<p>This page is licensed under the MIT license.</p>\n", "MIT"),
+        ("This software is free. " * 20 + "It is licensed under the MIT license.\n", "MIT"),
+        ("x = [license MIT y]\nreturn f(license) [MIT];\n", None),
+        ("var mit_license=1;" * 40 + "\n", None),
+    ],
+)
+def test_prose_that_looks_a_little_like_code(content: str, expected: str | None) -> None:
+    assert said(content) == expected
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -204,6 +278,7 @@ def test_a_pointer_to_another_file_is_no_licence_and_not_an_unknown_one(content:
         "-- Do not distribute.\n",
         "// SPDX-License-Identifier: Acme-1.0\n",
         "// SPDX-License-Identifier: NONE\n",
+        "// SPDX-License-Identifier: UNLICENSED\n",
     ],
 )
 def test_a_licence_that_nobody_recognises_is_unknown(content: str) -> None:
@@ -287,6 +362,7 @@ def test_snippets_do_not_speak_for_the_file() -> None:
     assert said("# SPDX-License-Identifier: MIT\n\nx = 1\n\n" + snippet) == "MIT"
     assert one(snippet) is None
     assert one("# REUSE-IgnoreStart\n# SPDX-License-Identifier: MIT\n# REUSE-IgnoreEnd\n") is None
+    assert said("# REUSE-IgnoreStart\n# SPDX-License-Identifier: MIT\n") == "MIT"
     assert said(snippet + "# SPDX-License-Identifier: ISC\n") == "ISC"
 
 

@@ -52,7 +52,7 @@ def named(path: str, names: str = "stackbuild") -> bool:
         "/COPYING 3",
         "/UNLICENSE",
         "/LICENSE-MIT",
-        "/third_party_LICENSE",
+        "/our_LICENSE",
         "/MIT-LICENSE.txt",
         "/gpl-3.0",
         "/AGPLv3.txt",
@@ -142,6 +142,40 @@ def test_what_the_default_reads_the_published_rule_reads_too() -> None:
     )
     ours, theirs = is_license_file(paths).to_pylist(), is_license_file(paths, "the-stack-v2").to_pylist()
     assert all(b for a, b in zip(ours, theirs, strict=True) if a)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/LICENSING", "/a/Licensing.md", "/LICENSE2", "/LICENSE2.txt", "/LicenseGPL.txt", "/GPLLICENSE", "/COPYRIGHTS", "/EULA",
+        "/EULA.txt", "/eula-en.rtf", "/My_EULA.md", "/TERMS", "/TERMS.md", "/TERMS_OF_USE.txt", "/LIZENZ.txt", "/LICENCIA",
+        "/LICENSE.pdf", "/LICENSE.docx", "/COPYING.doc", "/License Agreement.odt",
+    ],
+)  # fmt: skip
+def test_names_that_only_the_default_takes_as_those_of_licences(path: str) -> None:
+    paths = pa.array([path])
+    assert named(path) and is_license_proper(paths)[0].as_py()
+    published = named(path, "the-stack-v2")
+    assert published == bool(ORACLE.fullmatch(path.rsplit("/", 1)[-1]))
+    assert not is_license_proper(paths, "the-stack-v2")[0].as_py() or published
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/terms.txt", "/TERMS.json", "/SEARCH_TERMS.md", "/apache.pdf", "/LICENSE.png", "/eula.js", "/licensing.py"],
+)
+def test_names_that_the_default_does_not_take(path: str) -> None:
+    assert not named(path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/LICENSE.3rdparty", "/ThirdPartyNotices-LICENSE.txt", "/LICENSE-THIRD-PARTY", "/a/3rdpartylicenses.txt",
+     "/third-party_licenses.md", "/LICENSES_bundled.txt", "/dependencies-LICENSE"],
+)  # fmt: skip
+def test_licences_of_other_peoples_code_do_not_speak_for_the_folder(path: str) -> None:
+    assert not named(path) and named("/third_party/LICENSE")
+    assert named("/third_party_LICENSE", "the-stack-v2") and not named("/third_party_LICENSE")
 
 
 def test_long_names_take_no_longer_than_their_length() -> None:

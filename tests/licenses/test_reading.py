@@ -8,6 +8,7 @@ import pytest
 from stackbuild.licenses.policy import load_policy
 from stackbuild.licenses.reading import (
     POINTER_CHARS,
+    Reader,
     formats_of,
     kind_of,
     points_elsewhere,
@@ -83,3 +84,25 @@ def test_who_only_names_a_holder_says_nothing() -> None:
         and not says_more("Copyright 2020 Ada")
     )
     assert says_more("Copyright 2020 Ada. You may not copy it.") and says_more("All use is forbidden.")
+
+
+def test_a_sidecar_without_tags_is_a_licence_text() -> None:
+    """`project.license` is that of the project; `logo.png.license` is about one file."""
+    text = ("\n".join(["GNU GENERAL PUBLIC LICENSE", "Version 3, 29 June 2007"]) + "\n").encode()
+    reader = Reader()
+    folder = reader.read(text, "sidecar:project.license")
+    assert folder and all(not one.get("globs") for one in folder)
+    assert {one["expression"] for one in folder} <= {"GPL-3.0-only", "GPL-3.0-or-later"}
+    file = reader.read(text, "sidecar:logo.png.license")
+    assert [one["expression"] for one in file] == [one["expression"] for one in folder]
+    assert all(one["globs"] == ("logo.png", "logo.png.license") for one in file)
+    own = reader.read(b"You may dance to it on the days that we say, and on no others.", "sidecar:x.license")
+    assert [one["expression"] for one in own] == [None]
+    tagged = reader.read(b"SPDX-License-Identifier: MIT\n", "sidecar:project.license")
+    assert [(one["expression"], len(one["globs"])) for one in tagged] == [("MIT", 2)]
+    assert reader.read(b"SPDX-FileCopyrightText: 2020 Ada\n", "sidecar:x.png.license") == []
+
+
+def test_a_licence_that_is_no_text_is_one_that_nobody_recognises() -> None:
+    assert [one["expression"] for one in Reader().read(b"%PDF-1.4\n\0\1\2" * 90, "license")] == [None]
+    assert [one["expression"] for one in Reader().read(b"PK\3\4\0\0\0", "license")] == [None]

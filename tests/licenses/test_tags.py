@@ -72,6 +72,10 @@ def test_enormous_values_are_unknown_and_not_nothing() -> None:
         "# SPDX-License-Identifier MIT",
         "#### SPDX-License-Identifier: MIT ####",
         "dnl SPDX-License-Identifier: MIT",
+        "{{! SPDX-License-Identifier: MIT }}",
+        "{{!-- SPDX-License-Identifier: MIT --}}",
+        "@* SPDX-License-Identifier: MIT *@",
+        "[//]: # (SPDX-License-Identifier: MIT)",
     ],
 )
 def test_a_comments_end_is_not_part_of_the_value(line: str) -> None:
@@ -97,7 +101,13 @@ def test_snippets_and_ignored_lines() -> None:
     ]
     assert [line for line, speaks in zip(lines, outside_snippets(lines), strict=True) if speaks] == ["a", "c", "e"]
     assert outside_snippets(["SPDX-SnippetEnd", "x"]) == [True, True]
-    assert outside_snippets(["SPDX-SnippetBegin", "x"]) == [False, False]
+
+
+def test_a_beginning_without_an_end_silences_nothing() -> None:
+    assert outside_snippets(["SPDX-SnippetBegin", "x"]) == [True, True]
+    assert outside_snippets(["REUSE-IgnoreStart", "x", "SPDX-SnippetEnd"]) == [True, True, True]
+    lines = ["REUSE-IgnoreStart", "a", "SPDX-SnippetBegin", "b", "SPDX-SnippetEnd", "c"]
+    assert [line for line, speaks in zip(lines, outside_snippets(lines), strict=True) if speaks] == [lines[0], "a", "c"]
 
 
 def test_expressions_that_all_hold_are_joined_without_changing_what_they_say() -> None:

@@ -24,8 +24,9 @@ from stackbuild.licenses.spdx import join, parse
 MAX_GLOBS = 4_096  # of one stanza; more are left to the stanzas above
 MAX_NAMES = 32  # in one License field
 
-_COMMA = re.compile(r"\s*,\s*(?:(and|or)\s+)?", re.IGNORECASE)
-_JOINER = re.compile(r"\s+(and|or|and/or)\s+|\s*[|]\s*", re.IGNORECASE)
+# Of a line with single spaces.
+_COMMA = re.compile(r" ?, ?(?:(and|or) )?", re.IGNORECASE)
+_JOINER = re.compile(r" (and|or|and/or) | ?[|] ?", re.IGNORECASE)
 
 
 def dep5(text: str, engine: Engine | None = None, kind: Kind = "debian") -> list[Declaration]:

@@ -20,6 +20,8 @@ from __future__ import annotations
 
 import re
 
+import re2
+
 from stackbuild.licenses.declared.claims import Field, beside, claim, claims, first_of, line_of, stanzas
 from stackbuild.licenses.declared.declaration import Declaration
 from stackbuild.licenses.declared.resolve import Engine, resolve, severity
@@ -95,6 +97,8 @@ def dist_ini(text: str, engine: Engine | None) -> list[Declaration]:
 # ---------------------------------------------------------------- R
 
 _FILE = re.compile(r"file\s+[\w./-]*licen[cs]e[\w.-]*\Z", re.IGNORECASE)
+_R_EXACTLY = re2.compile(r"\( ?(?:== ?)?([0-9.]+) ?\)")
+_R_AT_LEAST = re2.compile(r"\( ?(?:>= ?([0-9.]+) ?(?:,[^()]*)?|> ?([0-9.]+)[^()]*)\)")
 _R_TEMPLATES = {
     "mit": "MIT",
     "bsd_2_clause": "BSD-2-Clause",
@@ -128,10 +132,7 @@ def _r_alternative(part: str, engine: Engine | None) -> str | None:
         return None
     if name.lower() == "unlimited":
         return None
-    bounded = re.sub(r"\((?:==\s*)?([0-9.]+)\)", r" \1", name)
-    bounded = re.sub(r"\(\s*>=\s*([0-9.]+)\s*(?:,[^()]*)?\)", r" >= \1", bounded)
-    bounded = re.sub(r"\(\s*>\s*([0-9.]+)[^()]*\)", r" >= \1", bounded)
-    expression = resolve(bounded, engine)
+    expression = resolve(_R_AT_LEAST.sub(r" >= \1\2", _R_EXACTLY.sub(r" \1", name)), engine)
     if plus and (expression is None or severity(expression) == SEVERITY["permissive"]):
         return None
     return expression

@@ -21,14 +21,13 @@ _QUOTES = str.maketrans(dict.fromkeys("\u2018\u2019\u201c\u201d`\u00b4\"'", " ")
 _V_NUMBER = re.compile(r"([a-z])v([0-9])")
 _AT_LEAST = re.compile(r"[>≥]=?\s*v?([0-9][0-9.]*)")
 _WORD = re.compile(r"[^\W\d_]+|[0-9]+(?:\.[0-9]+)*|\+")
-_ZEROS = re.compile(r"(?:\.0+)+\Z")
 _DROPPED_WORDS = "the license licence licenses licences licensed licensing lic only international unported generic"
 _DROPPED = frozenset((*_DROPPED_WORDS.split(), "version", "versions", "v", "ver", "rev"))
 _LATER = re.compile(
     r"(?:\bor (?:at your option )?(?:any )?(?:later|newer|greater|above|higher|up)\b"
     r"|\band (?:any )?(?:later|newer|above|higher|up)\b)"
 )
-_PAGE = re.compile(r"(?:\.(?:en|html?|php|txt|md|json|rdf|xml|aspx?))+\Z")
+_PAGE = re.compile(r"(?:\.(?:en|html?|php|txt|md|json|rdf|xml|aspx?)){1,4}\Z")
 _SCHEME = re.compile(r"(?:https?:)?//(?:www\.)?|www\.")
 _CC_URL = re.compile(r"creativecommons\.org/licenses/([a-z-]+)/([0-9.]+)(?:/([a-z]{2,3}))?(?:/(?:legalcode|deed).*)?\Z")
 _ID_URL = re.compile(
@@ -42,9 +41,16 @@ def reduce_name(name: str) -> str:
     """The key of a name: its telling words in lower case, versions without ".0", "+" for "or later"."""
     text = unicodedata.normalize("NFKC", name).lower().translate(_QUOTES)
     text = _AT_LEAST.sub(r"\1 +", _V_NUMBER.sub(r"\1 \2", text))
-    words = [_ZEROS.sub("", word) for word in _WORD.findall(text)]
+    words = [_without_zeros(word) for word in _WORD.findall(text)]
     text = _LATER.sub("+", " ".join(word for word in words if word not in _DROPPED))
     return " ".join(text.split())
+
+
+def _without_zeros(version: str) -> str:
+    parts = version.split(".")
+    while len(parts) > 1 and not parts[-1].strip("0"):
+        parts.pop()
+    return ".".join(parts)
 
 
 def reduce_url(url: str) -> str:

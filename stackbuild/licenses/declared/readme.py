@@ -31,7 +31,7 @@ NAME_WORDS = 12
 _URL = re.compile(r"https?://[^\s<>()\"'\]`]+")
 _BADGE = re.compile(r"/badge/li[cs]en[cs]e-((?:[^-\s/?#.]|--|\.(?!svg\b|png\b))+)-", re.IGNORECASE)
 _TOKEN = re.compile(r"[^\W_]+(?:[.+'-]+[^\W_]+)*\+?|[^\w\s]|\n")
-_WRAPPED = re.compile(r"(?<=[^\n]{40})[ \t]*\n[ \t]*(?=[^\W_])")  # a name may run on in the next line
+_WRAPPED = re.compile(r"(?<=[^\n]{40})[ \t]{0,8}\n[ \t]{0,80}(?=[^\W_])")  # a name may run on in the next line
 _BREAK = frozenset('\n.;:!?()[]<>|,"“”')
 _STOP = frozenset(".;:!?[]|")  # no name goes on after these
 _STOP_GAP = frozenset(".;:!?")

@@ -42,9 +42,10 @@ _LEAD = re.compile(
     re.IGNORECASE,
 )
 _SEE = re.compile(
-    r"[\s,;.(\[-]*(?:please\s+)?(?:see|refer\s+to|as\s+(?:found|described|specified)\s+in|details\s+in|in)\s+(?:the\s+)?"
-    r"(?:file\s+|accompanying\s+|included\s+|enclosed\s+|top[- ]level\s+)*['\"`<]*[\w./-]*(?:licen[cs]e|copying)[\w./-]*['\"`>]*"
-    r"(?:\s+file)?(?:\s+for\s+(?:more\s+|full\s+|the\s+)*(?:licen[cs]e\s+)?(?:details|information|terms|text|info))?[\s.)\]]*\Z",
+    r"[\s,;.(\[-]{0,8}(?:please\s+)?(?:see|refer\s+to|as\s+(?:found|described|specified)\s+in|details\s+in|in)\s+(?:the\s+)?"
+    r"(?:file\s+|accompanying\s+|included\s+|enclosed\s+|top[- ]level\s+){0,4}['\"`<]{0,4}[\w./-]{0,80}"
+    r"(?:licen[cs]e|copying)[\w./-]{0,80}['\"`>]{0,4}"
+    r"(?:\s+file)?(?:\s+for\s+(?:more\s+|full\s+|the\s+){0,4}(?:licen[cs]e\s+)?(?:details|information|terms|text|info))?[\s.)\]]{0,8}\Z",
     re.IGNORECASE,
 )
 _DUAL = re.compile(
@@ -52,12 +53,12 @@ _DUAL = re.compile(
     re.IGNORECASE,
 )
 _LATER = re.compile(
-    r"[\s,]*(?:\bor\s+\(?(?:at\s+your\s+option\)?\s+)?(?:any\s+)?(?:later|newer|greater|above|higher)"
+    r"[\s,]{0,4}(?:\bor\s+\(?(?:at\s+your\s+option\)?\s+)?(?:any\s+)?(?:later|newer|greater|above|higher)"
     r"|\band\s+(?:any\s+)?(?:later|newer|above|higher))(?:\s+versions?)?\b(?:\s+\(at\s+your\s+option\))?",
     re.IGNORECASE,
 )
 _JOINT = re.compile(
-    r"\s*(?:,\s*(and/or|and|or)\b|(\|\|?|/|,|;|&+|\s\+\s|\band/or\b|\band\b|\bor\b|\bplus\b))\s*", re.IGNORECASE
+    r" ?(?:, ?(and/or|and|or)\b|(\|\|?|/|,|;|&{1,8}| \+ |\band/or\b|\band\b|\bor\b|\bplus\b)) ?", re.IGNORECASE
 )
 _WITH = re.compile(r"(.+?)[\s-]+(?:with|w/)[\s-]+(?:the\s+|a\s+)?(.+?)\Z", re.IGNORECASE)
 _HYPHENED = re.compile(r"([AL]?GPL-?[0-9.]+\+?)-(.+)-exceptions?\Z", re.IGNORECASE)

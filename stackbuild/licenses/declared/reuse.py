@@ -6,7 +6,9 @@
   (only a holder): it takes the path from the rules above, and nobody can tell its licence here. `precedence` says when
   the rule counts: where the file itself says nothing ("closest"), beside what it says ("aggregate"), or in its place
   ("override").
-- `FILE.license` speaks for FILE alone (and itself), by its SPDX-License-Identifier lines, which all hold.
+- `FILE.license` speaks for FILE alone (and itself), by its SPDX-License-Identifier lines, which all hold. One without such
+  lines is a text for the engines: about FILE where that has an extension (`logo.png.license`), else of the folder, as
+  `project.license` is no file beside `project` but the licence of the project.
 
 Identifiers must be SPDX or LicenseRef-*; others are licences that nobody can tell.
 """
@@ -22,14 +24,14 @@ from stackbuild.licenses.declared.claims import line_of
 from stackbuild.licenses.declared.declaration import MAX_DECLARATIONS, Declaration, Precedence
 from stackbuild.licenses.declared.globs import MAX_GLOB_CHARS, from_reuse, literal
 from stackbuild.licenses.declared.structured import read_toml
-from stackbuild.licenses.spdx import join, license_key, parse
+from stackbuild.licenses.spdx import MAX_CHARS, join, license_key, parse
 
 MAX_GLOBS = 4_096
 MAX_TAGS = 256
 _PRECEDENCES: dict[str, Precedence] = {"closest": "closest", "aggregate": "aggregate", "override": "override"}
 _ANNOTATION = re.compile(r"^[ \t]*\[\[[ \t]*annotations[ \t]*\]\]", re.MULTILINE)
 _TAG = re2.compile(r"SPDX-License-Identifier:[ \t]*([^\r\n]*)")
-_CLOSING = re.compile(r"\s*(?:\*+/|-->|--\}\}|#\}|\*\)|%>|\"\"\"|'''|[\"'>]+)\s*\Z")
+_CLOSERS = ("-->", "--}}", "#}", "*)", "%>")
 
 
 def license_text(name: str) -> list[Declaration]:
@@ -82,12 +84,30 @@ def _strings(value: Any) -> list[str]:
     return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
 
 
+def _of_file(name: str) -> tuple[str, ...]:
+    return literal(name.removesuffix(".license")), literal(name)
+
+
+def sidecar_globs(name: str) -> tuple[str, ...]:
+    """What FILE.license is about, by its base name, if it has no tags: FILE; none, so its folder, if FILE has no extension."""
+    return _of_file(name) if "." in name.removesuffix(".license").lstrip(".") else ()
+
+
+def _unclosed(value: str) -> str:
+    """A value without the sign at its end that closes a comment or a string."""
+    value = value.strip()
+    if value.endswith("*/"):
+        return value[:-1].rstrip("*").rstrip()
+    closer = next((sign for sign in _CLOSERS if value.endswith(sign)), "")
+    return (value.removesuffix(closer) if closer else value.rstrip("\"'>")).rstrip()
+
+
 def sidecar(text: str, name: str) -> list[Declaration]:
     """FILE.license, by its base name: what its tags say of FILE."""
-    globs = (literal(name.removesuffix(".license")), literal(name))
+    globs = _of_file(name)
     tags = []
     for match in _TAG.finditer(text):
-        tags.append((_CLOSING.sub("", match[1][:4_096]).strip(), match.start()))
+        tags.append((_unclosed(match[1][:MAX_CHARS]), match.start()))
         if len(tags) == MAX_TAGS:
             break
     tags = [(value, start) for value, start in tags if value]

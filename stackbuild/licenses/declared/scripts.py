@@ -25,6 +25,7 @@ from __future__ import annotations
 import ast
 import re
 import warnings
+from itertools import islice
 from typing import Any
 
 import re2
@@ -36,6 +37,7 @@ from stackbuild.licenses.declared.resolve import Engine, resolve
 from stackbuild.licenses.declared.structured import classifiers, cpan_name
 
 VALUE_CHARS = 4_000
+MAX_VALUES = 256  # assignments that are looked at until one says something
 
 _STRING = re.compile(r"\"((?:[^\"\\\n]|\\.)*)\"|'((?:[^'\\\n]|\\.)*)'")
 _WORDS = re.compile(r"%[wWqQ]?[(\[{<|]([^)\]}>|\n]*)[)\]}>|]")
@@ -55,13 +57,12 @@ def strings(text: str) -> list[str]:
 
 def _assigned(text: str, pattern: Any, engine: Engine | None, first: bool = False) -> list[Declaration]:
     """The declarations of values that follow a pattern; a value without literals is a licence that nobody can tell."""
-    for match in pattern.finditer(text):
+    for match in islice(pattern.finditer(text), MAX_VALUES):
         rest = text[match.end() : match.end() + VALUE_CHARS]
-        line = line_of(text, match.start())
         if values := strings(rest):
-            return claims(values[:1] if first else values, "AND", engine, line)
+            return claims(values[:1] if first else values, "AND", engine, line_of(text, match.start()))
         if not rest.lstrip().startswith(("[]", "nil", "None", "''", '""')):
-            return [Declaration("manifest", None, rest.split("\n")[0], line)]
+            return [Declaration("manifest", None, rest.split("\n")[0], line_of(text, match.start()))]
     return []
 
 
@@ -83,7 +84,7 @@ def gemspec(text: str, engine: Engine | None) -> list[Declaration]:
 
 
 def podspec(text: str, engine: Engine | None) -> list[Declaration]:
-    for match in _GEMSPEC.finditer(text):
+    for match in islice(_GEMSPEC.finditer(text), MAX_VALUES):
         typed = _POD_TYPE.match(text[match.end() : match.end() + VALUE_CHARS])
         if typed:
             return claim(typed["value"][1:-1], engine, line_of(text, match.start()))
@@ -108,7 +109,7 @@ def app_src(text: str, engine: Engine | None) -> list[Declaration]:
 
 def makefile_pl(text: str, engine: Engine | None) -> list[Declaration]:
     """Makefile.PL and Build.PL: names of CPAN::Meta::Spec."""
-    for match in _PERL.finditer(text):
+    for match in islice(_PERL.finditer(text), MAX_VALUES):
         if values := strings(text[match.end() : match.end() + VALUE_CHARS]):
             return claims([cpan_name(value) for value in values], "AND", engine, line_of(text, match.start()))
     return []
@@ -118,7 +119,7 @@ def sbt(text: str, engine: Engine | None) -> list[Declaration]:
     """build.sbt: names, or the URLs beside them where a name says nothing; sbt's own constants."""
     values: list[str] = []
     line = 0
-    for match in _SBT.finditer(text):
+    for match in islice(_SBT.finditer(text), MAX_VALUES):
         rest = text[match.end() : match.end() + VALUE_CHARS].split("\n\n", maxsplit=1)[0].split("\n", 1)
         said = rest[0] if "(" not in rest[0] or ")" in rest[0] else " ".join(rest)
         line = line or line_of(text, match.start())

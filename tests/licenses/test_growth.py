@@ -1,0 +1,68 @@
+"""That reading grows with the length of a text and not with its square, whatever a stranger writes.
+
+Compared is the processor time of a text with that of one four times as long: a square takes sixteen times as much.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from stackbuild.licenses import riders, tags
+from stackbuild.licenses.declared import declarations, resolve
+from stackbuild.licenses.declared.names import reduce_name, reduce_url
+from stackbuild.licenses.reading import points_elsewhere
+from stackbuild.licenses.text import normal_form
+
+SHORT = 8_192
+NOISE = 0.05  # seconds of work below which nothing is told of its growth
+
+Read = Callable[[str], object]
+
+
+def declared(name: str, path: str, before: str, after: str = "\n") -> Read:
+    return lambda text: declarations(name, path, (before + text + after).encode())
+
+
+READERS: dict[str, Read] = {
+    "normal form": lambda text: normal_form(f"a {text} a"),
+    "tag": lambda text: [tags.tag_of(f"SPDX-License-Identifier: {text}"), tags.outside_snippets(text.split("\n"))],
+    "pointer": points_elsewhere,
+    "sentences": lambda text: list(riders.sentences(text.split("\n"), set(range(text.count("\n") + 1)))),
+    "name": lambda text: [resolve(text), reduce_name(text), reduce_url(text)],
+    "DESCRIPTION": declared("DESCRIPTION", "DESCRIPTION", "Package: x\nVersion: 1\nLicense: GPL (> 1"),
+    "sidecar": declared("sidecar", "x.c.license", "SPDX-License-Identifier: x"),
+    "debian": declared("debian/copyright", "debian/copyright", "Format: x\n\nFiles: *\nLicense: "),
+    "readme": declared("readme", "README.md", "# License\n\n"),
+    "gemspec": declared("gemspec", "x.gemspec", "s.license = nil\n"),
+    "podspec": declared("podspec", "x.podspec", "s.license = {"),
+    "mix": declared("mix.exs", "mix.exs", "licenses: []"),
+    "sbt": declared("build.sbt", "build.sbt", "licenses += "),
+    "cabal": declared("cabal", "x.cabal", "license: "),
+    "opam": declared("opam", "x.opam", 'opam-version: "2"\nlicense: ['),
+    "setup.cfg": declared("setup.cfg", "setup.cfg", "[metadata]\nlicense = "),
+    "yaml": declared("plain.yml", "shard.yml", "name: x\nlicense: "),
+    "npm": declared("package.json", "package.json", '{"license": "', '"}'),
+}
+UNITS = [
+    " ", "*", "* ", "-", "'", '"', "1", ".0", "(", ">", ">=", "/", "a", "A ", ".en", "license", "licenses: []\n", "s.license = nil\n",
+    "accompany", "the ", "see ", "and ", ", ", "|", "SPDX-SnippetBegin\n", "[x](", "<a ", "`", "\n", "\t", "#", "or later ",
+]  # fmt: skip
+
+
+def seconds(read: Read, text: str) -> float:
+    before = time.process_time()
+    read(text)
+    return time.process_time() - before
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_text_four_times_as_long_takes_some_four_times_as_much_work(reader: str) -> None:
+    read = READERS[reader]
+    read("x")  # tables are loaded once
+    for unit in UNITS:
+        text = unit * (SHORT // len(unit))
+        tries = (seconds(read, text * 4 + "\a") - 8 * seconds(read, text + "\a") for _ in range(3))
+        assert any(excess < NOISE for excess in tries), unit
