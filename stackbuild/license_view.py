@@ -100,7 +100,8 @@ def _seen_from(repo_name: str, kept_of: str, evidence: Mapping[str, Any]) -> Map
 
 def words(evidence: Mapping[str, Any]) -> str:
     """One piece of evidence in a line."""
-    what = evidence["expression"] or "a licence that nobody recognises"
+    unread = evidence["kind"] == "license_file" and not evidence["engine"]
+    what = evidence["expression"] or f"a licence that {'was not read' if unread else 'nobody recognises'}"
     where = {"host": "the host", "header": "its own header"}.get(evidence["kind"], evidence["path"])
     if evidence.get("repo_name"):
         where = f"{where} of {evidence['repo_name']}"
@@ -117,7 +118,7 @@ def words(evidence: Mapping[str, Any]) -> str:
         if text
     )
     said = f" ({evidence['said']!r})" if evidence.get("said") and evidence["said"] != evidence["expression"] else ""
-    return f"{what}{said} by {where}" + (f" [{how}]" if how else "")
+    return f"{what}{said}{':' if unread else ' by'} {where}" + (f" [{how}]" if how else "")
 
 
 # ---------------------------------------------------------------- as a tree

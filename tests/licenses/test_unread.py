@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from stackbuild import build as building
-from stackbuild.license_view import FileLicense, files_of
+from stackbuild.license_view import FileLicense, files_of, words
 from stackbuild.licenses import unread as module
 from stackbuild.licenses.policy import load_policy
 from stackbuild.licenses.unread import SPEAKING, unread
@@ -195,6 +195,9 @@ def test_licences_that_the_build_has_no_bytes_of_hide_what_stands_above(out: Pat
     }
     (evidence,) = [one for one in ann["/big/big.py"].evidence if one["decides"]]
     assert (evidence["path"], evidence["kind"], evidence["expression"]) == ("/big/LICENSE", "license_file", None)
+    assert words(evidence) == "a licence that was not read: /big/LICENSE"
+    (unknown,) = [one for one in ann["/binary/binary.py"].evidence if one["decides"]]
+    assert words(unknown).startswith("a licence that nobody recognises by /binary/LICENSE")
     (evidence,) = [one for one in ann["/inside/inside.py"].evidence if one["decides"]]
     assert (evidence["path"], evidence["expression"]) == ("/inside/COPYING", "GPL-3.0-or-later")
 
