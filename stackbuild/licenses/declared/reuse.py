@@ -93,7 +93,8 @@ def _of_file(name: str) -> tuple[str, ...]:
 
 def sidecar_globs(name: str) -> tuple[str, ...]:
     """What FILE.license is about, by its base name, if it has no tags: FILE; none, so its folder, if FILE has no extension."""
-    return _of_file(name) if "." in name.removesuffix(".license").lstrip(".") else ()
+    _, dot, extension = name.removesuffix(".license").lstrip(".").rpartition(".")
+    return _of_file(name) if dot and not extension[:1].isdigit() else ()  # x-1.0.license is of x
 
 
 def _unclosed(value: str) -> str:
