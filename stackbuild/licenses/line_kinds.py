@@ -18,6 +18,7 @@ SIGNED = 16  # by a comment's sign, or inside a block comment
 
 CODE_BYTES = 400  # no one writes so long a line of prose into a header; minified code has them
 _ASIDE_BYTES = 200
+_UNENDED = 8  # words like that of a here-document, without its end, after which no more are sought
 _LICEN = b"licen"
 
 
@@ -232,15 +233,15 @@ def kind_of_tagged_line(data: Bytes, at: int, stop: int, tag: int, kind: int, co
 
 
 @kernel
-def in_string(data: Bytes, at: int, end: int, lines: Offsets, many: int) -> bool:
-    """Whether the line at `at` is in a string that a statement of the `many` lines before it opens: `x = \"\"\"`, `x = \``,
-    `<<EOF`, or a docstring below code.
+def in_string(data: Bytes, end: int, lines: Offsets, many: int, state: Offsets) -> bool:
+    """Whether the line after the `many` first is in a string that a statement before it opens: `x = \"\"\"`, `x = \``, `<<EOF`,
+    or a docstring below code. `state`: int64 (7,), zeros for a file; each line is read once.
     """
-    quote = 0  # of the open string
-    first = False  # whether it is a docstring of the file
-    word = word_end = 0  # of the open here-document
-    code = False
-    for number in range(many):
+    quote = state[1]  # of the open string
+    first = state[2] != 0  # whether it is a docstring of the file
+    word, word_end = state[3], state[4]  # of the open here-document
+    code = state[5] != 0
+    for number in range(state[0], many):
         i, stop, kind = lines[number, 0], lines[number, 1], lines[number, 3]
         while i < stop and data[i] <= 32:
             i += 1
@@ -276,14 +277,15 @@ def in_string(data: Bytes, at: int, end: int, lines: Offsets, many: int) -> bool
                 word_end = word
                 while word_end < stop and (65 <= data[word_end] <= 90 or data[word_end] == 95):
                     word_end += 1
-                if word_end >= word + 2:
-                    break
+                if word_end >= word + 2 and state[6] < _UNENDED:
+                    if _stands_alone(data, stop, end, word, word_end):
+                        break
+                    state[6] += 1
                 word = 0
             i += 1
         code |= kind & 3 == CODE or (stop > start and data[stop - 1] == 40)  # (
-    if word:
-        return _stands_alone(data, at, end, word, word_end)
-    return quote != 0 and not first
+    state[0], state[1], state[2], state[3], state[4], state[5] = many, quote, first, word, word_end, code
+    return word != 0 or (quote != 0 and not first)
 
 
 @kernel

@@ -256,6 +256,7 @@ def _read_lines(
     number = 1
     last_hit = -1
     inside = -1
+    state = np.zeros(7, np.int64)
     bare = False  # whether a line before is in no comment
     code = False  # whether a statement is before
     while at < end:
@@ -274,7 +275,7 @@ def _read_lines(
             tag = tag_at(data, at, min(stop, begin + HEAD_BYTES) if kind == CODE else stop)
             if tag >= 0:
                 spoken = kind_of_tagged_line(data, at, stop, tag, kind, code)
-                if spoken & 3 == TEXT and bare and in_string(data, at, end, lines, many):
+                if spoken & 3 == TEXT and bare and in_string(data, end, lines, many, state):
                     spoken = CODE
                 kind = spoken
                 hit = kind & 3 == TEXT

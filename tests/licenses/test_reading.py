@@ -93,6 +93,7 @@ def test_a_sidecar_without_tags_is_a_licence_text() -> None:
     folder = reader.read(text, "sidecar:project.license")
     assert folder and all(not one.get("globs") for one in folder)
     assert {one["expression"] for one in folder} <= {"GPL-3.0-only", "GPL-3.0-or-later"}
+    assert not reader.read(text, "sidecar:project-1.0.license")[0].get("globs")
     file = reader.read(text, "sidecar:logo.png.license")
     assert [one["expression"] for one in file] == [one["expression"] for one in folder]
     assert all(one["globs"] == ("logo.png", "logo.png.license") for one in file)

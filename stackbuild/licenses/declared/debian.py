@@ -3,7 +3,8 @@
 Each Files stanza rules the paths of its patterns, the last one that matches (section 4.2); its License field gives an
 expression of short names in the first line (section 7.2: "and" binds tighter than "or", and a comma before either makes
 it bind looser), and the text below it or in a License stanza of its own. A short name is the key of a text in the same
-file: one that the tables do not know is read from its text, if the caller gives an engine.
+file: one that the tables do not know is read from its text, if the caller gives an engine. Where the engine reads a less
+permissive licence in the text than the name says (GPL below "Expat"), the text counts.
 
 A file that does not begin with a Format field has another form and declares nothing; the engines read its text. The
 stanza parser is ours (`claims.stanzas`), because declarations carry line numbers and files may be hostile.
@@ -18,7 +19,7 @@ from stackbuild.licenses.declared.claims import Field, first_of, stanzas
 from stackbuild.licenses.declared.declaration import MAX_DECLARATIONS, Declaration, Kind
 from stackbuild.licenses.declared.globs import MAX_GLOB_CHARS, from_dep5
 from stackbuild.licenses.declared.names import tables
-from stackbuild.licenses.declared.resolve import Engine, Operator, resolve
+from stackbuild.licenses.declared.resolve import Engine, Operator, checked, resolve
 from stackbuild.licenses.spdx import join, parse
 
 MAX_GLOBS = 4_096  # of one stanza; more are left to the stanzas above
@@ -71,7 +72,9 @@ def _expression(written: Field, texts: dict[str, str], engine: Engine | None) ->
     line = " ".join(line.split()).strip(" .;")
     if not line:
         return engine(text) if engine and text.strip() else None
-    return _read(line, texts, engine)
+    expression = _read(line, texts, engine)
+    several = _COMMA.search(line) or _JOINER.search(line)
+    return expression if expression is None or several else checked(expression, text, engine)
 
 
 def _read(line: str, texts: dict[str, str], engine: Engine | None) -> str | None:
@@ -127,5 +130,5 @@ def short_name(name: str, texts: dict[str, str], engine: Engine | None) -> str |
     if found is None and plain.lower().startswith("gfdl-niv"):
         found = resolve(f"GFDL-{plain[9:].rstrip('+')}-no-invariants-{'or-later' if plain.endswith('+') else 'only'}")
     if found is None and engine is not None and (text := texts.get(plain.lower())):
-        found = engine(text)
-    return found
+        return engine(text)
+    return None if found is None else checked(found, texts.get(plain.lower(), ""), engine)

@@ -79,7 +79,7 @@ FORMATS: tuple[Format, ...] = (
     Format("project.clj", r"project\.clj", _text(scripts.clojure)),
     Format("REUSE.toml", r"REUSE\.toml", lambda text, _, __: reuse.reuse_toml(text)),
     Format("reuse/dep5", r"\.reuse/dep5", lambda text, _, engine: debian.dep5(text, engine, "reuse"), above=1),
-    Format("LICENSES", r"LICENSES/[^/]+", lambda _, name, __: reuse.license_text(name)),
+    Format("LICENSES", r"LICENSES/[^/]+", lambda text, name, engine: reuse.license_text(name, text, engine)),
     Format("sidecar", r"[^/]+\.license", lambda text, name, _: reuse.sidecar(text, name)),
     Format("debian/copyright", r"debian/copyright", lambda text, _, engine: debian.dep5(text, engine), above=1),
     Format(

@@ -7,9 +7,9 @@ without such a section declares nothing; neither does a mention elsewhere.
 
 In the section, names of licences count that are unmistakable (GPL, BSD, MIT in capitals), stand beside a word for
 licence or after "under", or alone; and known URLs, and badges ("license-MIT-blue"). Several names all hold, unless the
-section says that there is a choice. Where the section speaks of exceptions, other parts or commercial terms, a
-permissive answer is not given. A section without a name is a licence that nobody can tell, if the caller's engine does
-not find one.
+section says that there is a choice. Where the section speaks of exceptions, other parts or commercial terms, or limits
+who may do what ("Students: MIT. Others: contact us."), a permissive answer is not given. A section without a name is a
+licence that nobody can tell, if the caller's engine does not find one.
 """
 
 from __future__ import annotations
@@ -57,6 +57,15 @@ _DOUBT = re.compile(
     r"|evaluation|trial|subscription|profit)\b",
     re.IGNORECASE,
 )
+# What limits whom or what a licence is for, whoever states it.
+_LIMITS = re.compile(
+    r"\b(?:contact (?:us|me|sales|the (?:authors?|owners?|maintainers?))|(?:every(?:one|body) else|others?)\s*[:：]"
+    r"|(?:others|every(?:one|body) else) (?:must|need|should|have to|are|please)|source[- ]available|only|solely|exclusively"
+    r"|(?:personal|private|educational|academic|research|non-?profit|internal|learning|study) (?:use|purposes?)"
+    r"|nur|ausschließlich|uniquement|seulement|exclusivement|solamente|únicamente|prohibid[oa]|interdite?|verboten)\b"
+    r"|(?<!不)[仅僅]|只能|只允许|只可|禁止|不得|不可|不允许|请勿|請勿|非商|のみ|только|запрещ",
+    re.IGNORECASE,
+)
 _TEXT_BEGINS = re.compile(
     r"unless you explicitly state otherwise|you may not use this|permission is hereby granted|permission to use, copy"
     r"|redistribution and use in source"
@@ -97,7 +106,8 @@ def tell(heading: str, body: str, engine: Engine | None = None) -> str | None:
     if not linked and not names:
         said = plain(body)
         whole = resolve(said) if len(said) <= 300 and not is_pointer(said) else None
-        return engine(body) if whole is None and engine is not None and said else whole
+        found = engine(body) if whole is None and engine is not None and said else whole
+        return None if _permissive(found) and _LIMITS.search(_head(body)) else found
     distinct = {one for group in names for one in group} | set(linked)
     groups = [[one for one in group if not _names_better(one, distinct)] for group in names]
     if _DUAL.search(_head(body)) and len(groups) == 2:
@@ -105,9 +115,13 @@ def tell(heading: str, body: str, engine: Engine | None = None) -> str | None:
     told = {one for group in groups for one in group}
     groups += [[one] for one in linked if one not in told and not _names_better(one, distinct)]
     expression = join([join(group, "OR") for group in groups if group], "AND")
-    if severity(expression) == SEVERITY["permissive"] and _DOUBT.search(_head(body)):
+    if _permissive(expression) and (_DOUBT.search(_head(body)) or _LIMITS.search(_head(body))):
         return None
     return parse(expression) or expression
+
+
+def _permissive(expression: str | None) -> bool:
+    return severity(expression) == SEVERITY["permissive"]
 
 
 def _head(body: str) -> str:

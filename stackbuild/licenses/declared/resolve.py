@@ -31,6 +31,7 @@ Operator = Literal["AND", "OR"]
 MAX_CHARS = 2_000  # of what is read as names; a longer text is left to the engine
 ENGINE_CHARS = 20_000
 LICENSE_CHARS = 300  # a longer text is one of a licence, not the name of one
+CHECKED_CHARS = 1 << 16  # the GNU GPL has 35,000
 MAX_PARTS = 12
 
 _LINK = re.compile(r"\[([^\]\[]*)\]\([^)(\s]*\)")
@@ -63,6 +64,7 @@ _JOINT = re.compile(
 _WITH = re.compile(r"(.+?)[\s-]+(?:with|w/)[\s-]+(?:the\s+|a\s+)?(.+?)\Z", re.IGNORECASE)
 _HYPHENED = re.compile(r"([AL]?GPL-?[0-9.]+\+?)-(.+)-exceptions?\Z", re.IGNORECASE)
 _ABBREVIATION = re.compile(r"([^()]+)\(([^()]+)\)([^()]*)\Z")
+_WORD = re.compile(r"[^\W_]+")
 _DIGIT = re.compile(r"[0-9]")
 _OR_SIGNS = frozenset(("or", "|", "||"))
 _CLOSED = {"(": ")", "[": "]", '"': '"', "'": "'", "`": "`", "<": ">", "*": "*"}
@@ -253,13 +255,19 @@ def severity(expression: str | None) -> int:
     return max(map(of_key, read_expression(expression, "choice", of_key)), default=SEVERITY["unknown"])
 
 
+def checked(expression: str, text: str, engine: Engine | None) -> str:
+    """The licence that a name says, unless an engine reads a less permissive one in the text that goes with it."""
+    found = engine(text[:CHECKED_CHARS]) if engine is not None and len(text) >= LICENSE_CHARS else None
+    return found if found is not None and severity(found) > severity(expression) else expression
+
+
 @cache
 def scancode_engine() -> Engine:
     """ScanCode's exact matches of "license: TEXT", as `resolve` takes it. Loads its index (seconds, 1.4 GB) when it is
     first asked. What is as long as a licence is read as one, as the engines do with a file.
     """
 
-    @lru_cache(maxsize=1 << 14)
+    @lru_cache(maxsize=1 << 12)  # texts of up to 64 KB
     def ask(text: str) -> str | None:
         from stackbuild.licenses.detect import answer_of, detect_form
         from stackbuild.licenses.scancode import matches, own_lines
@@ -267,10 +275,13 @@ def scancode_engine() -> Engine:
 
         if len(text) >= LICENSE_CHARS:
             return _all_of(detect_form(normal_form(text, own_lines()), False).expressions)
-        answer = answer_of(matches(normal_form(f"license: {text}", own_lines())), "exact")
+        form = normal_form(f"license: {text}", own_lines())
+        found = matches(form)
+        answer = answer_of(found, "exact")
         expression = _all_of(answer.real)
-        permissive = severity(expression) == SEVERITY["permissive"]
-        return expression if answer.verbatim or not permissive else None
+        # ScanCode passes over words that are in no rule: "MIT-ish" is not all of a match.
+        whole = answer.verbatim and found[0].words >= len(_WORD.findall(form))
+        return expression if whole or severity(expression) != SEVERITY["permissive"] else None
 
     return ask
 

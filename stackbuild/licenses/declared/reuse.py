@@ -1,7 +1,7 @@
 """REUSE 3.3: LICENSES/, REUSE.toml, and FILE.license beside a file. (.reuse/dep5 is in `debian`.)
 
 - `LICENSES/<id>.txt` holds the text of a licence that is used somewhere. It does not speak for the folder above: its
-  declaration has itself as its one path.
+  declaration has itself as its one path. Where the text is of a less permissive licence than the name, the text counts.
 - `REUSE.toml`: of the [[annotations]] of one file the last that matches a path rules it, also one that names no licence
   (only a holder): it takes the path from the rules above, and nobody can tell its licence here. `precedence` says when
   the rule counts: where the file itself says nothing ("closest"), beside what it says ("aggregate"), or in its place
@@ -23,6 +23,7 @@ import re2
 from stackbuild.licenses.declared.claims import line_of
 from stackbuild.licenses.declared.declaration import MAX_DECLARATIONS, Declaration, Precedence
 from stackbuild.licenses.declared.globs import MAX_GLOB_CHARS, from_reuse, literal
+from stackbuild.licenses.declared.resolve import Engine, checked
 from stackbuild.licenses.declared.structured import read_toml
 from stackbuild.licenses.spdx import MAX_CHARS, join, license_key, parse
 
@@ -34,12 +35,14 @@ _TAG = re2.compile(r"SPDX-License-Identifier:[ \t]*([^\r\n]*)")
 _CLOSERS = ("-->", "--}}", "#}", "*)", "%>")
 
 
-def license_text(name: str) -> list[Declaration]:
-    """A file of LICENSES/ by its base name; none if that is no identifier with an extension."""
+def license_text(name: str, text: str = "", engine: Engine | None = None) -> list[Declaration]:
+    """A file of LICENSES/ by its base name and its text; none if the name is no identifier with an extension."""
     stem, _, extension = name.rpartition(".")
     identifier = stem if stem and not extension[:1].isdigit() else name  # "GPL-3.0" has no extension
     expression = license_key(identifier)
-    return [Declaration("reuse", expression, identifier, 0, (literal(name),))] if expression else []
+    if expression is None:
+        return []
+    return [Declaration("reuse", checked(expression, text, engine), identifier, 0, (literal(name),))]
 
 
 def reuse_toml(text: str) -> list[Declaration]:
@@ -90,7 +93,8 @@ def _of_file(name: str) -> tuple[str, ...]:
 
 def sidecar_globs(name: str) -> tuple[str, ...]:
     """What FILE.license is about, by its base name, if it has no tags: FILE; none, so its folder, if FILE has no extension."""
-    return _of_file(name) if "." in name.removesuffix(".license").lstrip(".") else ()
+    _, dot, extension = name.removesuffix(".license").lstrip(".").rpartition(".")
+    return _of_file(name) if dot and not extension[:1].isdigit() else ()  # x-1.0.license is of x
 
 
 def _unclosed(value: str) -> str:

@@ -2,14 +2,14 @@
 
 | file | field | source |
 |---|---|---|
-| package.json, bower.json | `license`: expression, {type, url}; `licenses`: list, OR; UNLICENSED | npm docs, package.json |
+| package.json, bower.json | `license`: expression, {type, url}; `licenses`: list, OR; of both fields both hold | npm docs, package.json |
 | composer.json | `license`: string or array, OR; "proprietary" | Composer docs, schema |
 | META.json of Perl | `license`: list; which applies is not said, so AND | CPAN::Meta::Spec 2 |
 | elm.json, haxelib.json, vcpkg.json, deno.json, jsr.json, dub.json | `license` | each one's manifest reference |
 | codemeta.json | `license`: URL, or a list, AND | CodeMeta 3 |
 | *.podspec.json | `license`: string or {type} | CocoaPods podspec reference |
 | pyproject.toml | `project.license` (PEP 639 string; PEP 621 table), `tool.poetry.license`, classifiers | PyPA specifications |
-| Cargo.toml | `package.license` ("/" is OR), `license-file`, `workspace.package.license` | Cargo book, manifest |
+| Cargo.toml | `license` ("/" is OR) and `license-file` of `package` and `workspace.package`, AND | Cargo book, manifest |
 | pom.xml | `licenses/license` (name, url), OR | Maven POM reference |
 | *.nuspec | `license` by type; `licenseUrl` | NuGet nuspec reference |
 | *.csproj, *.fsproj, *.vbproj, Directory.Build.props | `PackageLicenseExpression`, -File, -Url | MSBuild pack target |
@@ -93,10 +93,11 @@ def _json(text: str, keys: tuple[str, ...], operator: Operator, engine: Engine |
         return []
     match = _JSON_LINE.search(text)
     line = line_of(text, match.start()) if match else 0
+    found: dict[object, Declaration] = {}
     for key in keys:
-        if found := _field(body.get(key), operator, engine, line):
-            return found
-    return []
+        for one in _field(body.get(key), operator, engine, line):
+            found.setdefault(one.expression or one, one)
+    return list(found.values())
 
 
 def npm(text: str, engine: Engine | None) -> list[Declaration]:
@@ -188,21 +189,27 @@ def pyproject(text: str, engine: Engine | None) -> list[Declaration]:
 
 
 def cargo(text: str, engine: Engine | None) -> list[Declaration]:
-    """Cargo.toml. `license.workspace = true` says nothing here: the manifest of the workspace speaks."""
+    """Cargo.toml. `license.workspace = true` says nothing here: the manifest of the workspace speaks. One that is both
+    manifests speaks for its own package and for the members below, which are not told apart here.
+    """
     body = read_toml(text)
     if body is None:
         return []
     match = _TOML_LINE.search(text)
     line = line_of(text, match.start()) if match else 0
-    for package in (table(body, "package"), table(body, "project"), table(body, "workspace", "package")):
+    found: dict[object, Declaration] = {}
+    for package in (table(body, "package") or table(body, "project"), table(body, "workspace", "package")):
         value = package.get("license")
-        if isinstance(value, str) and not is_silent(value):
-            return claim(value, engine, line, slash="OR")
-        if value is not None and not isinstance(value, str | dict):
-            return [Declaration("manifest", None, "", line)]
+        said: list[Declaration] = []
+        if isinstance(value, str):
+            said = claim(value, engine, line, slash="OR")
+        elif value is not None and not isinstance(value, dict):
+            said = [Declaration("manifest", None, "", line)]
         if isinstance(package.get("license-file"), str):
-            return [Declaration("manifest", None, f"SEE LICENSE IN {package['license-file']}", line)]
-    return []
+            said.append(Declaration("manifest", None, f"SEE LICENSE IN {package['license-file']}", line))
+        for one in said:
+            found.setdefault(one.expression or one, one)
+    return list(found.values())
 
 
 # ---------------------------------------------------------------- XML

@@ -151,6 +151,37 @@ def test_the_heading_may_name_the_licence_itself() -> None:
     assert declared("## License (ISC)\n\nCopyright X\n") == ["ISC"]
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "Students: MIT. Others: contact us.",
+        "MIT for students. Everyone else must ask.",
+        "This project is source available. Build scripts are MIT.",
+        "MIT，仅供学习，禁止商用",
+        "MIT，不得用于商业用途",
+        "MIT License, for personal use.",
+        "Released under the MIT license. Only for members of our club.",
+        "MIT. For anything else contact us.",
+        "MIT, nur für Studenten",
+    ],
+)
+def test_a_section_that_limits_a_permissive_licence_is_one_that_nobody_can_tell(body: str) -> None:
+    assert declared(f"## License\n\n{body}\n") == [None]
+
+
+@pytest.mark.parametrize(
+    ("body", "expression"),
+    [
+        ("MIT. Questions? Open an issue.", "MIT"),
+        ("本项目采用 MIT 许可证，不仅免费，而且可商用。", "MIT"),
+        ("GPL-3.0. Others: contact us.", "GPL-3.0-only"),
+        ("Released under the MIT license. Share it with others.", "MIT"),
+    ],
+)
+def test_what_does_not_limit_leaves_the_licence(body: str, expression: str) -> None:
+    assert declared(f"## License\n\n{body}\n") == [expression]
+
+
 def test_a_line_may_be_the_section() -> None:
     assert declared("X\n\nLicense: BSD\nAuthor: Y\n", "README.txt") == ["BSD-3-Clause"]
 

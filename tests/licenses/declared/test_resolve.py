@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stackbuild.licenses import detect
 from stackbuild.licenses.declared import resolve
 from stackbuild.licenses.declared.names import by_classifier, by_url, is_expression, reduce_name, tables
-from stackbuild.licenses.declared.resolve import MAX_CHARS, severity
+from stackbuild.licenses.declared.resolve import MAX_CHARS, scancode_engine, severity
 from stackbuild.licenses.expression import keys_of
 from stackbuild.licenses.lists import SEVERITY, scancode_licenses
 from stackbuild.licenses.spdx import parse
@@ -243,3 +244,9 @@ def test_the_time_does_not_grow_faster_than_the_text() -> None:
     for unit in ("MIT or ", "MIT/", "(", "GPL with ", "[MIT](", "see ", "or later ", "dual ", "https://a ", "' "):
         assert resolve(unit * 20_000) is None
         resolve((unit * MAX_CHARS)[:MAX_CHARS])
+
+
+@pytest.mark.parametrize("text", ["MIT-ish", "mit-ish license", "Apache-2.0ish", "BSD-ish"])
+def test_an_engine_that_passes_over_a_word_does_not_make_it_permissive(text: str) -> None:
+    detect.warm()
+    assert resolve(text, scancode_engine()) is None

@@ -241,3 +241,33 @@ def test_many_stanzas_and_names_are_bounded() -> None:
     assert rules(
         "debian/copyright", "debian/copyright", "Format: x\n\nFiles: *\nLicense: " + "MIT or " * 30_000 + "MIT"
     ) == [(None, ("**",))]
+
+
+# ---------------------------------------------------------------- a name and its text
+
+
+GPL_TEXT = "This program is free software under the GNU General Public License. " * 6
+
+
+def gpl(text: str) -> str | None:
+    """An engine that knows one text."""
+    return "GPL-3.0-or-later" if "GNU General Public License" in text else None
+
+
+def test_a_text_that_is_less_permissive_than_its_name_counts() -> None:
+    dep5 = "Format: x\n\nFiles: *\nLicense: {}\n {}\n"
+
+    def said(name: str, text: str) -> list[str | None]:
+        found = declarations("debian/copyright", "debian/copyright", dep5.format(name, text).encode(), gpl)[1]
+        return [one.expression for one in found]
+
+    assert said("Expat", GPL_TEXT) == ["GPL-3.0-or-later"]
+    assert said("Expat", "Permission is hereby granted to all. " * 10) == ["MIT"]
+    assert said("Expat or GPL-2", GPL_TEXT) == ["MIT OR GPL-2.0-only"]
+    assert said("GPL-2", GPL_TEXT) == ["GPL-2.0-only"]
+    apart = f"Format: x\n\nFiles: *\nLicense: Expat\n\nLicense: Expat\n {GPL_TEXT}\n"
+    found = declarations("debian/copyright", "debian/copyright", apart.encode(), gpl)[1]
+    assert [one.expression for one in found] == ["GPL-3.0-or-later"]
+    for name, expression in (("MIT.txt", "GPL-3.0-or-later"), ("GPL-2.0-only.txt", "GPL-2.0-only")):
+        found = declarations("LICENSES", f"LICENSES/{name}", GPL_TEXT.encode(), gpl)[1]
+        assert [(one.expression, one.globs) for one in found] == [(expression, (name,))]

@@ -36,6 +36,10 @@ def declared(name: str, text: str, path: str = "") -> list[str | None]:
         ({"license": None}, []),
         ({"license": ""}, []),
         ({"license": [], "licenses": "MIT"}, ["MIT"]),
+        ({"license": "MIT", "licenses": [{"type": "GPL-3.0"}]}, ["MIT", "GPL-3.0-only"]),
+        ({"license": "MIT", "licence": "nobody knows"}, ["MIT", None]),
+        ({"license": "MIT", "licenses": ["MIT"]}, ["MIT"]),
+        ({"license": "MIT-ish"}, [None]),
         ({"dependencies": {"license": "GPL-3.0"}}, []),
     ],
 )
@@ -136,11 +140,19 @@ def test_pyproject(text: str, expressions: list[str | None]) -> None:
         ('[package]\nlicense-file = "LICENSE"', [None]),
         ("[package]\nlicense.workspace = true", []),
         ('[workspace.package]\nlicense = "MIT"', ["MIT"]),
+        ('[package]\nlicense = "MIT"\n[workspace.package]\nlicense = "GPL-3.0-only"', ["MIT", "GPL-3.0-only"]),
+        ('[package]\nlicense.workspace = true\n[workspace.package]\nlicense = "MIT"', ["MIT"]),
+        ('[package]\nlicense = "MIT"\nlicense-file = "EULA"', ["MIT", None]),
         ("[package]\nlicense = 5", [None]),
     ],
 )
 def test_cargo_reads_the_old_slash_as_a_choice(text: str, expressions: list[str | None]) -> None:
     assert declared("Cargo.toml", text) == expressions
+
+
+def test_a_file_that_cargo_names_beside_a_licence_is_told() -> None:
+    _, found = declarations("Cargo.toml", "Cargo.toml", b'[package]\nlicense = "MIT"\nlicense-file = "EULA"')
+    assert [one.raw for one in found] == ["MIT", "SEE LICENSE IN EULA"]
 
 
 def test_keys_of_toml_that_take_long_are_not_read() -> None:
