@@ -21,6 +21,7 @@ from stackbuild.licenses.declared.formats import FORMATS
 from stackbuild.licenses.declared.reuse import sidecar_globs
 from stackbuild.licenses.names import is_license_file, is_license_proper
 from stackbuild.licenses.policy import Policy
+from stackbuild.licenses.tags import joined
 from stackbuild.licenses.text import SAYS_MORE, decode
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ KINDS |= {each.name: "manifest" for each in FORMATS}
 KINDS |= dict.fromkeys(("REUSE.toml", "reuse/dep5", "LICENSES", "sidecar", "debian/copyright"), "path_rule")
 KINDS["readme"] = "notice"
 BY_BASE_NAME = frozenset(("LICENSES", "sidecar", "readme"))  # what they say depends on it: "readme:README.md"
+WITHOUT_COMMENTS = ("PKG-INFO", "DESCRIPTION", "META.yml", "META.json", "cabal", "CITATION.cff")
 ABOVE = tuple(each.name for each in FORMATS if each.above)
 
 
@@ -76,9 +78,10 @@ def formats_of(paths: pa.Array, policy: Policy) -> pa.Array:
 
 def is_statement(formats: pa.Array) -> pa.Array:
     """Which files (formats of `formats_of`, length n) are statements about licences from their first line to the last, so that
-    what stands at their head is no header of their own: bool (n,). A manifest may have one.
+    what stands at their head is no header of their own: bool (n,). A manifest that knows comments may have one.
     """
-    manifests = pa.array([name for name, kind in KINDS.items() if kind == "manifest"], pa.string())
+    known = [name for name, kind in KINDS.items() if kind == "manifest" and name not in WITHOUT_COMMENTS]
+    manifests = pa.array(known, pa.string())
     return pc.and_(pc.is_valid(formats), pc.invert(pc.is_in(formats, value_set=manifests)))
 
 
@@ -103,6 +106,7 @@ def spoken_folders(path_bytes: pa.Array, formats: pa.Array) -> pa.Array:
 # A licence-named file that only says where the licence is: `.. include:: ../LICENSE`, "See COPYING", or a path alone. What
 # has a scheme lies elsewhere, and so is a licence that nobody read.
 POINTER_CHARS = 400
+TEXT_CHARS = 200  # a field of a manifest with more may hold the text of a licence
 _POINTER = re.compile(
     r"include::|\b(?:see|refer|read|in|at|to|under)\b.{0,120}\b(?:li[cs]en[cs]e|copying|copyright|unlicense|notice|readme)\b"
     r"|^[\w./ -]*(?:li[cs]en[cs]e|copying)[\w.-]*$",
@@ -163,7 +167,7 @@ class Reader:
             return self._sidecar(content, base)
         return [
             {
-                "expression": _or_reference(one),
+                "expression": one.expression or self._understood(one),
                 "engine": f"stackbuild {name}",
                 "score": 1.0,
                 "first_line": one.line or None,
@@ -174,6 +178,15 @@ class Reader:
             }
             for one in found
         ]
+
+    def _understood(self, one: Declaration) -> str | None:
+        """What a field says in words that are no name: it only points to a licence file, or holds the text of a licence."""
+        if is_pointer(one.raw) and names_a_license_file(one.raw):
+            return UNKNOWN_REFERENCE
+        if len(one.raw) < TEXT_CHARS:
+            return None
+        found = self._detector.detect(one.raw.encode("utf-8", "replace"), license_named=True).expressions
+        return joined(frozenset(found)) if found and UNKNOWN_REFERENCE not in found else None
 
     def _sidecar(self, content: bytes, base: str) -> list[dict[str, Any]]:
         """A FILE.license without tags of licences is a text of one, if it does not only name holders."""
@@ -207,10 +220,3 @@ def _row(one: Found) -> dict[str, Any]:
         "first_line": one.lines[0],
         "last_line": one.lines[1],
     }
-
-
-def _or_reference(one: Declaration) -> str | None:
-    """The expression of a declaration; a field that only points to a licence file is a reference to that."""
-    if one.expression is None and is_pointer(one.raw) and names_a_license_file(one.raw):
-        return UNKNOWN_REFERENCE
-    return one.expression
