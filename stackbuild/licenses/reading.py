@@ -106,7 +106,8 @@ def spoken_folders(path_bytes: pa.Array, formats: pa.Array) -> pa.Array:
 # A licence-named file that only says where the licence is: `.. include:: ../LICENSE`, "See COPYING", or a path alone. What
 # has a scheme lies elsewhere, and so is a licence that nobody read.
 POINTER_CHARS = 400
-TEXT_CHARS = 200  # a field of a manifest with more may hold the text of a licence
+SAID_CHARS = 500  # of a declaration, that evidence shows
+TEXT_CHARS = 200  # a field of a manifest with more, or of several lines, may hold the text of a licence
 _POINTER = re.compile(
     r"include::|\b(?:see|refer|read|in|at|to|under)\b.{0,120}\b(?:li[cs]en[cs]e|copying|copyright|unlicense|notice|readme)\b"
     r"|^[\w./ -]*(?:li[cs]en[cs]e|copying)[\w.-]*$",
@@ -172,7 +173,7 @@ class Reader:
                 "score": 1.0,
                 "first_line": one.line or None,
                 "last_line": one.line or None,
-                "said": one.raw,
+                "said": one.raw[:SAID_CHARS],
                 "globs": one.globs,
                 "precedence": one.precedence if one.globs else None,
             }
@@ -183,7 +184,7 @@ class Reader:
         """What a field says in words that are no name: it only points to a licence file, or holds the text of a licence."""
         if is_pointer(one.raw) and names_a_license_file(one.raw):
             return UNKNOWN_REFERENCE
-        if len(one.raw) < TEXT_CHARS:
+        if len(one.raw) < TEXT_CHARS and "\n" not in one.raw:
             return None
         found = self._detector.detect(one.raw.encode("utf-8", "replace"), license_named=True).expressions
         return joined(frozenset(found)) if found and UNKNOWN_REFERENCE not in found else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
+from stackbuild.licenses.decide import UNKNOWN_REFERENCE
 from stackbuild.licenses.policy import load_policy
 from stackbuild.licenses.reading import (
     POINTER_CHARS,
@@ -70,6 +71,42 @@ def test_a_pointer_is_known(text: str) -> None:
 @pytest.mark.parametrize("text", ["You may dance to it.", "Do what you like.", "Free for all but Mondays", "x" * 300])
 def test_terms_of_ones_own_are_no_pointer(text: str) -> None:
     assert not points_elsewhere(text) and (says_more(text) or text.startswith("x"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["See https://acme.example/enterprise-license for the license; you need a subscription.",
+     "By use you agree to the license agreement in LICENSE.",
+     "Subject to the Acme Enterprise license; see LICENSE."],
+)  # fmt: skip
+def test_what_leads_out_or_asks_for_consent_is_no_pointer(text: str) -> None:
+    assert not points_elsewhere(text)
+
+
+def test_a_field_refers_where_it_names_a_licence_file_and_is_read_where_it_holds_a_text() -> None:
+    def told(field: str) -> list[str | None]:
+        return [
+            one["expression"]
+            for one in Reader().read(f"Metadata-Version: 2.1\nName: x\nLicense: {field}\n".encode(), "PKG-INFO")
+        ]
+
+    assert told("SEE LICENSE IN LICENSE.txt") == told("file LICENSE") == [UNKNOWN_REFERENCE]
+    assert told("SEE LICENSE IN https://acme.example/LICENSE") == told("see TERMS-OF-ACME.docx") == [None]
+    assert told("The Kiwi licensing terms\n        Kiwi is licensed under the terms of the Modified BSD License.") == [
+        "BSD-3-Clause"
+    ]
+    assert told("The Kiwi licensing terms\n        Do what Kiwi says.") == [None]
+
+
+def test_a_licence_file_without_a_known_licence_is_unrecognised_and_a_pointer_is_not() -> None:
+    def told(text: str) -> list[str | None]:
+        return [one["expression"] for one in Reader().read(text.encode(), "license")]
+
+    eula = "By use of the product you accept this license agreement. A seat ends when the subscription ends. " * 5
+    assert None in told(eula) and None in told("Copyright 2024 Acme Inc. All Rights Reserved.")
+    assert (
+        told("See the file COPYING for the license.") == [UNKNOWN_REFERENCE] and told("Copyright 2024 Acme Inc.") == []
+    )
 
 
 def test_a_long_text_is_never_a_pointer_and_always_says_something() -> None:

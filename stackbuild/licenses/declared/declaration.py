@@ -12,7 +12,7 @@ from typing import Literal
 Kind = Literal["reuse", "debian", "manifest", "readme"]
 Precedence = Literal["closest", "aggregate", "override"]
 
-RAW_CHARS = 500
+RAW_CHARS = 64 << 10  # a field may hold the text of a licence
 # What one file declares at most. Who writes ten thousand rules into a REUSE.toml gets the last ones, which win.
 MAX_DECLARATIONS = 4_096
 
@@ -22,7 +22,7 @@ class Declaration:
     """One claim of one file.
 
     `kind`: what made it. `expression`: canonical SPDX (AND, OR and WITH kept, LicenseRef-* kept); None: a licence is
-    declared, but nobody can tell which. `raw`: as written, cut to 500 characters. `line`: 1-based, 0 if unknown.
+    declared, but nobody can tell which. `raw`: as written, cut to 64 K characters. `line`: 1-based, 0 if unknown.
     `globs`: what it speaks for, relative to the folder that the file speaks for, in the syntax of
     `stackbuild.licenses.declared.globs`; () is that folder and all below. `precedence`: of REUSE.toml; "closest" for
     all others.

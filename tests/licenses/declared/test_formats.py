@@ -245,4 +245,4 @@ def test_binary_files_declare_nothing() -> None:
 
 
 def test_words_are_cut() -> None:
-    assert len(Declaration("manifest", None, "x" * 10_000).raw) == RAW_CHARS
+    assert len(Declaration("manifest", None, "x" * 100_000).raw) == RAW_CHARS
