@@ -126,7 +126,7 @@ def index_() -> Any:
 @cache
 def near_index() -> Any:
     """The same for approximate matches."""
-    from stackbuild.licenses.near import NearIndex
+    from stackbuild.licenses.near_index import NearIndex
 
     return NearIndex(index_())
 

@@ -10,7 +10,8 @@ import pytest
 from licensedcode import match_set
 from licensedcode.cache import get_licenses_db
 
-from stackbuild.licenses.near import PART_RULES, WHOLE_RULES, shared_counts, shared_words
+from stackbuild.licenses.near import shared_counts, shared_words
+from stackbuild.licenses.near_index import PART_RULES, WHOLE_RULES
 from stackbuild.licenses.scancode import index_, near_index, own_lines
 from stackbuild.licenses.text import normal_form
 
