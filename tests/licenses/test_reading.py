@@ -16,6 +16,7 @@ from stackbuild.licenses.reading import (
     says_more,
     spoken_folders,
 )
+from tests.worlds import MIT
 
 OURS, V2 = load_policy("stackbuild"), load_policy("the-stack-v2")
 FILES = {
@@ -96,6 +97,8 @@ def test_a_field_refers_where_it_names_a_licence_file_and_is_read_where_it_holds
         "BSD-3-Clause"
     ]
     assert told("The Kiwi licensing terms\n        Do what Kiwi says.") == [None]
+    text = MIT.replace("\n\n", "\n \n").replace("\n", "\n        ")
+    assert told(f"Copyright 2015 Kiwi\n        All rights reserved.\n        \n        {text}") == ["MIT"]
 
 
 def test_a_licence_file_without_a_known_licence_is_unrecognised_and_a_pointer_is_not() -> None:

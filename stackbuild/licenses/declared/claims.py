@@ -90,11 +90,11 @@ class Field:
 _FIELD = re.compile(r"([A-Za-z0-9][A-Za-z0-9_/-]*)[ \t]*:(.*)", re.DOTALL)
 
 
-def stanzas(text: str, comment: str = "#") -> Iterator[list[Field]]:
+def stanzas(text: str, comment: str = "#", folded: bool = False) -> Iterator[list[Field]]:
     """The stanzas of a text: fields, with a blank line between stanzas (Debian policy 5.1, RFC 822).
 
     Lines that begin with a blank continue a field; those that begin with `comment` are left out; what is neither is
-    skipped.
+    skipped. `folded`: a line of blanks continues a field too (RFC 5322; so does setuptools write a text with paragraphs).
     """
     stanza: list[Field] = []
     name, start = "", 0
@@ -105,7 +105,7 @@ def stanzas(text: str, comment: str = "#") -> Iterator[list[Field]]:
             stanza.append(Field(name, "\n".join(value).strip(), start))
 
     for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
+        if not line.strip() and not (folded and line and name):
             close()
             name = ""
             if stanza:

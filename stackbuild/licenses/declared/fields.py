@@ -34,7 +34,7 @@ from stackbuild.licenses.spdx import join
 
 def python_metadata(text: str, engine: Engine | None) -> list[Declaration]:
     """PKG-INFO and METADATA. A whole licence text in License leaves the word to the classifiers."""
-    fields = next(stanzas(text), [])
+    fields = next(stanzas(text, folded=True), [])
     expression = first_of(fields, "license-expression")
     if expression is not None and expression.value:
         return claim(expression.value, engine, expression.line)
