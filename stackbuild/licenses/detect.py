@@ -183,7 +183,7 @@ def ridden(lines: list[str], found: list[Match]) -> dict[str, Found]:
     """What riders say in a form, outside of ScanCode's exact matches; whose first and last line may hold more, if the match is
     not of every word.
     """
-    known = {line for one in found if one.words >= riders.KNOWN_WORDS for line in range(one.first + 1, one.last)}
+    known = riders.known_lines(found)
     if any(one.verbatim for one in found):
         known = set(range(len(lines)))
     return {key: Found(key, riders.engine(), 1.0, span) for key, span in riders.riding(lines, known).items()}

@@ -302,8 +302,7 @@ def read_form(form: str, named: tuple[str, ...], tagged: bool) -> Said | None:
     engines = [engine_name("scancode", "exact")] if fresh else []
     worst = max((severity_of(key) for one in fresh for key in keys_of(one.expression)), default=-1)
     if worst < SEVERITY["non_permissive"] and (fresh or tagged or _RIGHTS.search(form)):
-        known = {line for one in found if one.words >= riders.KNOWN_WORDS for line in range(one.first + 1, one.last)}
-        for key, span in riders.riding(lines, known, header=True).items():
+        for key, span in riders.riding(lines, riders.known_lines(found), header=True).items():
             expressions.append(key)
             spans.append(span)
             engines.append(riders.engine())

@@ -8,7 +8,7 @@ of files named as licences and of headers, one sentence at a time, by RE2: time 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import re2
 
 from stackbuild.licenses.lists import LicenseDataError, data_path, read_toml
+from stackbuild.licenses.scancode import Match
 
 PATTERN_BYTES = 2 << 20  # a pattern's program and automaton: what every child may come to hold for itself
 SENTENCE_CHARS = 1_000
@@ -66,6 +67,11 @@ def riders() -> tuple[str, tuple[Rider, ...]]:
 def engine() -> str:
     """Name and version, as evidence carries them."""
     return f"stackbuild riders {riders()[0]}"
+
+
+def known_lines(found: Iterable[Match]) -> set[int]:
+    """The lines inside ScanCode's exact matches of whole texts; the first and the last of one may hold more."""
+    return {line for one in found if one.words >= KNOWN_WORDS for line in range(one.first + 1, one.last)}
 
 
 def riding(lines: list[str], known: set[int], header: bool = False) -> dict[str, tuple[int, int]]:
