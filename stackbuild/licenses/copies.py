@@ -215,7 +215,8 @@ def _speaks(said: list[dict[str, Any]], policy: Policy) -> bool:
 def _answer(said: list[dict[str, Any]], policy: Policy) -> tuple[list[str], str, str]:
     """(keys, type, class) of what counts together: of a header, and of rules that ask to be added to it."""
     expressions = [one["expression"] for one in said if one["expression"] is not None]
-    keys = frozenset().union(*map(keys_of, expressions))
+    detected = [one["expression"] for one in said if one["expression"] is not None and one.get("kind") != "host"]
+    keys = frozenset().union(*map(keys_of, detected))
     stated = [one["expression"] or UNKNOWN for one in said] if expressions else []
     counting = representatives(policy.keys(stated), policy)
     decision = decide(None, counting, policy, unrecognised=not expressions)

@@ -8,7 +8,8 @@ On the normal form of a text, each form once:
    Where the two differ on how permissive the file is, the less permissive answer stands, else that for the whole file.
 4. If neither has an answer: a text of at most 40 words is read as the value of "license:" and for a dedication to the
    public domain; then ScanCode's approximate matches, of the first 64 KB.
-5. For a file named as a licence: riders, which take back a part of a licence (`riders`).
+5. For a file named as a licence: riders, which take back a part of a licence (`riders`), and words that put the whole of
+   one in doubt (`takes_back`).
 
 Everything is bounded by size, never by the clock: a time limit would make the answer depend on who else uses the
 machine. `warm` loads ScanCode's index and licenseclassifier's automaton once in the task server, whose children share
@@ -64,6 +65,7 @@ _DENIED = re.compile(
     r"\b(?:not|never|no longer|neither|nor|cannot|can't|isn't|aren't|unless|until|except)\b|licen[cs]e fee"
 )
 
+DOUBTFUL = "LicenseRef-stackbuild-doubtful"  # in no list, so unknown
 _TAKES_BACK = re.compile(
     r"\b(?:is|are|was|were) (?:not|no longer)\b|\bno longer\b|\bdoes not apply\b|\buntil\b|\btodo\b|\btbd\b|\bchoose a\b|\?"
     r"|\bdo not\b|\bask (?:me|us)\b|\bcontact\b|\bcompanies\b|\bstudents\b|\bincludes\b|\bthird[- ]party\b|\bno reuse\b"
@@ -143,8 +145,6 @@ def detect_form(form: str, license_named: bool) -> Detection:
     form = "\n".join(lines)
     raw = matches(form)
     exact = answer_of(raw, "exact")
-    if license_named and not stated and not exact.verbatim and takes_back(form):
-        return Answer(exact.engine, {}).detection()
     answer = exact
     if license_named and not (exact.verbatim and exact.real):
         whole = classify(form)
@@ -155,12 +155,14 @@ def detect_form(form: str, license_named: bool) -> Detection:
     said = max((severity_of(key) for one in stated for key in keys_of(one)), default=-1)
     if license_named and max(answer.severity(), said) < SEVERITY["non_permissive"]:
         stated |= ridden(lines, raw)
+    if license_named and answer.real and not exact.verbatim and takes_back(form):
+        stated[DOUBTFUL] = Found(DOUBTFUL, "stackbuild doubts 1", 1.0, (0, len(lines) - 1))
     return replace(answer.detection(stated), asides=asides_of(raw))
 
 
 def takes_back(form: str) -> bool:
     """Whether a text that is too short to hold a licence says that one does not hold, or not for all, or is of other people's
-    code: nobody can tell what it means.
+    code: nobody can tell what it means, and beside the licence that it names stands `DOUBTFUL`.
     """
     return len(form.split()) <= BRIEF_WORDS and _TAKES_BACK.search(form) is not None
 

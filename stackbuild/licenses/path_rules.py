@@ -8,7 +8,7 @@ counts together with the header of the file (`copies`); the others give way to t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -17,9 +17,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from stackbuild.licenses.decide import UNKNOWN
 from stackbuild.licenses.declared import Declaration, governing
 from stackbuild.licenses.inherit import CARRIED, Found
+from stackbuild.licenses.policy import Policy
 from stackbuild.licenses.reading import SAID, kind_of
+from stackbuild.licenses.tags import joined
+from stackbuild.licenses.weigh import Row, what_counts
 
 PATH_RULES = pa.schema(
     [
@@ -36,8 +40,10 @@ SIDECAR = ".license"  # FILE.license is about FILE
 WEAKER_FIRST = ("debian/copyright", ".reuse/dep5", "REUSE.toml")
 
 
-def rules_of(files: pa.Table, found: Found, partition: int) -> Iterator[pa.RecordBatch]:
-    """The rules that files (LICENSE_FILES) hold, by repository, revision, folder and file, in the order of the file."""
+def rules_of(files: pa.Table, found: Found, policy: Policy, partition: int) -> Iterator[pa.RecordBatch]:
+    """The rules that files (LICENSE_FILES) hold, by repository, revision, folder and file, in the order of the file. All
+    that a FILE.license says is one rule.
+    """
     order = [(name, "ascending") for name in ("repo_name", "revision_id", "folder", "path")]
     formats = [name for name in files["format"].unique().to_pylist() if kind_of(name) == "path_rule"]
     files = files.filter(pc.is_in(files["format"], value_set=pa.array(formats, pa.string()))).sort_by(order)
@@ -45,11 +51,34 @@ def rules_of(files: pa.Table, found: Found, partition: int) -> Iterator[pa.Recor
         rows = [
             {"partition": partition, **{name: file[name] for name in PATH_RULES.names[1:5]}, **said}
             for file in batch.to_pylist()
-            for said in found.get((file["content_id"], file["format"]), ())
-            if said["globs"]
+            for said in _rules(found.get((file["content_id"], file["format"]), ()), file["format"], policy)
         ]
         if rows:
             yield pa.RecordBatch.from_pylist(rows, PATH_RULES)
+
+
+def _rules(read: Sequence[Row], format_: str, policy: Policy) -> list[Row]:
+    """The rows of SAID among those of one file that are rules."""
+    rules = [one for one in read if one["globs"]]
+    if not format_.startswith("sidecar:"):
+        return rules
+    counting = what_counts(rules, policy)
+    return [together(counting)] if counting else []
+
+
+def together(said: Sequence[Row]) -> Row:
+    """Several things that one text says of the same files, as one row of SAID: all of them hold."""
+    named = any(one["expression"] for one in said)
+    expressions = frozenset(one["expression"] or UNKNOWN for one in said)
+    lines = [(one["first_line"], one["last_line"]) for one in said if one.get("first_line")]
+    return {
+        **said[0],
+        "expression": joined(expressions) if named else None,
+        "engine": ", ".join(dict.fromkeys(one["engine"] for one in said)),
+        "score": min(one["score"] for one in said),
+        "first_line": min((first for first, _ in lines), default=None),
+        "last_line": max((last for _, last in lines), default=None),
+    }
 
 
 class PathRules:

@@ -45,6 +45,7 @@ WANTED = pa.schema(
         pa.field("format", pa.string(), nullable=False),
     ]
 )
+UNREAD = pa.schema([pa.field("partition", pa.uint16(), nullable=False), *SPEAKING])
 DETAIL_CHARS = 500
 
 
@@ -110,7 +111,7 @@ class Licenses(Stage[LicensesOptions]):
                 preload=("stackbuild.licenses.detect:warm",),
                 parts=True,
             ),
-            Phase("inherit", self.inherit, "partition", reads=("detections", *tree), columns=rows),
+            Phase("inherit", self.inherit, "partition", reads=("detections", "unread"), columns=rows),
             *self._header_phases(),
         )
 
@@ -123,7 +124,8 @@ class Licenses(Stage[LicensesOptions]):
 
     def wanted(self, task: Task) -> None:
         """The contents of the partition that are read for a licence, each once for each format, in id order."""
-        table = self._speaking(task)
+        read = self._speaking(task)
+        table = pa.concat_tables([read, self._unread(task, read)])
         there = table.filter(pc.is_valid(table["content_id"]))
         task.stats.update(license_files=table.num_rows, not_there=table.num_rows - there.num_rows)
         names = ["content_id", "format"]
@@ -170,7 +172,8 @@ class Licenses(Stage[LicensesOptions]):
 
     def inherit(self, task: Task) -> None:
         """What speaks for each folder of the partition's revisions that has a licence file."""
-        files = self._speaking(task)
+        unread = [batch.select(SPEAKING.names) for batch in task.read("unread", None, task.rank, "partition")]
+        files = pa.concat_tables([self._speaking(task), pa.Table.from_batches(unread, SPEAKING)]).combine_chunks()
         folder = spoken_folders(files["path_bytes"].combine_chunks(), files["format"].combine_chunks())
         table = files.append_column("folder", folder).select(LICENSE_FILES.names)
         if self.policy.data.reach != "folders":
@@ -184,7 +187,7 @@ class Licenses(Stage[LicensesOptions]):
             for batch in inherited(table, found, self.policy, task.rank):
                 out.write(batch)
         with task.writer("rules", PATH_RULES, group_by="partition") as out:
-            for batch in rules_of(table, found, task.rank):
+            for batch in rules_of(table, found, self.policy, task.rank):
                 out.write(batch)
 
     def headers(self, task: Task) -> None:
@@ -204,13 +207,19 @@ class Licenses(Stage[LicensesOptions]):
         task.stats.update(contents=contents)
 
     def _speaking(self, task: Task) -> pa.Table:
-        """The files of the partition that are read for a licence, and those named as one that could not be (SPEAKING)."""
+        """The files of the partition that are read for a licence (SPEAKING)."""
         batches = [speaking(batch, self.policy) for batch in task.batches(SPEAKING.names[:-1])]
-        read = pa.Table.from_batches(batches, SPEAKING)
-        if self.policy.data.rule != "ranked":
-            return read
-        tree = task.read("ingest.tree", None, task.rank, "owner_bucket")
-        return pa.concat_tables([read, unread(tree, read, self.policy)]).combine_chunks()
+        return pa.Table.from_batches(batches, SPEAKING)
+
+    def _unread(self, task: Task, read: pa.Table) -> pa.Table:
+        """Those of the partition that are named as a licence and were not read (SPEAKING), which are kept for `inherit`."""
+        with task.writer("unread", UNREAD, group_by="partition") as out:
+            if self.policy.data.rule != "ranked":
+                return SPEAKING.empty_table()
+            found = unread(task.read("ingest.tree", None, task.rank, "owner_bucket"), read, self.policy)
+            ranks = pa.array(np.full(len(found), task.rank, np.uint16))
+            out.write(found.add_column(0, UNREAD.field("partition"), ranks))
+            return found
 
     # ---- rows
 

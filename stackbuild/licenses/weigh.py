@@ -16,8 +16,12 @@ Row = Mapping[str, Any]  # of SAID
 
 
 def weighed(read: Iterable[Row], policy: Policy) -> list[Row]:
-    """What one file says of its folder (rows of SAID) that counts under a policy; see `PolicyData.counts` and `per_file`."""
-    said = [one for one in read if not one.get("globs")]
+    """What one file says of its folder (rows of SAID) that counts under a policy."""
+    return what_counts([one for one in read if not one.get("globs")], policy)
+
+
+def what_counts(said: list[Row], policy: Policy) -> list[Row]:
+    """What counts under a policy of what one file says; see `PolicyData.counts` and `per_file`."""
     if policy.data.rule != "ranked":
         said = [one for one in said if not is_rider(one["expression"])]
     if policy.data.counts != "all":

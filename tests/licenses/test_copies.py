@@ -146,6 +146,13 @@ def test_a_mention_can_make_a_licence_worse_and_never_better() -> None:
     assert told("MIT", "GPL-3.0-only", "override") == ("permissive", [("override", True), ("header", False)])
 
 
+def test_what_the_host_says_decides_and_is_not_detected_in_a_file() -> None:
+    rows = [copy(1, "a/b", "/x.c", key="MPL-2.0", kind="host", detected_licenses=[])]
+    (found,) = merged(rows, {1: ["GPL-3.0-only"]}, precedence="aggregate")
+    assert kinds(found) == [("header", True), ("host", True)]
+    assert (found["license_class"], found["detected_licenses"]) == ("non_permissive", ["GPL-3.0-only"])
+
+
 def test_a_rule_that_aggregates_counts_together_with_a_header_and_alone_without_one() -> None:
     rows = [copy(number, "a/b", f"/{number}.c", kind="aggregate", key=key)
             for number, key in enumerate(["MIT", "GPL-3.0-only", "MIT", "MIT"], 1)]  # fmt: skip

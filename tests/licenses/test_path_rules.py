@@ -10,8 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stackbuild.licenses.inherit import LICENSE_FILES
-from stackbuild.licenses.path_rules import PATH_RULES, PathRules, rules_of
+from stackbuild.licenses.path_rules import PATH_RULES, PathRules, rules_of, together
+from stackbuild.licenses.policy import load_policy
+from stackbuild.licenses.reading import Reader
 
+OURS = load_policy("stackbuild")
 Rule = tuple[str, str, str]  # glob, expression, precedence
 
 
@@ -28,7 +31,7 @@ def rules(files: dict[str, list[Rule]], repo: str = "a/b") -> PathRules:
             for line, (glob, key, how) in enumerate(said, 1)
         ]  # fmt: skip
     table = pa.Table.from_pylist(rows, LICENSE_FILES)
-    return PathRules(pa.Table.from_batches(rules_of(table, found, 0), PATH_RULES))
+    return PathRules(pa.Table.from_batches(rules_of(table, found, OURS, 0), PATH_RULES))
 
 
 def ruled(known: PathRules, paths: list[str], repo: str = "a/b") -> list[str | None]:
@@ -144,3 +147,31 @@ def test_it_is_the_rule_as_one_would_write_it(files: dict[str, list[Rule]], path
         return (overriding[:1] or holding[-1:] or [("", None, "")])[0][1]
 
     assert ruled(rules(files), paths) == [rule(path) for path in paths]
+
+
+def of_sidecar(text: str) -> dict[str, Any]:
+    """The rule that Foo.java.license makes of Foo.java."""
+    content, format_ = b"1" * 20, "sidecar:Foo.java.license"
+    row = {"repo_name": "a/b", "revision_id": "r", "folder": b"", "path": "/Foo.java.license"}
+    table = pa.Table.from_pylist([{**row, "content_id": content, "format": format_}], LICENSE_FILES)
+    said = {(content, format_): Reader().read(text.encode(), format_)}
+    known = PathRules(pa.Table.from_batches(rules_of(table, said, OURS, 0), PATH_RULES))
+    assert len(known.rows) == 1
+    return known.evidence(0)
+
+
+def test_all_that_a_sidecar_states_holds_together() -> None:
+    gpl, mit = "Licensed under the GNU General Public License version 3", "Licensed under the MIT License"
+    for texts in ((gpl, mit), (mit, gpl)):
+        one = of_sidecar("\n\n".join(texts) + "\n")
+        assert one["expression"] == "GPL-3.0-only AND MIT"
+        assert (one["first_line"], one["last_line"]) == (1, 3)
+    tags = "SPDX-License-Identifier: MIT\nSPDX-License-Identifier: GPL-3.0-only\n"
+    assert of_sidecar(tags)["expression"] == "MIT AND GPL-3.0-only"
+
+
+def test_a_sidecar_says_what_nobody_recognises_beside_what_somebody_does() -> None:
+    assert of_sidecar("You may dance to it on the days that we say, and on no others.")["expression"] is None
+    row = {"engine": "e", "score": 1.0, "first_line": 1, "last_line": 1, "globs": ("a",)}
+    one = together([{**row, "expression": "MIT"}, {**row, "expression": None, "score": 0.0}])
+    assert one["expression"] == "LicenseRef-scancode-unknown AND MIT" and one["score"] == 0.0

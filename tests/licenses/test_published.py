@@ -24,6 +24,7 @@ REFERENCE = "Licensed under the terms described in the LICENSE file.\n"
 NO_WARRANTY = "There is no warranty whatsoever.  Use at your own risk\n"  # neutral
 FREE_UNKNOWN = "This is free for any kind of commercial and non-commercial use\n"
 OWN_WORDS = "You may dance to it.\n"
+TAKEN_BACK = "MIT license until 2027. Contact us.\n"
 GPL_TAG, MIT_TAG, MPL_TAG = (f"SPDX-License-Identifier: {key}\n" for key in ("GPL-3.0-only", "MIT", "MPL-2.0"))
 CHOICE = "SPDX-License-Identifier: MIT OR GPL-2.0-only\n"
 GPL_HEAD = "/* SPDX-License-Identifier: GPL-3.0-only */\nint head;\n"
@@ -50,6 +51,7 @@ V2: dict[str, Case] = {
     "rest/read-me": (None, {"LICENSE": MIT, "README.md": GPL}, NOT),
     "none/nothing": (None, {}, NONE),
     "none/own-words": (None, {"LICENSE": OWN_WORDS}, NONE),
+    "rest/words-that-take-it-back": (None, {"LICENSE": TAKEN_BACK}, PERMISSIVE),
     "quirk/choice-gives-both": (None, {"LICENSE": CHOICE}, NOT),
     "quirk/no-header-is-read": (None, {"LICENSE": MIT, "src/x.c": GPL_HEAD}, PERMISSIVE),
     "quirk/about.js-speaks-for-its-folder": (None, {"LICENSE": MIT, "about.js": f"/*\n{GPL}*/\n"}, NOT),
@@ -70,6 +72,7 @@ V1: dict[str, Case] = {
     "files/weak-copyleft": (None, {"LICENSE": MPL_TAG}, WEAK),
     "files/not-on-its-list": (None, {"LICENSE": "SPDX-License-Identifier: CDLA-Permissive-2.0\n"}, NOT),
     "files/best-prediction": (None, {"LICENSE": f"{MIT}\n\n{GPL}"}, PERMISSIVE),
+    "files/words-that-take-it-back": (None, {"LICENSE": TAKEN_BACK}, PERMISSIVE),
     "files/own-words": (None, {"LICENSE": OWN_WORDS}, NONE),
     "files/what-names-no-licence": (None, {"LICENSE": MIT, "COPYING": REFERENCE, "LEGAL": NO_WARRANTY}, PERMISSIVE),
     "names/of-the-second-release": (None, {"NOTICE": GPL, "about.md": GPL, "EUPL": GPL_TAG, "guidelines": GPL}, NONE),
@@ -89,6 +92,7 @@ OURS: dict[str, Case] = {
     "neutral/beside-mit": (None, {"LICENSE": MIT, "NOTICE": NO_WARRANTY}, PERMISSIVE),
     "rest/weak-copyleft": (None, {"LICENSE": MPL_TAG}, WEAK),
     "none/own-words": (None, {"LICENSE": OWN_WORDS}, UNKNOWN),
+    "rest/words-that-take-it-back": (None, {"LICENSE": TAKEN_BACK}, UNKNOWN),
     "quirk/choice": (None, {"LICENSE": CHOICE}, PERMISSIVE),
     "quirk/about.js": (None, {"LICENSE": MIT, "about.js": f"/*\n{GPL}*/\n"}, PERMISSIVE),
     "quirk/al.py": (None, {"LICENSE": MIT, "al.py": f"# {GPL_TAG}"}, PERMISSIVE),

@@ -36,7 +36,7 @@ class World:
 
     def __init__(self, out: Path, files: dict[File, bytes], **options: Any):
         self.out, self.files, self.stage = out, files, Licenses(LicensesOptions(**options))
-        names = ("ingest.tree", "wanted", "detections", "verdicts", "rules", "headers")
+        names = ("ingest.tree", "wanted", "unread", "detections", "verdicts", "rules", "headers")
         self.tables: dict[str, list[Any]] = {name: [] for name in names}
         for phase in self.stage.phases():
             made: list[Any] = []
