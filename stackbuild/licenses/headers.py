@@ -7,7 +7,7 @@ further down is not read):
 2. The rest in its normal form: comment signs, lines that only name holders, authors or files, and case are gone, so that
    thousands of files share one form. Each form is matched once by ScanCode's exact matchers, and searched for riders.
 3. What states a licence (a tag, a notice, a licence's text) is told from what only names one, or states it of other people's
-   code ("taken from libfoo, which is under the MIT license"): a mention.
+   code ("taken from libfoo, which is under the MIT license"), or one that the file's is like (`wording`): a mention.
 4. A file gets the AND of all that is found. Matches whose keys a tag names already add nothing: `MIT OR GPL-2.0-only` above
    both texts stays a choice. Short mentions in prose ("MIT", a link) count only in a line that speaks of a licence.
 
@@ -27,7 +27,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from stackbuild.licenses import riders, tags
+from stackbuild.licenses import riders, tags, wording
 from stackbuild.licenses.decide import UNKNOWN, UNKNOWN_REFERENCE
 from stackbuild.licenses.expression import keys_of, plain_key
 from stackbuild.licenses.lists import SEVERITY
@@ -292,7 +292,7 @@ def read_form(form: str, named: tuple[str, ...], tagged: bool) -> Said | None:
     these alone.
     """
     lines = form.split("\n")
-    found = matches(form)
+    found = _matches(form)
     there = {plain_key(key) for key in named}
     fresh = [
         one for one in found if _counts(one, lines) and not {plain_key(key) for key in keys_of(one.expression)} <= there
@@ -335,6 +335,21 @@ def _states(one: Match, lines: list[str]) -> bool:
     """
     own = lines[one.first : one.last + 1]
     states = one.states or _FIELD.match(own[0]) or len(_TOKEN.findall(" ".join(own))) <= one.words
+def _matches(form: str) -> list[Match]:
+    """ScanCode's matches, without those of licences that are only named as compatible, outside of whole texts."""
+    found = matches(form)
+    if not found or "compatible" not in form:
+        return found
+    known = {line for one in found if one.words >= riders.KNOWN_WORDS for line in range(one.first, one.last + 1)}
+    plain, named = wording.without_compatible(form)
+    if not named:
+        return found
+    lines = zip(form.split("\n"), plain.split("\n"), strict=True)
+    again = matches("\n".join(before if number in known else after for number, (before, after) in enumerate(lines)))
+    kept = [one for one in found if one not in again and wording.families(one.expression).isdisjoint(named)]
+    return sorted([*again, *kept], key=lambda one: one.first)
+
+
     last = one.first if one.words >= riders.KNOWN_WORDS else one.last
     return bool(states) and not _OTHERS.search(" ".join(lines[max(one.first - 2, 0) : last + 1]))
 
@@ -349,6 +364,8 @@ def _unnamed(form: str, found: list[Match]) -> Said | None:
     unknown = next((one for one in found if UNKNOWN in keys_of(one.expression) or "unknown" in one.expression), None)
     states = _STATES.search(form)
     if points is not None:
+    if one.words < riders.KNOWN_WORDS and not _POINTS.search(near := "\n".join(lines[one.first : one.last + 2])):
+        states = states and not wording.is_only_like(one.expression, near)
         return Said("refers", (), *_lines(form, points), (ENGINE,), None, 0.0)
     if unknown is not None:
         return Said("unknown", (), unknown.first, unknown.last, (engine,), unknown.rule, round(unknown.score, 4))

@@ -454,6 +454,75 @@ def test_arrow_arrays_of_any_kind(type_: pa.DataType) -> None:
     assert [row and row["expression"] for row in Headers().scan(array.slice(1)).to_pylist()][:3] == want[1:]
     chunked = pa.chunked_array([array.slice(0, 2), array.slice(2)])
     assert Headers().scan(chunked).to_pylist() == Headers().scan(array).to_pylist()
+@pytest.mark.parametrize(
+    "content",
+    [
+        "# This module is GPL-compatible.\n",
+        "# This license is compatible with the GPL.\n",
+        "# The license of a plugin must be compatible with the\n# GNU General Public License version 2.\n",
+        "// used under a GPLv2-compatible license\n",
+        "# Free software licenses: compatible with both GPLv2 and LGPL-2.1\n",
+    ],
+)
+def test_what_a_licence_is_compatible_with_is_no_licence_of_the_file(content: str) -> None:
+    found = one(content)
+    assert found is None or found["expression"] is None
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("# License: GPL-compatible\n", "unknown"),
+        ("# Licensed under the MIT license, which is compatible with the GPL.\n", "MIT"),
+        ("# License: Python (GPL-compatible)\n", "Python-2.0"),
+        ("# Licensed under the GPL v2 (compatible with GPL v3)\n", "GPL-2.0-only"),
+        ("# License: GPL-3.0\n# Compatible with the Apache License 2.0.\n", "GPL-3.0-only"),
+        ("# License: GPL-3.0 compatible with the Apache License\n", "GPL-3.0-only"),
+        (lines("#")(GPL3 + "It is compatible with the MIT license.\n"), "GPL-3.0-or-later"),
+    ],
+)
+def test_a_licence_beside_what_it_is_compatible_with_stays(content: str, expected: str) -> None:
+    assert said(content) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "family"),
+    [
+        ("# License: MIT-style\n", "MIT"),
+        ("# License: BSD Style\n", "BSD-3-Clause"),
+        ("# License: BSD-like\n", "BSD-3-Clause"),
+        ("# License: MIT-ish\n", "MIT"),
+        ("# License: MIT/X11-like\n", "MIT"),
+        ("# Licensed under an MIT-style license.\n", "MIT"),
+        ("# Released under a BSD-like license\n", "BSD-3-Clause"),
+        ("# Licensed under a GPL-like license\n", "GPL-1.0-or-later"),
+    ],
+)
+def test_a_licence_that_the_files_is_like_is_a_mention(content: str, family: str) -> None:
+    found = one(content)
+    assert found is not None and (found["kind"], found["expression"]) == ("mention", family)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("// Use of this source code is governed by a BSD-style\n// license that can be found in the LICENSE file.\n", "BSD-3-Clause"),
+        ("// Use of this source code is governed by an MIT-style\n// license that can be found in the LICENSE file.\n", "MIT"),
+        ("# Licensed under a BSD-style license, see LICENSE.\n", "BSD-3-Clause"),
+        ("# Licensed under an MIT-style license:\n#\n" + lines("#")(MIT_TEXT), "MIT"),
+        ("# SPDX-License-Identifier: MIT\n# An MIT-style license.\n", "MIT"),
+    ],
+)  # fmt: skip
+def test_a_licence_like_one_whose_text_is_there_or_pointed_to_is_stated(content: str, expected: str) -> None:
+    found = one(content)
+    assert found is not None and (found["kind"], found["expression"]) == ("license", expected)
+
+
+@pytest.mark.parametrize("value", ["MIT-style", "BSD-like", "MIT-ish", "GPL-compatible", "Apache-compatible"])
+def test_a_tag_that_names_what_its_licence_is_like_is_not_understood(value: str) -> None:
+    assert "unknown" in str(said(f"# SPDX-License-Identifier: {value}\n"))
+
+
     assert Headers().scan(pa.array([], type_)).type == HEADER
 
 
