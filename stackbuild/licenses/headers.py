@@ -295,7 +295,7 @@ _OTHERS = re.compile(
     r"|formerly|originally|was|were|until|no longer|example code|(?:code|file|version|function|routine)s? (?:is |are )?from)\b"
 )
 _POINTS = re.compile(
-    r"(?:see|view|found in|read|refer to|consult|accompany\w{0,12}|included|contained in|described in|terms in|in)"
+    r"\b(?:see|view|found in|read|refer to|consult|accompany\w{0,12}|included|contained in|described in|terms in|in)"
     r"[ \n](?:[^ \n]+[ \n]){0,8}?"
     r"[\"'(]?[./\w-]*(?:licen[cs]e|copying|copyright|notice)s?(?:\.\w{2,5})?\b"
 )

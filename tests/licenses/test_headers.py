@@ -438,6 +438,7 @@ def test_a_pointer_to_another_file_is_no_licence_and_not_an_unknown_one(content:
     [
         "# Licensed under the Frobnicate Special Terms 7.\n",
         "// License: Frobnicate-7\n",
+        "/*\n * Plugin Name: Frob\n * Version: 1.6.9\n * License: GPL-compatible\n */\n",
         "/* Permission is granted to look at this file on Tuesdays. */\n",
         "# You may use it under the terms of the Frobnicate 2.1 license, available at\n# http://frobnicate.example\n",
         "// This file may not be used without written permission of Acme.\n",
