@@ -7,7 +7,7 @@ further down is not read):
 2. The rest in its normal form: comment signs, lines that only name holders, authors or files, and case are gone, so that
    thousands of files share one form. Each form is matched once by ScanCode's exact matchers, and searched for riders.
 3. What states a licence (a tag, a notice, a licence's text) is told from what only names one, or states it of other people's
-   code ("taken from libfoo, which is under the MIT license"): a mention.
+   code ("taken from libfoo, which is under the MIT license"), or one that the file's is like (`wording`): a mention.
 4. A file gets the AND of all that is found. Matches whose keys a tag names already add nothing: `MIT OR GPL-2.0-only` above
    both texts stays a choice. Short mentions in prose ("MIT", a link) count only in a line that speaks of a licence.
 
@@ -27,7 +27,8 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from stackbuild.licenses import riders, tags
+from stackbuild.licenses import riders, tags, wording
+from stackbuild.licenses.contained import Cells, cells_of, line_at, notebooks, wide_encoding, wide_files
 from stackbuild.licenses.decide import UNKNOWN, UNKNOWN_REFERENCE
 from stackbuild.licenses.expression import keys_of, plain_key
 from stackbuild.licenses.lists import SEVERITY
@@ -46,7 +47,7 @@ STRENGTH = ("license", "unknown", "mention", "refers")
 Kind = Literal["license", "mention", "refers", "unknown"]
 
 CACHED = 1 << 15  # answers by form, and lines by bytes: some 20 MB each
-ENGINE = "stackbuild headers 1"
+ENGINE = "stackbuild headers 2"
 SHORT_WORDS = 5  # a match of fewer words is a mention
 
 HEADER = pa.struct(
@@ -97,6 +98,11 @@ class Headers:
             rows[file] = self._row(data, offsets[file], lines.start[own], lines.stop[own], lines.number[own])
         for file in wide_files(data, offsets).tolist():
             rows[file] = self._wide(data[offsets[file] : offsets[file + 1]][: 2 * NOTICE_BYTES].tobytes())
+        for file in notebooks(data, offsets).tolist():
+            content = data[offsets[file] : offsets[file + 1]].tobytes()
+            cells = cells_of(content)
+            if cells is not None:
+                rows[file] = self._notebook(content, cells)
         return pa.array(rows, HEADER)
 
     def _row(self, data: Bytes, begin: int, start: Offsets, stop: Offsets, number: Offsets) -> dict[str, Any] | None:
@@ -126,6 +132,14 @@ class Headers:
         if row is not None:
             for name in ("start", "end"):
                 row[name] = mark + len(head[: row[name]].decode("utf-8", "replace").encode(encoding, "replace"))
+        return row
+
+    def _notebook(self, content: bytes, cells: Cells) -> dict[str, Any] | None:
+        """The header of a notebook, by the text of its first cells."""
+        row: dict[str, Any] | None = self.scan(pa.array([cells.text], pa.large_binary()))[0].as_py()
+        if row is not None:
+            row["start"], row["end"] = cells.spans[row["first_line"] - 1][0], cells.spans[row["last_line"] - 1][1]
+            row["first_line"], row["last_line"] = line_at(content, row["start"]), line_at(content, row["end"])
         return row
 
     def notice(self, notice: bytes, breaks: list[int]) -> Said | None:
@@ -281,7 +295,7 @@ _OTHERS = re.compile(
     r"|formerly|originally|was|were|until|no longer|example code|(?:code|file|version|function|routine)s? (?:is |are )?from)\b"
 )
 _POINTS = re.compile(
-    r"(?:see|view|found in|read|refer to|consult|accompany\w{0,12}|included|contained in|described in|terms in|in)"
+    r"\b(?:see|view|found in|read|refer to|consult|accompany\w{0,12}|included|contained in|described in|terms in|in)"
     r"[ \n](?:[^ \n]+[ \n]){0,8}?"
     r"[\"'(]?[./\w-]*(?:licen[cs]e|copying|copyright|notice)s?(?:\.\w{2,5})?\b"
 )
@@ -292,7 +306,7 @@ def read_form(form: str, named: tuple[str, ...], tagged: bool) -> Said | None:
     these alone.
     """
     lines = form.split("\n")
-    found = matches(form)
+    found = _matches(form)
     there = {plain_key(key) for key in named}
     fresh = [
         one for one in found if _counts(one, lines) and not {plain_key(key) for key in keys_of(one.expression)} <= there
@@ -322,6 +336,21 @@ def read_form(form: str, named: tuple[str, ...], tagged: bool) -> Said | None:
     )
 
 
+def _matches(form: str) -> list[Match]:
+    """ScanCode's matches, without those of licences that are only named as compatible, outside of whole texts."""
+    found = matches(form)
+    if not found or "compatible" not in form:
+        return found
+    known = {line for one in found if one.words >= riders.KNOWN_WORDS for line in range(one.first, one.last + 1)}
+    plain, named = wording.without_compatible(form)
+    if not named:
+        return found
+    lines = zip(form.split("\n"), plain.split("\n"), strict=True)
+    again = matches("\n".join(before if number in known else after for number, (before, after) in enumerate(lines)))
+    kept = [one for one in found if one not in again and wording.families(one.expression).isdisjoint(named)]
+    return sorted([*again, *kept], key=lambda one: one.first)
+
+
 def _counts(one: Match, lines: list[str]) -> bool:
     """Whether a match names a licence, and is not a mere mention in prose."""
     if one.expression == UNKNOWN_REFERENCE or not stands_for_a_license(one.expression):
@@ -336,6 +365,8 @@ def _states(one: Match, lines: list[str]) -> bool:
     own = lines[one.first : one.last + 1]
     states = one.states or _FIELD.match(own[0]) or len(_TOKEN.findall(" ".join(own))) <= one.words
     last = one.first if one.words >= riders.KNOWN_WORDS else one.last
+    if one.words < riders.KNOWN_WORDS and not _POINTS.search(near := "\n".join(lines[one.first : one.last + 2])):
+        states = states and not wording.is_only_like(one.expression, near)
     return bool(states) and not _OTHERS.search(" ".join(lines[max(one.first - 2, 0) : last + 1]))
 
 
@@ -360,32 +391,3 @@ def _unnamed(form: str, found: list[Match]) -> Said | None:
 def _lines(form: str, found: re.Match[str]) -> tuple[int, int]:
     first = form.count("\n", 0, found.start())
     return first, first + found[0].count("\n")
-
-
-# ---------------------------------------------------------------- UTF-16
-
-
-def wide_files(data: Bytes, offsets: Offsets) -> Offsets:
-    """Which files are UTF-16 or UTF-32 by their mark, or UTF-16 by the zeros of their first letters: int64, their places."""
-    heads = np.zeros((len(offsets) - 1, 8), np.uint8)
-    sizes = np.diff(offsets)
-    for byte in range(8):
-        there = np.flatnonzero(sizes > byte)
-        heads[there, byte] = data[offsets[:-1][there] + byte]
-    marked = ((heads[:, 0] == 0xFF) & (heads[:, 1] == 0xFE)) | ((heads[:, 0] == 0xFE) & (heads[:, 1] == 0xFF))
-    zero = heads == 0
-    letters = ((heads >= 32) & (heads < 127)) | (heads == 10) | (heads == 13) | (heads == 9)
-    little = zero[:, 1::2].all(axis=1) & letters[:, 0::2].all(axis=1)
-    big = zero[:, 0::2].all(axis=1) & letters[:, 1::2].all(axis=1)
-    return np.flatnonzero((sizes >= 8) & (marked | little | big))
-
-
-def wide_encoding(content: bytes) -> tuple[str, int]:
-    """The encoding of a wide file and the length of its mark."""
-    if content[:4] == b"\xff\xfe\0\0":
-        return "utf-32-le", 4
-    if content[:2] == b"\xff\xfe":
-        return "utf-16-le", 2
-    if content[:2] == b"\xfe\xff":
-        return "utf-16-be", 2
-    return ("utf-16-be", 0) if content[:1] == b"\0" else ("utf-16-le", 0)

@@ -18,8 +18,8 @@ SIGNED = 16  # by a comment's sign, or inside a block comment
 
 CODE_BYTES = 400  # no one writes so long a line of prose into a header; minified code has them
 _ASIDE_BYTES = 200
-_UNENDED = 8  # words like that of a here-document, without its end, after which no more are sought
 _LICEN = b"licen"
+_HTML = b"html"
 
 
 @kernel
@@ -90,6 +90,41 @@ def _aside(data: Bytes, at: int, i: int, stop: int) -> int:
 
 
 @kernel
+def _is_literal(data: Bytes, at: int, stop: int) -> bool:
+    """Whether a line begins with a string of a program: r"..., b'..., L"..., or "...\\n" and what joins it to the next."""
+    quote = at
+    while quote < at + 2 and lower(int(data[quote])) in (98, 102, 108, 114, 117):  # b f l r u
+        quote += 1
+    c = data[quote] if quote + 2 < stop else 0
+    if c not in (34, 39) or (data[quote + 1] == c and data[quote + 2] == c):
+        return False
+    if quote > at:
+        return c == 34 or lower(int(data[quote - 1])) != 108  # not l'
+    last = stop - 1
+    while last > at + 3 and data[last] in (32, 41, 43, 44, 46, 59, 92):  # space ) + , . ; \\
+        last -= 1
+    return bool(data[last] == c and data[last - 1] == 110 and data[last - 2] == 92)
+
+
+@kernel
+def _after_tags(data: Bytes, at: int, stop: int) -> int:
+    """Where the tags end that a line begins with, if they open a page and its body or a paragraph; `stop` if not."""
+    for i in range(4):
+        if at + 1 + i >= stop or lower(int(data[at + 1 + i])) != _HTML[i]:
+            return stop
+    prose = False
+    while at < stop and (data[at] == 60 or data[at] <= 32):
+        if data[at] == 60:
+            name = lower(int(data[min(at + 1, stop - 1)]))
+            after = lower(int(data[min(at + 2, stop - 1)]))
+            prose |= (name == 98 and after == 111) or (name == 112 and after in (62, 32))  # <bo <p
+            while at < stop and data[at] != 62:
+                at += 1
+        at += 1
+    return at if prose and at < stop else stop
+
+
+@kernel
 def kind_of_line(data: Bytes, at: int, stop: int) -> int:
     """Blank, text or code."""
     if stop - at >= 3 and data[at] == 0xEF and data[at + 1] == 0xBB and data[at + 2] == 0xBF:
@@ -116,7 +151,9 @@ def kind_of_line(data: Bytes, at: int, stop: int) -> int:
         if second in (33, 37, 35, 63):
             return TEXT | SIGNED
         if second not in (80, 112) or at + 2 >= stop or data[at + 2] != 62:  # <p>
-            return CODE
+            at = _after_tags(data, at, stop)
+            if at == stop or is_blank(data, at, stop):
+                return CODE
     if stop - at > CODE_BYTES and not _is_prose(data, at):
         return CODE
     if first == 95 and begins(data, at, stop, b"__licen"):  # Python's __license__ = "..."
@@ -130,6 +167,8 @@ def kind_of_line(data: Bytes, at: int, stop: int) -> int:
                 data[i + 1] == 58 or (data[i + 1] == 44 and i + 2 == stop)
             ):  # ": and ", at the end
                 return CODE
+    if _is_literal(data, at, stop):
+        return CODE
     if data[stop - 1] == 59 and data[stop - 2] in (39, 34):  # "; and ';
         return CODE
     aside = at - 1
@@ -230,94 +269,3 @@ def kind_of_tagged_line(data: Bytes, at: int, stop: int, tag: int, kind: int, co
     if tag > at and data[tag - 1] == 47:  # a regular expression
         return CODE
     return kind if kind != CODE or not is_blank(data, at, tag) else TEXT
-
-
-@kernel
-def in_string(data: Bytes, end: int, lines: Offsets, many: int, state: Offsets) -> bool:
-    """Whether the line after the `many` first is in a string that a statement before it opens: `x = \"\"\"`, `x = \``, `<<EOF`,
-    or a docstring below code. `state`: int64 (7,), zeros for a file; each line is read once.
-    """
-    quote = state[1]  # of the open string
-    first = state[2] != 0  # whether it is a docstring of the file
-    word, word_end = state[3], state[4]  # of the open here-document
-    code = state[5] != 0
-    for number in range(state[0], many):
-        i, stop, kind = lines[number, 0], lines[number, 1], lines[number, 3]
-        while i < stop and data[i] <= 32:
-            i += 1
-        start = i
-        if word:
-            k = 0
-            while word + k < word_end and i + k < stop and data[i + k] == data[word + k]:
-                k += 1
-            if word + k == word_end and (i + k == stop or not is_word_byte(int(data[i + k]))):
-                word = 0
-            continue
-        while i < stop:
-            c = int(data[i])
-            if quote:
-                if c == 92:
-                    i += 1
-                elif c == quote and (c == 96 or _triple(data, i, stop)):
-                    i += 0 if c == 96 else 2
-                    quote = 0
-            elif kind & SIGNED:
-                break
-            elif c in (34, 39) and _triple(data, i, stop):
-                quote = c
-                first = i <= start + 2 and not code
-                i += 2
-            elif c == 96 and _opens(data, start, i, stop):
-                quote = c
-                first = False
-            elif c == 60 and i > start and i + 3 < stop and data[i + 1] == 60 and data[i - 1] in (32, 60):  # <<EOF
-                word = i + 2
-                while word < stop and data[word] in (34, 39, 45, 60, 92, 126):  # quotes - < \\ ~
-                    word += 1
-                word_end = word
-                while word_end < stop and (65 <= data[word_end] <= 90 or data[word_end] == 95):
-                    word_end += 1
-                if word_end >= word + 2 and state[6] < _UNENDED:
-                    if _stands_alone(data, stop, end, word, word_end):
-                        break
-                    state[6] += 1
-                word = 0
-            i += 1
-        code |= kind & 3 == CODE or (stop > start and data[stop - 1] == 40)  # (
-    state[0], state[1], state[2], state[3], state[4], state[5] = many, quote, first, word, word_end, code
-    return word != 0 or (quote != 0 and not first)
-
-
-@kernel
-def _triple(data: Bytes, i: int, stop: int) -> bool:
-    return i + 2 < stop and data[i + 1] == data[i] and data[i + 2] == data[i]
-
-
-@kernel
-def _opens(data: Bytes, start: int, i: int, stop: int) -> bool:
-    """Whether the ` at `i` opens a string that goes on in the next line, with nothing or a comment in its first."""
-    before = i - 1
-    while before > start and data[before] <= 32:
-        before -= 1
-    after = i + 1
-    while after < stop and data[after] <= 32:
-        after += 1
-    operator = before >= start and data[before] in (40, 43, 44, 58, 61)  # ( + , : =
-    return (operator or begins(data, max(start, before - 5), stop, b"return")) and (
-        after >= stop or data[after] in (35, 42, 45, 47, 59, 60)  # # * - / ; <
-    )
-
-
-@kernel
-def _stands_alone(data: Bytes, at: int, end: int, word: int, word_end: int) -> bool:
-    """Whether a line from `at` on begins with the word that ends a here-document."""
-    fresh = True
-    for i in range(at, end - (word_end - word) + 1):
-        if fresh and data[i] > 32:
-            k = 0
-            while word + k < word_end and data[i + k] == data[word + k]:
-                k += 1
-            if word + k == word_end:
-                return True
-        fresh = data[i] in (10, 13) or (fresh and data[i] <= 32)
-    return False

@@ -7,10 +7,12 @@ under way there it is read on to its end, up to 16 KB. A line ends at a line fee
   blank    if it has no letter and no digit;
   code     if it is in no block comment (BLOCKS), does not begin with a comment sign and has the shape of a statement:
            `{ } = [ ]`, a word before `(`, `";` at its end, a tag, a quoted name before a colon, or more than 400 bytes
-           with few spaces; not Python's `__license__ = ...`, words in brackets `[see COPYING]`, `GPL(v3)`, or `<p>`;
+           with few spaces, r"..." or "...\\n"; not Python's `__license__ = ...`, words in brackets `[see COPYING]`,
+           `GPL(v3)`, `<p>`, or prose behind `<html><body>`;
   text     otherwise: comments, docstrings and prose, whatever the language.
 
-A line with an SPDX tag is told by where the tag stands, not by its shape: in a comment or markup it is text, also behind
+A line in a string that is a value of a statement before it (`strings`) is code: a program that writes headers holds texts of
+licences. A line with an SPDX tag is told by where the tag stands, not by its shape: in a comment or markup it is text, also behind
 code; in a string of a statement (`x = "..."`, below `x = \"\"\"`, `x = \`` or `<<EOF`, a string below code) it is code.
 
 Lines of text that hold one of `WORDS` belong to the notice, with up to three lines above and the lines below in the same
@@ -35,13 +37,13 @@ from stackbuild.licenses.line_kinds import (
     SIGNED,
     TEXT,
     begins,
-    in_string,
     is_blank,
     kind_of_line,
     kind_of_tagged_line,
     lower,
     tag_at,
 )
+from stackbuild.licenses.strings import NONE, STATE, STRING, in_string
 
 Bytes = npt.NDArray[np.uint8]
 Offsets = npt.NDArray[np.int64]
@@ -256,7 +258,7 @@ def _read_lines(
     number = 1
     last_hit = -1
     inside = -1
-    state = np.zeros(7, np.int64)
+    state = np.zeros(STATE, np.int64)
     bare = False  # whether a line before is in no comment
     code = False  # whether a statement is before
     while at < end:
@@ -275,14 +277,16 @@ def _read_lines(
             tag = tag_at(data, at, min(stop, begin + HEAD_BYTES) if kind == CODE else stop)
             if tag >= 0:
                 spoken = kind_of_tagged_line(data, at, stop, tag, kind, code)
-                if spoken & 3 == TEXT and bare and in_string(data, end, lines, many, state):
+                if spoken & 3 == TEXT and bare and in_string(data, end, lines, many, state) != NONE:
                     spoken = CODE
                 kind = spoken
                 hit = kind & 3 == TEXT
+            elif hit and bare and in_string(data, end, lines, many, state) == STRING:
+                kind, hit = CODE, False
         if hit:
             kind |= _HIT
             last_hit = many
-        bare |= kind & SIGNED == 0 and kind != BLANK
+        bare |= (kind & SIGNED == 0 and kind != BLANK) or begins(data, at, stop, b"#define")
         code |= kind == CODE
         lines[many, 0] = at
         lines[many, 1] = stop

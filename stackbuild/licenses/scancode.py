@@ -14,6 +14,7 @@ from functools import cache, lru_cache
 from importlib import metadata
 from typing import Any
 
+from stackbuild.licenses import wording
 from stackbuild.licenses.decide import UNKNOWN, UNKNOWN_REFERENCE
 from stackbuild.licenses.expression import keys_of
 from stackbuild.licenses.lists import ENGINES_NEUTRAL, SEVERITY, load_list, scancode_licenses
@@ -182,8 +183,11 @@ def tag_expression(value: str) -> str | None:
     expression = read_tag(value)
     if expression is not None and (expression != UNKNOWN_SPDX or len(value) > MAX_PROSE):
         return expression
-    found = [one for one in matches("license: " + value[:MAX_PROSE].lower()) if stands_for_a_license(one.expression)]
+    prose = value[:MAX_PROSE].lower()
+    found = [one for one in matches("license: " + prose) if stands_for_a_license(one.expression)]
     expressions = {one.expression for one in found} - {UNKNOWN_REFERENCE}
+    if wording.without_compatible(prose)[1] or any(wording.is_only_like(one, prose) for one in expressions):
+        expressions.add(UNKNOWN_SPDX)
     words = re.findall(r"[a-z0-9]+", _FILLER.sub(" ", value.lower()))
     if sum(one.words for one in found) < len(words) or not expressions:
         expressions.add(UNKNOWN_SPDX)

@@ -8,16 +8,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import pyarrow as pa
 import pytest
 
-from stackbuild.licenses import riders, tags
+from stackbuild.licenses import riders, tags, wording
+from stackbuild.licenses.contained import cells_of
 from stackbuild.licenses.declared import declarations, resolve
 from stackbuild.licenses.declared.names import reduce_name, reduce_url
+from stackbuild.licenses.notices import binary_buffers, notice_lines
 from stackbuild.licenses.reading import points_elsewhere
 from stackbuild.licenses.text import normal_form
 
 SHORT = 8_192
 NOISE = 0.05  # seconds of work below which nothing is told of its growth
+
+
+def lines_of(text: str) -> object:
+    return notice_lines(*binary_buffers(pa.array([text.encode()], pa.large_binary())))
+
 
 Read = Callable[[str], object]
 
@@ -30,6 +38,11 @@ READERS: dict[str, Read] = {
     "normal form": lambda text: normal_form(f"a {text} a"),
     "tag": lambda text: [tags.tag_of(f"SPDX-License-Identifier: {text}"), tags.outside_snippets(text.split("\n"))],
     "pointer": points_elsewhere,
+    "compatible": lambda text: wording.without_compatible(f"compatible {text}"),
+    "like": lambda text: wording.is_only_like("MIT", f"style {text}"),
+    "notebook": lambda text: cells_of(f'{{"cells": [{{"cell_type": "code", "source": ["{text}'.encode()),
+    "notebook's cells": lambda text: cells_of(f'{{"cells": [ "cell_type" {text}'.encode()),
+    "lines": lambda text: lines_of(f"x = 1\nlicense\n{text}\nlicense\n"),
     "sentences": lambda text: list(riders.sentences(text.split("\n"), set(range(text.count("\n") + 1)))),
     "name": lambda text: [resolve(text), reduce_name(text), reduce_url(text)],
     "DESCRIPTION": declared("DESCRIPTION", "DESCRIPTION", "Package: x\nVersion: 1\nLicense: GPL (> 1"),
@@ -49,6 +62,8 @@ READERS: dict[str, Read] = {
 UNITS = [
     " ", "*", "* ", "-", "'", '"', "1", ".0", "(", ">", ">=", "/", "a", "A ", ".en", "license", "licenses: []\n", "s.license = nil\n",
     "accompany", "the ", "see ", "and ", ", ", "|", "SPDX-SnippetBegin\n", "[x](", "<a ", "`", "\n", "\t", "#", "or later ",
+    "compatible with ", "gpl", "gpl ", "mit-", "gnu general public license ", '"source": [', '\\"', '"source":', '\\n', 'R"(', '= """\n',
+    '@"', "<html>", 'r#"', "license <<EOF\n", "<html",
 ]  # fmt: skip
 
 

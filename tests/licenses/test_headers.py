@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -237,6 +238,173 @@ def test_a_tag_in_a_string_of_a_statement_says_nothing(content: str) -> None:
     assert one(content) is None
 
 
+TERMS = "Licensed under the GNU General Public License, version 3."
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f'HEADER = """\n{TERMS}\n"""\n',
+        f'HEADER = """\\\n# {TERMS}\n"""\n',
+        f"HEADER = r'''\n{TERMS}\n'''\n",
+        f'def f(x):\n    return """\n{TERMS}\n"""\n',
+        f'x.write(\n    """\n{TERMS}\n"""\n)\n',
+        f'x = [\n    """\n{TERMS}\n""",\n]\n',
+        f"const h = `\n{TERMS}\n`;\n",
+        f"var h = `// Header\n// {TERMS}\n`\n",
+        f"cat > x.c <<EOF\n/*\n * {TERMS}\n */\nEOF\n",
+        f'const char *h = R"(\n{TERMS}\n)";\n',
+        f'auto h = R"x--(\n  )" {TERMS}\n  {TERMS}\n)x--";\n',
+        f'std::string h = u8R"(\n// {TERMS}\n)";\n',
+        f'#define H R"(\n{TERMS}\n)"\n',
+        f'let h = r#"\nx "y"\n{TERMS}\n"#;\n',
+        f'var h = @"\n// ""x""\n// {TERMS}\n";\n',
+        f'var h = $@"a ""b""\n{TERMS}\n";\n',
+        f'var h = """"\n    {TERMS}\n    """";\n',
+        f'static const char *h =\n    "{TERMS}\\n"\n    "{TERMS}\\n"\n;\n',
+        f"h = (\n  '{TERMS}\\n' +\n  '{TERMS}\\n')\n",
+        f'RE = re.compile(\n    r"{TERMS}" + "\\n"\n    rb"{TERMS}"\n)\n',
+    ],
+)
+def test_a_text_in_a_string_that_is_a_value_says_nothing(content: str) -> None:
+    assert one(content) is None
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        'x = """\na\n"""\n',
+        'x = """a"""\n',
+        'x = ""\ny = """"""\n',
+        's = Replace(s, """", "")\n',
+        'NSString *s = @"a \\" b";\nNSString *t = @"x";\n',
+        'var s = @"C:\\dir\\";\n',
+        'auto h = R"x(\n)" )x";\n',
+        'let h = r#"a"b"#;\n',
+        "const h = `a`;\n",
+        'x("R", \'R\', R["(a"])\n',
+        "echo <<EOF\nx\nEOF\n",
+        "'''Bold''' text = x\n",
+    ],
+)
+def test_a_string_that_ends_hides_no_notice_below_it(before: str) -> None:
+    assert said(before + "\n" + lines("//")(GPL3)) == "GPL-3.0-or-later"
+    assert said(before + "\n" + GPL3) == "GPL-3.0-or-later"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f'"""\n{TERMS}\n"""\n',
+        f'import os\n\n"""\n{TERMS}\n"""\n',
+        f'x = 1\n"""\n{TERMS}\n"""\n',
+        f'__doc__ = """\n{TERMS}\n"""\n',
+        f'class X:\n    """An x.\n\n    {TERMS}\n    """\n',
+        f'defmodule X do\n  @moduledoc """\n  {TERMS}\n  """\n',
+        f": <<'COMMENT'\n{TERMS}\nCOMMENT\n",
+        f'" {TERMS}\nlet x = 1\n',
+        f"''''''\n' {TERMS}\nDim x\n",
+        f'"""""""""""\n" {TERMS}\n"""""""""""\n',
+    ],
+)
+def test_documentation_is_no_value(content: str) -> None:
+    assert said(content) == "GPL-3.0-only"
+
+
+def test_a_string_about_headers_takes_nothing_from_the_header() -> None:
+    """A test of licence headers, and one of a program whose output names a licence."""
+    own = lines("#")(APACHE) + "\nimport re\n\n"
+    pattern = (
+        'RE = re.compile(\n    r"(?P<sign>#) This Source Code Form is subject to the terms of the Frob" + "\\n"\n)\n'
+    )
+    text = "frob 1.0\nfrob is free software, covered by the GNU General Public License.\n"
+    output = f'class T:\n    def f(self):\n        version = b"""\\\n{text}"""\n'
+    assert said(own + pattern) == said(own + output) == "Apache-2.0"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (f"<html><head><!-- {TERMS} --><title>x</title></head>\n", "GPL-3.0-only"),
+        (f"<html><head><!--\n{TERMS}\n--><title>x</title></head>\n", "GPL-3.0-only"),
+        (f'<html lang="en"><body class="a"><p>{TERMS}</p></body></html>\n', "GPL-3.0-only"),
+        (f"<HTML><BODY>{TERMS}</BODY></HTML>\n", "GPL-3.0-only"),
+        ("<html><head><title>MIT License</title></head>\n", None),
+        ("<html><body><script>var license = 'MIT';</script></body></html>\n", None),
+        ("<html><body><p", None), ("<html", None), ("<html><p>", None),
+    ],
+)  # fmt: skip
+def test_a_page_in_one_line(content: str, expected: str | None) -> None:
+    assert said(content) == expected
+
+
+def notebook(*sources: str, **how: Any) -> str:
+    """A notebook with these cells, in the lines that Jupyter writes."""
+    cells = [
+        {
+            "cell_type": kind,
+            "metadata": {},
+            "outputs": [{"text": ["License: Frob\n"]}],
+            "source": source.splitlines(True),
+        }
+        for kind, source in zip(["markdown", "code"] * len(sources), sources, strict=False)
+    ]
+    return (
+        json.dumps({"cells": cells, "metadata": {"license": "GPL-2.0"}, "nbformat": 4}, **({"indent": 1} | how)) + "\n"
+    )
+
+
+COLAB = "#@title " + lines("#")(APACHE.split("\n", 2)[2])[2:]
+NOTEBOOKS = {
+    "Jupyter": notebook("##### Copyright 2018 The Example Authors.", COLAB, "# Title\n", 'print("MIT license")\n'),
+    "one line": notebook("##### Copyright 2018 The Example Authors.", COLAB, separators=(",", ":"), indent=None),
+    "strings": json.dumps({"nbformat": 4, "metadata": {"x": "y" * 9_000}, "cells": [{"cell_type": "code", "source": COLAB}]}, indent=1),
+    "nbformat 3": json.dumps({"metadata": {}, "worksheets": [{"cells": [{"cell_type": "code", "input": COLAB.splitlines(True)}]}]}),
+    "Windows": notebook("# Title", COLAB).replace("\n", "\r\n"),
+    "mark": "\ufeff" + notebook("# Title", COLAB),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_the_first_cells_of_a_notebook_are_read(name: str) -> None:
+    raw = NOTEBOOKS[name].encode()
+    found = one(raw)
+    assert found is not None and (found["kind"], found["expression"]) == ("license", "Apache-2.0")
+    own = raw[found["start"] : found["end"]].decode()
+    assert own.startswith("#@title Licensed") and own.endswith("# limitations under the License.")
+    assert found["first_line"] == raw[: found["start"]].count(b"\n") + 1
+    assert found["last_line"] == raw[: found["end"]].count(b"\n") + 1
+
+
+def test_what_a_notebook_says() -> None:
+    assert said(notebook("# SPDX-License-Identifier: MIT\n# A title")) == "MIT"
+    assert said(notebook("# A title", "import os\n# SPDX-License-Identifier: MIT")) == "MIT"
+    assert said(notebook("A title\n\nCopyright Ada\n", lines("#")(GPL3))) == "GPL-3.0-or-later"
+    assert said(notebook("# Title", 'print("# SPDX-License-Identifier: MIT")')) is None
+    assert said(notebook("# Title", 'x = """\n# SPDX-License-Identifier: MIT\n"""')) is None
+    assert said(notebook('caf\u00e9 \ud83d\ude00 \\n "x"\n\nLicense: MIT')) == "MIT"
+    assert one(notebook("# Title", "x = 1", "y")) is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"metadata": {"license": "MIT"}, "source": ["# License: MIT\\n"]}',
+        '{"cells": 1, "source": ["# License: MIT\\n"]}',
+        '{"cells": [], "source": ["# License: MIT\\n"]}',
+        '{"cells": [{"cell_type": "code", "source": {"x": "# License: MIT"}}]}',
+        '{"cells": [{"cell_type": "code", "source": [',
+        '{"cells": [{"cell_type": "code", "source": ["# License',
+        '{"cells": [{"cell_type": "code", "source": ["\\',
+        '{"cells": [{"cell_type": "code", "source": ["\\u12", "\\ud800", "\\x"]}]}',
+        '{"cells"', '{ { {"cells": [', '{"cells": [{"cell_type": "code", "source": "' + '\\"' * 100_000,
+        '{"cells": ["cell_type"' + '"source":[' * 20_000,
+    ],
+)  # fmt: skip
+def test_what_is_no_notebook_or_a_broken_one(content: str) -> None:
+    assert one(content) is None
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
@@ -270,6 +438,7 @@ def test_a_pointer_to_another_file_is_no_licence_and_not_an_unknown_one(content:
     [
         "# Licensed under the Frobnicate Special Terms 7.\n",
         "// License: Frobnicate-7\n",
+        "/*\n * Plugin Name: Frob\n * Version: 1.6.9\n * License: GPL-compatible\n */\n",
         "/* Permission is granted to look at this file on Tuesdays. */\n",
         "# You may use it under the terms of the Frobnicate 2.1 license, available at\n# http://frobnicate.example\n",
         "// This file may not be used without written permission of Acme.\n",
@@ -284,6 +453,75 @@ def test_a_pointer_to_another_file_is_no_licence_and_not_an_unknown_one(content:
 def test_a_licence_that_nobody_recognises_is_unknown(content: str) -> None:
     found = one(content)
     assert found is not None and found["kind"] == "unknown" and found["expression"] is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "# This module is GPL-compatible.\n",
+        "# This license is compatible with the GPL.\n",
+        "# The license of a plugin must be compatible with the\n# GNU General Public License version 2.\n",
+        "// used under a GPLv2-compatible license\n",
+        "# Free software licenses: compatible with both GPLv2 and LGPL-2.1\n",
+    ],
+)
+def test_what_a_licence_is_compatible_with_is_no_licence_of_the_file(content: str) -> None:
+    found = one(content)
+    assert found is None or found["expression"] is None
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("# License: GPL-compatible\n", "unknown"),
+        ("# Licensed under the MIT license, which is compatible with the GPL.\n", "MIT"),
+        ("# License: Python (GPL-compatible)\n", "Python-2.0"),
+        ("# Licensed under the GPL v2 (compatible with GPL v3)\n", "GPL-2.0-only"),
+        ("# License: GPL-3.0\n# Compatible with the Apache License 2.0.\n", "GPL-3.0-only"),
+        ("# License: GPL-3.0 compatible with the Apache License\n", "GPL-3.0-only"),
+        (lines("#")(GPL3 + "It is compatible with the MIT license.\n"), "GPL-3.0-or-later"),
+    ],
+)
+def test_a_licence_beside_what_it_is_compatible_with_stays(content: str, expected: str) -> None:
+    assert said(content) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "family"),
+    [
+        ("# License: MIT-style\n", "MIT"),
+        ("# License: BSD Style\n", "BSD-3-Clause"),
+        ("# License: BSD-like\n", "BSD-3-Clause"),
+        ("# License: MIT-ish\n", "MIT"),
+        ("# License: MIT/X11-like\n", "MIT"),
+        ("# Licensed under an MIT-style license.\n", "MIT"),
+        ("# Released under a BSD-like license\n", "BSD-3-Clause"),
+        ("# Licensed under a GPL-like license\n", "GPL-1.0-or-later"),
+    ],
+)
+def test_a_licence_that_the_files_is_like_is_a_mention(content: str, family: str) -> None:
+    found = one(content)
+    assert found is not None and (found["kind"], found["expression"]) == ("mention", family)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("// Use of this source code is governed by a BSD-style\n// license that can be found in the LICENSE file.\n", "BSD-3-Clause"),
+        ("// Use of this source code is governed by an MIT-style\n// license that can be found in the LICENSE file.\n", "MIT"),
+        ("# Licensed under a BSD-style license, see LICENSE.\n", "BSD-3-Clause"),
+        ("# Licensed under an MIT-style license:\n#\n" + lines("#")(MIT_TEXT), "MIT"),
+        ("# SPDX-License-Identifier: MIT\n# An MIT-style license.\n", "MIT"),
+    ],
+)  # fmt: skip
+def test_a_licence_like_one_whose_text_is_there_or_pointed_to_is_stated(content: str, expected: str) -> None:
+    found = one(content)
+    assert found is not None and (found["kind"], found["expression"]) == ("license", expected)
+
+
+@pytest.mark.parametrize("value", ["MIT-style", "BSD-like", "MIT-ish", "GPL-compatible", "Apache-compatible"])
+def test_a_tag_that_names_what_its_licence_is_like_is_not_understood(value: str) -> None:
+    assert "unknown" in str(said(f"# SPDX-License-Identifier: {value}\n"))
 
 
 def test_what_a_tag_says_beyond_what_is_known_is_not_lost() -> None:
