@@ -14,7 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from stackbuild.licenses.scancode import Match, aligned
+from stackbuild.licenses.scancode import Aligned, Match, aligned
 
 CHANGED = "LicenseRef-stackbuild-modified"
 OWN_TERMS = "LicenseRef-stackbuild-own-terms"  # in no list, so unknown
@@ -24,6 +24,7 @@ MAX_CHARS = 64 << 10  # what is aligned, as for other approximate matches
 LEAST_WORDS = 40  # of a text that has room for terms
 ENOUGH = 0.9  # of the words in exact matches: nothing is left to ask
 MOSTLY = 0.5  # of the words in any match
+MOST_MATCHES = 200  # exact ones; with more a text is a list, and aligning it takes seconds
 OF_A_TEXT = 30  # words from which on an alignment is with the text of a licence and not with a notice
 
 _RESTRICTING_WORDS = (
@@ -58,9 +59,11 @@ def altered(form: str, exact: Sequence[Match]) -> dict[str, tuple[int, int]]:
     covered = sum(one.words for one in exact if one.last < len(lines))
     if words < LEAST_WORDS or covered >= ENOUGH * words:
         return {}
-    near = aligned(text, OF_A_TEXT)
+    near: Sequence[Aligned | Match] = aligned(text, OF_A_TEXT) if len(exact) <= MOST_MATCHES else exact
     found: dict[str, tuple[int, int]] = {}
     for one in near:
+        if isinstance(one, Match):
+            continue
         added, dropped = Counter(one.added), Counter(one.dropped)  # what is in both was moved
         if not _RESTRICTING.isdisjoint(added - dropped) or not _GRANTING.isdisjoint(dropped - added):
             found.setdefault(CHANGED, (one.first, one.last))

@@ -86,6 +86,13 @@ def test_a_text_with_other_words_that_take_nothing_back_stays_permissive(text_of
         assert max(map(detect.severity_of, found.keys)) == 0, found
 
 
+def test_a_list_of_more_names_than_a_text_has_is_not_aligned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(altered, "aligned", lambda *_: pytest.fail("aligned"))
+    text = "libfoo: MIT License, some words of ours here\n" * (altered.MOST_MATCHES + 1)
+    assert "MIT" in Detector().detect(text.encode(), True).keys
+    assert altered.OWN_TERMS in Detector().detect(f"{text}You must not copy any of it\n".encode(), True).keys
+
+
 def test_prose_beside_a_name_binds_nobody() -> None:
     text = "Notes of the team\n\n" + "We met in Rome and wrote this in a week of rain. " * 8 + "\n\nMIT License\n"
     assert Detector().detect(text.encode(), True).keys == ("MIT",)

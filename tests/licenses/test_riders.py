@@ -94,6 +94,8 @@ def test_a_permissive_text_with_a_rider_is_not_permissive(key: str, rider: str, 
         "Do not file issues here. We train new maintainers, and an AI answers.",
         "This project trains neural networks.",
         "You may redistribute it and modify it under the terms of the licence.",
+        "You don't have to pay us.",
+        "You can use it without having to pay us.",
         "We try to help developers while not being taken advantage of by commercial entities.",
     ],
 )
