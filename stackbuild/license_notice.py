@@ -10,7 +10,7 @@ the folders above a file go with it, as section 4(d) of Apache-2.0 asks.
 from __future__ import annotations
 
 import re
-import tomllib
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from stackbuild.errors import InputError
 from stackbuild.graph import INGEST, is_transition
 from stackbuild.hashing import content_buckets, owner_bucket
 from stackbuild.housekeeping import finished
+from stackbuild.licenses.declared.structured import read_toml
 from stackbuild.licenses.expression import keys_of
 from stackbuild.licenses.policy import Policy, load_policy
 from stackbuild.licenses.tags import joined
@@ -139,7 +140,13 @@ def notice(out: Path, selection: Selection, list_files: bool = False) -> Iterato
     for number, text in enumerate(shown, 1):
         yield ""
         yield f"---- text {number}"
-        yield "\n".join(f" {line}" if line.startswith("---- text") else line for line in text.split("\n"))
+        yield "\n".join(map(_quoted, text.split("\n")))
+
+
+def _quoted(line: str) -> str:
+    """A line of a licence text, which shall not look like one of ours, nor speak to the terminal."""
+    shown = line if line.isprintable() else "".join(c for c in line if c == "\t" or unicodedata.category(c) != "Cc")
+    return f" {shown}" if shown.startswith("---- text") else shown
 
 
 def plain(text: str) -> str:
@@ -166,10 +173,7 @@ def _named_by_rules(path: str, lines: Sequence[str]) -> Iterator[str]:
     if not path.endswith("/REUSE.toml"):
         yield from lines
         return
-    try:
-        annotations = tomllib.loads("\n".join(lines)).get("annotations", [])
-    except (tomllib.TOMLDecodeError, RecursionError):
-        return
+    annotations = (read_toml("\n".join(lines)) or {}).get("annotations", [])
     for one in annotations if isinstance(annotations, list) else ():
         said = one.get("SPDX-FileCopyrightText", ()) if isinstance(one, dict) else ()
         for holder in [said] if isinstance(said, str) else said if isinstance(said, list) else ():

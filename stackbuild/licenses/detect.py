@@ -9,7 +9,8 @@ On the normal form of a text, each form once:
 4. If neither has an answer: a text of at most 40 words is read as the value of "license:" and for a dedication to the
    public domain; then ScanCode's approximate matches, of the first 64 KB.
 5. For a file named as a licence: riders, which take back a part of a licence (`riders`), and words that put the whole of
-   one in doubt (`takes_back`).
+   one in doubt (`takes_back`); where no engine knows the whole of a permissive text, what in it is nobody's licence
+   (`altered`).
 
 Everything is bounded by size, never by the clock: a time limit would make the answer depend on who else uses the
 machine. `warm` loads ScanCode's index and licenseclassifier's automaton once in the task server, whose children share
@@ -25,7 +26,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from hashlib import blake2b
 
-from stackbuild.licenses import riders, tags
+from stackbuild.licenses import altered, riders, tags
 from stackbuild.licenses.decide import UNKNOWN_REFERENCE
 from stackbuild.licenses.expression import keys_of, plain_key
 from stackbuild.licenses.lists import SEVERITY, scancode_licenses
@@ -145,18 +146,22 @@ def detect_form(form: str, license_named: bool) -> Detection:
     form = "\n".join(lines)
     raw = matches(form)
     exact = answer_of(raw, "exact")
-    answer = exact
+    answer, whole = exact, False
     if license_named and not (exact.verbatim and exact.real):
-        whole = classify(form)
-        if whole.found:
-            answer = combined(whole, exact)
+        all_of_it = classify(form)
+        whole = bool(all_of_it.found)
+        if whole:
+            answer = combined(all_of_it, exact)
         elif not exact.real and not stated:
             answer = guessed(form) or exact
     said = max((severity_of(key) for one in stated for key in keys_of(one)), default=-1)
-    if license_named and max(answer.severity(), said) < SEVERITY["non_permissive"]:
+    worst = max(answer.severity(), said)
+    if license_named and worst < SEVERITY["non_permissive"]:
         stated |= ridden(lines, raw)
     if license_named and answer.real and not exact.verbatim and takes_back(form):
         stated[DOUBTFUL] = Found(DOUBTFUL, "stackbuild doubts 1", 1.0, (0, len(lines) - 1))
+    if license_named and worst == SEVERITY["permissive"] and not exact.verbatim and not whole:
+        stated |= {key: Found(key, altered.ENGINE, 1.0, span) for key, span in altered.altered(form, raw).items()}
     return replace(answer.detection(stated), asides=asides_of(raw))
 
 

@@ -47,7 +47,8 @@ def riders() -> tuple[str, tuple[Rider, ...]]:
     for one in body.get("rider", ()):
         try:
             compiled = [
-                tuple(re2.compile(pattern, options) for pattern in one.get(name, ())) for name in ("patterns", "ignore")
+                tuple(re2.compile(_joined(pattern), options) for pattern in one.get(name, ()))
+                for name in ("patterns", "ignore")
             ]
         except re2.error as error:
             raise LicenseDataError(f"{path}: {one.get('key')} has a pattern that is not RE2: {error}.") from error
@@ -62,6 +63,13 @@ def riders() -> tuple[str, tuple[Rider, ...]]:
             )
         )
     return body["version"], tuple(found)
+
+
+def _joined(pattern: str | list[str]) -> str:
+    """A pattern of the data in one line: its alternatives joined, without the line feeds in it and the blanks behind them."""
+    if isinstance(pattern, list):
+        return "|".join(map(_joined, pattern))
+    return "".join(line.lstrip() for line in pattern.split("\n")) if "\n" in pattern else pattern
 
 
 def engine() -> str:

@@ -18,6 +18,7 @@ from stackbuild.licenses import wording
 from stackbuild.licenses.decide import UNKNOWN, UNKNOWN_REFERENCE
 from stackbuild.licenses.expression import keys_of
 from stackbuild.licenses.lists import ENGINES_NEUTRAL, SEVERITY, load_list, scancode_licenses
+from stackbuild.licenses.near import rule_tokens
 from stackbuild.licenses.tags import UNKNOWN_SPDX, joined, read_tag
 from stackbuild.licenses.text import holder_lines
 
@@ -76,6 +77,44 @@ def matches(text: str, approximate: bool = False) -> list[Match]:
                         one.rule.is_license_text or one.rule.is_license_notice or one.rule.is_license_tag,
                     )
                 )
+    return found
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """An approximate match: its first and last line (from 0), how many words are the rule's, and which words between the first
+    and the last of them the text has and the rule does not (`added`), or the other way round (`dropped`).
+    """
+
+    expression: str
+    first: int
+    last: int
+    rule: str
+    words: int
+    added: tuple[str, ...]
+    dropped: tuple[str, ...]
+
+
+def aligned(text: str, least: int) -> list[Aligned]:
+    """ScanCode's matches of a text, approximate ones among them; from `least` words on word by word."""
+    names = index_().tokens_by_tid
+    found = []
+    for one in _match(text, True):
+        tokens, of_rule = one.query.tokens, rule_tokens(index_(), one.rule.rid)
+        of_text, whole = range(one.qspan.start, one.qspan.end), range(one.ispan.start, one.ispan.end)
+        added = [names[tokens[at]] for at in of_text if at not in one.qspan] if one.len() >= least else ()
+        dropped = [names[of_rule[at]] for at in whole if at not in one.ispan] if one.len() >= least else ()
+        found.append(
+            Aligned(
+                spdx_expression(one.rule.license_expression),
+                one.start_line - 1,
+                one.end_line - 1,
+                one.rule.identifier,
+                one.len(),
+                tuple(added),
+                tuple(dropped),
+            )
+        )
     return found
 
 

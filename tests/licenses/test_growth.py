@@ -57,6 +57,9 @@ READERS: dict[str, Read] = {
     "opam": declared("opam", "x.opam", 'opam-version: "2"\nlicense: ['),
     "setup.cfg": declared("setup.cfg", "setup.cfg", "[metadata]\nlicense = "),
     "yaml": declared("plain.yml", "shard.yml", "name: x\nlicense: "),
+    "deno": declared("plain.json", "deno.jsonc", '{"license": "MIT", // '),
+    "clojure": declared("project.clj", "project.clj", ":licenses [{:name "),
+    "list": declared("gemspec", "x.gemspec", "s.licenses = ["),
     "npm": declared("package.json", "package.json", '{"license": "', '"}'),
 }
 UNITS = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stackbuild.license_notice import _holders, _named_by_rules, plain
+from stackbuild.license_notice import _holders, _named_by_rules, _quoted, plain
 
 
 @pytest.mark.parametrize(
@@ -52,9 +52,21 @@ def test_rules_name_holders_and_bad_ones_none() -> None:
     rules = ["[[annotations]]", 'path = "**"', 'SPDX-FileCopyrightText = "2020 Ada"']
     assert _holders(_named_by_rules("/a/REUSE.toml", rules)) == ["Copyright 2020 Ada"]
     assert _holders(_named_by_rules("/a/REUSE.toml", ["annotations = 3"])) == []
-    assert _holders(_named_by_rules("/a/REUSE.toml", ["[[["])) == []
+    for hostile in (
+        "[[[",
+        "a" + ".a" * 100_000 + " = 1",
+        "annotations = [" + "[" * 100_000,
+        "annotations = [1, [], {}]",
+    ):
+        assert _holders(_named_by_rules("/a/REUSE.toml", [hostile])) == []
     assert _holders(_named_by_rules("/debian/copyright", ["Copyright: 2020 Ada"])) == ["Copyright: 2020 Ada"]
 
 
 def test_a_name_is_one_line() -> None:
     assert plain("a\nb\u2028c\x1b[1m\u202ed é") == "a\\nb\\u2028c\\x1b[1m\\u202ed é"
+
+
+def test_a_line_of_a_licence_text_is_no_line_of_ours_and_no_command_to_the_terminal() -> None:
+    assert _quoted("---- text 2") == " ---- text 2"
+    assert _quoted("\x1b[31m---- te\tx\x07t é") == "[31m---- te\tx" + "t é"
+    assert _quoted("\x1b---- text 2") == " ---- text 2"

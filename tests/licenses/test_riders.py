@@ -46,6 +46,18 @@ RIDERS = [
     ("terms", "Redistribution in any form is forbidden."),
     ("terms", "You may not make derivative works."),
     ("terms", "This license does not apply to everybody."),
+    ("terms", "MIT for you and me; companies need to ask."),
+    ("terms", "Use needs my written consent."),
+    ("terms", "Redistribution requires the author's written permission."),
+    ("terms", "Free for personal use."),
+    ("terms", "A license is required for production."),
+    ("terms", "Written permission is needed for any use at work."),
+    ("terms", "Production use needs a key."),
+    ("terms", "Hobbyists only."),
+    ("terms", "If you make money with this, pay me."),
+    ("terms", "Users with revenue above $1M need a separate agreement."),
+    ("terms", "It is given to you for internal evaluation only."),
+    ("terms", "Redistribution in source and binary forms, without modification, is fine."),
     ("terms", "Any modified version must be published under this same license."),
     ("terms", "\u672c\u9879\u76ee\u4ec5\u4f9b\u5b66\u4e60\uff0c\u7981\u6b62\u5546\u7528\u3002"),
     ("terms", "Uso comercial prohibido."),
@@ -82,6 +94,8 @@ def test_a_permissive_text_with_a_rider_is_not_permissive(key: str, rider: str, 
         "Do not file issues here. We train new maintainers, and an AI answers.",
         "This project trains neural networks.",
         "You may redistribute it and modify it under the terms of the licence.",
+        "You don't have to pay us.",
+        "You can use it without having to pay us.",
         "We try to help developers while not being taken advantage of by commercial entities.",
     ],
 )
@@ -107,6 +121,20 @@ def test_the_data_is_of_non_permissive_keys_and_patterns_that_are_re2(
         riders.riders.cache_clear()
         with pytest.raises(LicenseDataError, match=r"riders\.toml"):
             riders.riders()
+    monkeypatch.undo()
+    riders.riders.cache_clear()
+
+
+def test_a_pattern_may_be_alternatives_and_go_on_in_the_next_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "riders.toml"
+    body = ['version = "1"', "[[rider]]", 'key = "x"', "patterns = [['one', QQQ", "  tw", "  o QQQ, 'three']]", ""]
+    data.write_text("\n".join(body).replace("QQQ", "'" * 3))
+    monkeypatch.setattr(riders, "data_path", lambda name: data)
+    riders.riders.cache_clear()
+    (rider,) = riders.riders()[1]
+    assert [one.pattern for one in rider.patterns] == ["one|two |three"]
     monkeypatch.undo()
     riders.riders.cache_clear()
 

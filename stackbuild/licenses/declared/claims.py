@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from stackbuild.licenses.declared.declaration import Declaration, Kind
+from stackbuild.licenses.declared.names import by_url
 from stackbuild.licenses.declared.resolve import Engine, Operator, resolve, severity
 from stackbuild.licenses.spdx import join
 
@@ -55,19 +56,33 @@ def claims(
 
 
 def beside(first: list[Declaration], second: list[Declaration]) -> list[Declaration]:
-    """Two voices of one file: the second counts if the first has no answer, or is less permissive.
+    """Two voices of one file: the second counts if one of the first has no answer, or it is less permissive than all.
 
-    A licence field that points to a file or holds a whole text leaves the word to the second; one in few words that
-    nobody understands stays beside it.
+    What the first says stays in any case: who reads it tells a pointer to a licence file from terms of its own.
     """
     if not second or not first:
         return first or second
-    if first[0].expression is None:
-        vague = is_pointer(first[0].raw) or len(first[0].raw) > 200 or "\n" in first[0].raw
-        return second if vague and second[0].expression else first + second
-    return first + [
-        one for one in second if one.expression and severity(one.expression) > severity(first[0].expression)
-    ]
+    if any(one.expression is None for one in first):
+        return first + second
+    worst = max(severity(one.expression) for one in first)
+    return first + [one for one in second if one.expression and severity(one.expression) > worst]
+
+
+def distinct(found: Iterable[Declaration]) -> list[Declaration]:
+    """Declarations that all hold, each expression once, and what nobody can tell once for each wording."""
+    kept: dict[object, Declaration] = {}
+    for one in found:
+        kept.setdefault(one.expression or one.raw, one)
+    return list(kept.values())
+
+
+def worse(name: str, url: str, engine: Engine | None) -> str:
+    """Of a licence's name and the URL beside it the one that counts: the name, unless the URL is of a less permissive one."""
+    linked = by_url(url) if url else None
+    if linked is None or is_silent(name):
+        return url if is_silent(name) else name
+    said = resolve(name, engine)
+    return url if said is not None and severity(linked) > severity(said) else name
 
 
 def line_of(text: str, position: int) -> int:

@@ -32,7 +32,7 @@ _JOINER = re.compile(r" (and|or|and/or) | ?[|] ?", re.IGNORECASE)
 
 def dep5(text: str, engine: Engine | None = None, kind: Kind = "debian") -> list[Declaration]:
     """The rules of a file in DEP-5 form, in its order, for paths relative to the root of the source."""
-    parts = list(stanzas(text))
+    parts = [part for stanza in stanzas(text) for part in _apart(stanza)]
     if not parts or not first_of(parts[0], "format", "format-specification"):
         return []
     texts = _texts(parts)
@@ -53,6 +53,19 @@ def dep5(text: str, engine: Engine | None = None, kind: Kind = "debian") -> list
             expression = _expression(rule, texts, engine)
             found.append(Declaration(kind, expression, rule.value.split("\n")[0], rule.line, globs))
     return found[-MAX_DECLARATIONS:]
+
+
+def _apart(stanza: list[Field]) -> list[list[Field]]:
+    """A stanza as several where the blank line between two is missing: a field of its own (Files, License) comes again."""
+    parts: list[list[Field]] = [[]]
+    met: set[str] = set()
+    for field in stanza:
+        if field.name in ("files", "license") and (field.name in met or (field.name == "files" and "license" in met)):
+            parts.append([])
+            met = set()
+        met.add(field.name)
+        parts[-1].append(field)
+    return parts
 
 
 def _texts(parts: list[list[Field]]) -> dict[str, str]:

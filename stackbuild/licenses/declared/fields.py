@@ -12,8 +12,8 @@
 | META.yml of Perl | license | CPAN::Meta::Spec 1.4 |
 | package.yaml (hpack), shard.yml | license | hpack, Crystal shards |
 
-YAML is read only so far: a key without indentation, with a plain or quoted scalar, or a list of such. What else YAML
-can do (anchors, tags, folded text) is a licence that nobody can tell. All are linear in the text.
+YAML is read only so far: a key without indentation, with a plain or quoted scalar in one line, or a list of such. What
+else YAML can do (anchors, tags, maps, text of several lines) is a licence that nobody can tell. All are linear in the text.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import re
 
 import re2
 
-from stackbuild.licenses.declared.claims import Field, beside, claim, claims, first_of, line_of, stanzas
+from stackbuild.licenses.declared.claims import Field, beside, claim, claims, distinct, first_of, line_of, stanzas
 from stackbuild.licenses.declared.declaration import Declaration
 from stackbuild.licenses.declared.resolve import Engine, resolve, severity
 from stackbuild.licenses.declared.structured import classifiers, cpan_name
@@ -33,18 +33,14 @@ from stackbuild.licenses.spdx import join
 
 
 def python_metadata(text: str, engine: Engine | None) -> list[Declaration]:
-    """PKG-INFO and METADATA. A whole licence text in License leaves the word to the classifiers."""
+    """PKG-INFO and METADATA. License-Expression takes the place of License, not that of a stricter classifier."""
     fields = next(stanzas(text, folded=True), [])
-    expression = first_of(fields, "license-expression")
-    if expression is not None and expression.value:
-        return claim(expression.value, engine, expression.line)
     listed = [one for one in fields if one.name == "classifier"]
     said = classifiers([one.value for one in listed], engine, listed[0].line if listed else 0)
-    written = first_of(fields, "license")
-    if written is None:
-        return said
-    value = written.value.replace("\n|", "\n")
-    return beside(claim(value, engine, written.line), said)
+    written = [one for one in fields if one.name == "license-expression" and one.value]
+    written = written or [one for one in fields if one.name == "license"]
+    own = [one for field in written for one in claim(field.value.replace("\n|", "\n"), engine, field.line)]
+    return beside(distinct(own), said)
 
 
 def sections(text: str) -> dict[str, list[Field]]:
@@ -167,43 +163,57 @@ def opam(text: str, engine: Engine | None) -> list[Declaration]:
         return []
     rest = text[match.end() : match.end() + 4_000]
     said = rest.partition("]")[0] if rest.startswith("[") else rest.partition("\n")[0]
-    values = re.findall(r'"([^"\n]*)"', said)
+    values = [
+        value for value in re.findall(r'"([^"\n]*)"', said) if value
+    ]  # three quotes are two empty ones and one more
     return claims(values if rest.startswith("[") else values[:1], "AND", engine, line_of(text, match.start()))
 
 
 # ---------------------------------------------------------------- YAML
 
-_SCALAR = re.compile(r"\"([^\"\\]*)\"|'([^']*)'|([^\s\"'&*!|>{\[%@`#][^#]*)")
+_SCALAR = re.compile(r"(?:\"([^\"\\]*)\"|'([^']*)'|([^\s\"'&*!|>{\[%@`#][^#]*))\s*(?:#.*)?\Z")
+_UNREAD = "?unread"
+_YAML_LINES = 64  # of a list
 
 
 def yaml_field(text: str, key: str) -> tuple[list[str], int] | None:
-    """The scalars of one key without indentation and its line; no scalars if the value is of another kind; None if there
-    is no such key.
+    """The scalars of one key without indentation and its line, a scalar that nobody understands for what else the value is;
+    None if there is no such key.
     """
     lines = text.splitlines()
     for number, line in enumerate(lines):
-        if not line.startswith(key) or not line[len(key) :].lstrip(" ").startswith(":"):
+        name, colon, value = line.partition(":")
+        if not colon or name.rstrip(" ") not in (key, f'"{key}"', f"'{key}'"):
             continue
-        value = line[len(key) :].lstrip(" ")[1:].strip()
+        value = value.strip()
+        below = _said_below(lines, number + 1)
         if value.startswith("["):
-            flow = value.split("]")[0].strip("[")
-            return [_scalar(part) for part in flow.split(",") if part.strip()], number + 1
+            flow = " ".join([value, *below])
+            inside, closed, rest = flow[1:].partition("]")
+            whole = closed and not rest.strip() and "#" not in flow
+            return [_scalar(part) for part in inside.split(",") if part.strip()] if whole else [_UNREAD], number + 1
         if value and not value.startswith("#"):
-            return [_scalar(value)], number + 1
-        items = []
-        for following in lines[number + 1 : number + 65]:
-            bare = following.strip()
-            if bare.startswith("- "):
-                items.append(_scalar(bare[2:]))
-            elif bare and not bare.startswith("#"):
-                break
-        return items, number + 1
+            return [_UNREAD if below and not below[0].startswith("#") else _scalar(value)], number + 1
+        if any(one != "-" and not one.startswith(("- ", "#")) for one in below) or len(below) == _YAML_LINES:
+            return [_UNREAD], number + 1
+        return [_scalar(one[2:]) for one in below if one.startswith("-")], number + 1
     return None
+
+
+def _said_below(lines: list[str], start: int) -> list[str]:
+    """What of the lines from `start` on belongs to the key above: indented, or an item of a list."""
+    found: list[str] = []
+    for line in lines[start:]:
+        if line[:1] not in (" ", "\t", "-", "#", "") or line.startswith("---") or len(found) == _YAML_LINES:
+            break
+        if line.strip():
+            found.append(line.strip())
+    return found
 
 
 def _scalar(text: str) -> str:
     match = _SCALAR.match(text.strip())
-    return next((group for group in match.groups() if group is not None), "").strip() if match else "?unread"
+    return next((group for group in match.groups() if group is not None), "").strip() if match else _UNREAD
 
 
 def _yaml(text: str, operator: str, engine: Engine | None) -> list[Declaration]:

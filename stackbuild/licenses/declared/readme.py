@@ -8,7 +8,7 @@ without such a section declares nothing; neither does a mention elsewhere.
 In the section, names of licences count that are unmistakable (GPL, BSD, MIT in capitals), stand beside a word for
 licence or after "under", or alone; and known URLs, and badges ("license-MIT-blue"). Several names all hold, unless the
 section says that there is a choice. Where the section speaks of exceptions, other parts or commercial terms, or limits
-who may do what ("Students: MIT. Others: contact us."), a permissive answer is not given. A section without a name is a
+who may do what ("Students: MIT. Others: contact us.", riders), a permissive answer is not given. A section without a name is a
 licence that nobody can tell, if the caller's engine does not find one.
 """
 
@@ -24,7 +24,9 @@ from stackbuild.licenses.declared.names import by_url, reduce_name, tables
 from stackbuild.licenses.declared.resolve import Engine, resolve, severity
 from stackbuild.licenses.declared.sections import MARKUP, after_word, plain, sections
 from stackbuild.licenses.lists import SEVERITY
+from stackbuild.licenses.riders import riding
 from stackbuild.licenses.spdx import join, license_key, parse
+from stackbuild.licenses.text import normal_form
 
 NAME_WORDS = 12
 
@@ -59,7 +61,8 @@ _DOUBT = re.compile(
 )
 # What limits whom or what a licence is for, whoever states it.
 _LIMITS = re.compile(
-    r"\b(?:contact (?:us|me|sales|the (?:authors?|owners?|maintainers?))|(?:every(?:one|body) else|others?)\s*[:：]"
+    r"\b(?:(?:for|by) (?:hobbyists|students|individuals|humans|open[- ]source projects)"
+    r"|contact (?:us|me|sales|the (?:authors?|owners?|maintainers?))|(?:every(?:one|body) else|others?)\s*[:：]"
     r"|(?:others|every(?:one|body) else) (?:must|need|should|have to|are|please)|source[- ]available|only|solely|exclusively"
     r"|(?:personal|private|educational|academic|research|non-?profit|internal|learning|study) (?:use|purposes?)"
     r"|nur|ausschließlich|uniquement|seulement|exclusivement|solamente|únicamente|prohibid[oa]|interdite?|verboten)\b"
@@ -107,7 +110,7 @@ def tell(heading: str, body: str, engine: Engine | None = None) -> str | None:
         said = plain(body)
         whole = resolve(said) if len(said) <= 300 and not is_pointer(said) else None
         found = engine(body) if whole is None and engine is not None and said else whole
-        return None if _permissive(found) and _LIMITS.search(_head(body)) else found
+        return None if _permissive(found) and _limited(_head(body)) else found
     distinct = {one for group in names for one in group} | set(linked)
     groups = [[one for one in group if not _names_better(one, distinct)] for group in names]
     if _DUAL.search(_head(body)) and len(groups) == 2:
@@ -115,13 +118,18 @@ def tell(heading: str, body: str, engine: Engine | None = None) -> str | None:
     told = {one for group in groups for one in group}
     groups += [[one] for one in linked if one not in told and not _names_better(one, distinct)]
     expression = join([join(group, "OR") for group in groups if group], "AND")
-    if _permissive(expression) and (_DOUBT.search(_head(body)) or _LIMITS.search(_head(body))):
+    if _permissive(expression) and (_DOUBT.search(_head(body)) or _limited(_head(body))):
         return None
     return parse(expression) or expression
 
 
 def _permissive(expression: str | None) -> bool:
     return severity(expression) == SEVERITY["permissive"]
+
+
+def _limited(text: str) -> bool:
+    """Whether a text limits whom or what a licence is for, or has a rider as licence files have."""
+    return _LIMITS.search(text) is not None or bool(riding(normal_form(text).split("\n"), set()))
 
 
 def _head(body: str) -> str:

@@ -49,6 +49,7 @@ _SEE = re.compile(
     r"(?:\s+file)?(?:\s+for\s+(?:more\s+|full\s+|the\s+){0,4}(?:licen[cs]e\s+)?(?:details|information|terms|text|info))?[\s.)\]]{0,8}\Z",
     re.IGNORECASE,
 )
+_OF_TERMS = re.compile(r"commercial|enterprise|proprietary|\bpro\b|business|restrict|terms|additional", re.IGNORECASE)
 _DUAL = re.compile(
     r"(?:dual|double|tri|triple|multi)(?:\W{0,2}licen[cs]\w*)?\W+(?:under\s+)?(?:the\s+|either\s+(?:the\s+)?)?(?:both\s+)?|either\s+(?:of\s+)?(?:the\s+)?",
     re.IGNORECASE,
@@ -104,7 +105,8 @@ def _bare(text: str) -> str:
         if lead := _LEAD.match(text):
             text = text[lead.end() :]
         if len(text) < 400:
-            text = _SEE.sub("", text) or text
+            seen = _SEE.search(text)
+            text = text if seen is None or _OF_TERMS.search(seen[0]) else text[: seen.start()] or text
         if text == before:
             break
     return text
@@ -274,13 +276,17 @@ def scancode_engine() -> Engine:
         from stackbuild.licenses.text import normal_form
 
         if len(text) >= LICENSE_CHARS:
-            return _all_of(detect_form(normal_form(text, own_lines()), False).expressions)
+            form = normal_form(text, own_lines())
+            found = _all_of(detect_form(form, False).expressions)
+            permissive = severity(found) == SEVERITY["permissive"]
+            # A permissive text is read as a licence file is: for riders, changed grants and terms that nobody knows.
+            return _all_of(detect_form(form, True).expressions) if permissive else found
         form = normal_form(f"license: {text}", own_lines())
-        found = matches(form)
-        answer = answer_of(found, "exact")
+        brief = matches(form)
+        answer = answer_of(brief, "exact")
         expression = _all_of(answer.real)
         # ScanCode passes over words that are in no rule: "MIT-ish" is not all of a match.
-        whole = answer.verbatim and found[0].words >= len(_WORD.findall(form))
+        whole = answer.verbatim and brief[0].words >= len(_WORD.findall(form))
         return expression if whole or severity(expression) != SEVERITY["permissive"] else None
 
     return ask

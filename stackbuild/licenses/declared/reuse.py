@@ -57,13 +57,15 @@ def reuse_toml(text: str) -> list[Declaration]:
         if not isinstance(one, dict):
             continue
         paths = _strings(one.get("path"))
-        written = _strings(one.get("SPDX-License-Identifier"))
+        said = one.get("SPDX-License-Identifier")
+        written = _strings(said)
+        all_read = not isinstance(said, list) or len(said) == len(written) <= MAX_TAGS
         globs = tuple(from_reuse(path.removeprefix("./")) for path in paths[-MAX_GLOBS:] if len(path) <= MAX_GLOB_CHARS)
         if not globs:
             continue
         expressions = [parse(value) for value in written[:MAX_TAGS]]
         known = [value for value in expressions if value]
-        expression = join(known, "AND") if known and len(known) == len(expressions) else None
+        expression = join(known, "AND") if known and len(known) == len(expressions) and all_read else None
         said = one.get("precedence")
         precedence: Precedence = _PRECEDENCES.get(said, "closest") if isinstance(said, str) else "closest"
         line = lines[number] if number < len(lines) else 0
@@ -112,12 +114,14 @@ def sidecar(text: str, name: str) -> list[Declaration]:
     tags = []
     for match in _TAG.finditer(text):
         tags.append((_unclosed(match[1][:MAX_CHARS]), match.start()))
-        if len(tags) == MAX_TAGS:
+        if len(tags) > MAX_TAGS:
             break
     tags = [(value, start) for value, start in tags if value]
     if not tags:
         return []
-    expressions = [parse(value) for value, _ in tags]
-    expression = None if None in expressions else join([value for value in expressions if value], "AND")
+    expressions = [parse(value) for value, _ in tags[:MAX_TAGS]]
+    expression = (
+        None if None in expressions or len(tags) > MAX_TAGS else join([value for value in expressions if value], "AND")
+    )
     raw = " AND ".join(value for value, _ in tags)
     return [Declaration("reuse", expression, raw, line_of(text, tags[0][1]), globs)]

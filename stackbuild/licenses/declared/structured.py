@@ -31,10 +31,10 @@ from xml.parsers import expat
 
 import re2
 
-from stackbuild.licenses.declared.claims import beside, claim, claims, is_silent, line_of
+from stackbuild.licenses.declared.claims import beside, claim, claims, distinct, is_silent, line_of, worse
 from stackbuild.licenses.declared.declaration import Declaration
-from stackbuild.licenses.declared.names import by_url
-from stackbuild.licenses.declared.resolve import Engine, Operator
+from stackbuild.licenses.declared.names import by_url, tables
+from stackbuild.licenses.declared.resolve import Engine, Operator, resolve
 
 _JSON_LINE = re.compile(r'"licen[cs]es?"\s*:')
 _TOML_LINE = re.compile(r"^[ \t]*licen[cs]e", re.MULTILINE)
@@ -44,6 +44,15 @@ _LONG_TOML_KEY = re2.compile(rf"(?m)(?:^|[{{,])[ \t\[]*{_KEY}(?:[ \t]*\.[ \t]*{_
 
 
 # ---------------------------------------------------------------- JSON
+
+# What Deno takes in JSON: comments, and a comma behind the last value. What has no end ends with its line or the text, so
+# that nothing is looked for twice.
+_COMMENT = re2.compile(r"""(?s)("(?:[^"\\\n]|\\.)*"?)|//[^\n]*|/\*(?:[^*]|\*+[^*/])*(?:\*+/|\**\z)""")
+_TRAILING = re2.compile(r"""(?s)("(?:[^"\\\n]|\\.)*"?)|,(?:\s*[}\]])""")
+
+
+def _plain_json(match: Any) -> str:
+    return match[1] or match[0].lstrip(",") if match[0][:1] in ('"', ",") else " "
 
 
 def read_json(text: str) -> dict[str, Any] | None:
@@ -64,9 +73,10 @@ def _value(value: Any) -> str | None:
     if isinstance(value, str):
         return value
     if isinstance(value, dict):
-        for key in ("type", "name", "@id", "url", "license"):
-            if isinstance(value.get(key), str) and not is_silent(value[key]):
-                return str(value[key])
+        said = {key: value[key] for key in ("type", "name", "@id", "license", "url") if isinstance(value.get(key), str)}
+        url = said.pop("url", "")
+        name = next((word for word in said.values() if not is_silent(word)), "")
+        return worse(name, url, None) or None
     return None
 
 
@@ -93,11 +103,7 @@ def _json(text: str, keys: tuple[str, ...], operator: Operator, engine: Engine |
         return []
     match = _JSON_LINE.search(text)
     line = line_of(text, match.start()) if match else 0
-    found: dict[object, Declaration] = {}
-    for key in keys:
-        for one in _field(body.get(key), operator, engine, line):
-            found.setdefault(one.expression or one, one)
-    return list(found.values())
+    return distinct(one for key in keys for one in _field(body.get(key), operator, engine, line))
 
 
 def npm(text: str, engine: Engine | None) -> list[Declaration]:
@@ -111,7 +117,9 @@ def composer(text: str, engine: Engine | None) -> list[Declaration]:
 
 
 def plain_json(text: str, engine: Engine | None) -> list[Declaration]:
-    """A manifest with one `license`; if it is a list, all hold."""
+    """A manifest with one `license`; if it is a list, all hold. Deno's may have comments."""
+    if read_json(text) is None:
+        text = _TRAILING.sub(_plain_json, _COMMENT.sub(_plain_json, text))
     return _json(text, ("license",), "AND", engine)
 
 
@@ -153,15 +161,13 @@ def table(body: Any, *keys: str) -> dict[str, Any]:
 
 
 def classifiers(values: Any, engine: Engine | None, line: int = 0) -> list[Declaration]:
-    """The licences of trove classifiers: all hold, as nobody says which. Those that name no licence say nothing beside
-    one that does.
+    """The licences of trove classifiers: all hold, as nobody says which. Those that are of several licences ("DFSG
+    approved") say nothing beside one that names its own.
     """
-    said = [one.strip() for one in values if isinstance(one, str)] if isinstance(values, list) else []
+    said = [" ".join(one.split()) for one in values if isinstance(one, str)] if isinstance(values, list) else []
     said = [one for one in said if one.startswith("License ::") and one != "License :: OSI Approved"]
-    named = [found for one in said if (found := claim(one, None, line))]
-    if any(found[0].expression for found in named):
-        said = [found[0].raw for found in named if found[0].expression]
-    return claims(said, "AND", None, line)
+    several = [one for one in said if tables().classifiers.get(one) == ""]
+    return claims([one for one in said if one not in several] or several, "AND", None, line)
 
 
 def pyproject(text: str, engine: Engine | None) -> list[Declaration]:
@@ -171,21 +177,23 @@ def pyproject(text: str, engine: Engine | None) -> list[Declaration]:
         return []
     match = _TOML_LINE.search(text)
     line = line_of(text, match.start()) if match else 0
+    said: list[Declaration] = []
     for place in (("project",), ("tool", "poetry"), ("tool", "flit", "metadata")):
         found = table(body, *place)
-        value = found.get("license")
-        field: list[Declaration] = []
-        if isinstance(value, str):
-            field = claim(value, engine, line)
-        elif isinstance(value, dict) and isinstance(value.get("text"), str):
-            field = claim(value["text"], engine, line)
-        elif isinstance(value, dict) and isinstance(value.get("file"), str):
-            field = [Declaration("manifest", None, f"SEE LICENSE IN {value['file']}", line)]
-        elif value is not None:
-            field = [Declaration("manifest", None, "", line)]
-        if said := beside(field, classifiers(found.get("classifiers"), engine)):
-            return said
-    return []
+        field = _project_license(found.get("license"), engine, line)
+        said += beside(field, classifiers(found.get("classifiers"), engine))
+    return distinct(said)
+
+
+def _project_license(value: Any, engine: Engine | None, line: int) -> list[Declaration]:
+    """A string (PEP 639), or a table with a text or a file (PEP 621)."""
+    if value is None or isinstance(value, str):
+        return claim(value or "", engine, line)
+    parts = value if isinstance(value, dict) else {}
+    said = claim(parts["text"], engine, line) if isinstance(parts.get("text"), str) else []
+    if isinstance(parts.get("file"), str):
+        said.append(Declaration("manifest", None, f"SEE LICENSE IN {parts['file']}", line))
+    return said or [Declaration("manifest", None, "", line)]
 
 
 def cargo(text: str, engine: Engine | None) -> list[Declaration]:
@@ -197,7 +205,7 @@ def cargo(text: str, engine: Engine | None) -> list[Declaration]:
         return []
     match = _TOML_LINE.search(text)
     line = line_of(text, match.start()) if match else 0
-    found: dict[object, Declaration] = {}
+    found: list[Declaration] = []
     for package in (table(body, "package") or table(body, "project"), table(body, "workspace", "package")):
         value = package.get("license")
         said: list[Declaration] = []
@@ -207,9 +215,8 @@ def cargo(text: str, engine: Engine | None) -> list[Declaration]:
             said = [Declaration("manifest", None, "", line)]
         if isinstance(package.get("license-file"), str):
             said.append(Declaration("manifest", None, f"SEE LICENSE IN {package['license-file']}", line))
-        for one in said:
-            found.setdefault(one.expression or one, one)
-    return list(found.values())
+        found += said
+    return distinct(found)
 
 
 # ---------------------------------------------------------------- XML
@@ -271,47 +278,51 @@ def pom(text: str, engine: Engine | None) -> list[Declaration]:
     """pom.xml: of several licences the user may choose."""
     place = "project/licenses/license"
     found = read_xml(text, frozenset((place, f"{place}/name", f"{place}/url"))) or []
-    licenses: list[tuple[list[str], int]] = []
+    licenses: list[tuple[str, int]] = []
     part: dict[str, str] = {}
     for path, _, value, line in found:
         if path == place:  # closes after its parts
             name, url = part.get("name", ""), part.get("url", "")
-            known = claim(name, engine)
-            chosen = name if (known and known[0].expression) or by_url(url) is None else url
-            if chosen or url:
-                licenses.append(([chosen or url], line))
+            chosen = worse(name, url, engine) if resolve(name, engine) or by_url(url) is None else url
+            if chosen:
+                licenses.append((chosen, line))
             part = {}
         else:
             part[path.rsplit("/", 1)[-1]] = value
-    return claims(
-        [value for values, _ in licenses for value in values], "OR", engine, licenses[0][1] if licenses else 0
-    )
+    return claims([value for value, _ in licenses], "OR", engine, licenses[0][1] if licenses else 0)
 
 
 def nuspec(text: str, engine: Engine | None) -> list[Declaration]:
     """*.nuspec: the licence by its type, else by URL. aka.ms/deprecateLicenseUrl stands in for the former."""
     place = "package/metadata/"
     found = read_xml(text, frozenset((f"{place}license", f"{place}licenseUrl"))) or []
+    said: list[Declaration] = []
     for path, attributes, value, line in found:
         if path.endswith("/license"):
             if attributes.get("type") == "file":
-                return [Declaration("manifest", None, f"SEE LICENSE IN {value}", line)]
-            return claim(value, engine, line)
+                said.append(Declaration("manifest", None, f"SEE LICENSE IN {value}", line))
+            else:
+                said += claim(value, engine, line)
+    if said:
+        return distinct(said)
     urls = [(value, line) for _, _, value, line in found if "deprecatelicenseurl" not in value.lower()]
     return claim(urls[0][0], engine, urls[0][1]) if urls else []
 
 
 def msbuild(text: str, engine: Engine | None) -> list[Declaration]:
-    """A project of MSBuild; a property that is computed is a licence that nobody can tell."""
+    """A project of MSBuild: all that it sets, as conditions are not evaluated; the URL, which is the old way, if there is
+    nothing else. A property that is computed is a licence that nobody can tell.
+    """
     place = "Project/PropertyGroup/PackageLicense"
     found = read_xml(text, frozenset(f"{place}{end}" for end in ("Expression", "File", "Url"))) or []
-    for end in ("Expression", "File", "Url"):
-        for path, _, value, line in found:
-            if path == place + end and value:
-                if end == "File" or "$(" in value:
-                    return [Declaration("manifest", None, f"SEE LICENSE IN {value}", line)]
-                return claim(value, engine, line)
-    return []
+    set_ = [(path.removeprefix(place), value, line) for path, _, value, line in found if value]
+    said: list[Declaration] = []
+    for end, value, line in [one for one in set_ if one[0] != "Url"] or set_:
+        if end == "File" or "$(" in value:
+            said.append(Declaration("manifest", None, f"SEE LICENSE IN {value}", line))
+        else:
+            said += claim(value, engine, line)
+    return distinct(said)
 
 
 def package_xml(text: str, engine: Engine | None) -> list[Declaration]:

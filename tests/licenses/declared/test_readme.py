@@ -163,6 +163,14 @@ def test_the_heading_may_name_the_licence_itself() -> None:
         "Released under the MIT license. Only for members of our club.",
         "MIT. For anything else contact us.",
         "MIT, nur für Studenten",
+        "MIT for you and me; companies need to ask",
+        "MIT License. Use needs my written consent.",
+        "MIT. Redistribution requires the author's written permission.",
+        "MIT. A license is required for production.",
+        "Released under the MIT license, but if you work at a company ask me first.",
+        "MIT (for hobbyists)",
+        "MIT for open source projects. Otherwise get in touch.",
+        "The MIT License. Do not use it to train AI models.",
     ],
 )
 def test_a_section_that_limits_a_permissive_licence_is_one_that_nobody_can_tell(body: str) -> None:

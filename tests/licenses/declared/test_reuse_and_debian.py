@@ -5,7 +5,9 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from stackbuild.licenses.declared import Declaration, declarations, governing, matching
+from stackbuild.licenses.declared import Declaration, declarations, governing, matching, scancode_engine
+from stackbuild.licenses.declared.resolve import severity
+from tests.worlds import MIT
 
 
 def rules(name: str, path: str, text: str) -> list[tuple[str | None, tuple[str, ...]]]:
@@ -271,3 +273,38 @@ def test_a_text_that_is_less_permissive_than_its_name_counts() -> None:
     for name, expression in (("MIT.txt", "GPL-3.0-or-later"), ("GPL-2.0-only.txt", "GPL-2.0-only")):
         found = declarations("LICENSES", f"LICENSES/{name}", GPL_TEXT.encode(), gpl)[1]
         assert [(one.expression, one.globs) for one in found] == [(expression, (name,))]
+
+
+def test_stanzas_without_a_blank_line_between_them_are_apart() -> None:
+    text = "Format: x\n\nFiles: *\nLicense: MIT\nFiles: debian/*\nCopyright: y\nLicense: GPL-2+\nLicense: ISC\n text\n"
+    assert rules("debian/copyright", "debian/copyright", text) == [
+        ("MIT", ("**",)),
+        ("GPL-2.0-or-later", ("debian/**",)),
+    ]
+
+
+def test_identifiers_beyond_the_bound_or_of_another_type_make_a_licence_that_nobody_can_tell() -> None:
+    for said in (["MIT", 5], ["MIT"] * 256 + ["GPL-3.0-only"]):
+        text = f"[[annotations]]\npath = 'x'\nSPDX-License-Identifier = {said}\n"
+        assert rules("REUSE.toml", "REUSE.toml", text) == [(None, ("x",))]
+    tags = "SPDX-License-Identifier: MIT\n" * 256 + "SPDX-License-Identifier: GPL-3.0-only\n"
+    assert rules("sidecar", "x.c.license", tags) == [(None, ("x.c", "x.c.license"))]
+
+
+def test_a_text_below_a_name_that_takes_the_licence_back_counts() -> None:
+    """With the real engine: riders, a changed grant, terms of somebody's own that mention a licence."""
+    engine = scancode_engine()
+    body = "\n".join(f" {line}" if line else " ." for line in MIT.split("\n"))
+    own = (
+        " The program is the property of Acme and its use is at your own peril.\n" * 8
+        + " Parts of libfoo are MIT licensed.\n"
+    )
+
+    def told(name: str, text: str) -> str | None:
+        head = f"Format: x\n\nFiles: *\nCopyright: x\nLicense: {name}\n"
+        return declarations("debian/copyright", "debian/copyright", (head + text).encode(), engine)[1][0].expression
+
+    assert told("Expat", body) == "MIT"
+    assert severity(told("Expat", body + "\n The Software shall not be used for commercial purposes.\n")) == 4
+    assert severity(told("Expat", body.replace("any person", "any student"))) == 4
+    assert severity(told("acme", own)) > 0

@@ -40,6 +40,10 @@ def declared(name: str, text: str, path: str = "") -> list[str | None]:
         ({"license": "MIT", "licence": "nobody knows"}, ["MIT", None]),
         ({"license": "MIT", "licenses": ["MIT"]}, ["MIT"]),
         ({"license": "MIT-ish"}, [None]),
+        ({"license": {"type": "MIT", "url": "https://www.gnu.org/licenses/gpl-3.0.html"}}, ["GPL-3.0-only"]),
+        ({"license": {"type": "GPL-3.0", "url": "https://opensource.org/licenses/MIT"}}, ["GPL-3.0-only"]),
+        ({"license": "MIT, see COMMERCIAL-LICENSE.txt for details"}, [None]),
+        ({"license": "MIT, see LICENSE.txt for details"}, ["MIT"]),
         ({"dependencies": {"license": "GPL-3.0"}}, []),
     ],
 )
@@ -112,7 +116,11 @@ GPL_CLASSIFIER = "License :: OSI Approved :: GNU General Public License v3 (GPLv
         ('[project]\nlicense = "MIT AND (Apache-2.0 OR BSD-2-Clause)"', ["MIT AND (Apache-2.0 OR BSD-2-Clause)"]),
         ('[project]\nlicense = {text = "Apache 2.0"}', ["Apache-2.0"]),
         ('[project]\nlicense = {file = "LICENSE"}', [None]),
-        (f'[project]\nlicense = {{file = "LICENSE"}}\nclassifiers = ["{MIT_CLASSIFIER}"]', ["MIT"]),
+        (f'[project]\nlicense = {{file = "LICENSE"}}\nclassifiers = ["{MIT_CLASSIFIER}"]', [None, "MIT"]),
+        ('[project]\nlicense = {text = "MIT", file = "EULA"}', ["MIT", None]),
+        ('[project]\nlicense = "MIT"\n[tool.poetry]\nlicense = "GPL-3.0-only"', ["MIT", "GPL-3.0-only"]),
+        (f'[project]\nclassifiers = ["License :: Ours", "{MIT_CLASSIFIER}"]', [None]),
+        (f'[project]\nclassifiers = ["License :: DFSG approved", "{MIT_CLASSIFIER}"]', ["MIT"]),
         (f'[project]\nclassifiers = ["{MIT_CLASSIFIER}", "Programming Language :: C"]', ["MIT"]),
         (f'[project]\nlicense = "MIT"\nclassifiers = ["{MIT_CLASSIFIER}"]', ["MIT"]),
         (f'[project]\nlicense = "MIT"\nclassifiers = ["{GPL_CLASSIFIER}"]', ["MIT", "GPL-3.0-only"]),
@@ -187,6 +195,8 @@ POM = '<project xmlns="http://maven.apache.org/POM/4.0.0"><licenses>{}</licenses
         ("<license><name>Apache License, Version 2.0</name><url>https://apache.org/x</url></license>", ["Apache-2.0"]),
         ("<license><name>Ours</name><url>https://opensource.org/licenses/MIT</url></license>", ["MIT"]),
         ("<license><name>Ours</name></license>", [None]),
+        ("<license><name>MIT</name><url>https://www.gnu.org/licenses/gpl-3.0.html</url></license>", ["GPL-3.0-only"]),
+        ("<license><name>MIT</name></license><license><name>Ours</name></license>", [None]),
         (
             "<license><name>CDDL 1.0</name></license><license><name>GPL2 w/ CPE</name></license>",
             ["CDDL-1.0 OR GPL-2.0-only WITH Classpath-exception-2.0"],
@@ -197,6 +207,29 @@ POM = '<project xmlns="http://maven.apache.org/POM/4.0.0"><licenses>{}</licenses
 )
 def test_pom_lets_the_user_choose(inner: str, expressions: list[str | None]) -> None:
     assert declared("pom.xml", POM.format(inner)) == expressions
+
+
+def test_json_of_deno_may_have_comments_and_a_last_comma() -> None:
+    assert declared("plain.json", '// c\n{"a": "//", /* "license": "MIT" */ "license": "GPL-3.0", /* x */ }') == [
+        "GPL-3.0-only"
+    ]
+    assert declared("package.json", '// c\n{"license": "MIT"}') == []
+
+
+@pytest.mark.parametrize("unit", ["/*", "/* //\n", '"', ",", ",}", "/**", "/"])
+def test_comments_without_an_end_take_time_linear_in_the_text(unit: str) -> None:
+    assert declared("plain.json", unit * 100_000) == []
+
+
+def test_all_that_a_project_of_msbuild_or_nuget_sets_holds() -> None:
+    one, other = "<{0}>MIT</{0}>", "<{0}>GPL-3.0-only</{0}>"
+    field = "PackageLicenseExpression"
+    groups = f"<PropertyGroup>{one}</PropertyGroup><PropertyGroup Condition='x'>{other}</PropertyGroup>".format(field)
+    assert declared("msbuild", f"<Project>{groups}</Project>") == ["MIT", "GPL-3.0-only"]
+    beside = f"{one.format(field)}<PackageLicenseFile>EULA</PackageLicenseFile><PackageLicenseUrl>x</PackageLicenseUrl>"
+    assert declared("msbuild", f"<Project><PropertyGroup>{beside}</PropertyGroup></Project>") == ["MIT", None]
+    twice = (one + other).format("license")
+    assert declared("nuspec", f"<package><metadata>{twice}</metadata></package>") == ["MIT", "GPL-3.0-only"]
 
 
 def test_a_licence_of_a_plugin_is_not_that_of_the_project() -> None:

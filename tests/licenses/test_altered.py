@@ -1,0 +1,105 @@
+"""Texts that hold a permissive licence's name or most of its words, and do not grant what it grants."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from stackbuild.licenses import altered, detect
+from stackbuild.licenses.detect import Detector
+from tests.worlds import MIT
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _warm() -> None:
+    detect.warm()
+
+
+@pytest.fixture(scope="module")
+def text_of() -> Any:
+    from licensedcode.cache import get_licenses_db
+
+    return lambda key: get_licenses_db()[key].text
+
+
+def changed(text: str, words: str, others: str) -> str:
+    """The text with some words in the place of others, however its lines are wrapped."""
+    found = re.sub(r"\s+".join(map(re.escape, words.split())), others, text)
+    assert found != text
+    return found
+
+
+GRANT = (
+    "each Contributor hereby grants to You a perpetual, worldwide, non-exclusive, no-charge, royalty-free, irrevocable copyright "
+    "license to reproduce, prepare Derivative Works of, publicly display, publicly perform, sublicense, and distribute the Work "
+    "and such Derivative Works in Source or Object form."
+)
+
+
+@pytest.mark.parametrize(
+    ("key", "words", "others"),
+    [
+        ("apache-2.0", GRANT, ""),
+        ("apache-2.0", GRANT, "each Contributor hereby grants to You a license to reproduce the Work for evaluation."),
+        (
+            "apache-2.0",
+            "each Contributor hereby grants to You a perpetual, worldwide",
+            "no Contributor grants to You a",
+        ),
+        ("apache-2.0", "the Work and such Derivative Works in Source or Object form.", "the Work internally."),
+        ("apache-2.0", "no-charge, royalty-free, irrevocable copyright", "revocable copyright"),
+        ("mit", "sublicense, and/or sell copies", "and/or sublicense copies"),
+        ("mit", "to any person obtaining", "to any student obtaining"),
+        ("mit", "Permission is hereby granted, free of charge,", "Permission is hereby given"),
+        ("isc", "with or without fee", "for students"),
+    ],
+)
+def test_a_text_with_a_changed_grant_is_not_permissive(text_of: Any, key: str, words: str, others: str) -> None:
+    found = Detector().detect(changed(text_of(key), words, others).encode(), True)
+    assert altered.CHANGED in found.keys and max(map(detect.severity_of, found.keys)) == 4
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "The program is the property of Acme and its use is at your own peril. ",
+        "We own it. Customers may run it on one computer for each seat. ",
+        "The terms of this agreement hold for whoever runs it. ",
+    ],
+)
+def test_terms_of_somebodys_own_that_mention_a_licence_are_unknown(sentence: str) -> None:
+    text = f"ACME\n\n{sentence * 8}\n\nIt is built on libfoo, which is licensed under the MIT license.\n"
+    found = Detector().detect(text.encode(), True)
+    assert altered.OWN_TERMS in found.keys
+    assert max(map(detect.severity_of, found.keys)) > 0
+    assert altered.OWN_TERMS not in Detector().detect(text.encode(), False).keys  # a read-me may say so
+
+
+@pytest.mark.parametrize("key", ["apache-2.0", "bsd-new", "isc", "zlib", "uoi-ncsa"])
+def test_a_text_with_other_words_that_take_nothing_back_stays_permissive(text_of: Any, key: str) -> None:
+    words = text_of(key).split()
+    for number in (len(words) // 3, len(words) // 2, len(words) - 20):
+        text = " ".join([*words[:number], "indeed", *words[number:]])
+        found = Detector().detect(text.encode(), True)
+        assert max(map(detect.severity_of, found.keys)) == 0, found
+
+
+def test_a_list_of_more_names_than_a_text_has_is_not_aligned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(altered, "aligned", lambda *_: pytest.fail("aligned"))
+    text = "libfoo: MIT License, some words of ours here\n" * (altered.MOST_MATCHES + 1)
+    assert "MIT" in Detector().detect(text.encode(), True).keys
+    assert altered.OWN_TERMS in Detector().detect(f"{text}You must not copy any of it\n".encode(), True).keys
+
+
+def test_prose_beside_a_name_binds_nobody() -> None:
+    text = "Notes of the team\n\n" + "We met in Rome and wrote this in a week of rain. " * 8 + "\n\nMIT License\n"
+    assert Detector().detect(text.encode(), True).keys == ("MIT",)
+
+
+def test_what_is_known_word_for_word_is_not_aligned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(altered, "aligned", lambda *_: pytest.fail("aligned"))
+    assert Detector().detect(MIT.encode(), True).keys == ("MIT",)
+    assert Detector().detect(f"Licensed under the MIT license\n\n{MIT}".encode(), True).keys == ("MIT",)
+    assert Detector().detect(b"MIT License, by Ada and friends of hers\n", True).keys == ("MIT",)
