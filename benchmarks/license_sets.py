@@ -18,6 +18,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +91,9 @@ def install(cache: Path, folder: Path) -> None:
     place.mkdir(parents=True)
     (place / "package.json").write_text('{"name": "licences", "version": "0.0.0", "private": true}')
     options = ["--ignore-scripts", "--no-audit", "--no-fund", "--legacy-peer-deps", "--omit=optional", "--no-save"]
-    subprocess.run(["npm", "install", *options, *ROOTS], cwd=place, check=True)
+    subprocess.run(
+        ["npm", "install", *options, *ROOTS], cwd=place, check=True, stdout=sys.stderr
+    )  # ours is for results
     kept = cache / "npm.part"
     for manifest in place.glob("node_modules/**/package.json"):
         body = json.loads(manifest.read_bytes())

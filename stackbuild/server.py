@@ -14,7 +14,6 @@ which task that was and where it stood: the kernel would take any of them, and s
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import gc
 import importlib
@@ -33,10 +32,10 @@ from pathlib import Path
 from typing import Any
 
 from stackbuild import beacon, memory, registry
+from stackbuild.apart import die_with_parent
 from stackbuild.errors import StackbuildError
 from stackbuild.retries import DISK_FULL, no_room
 
-PR_SET_PDEATHSIG = 1
 LOOK_SECONDS = 0.25  # between two looks at the children's memory
 BEAT_SECONDS = 2.0
 MEMORY_SHARE = 0.95  # of what may be taken; above it the largest child ends
@@ -60,11 +59,6 @@ def main(arguments: list[str]) -> int:
 
     Server(Build(out, Plan.load(plan_path)), int(arguments[2]) if len(arguments) > 2 else memory.limit()).serve()
     return 0
-
-
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent dies, so that a killed driver leaves nobody behind."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @dataclass

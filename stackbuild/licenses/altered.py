@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from stackbuild.apart import apart
 from stackbuild.licenses.scancode import Aligned, Match, aligned
 
 CHANGED = "LicenseRef-stackbuild-modified"
@@ -59,7 +60,7 @@ def altered(form: str, exact: Sequence[Match]) -> dict[str, tuple[int, int]]:
     covered = sum(one.words for one in exact if one.last < len(lines))
     if words < LEAST_WORDS or covered >= ENOUGH * words:
         return {}
-    near: Sequence[Aligned | Match] = aligned(text, OF_A_TEXT) if len(exact) <= MOST_MATCHES else exact
+    near: Sequence[Aligned | Match] = apart(aligned, text, OF_A_TEXT) if len(exact) <= MOST_MATCHES else exact
     found: dict[str, tuple[int, int]] = {}
     for one in near:
         if isinstance(one, Match):

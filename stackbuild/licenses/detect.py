@@ -25,7 +25,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from hashlib import blake2b
+from typing import Any
 
+from stackbuild.apart import apart, share_pages
 from stackbuild.licenses import altered, riders, tags
 from stackbuild.licenses.decide import UNKNOWN_REFERENCE
 from stackbuild.licenses.expression import keys_of, plain_key
@@ -46,8 +48,6 @@ from stackbuild.licenses.text import decode, normal_form, numbered_form
 COVER_PERCENT = 75.0
 APPROXIMATE_CHARS = 64 << 10  # 5 CPU-seconds at worst: one phrase of legalese again and again
 CACHED_FORMS = 1 << 15  # some 20 MB of answers
-AUTOMATON_STATES = 100_000  # of licenseclassifier's automaton at most, where `warm` did not run: some 300 MB
-GROWN_STATES = 10_000  # that it grows by at most beyond what `warm` met: some 30 MB
 
 BRIEF_WORDS = 40  # a file that only names its licence
 
@@ -182,7 +182,7 @@ def guessed(form: str) -> Answer | None:
             return Answer(
                 "stackbuild public-domain 1", {PUBLIC_DOMAIN: 1.0}, False, {PUBLIC_DOMAIN: (0, form.count("\n"), None)}
             )
-    near = answer_of(matches(form[:APPROXIMATE_CHARS], approximate=True), "approximate")
+    near = answer_of(apart(matches, form[:APPROXIMATE_CHARS], True), "approximate")
     return near if near.real else None
 
 
@@ -292,19 +292,21 @@ def asides_of(found: list[Match]) -> tuple[Found, ...]:
 # ---------------------------------------------------------------- licenseclassifier
 
 
-_warmed = 0  # states that `warm` has met
+@cache
+def scanner() -> Any:
+    """licenseclassifier's scanner, with an automaton of ours that holds little."""
+    from licenseclassifier._engine import builtin_scanner
+
+    from stackbuild.licenses.automaton import Automaton
+
+    found: Any = builtin_scanner()
+    found.re = Automaton(found.re)
+    return found
 
 
 def classify(form: str) -> Answer:
     """SPDX ids of the licence texts that together cover the file, each with the share covered; none below 75 %."""
-    from licenseclassifier._engine import builtin_scanner
-
-    scanner = builtin_scanner()
-    coverage = scanner.scan(form)
-    states = scanner.re._info  # only a cache; what the parent shares stays
-    if len(states) > (_warmed or AUTOMATON_STATES) + GROWN_STATES:
-        while len(states) > _warmed:
-            states.popitem()
+    coverage = scanner().scan(form)
     engine = engine_name("licenseclassifier")
     if coverage.percent < COVER_PERCENT:
         return Answer(engine, {})
@@ -328,10 +330,8 @@ def warm() -> None:
     """Load what the children of the task server share: ScanCode's index, and licenseclassifier's automaton as it is after
     the texts that are met most.
     """
-    from licenseclassifier._engine import builtin_scanner
     from licensedcode.cache import get_licenses_db
 
-    global _warmed
     near_index()
     own_lines()
     _gather_words()
@@ -345,8 +345,10 @@ def warm() -> None:
             classify(form)
             matches(form)
             riders.riding(form.split("\n"), set())
+            detect_form(form, True)
     matches(UNLIKE_ANY, approximate=True)
-    _warmed = len(builtin_scanner().re._info)
+    scanner().re.freeze()
+    share_pages()
     gc.collect()
     gc.freeze()
 
@@ -355,8 +357,6 @@ def _gather_words() -> None:
     """Put licenseclassifier's words side by side: whoever reads one writes to its count of references, and so comes to own
     the page it is on.
     """
-    from licenseclassifier._engine import builtin_scanner
-
-    known = builtin_scanner().re.dict
+    known = scanner().re.dict
     known.list = [word.encode().decode() for word in known.list]
     known._map = {word: number for number, word in enumerate(known.list)}

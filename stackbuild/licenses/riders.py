@@ -18,7 +18,7 @@ import re2
 from stackbuild.licenses.lists import LicenseDataError, data_path, read_toml
 from stackbuild.licenses.scancode import Match
 
-PATTERN_BYTES = 2 << 20  # a pattern's program and automaton: what every child may come to hold for itself
+PATTERN_BYTES = 128 << 10  # a pattern's program and automaton: what every child may come to hold for itself
 SENTENCE_CHARS = 1_000
 KNOWN_WORDS = 30  # a match of fewer is of a notice, not of a licence's text, which may say more
 _END = re.compile(r"(?<!\be\.g)(?<!\bi\.e)(?<!\binc)(?<!\bcorp)(?<!\bltd)(?<!\bno)[.!?]['\")]{0,2}(?:[ \n]+|$)")
@@ -88,12 +88,13 @@ def riding(lines: list[str], known: set[int], header: bool = False) -> dict[str,
     `known`: the lines that a licence known word for word holds. `header`: the form is of a source file's head.
     """
     found: dict[str, tuple[int, int]] = {}
-    sought = [one for one in riders()[1] if not (header and one.files_only)]
+    text = " ".join(lines)
+    sought = [one for one in riders()[1] if not (header and one.files_only) and _may_speak(one, text)]
     for within, rules in (
         (set(range(len(lines))) - known, [one for one in sought if not one.anywhere]),
         (set(range(len(lines))), [one for one in sought if one.anywhere]),
     ):
-        for sentence, first, last in sentences(lines, within):
+        for sentence, first, last in sentences(lines, within) if rules else ():
             for rule in rules:
                 if rule.key in found:
                     continue
@@ -103,6 +104,11 @@ def riding(lines: list[str], known: set[int], header: bool = False) -> dict[str,
                 if all(pattern.search(plain) for pattern in rule.patterns):
                     found[rule.key] = first, last
     return found
+
+
+def _may_speak(rule: Rider, text: str) -> bool:
+    """Whether any sentence of a text can be what a rider says: few texts hold what it asks for anywhere."""
+    return all(one.search(text) for one in rule.patterns) or any(one.search(text) for one in rule.ignore)
 
 
 def sentences(lines: list[str], within: set[int]) -> Iterator[tuple[str, int, int]]:

@@ -157,3 +157,12 @@ def test_no_text_of_a_permissive_licence_is_taken_for_one_with_a_rider() -> None
         if detect.ridden(form.split("\n"), detect.matches(form)):
             ridden.append(one.spdx_license_key)
     assert {"JSON", "Pixar"} <= set(ridden) and len(ridden) <= 10 and len(texts) > 800
+
+
+def test_no_rider_is_lost_that_is_sought_only_where_its_words_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [text.lower().split("\n") for _, text in RIDERS]
+    texts += [[*text, "Not for commercial and non-commercial use as well as", "anything else."] for text in texts]
+    sought = [(riding(text, set(), header), text, header) for text in texts for header in (False, True)]
+    monkeypatch.setattr(riders, "_may_speak", lambda rider, text: True)
+    assert [riding(text, set(), header) for _, text, header in sought] == [found for found, _, _ in sought]
+    assert any(found for found, _, _ in sought)
