@@ -283,7 +283,7 @@ _STATES = re.compile(
     r"|unauthori[sz]ed (?:use|cop(?:y|ying|ies)|reproduction|duplication|distribution|disclosure)\b"
     r"|(?:may|must|shall|can) ?not be (?:used|copied|reproduced|distributed|redistributed|disclosed|modified|sold)\b"
     r"[^.]{0,200}\b(?:permission|consent|authori[sz]ation|approval|licen[cs]e|agreement)\b"
-    r"|\bdo not (?:re)?distribute\b|redistribution [^.]{0,80}\b(?:permitted|prohibited|forbidden|not allowed)\b"
+    r"|(?<!we )(?<!they )\bdo not (?:re)?distribute\b|redistribution [^.]{0,80}\b(?:permitted|prohibited|forbidden|not allowed)\b"
     r"|\b(?:for|only|strictly) non-?commercial\b|non-?commercial (?:use|purposes?) only",
     re.MULTILINE,
 )

@@ -7,6 +7,7 @@ rest are formats that declare a licence (`declared`). What any of them says is a
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -166,7 +167,7 @@ class Reader:
             return self._text(content, True)  # of the old form, prose
         if not found and name == "sidecar":
             return self._sidecar(content, base)
-        return [
+        return _without_pointers(
             {
                 "expression": one.expression or self._understood(one),
                 "engine": f"stackbuild {name}",
@@ -178,7 +179,7 @@ class Reader:
                 "precedence": one.precedence if one.globs else None,
             }
             for one in found
-        ]
+        )
 
     def _understood(self, one: Declaration) -> str | None:
         """What a field says in words that are no name: it only points to a licence file, or holds the text of a licence."""
@@ -211,6 +212,13 @@ class Reader:
             elif not found.found:
                 own = [{"expression": UNKNOWN_REFERENCE, "engine": found.engine, "score": 0.0}]
         return [*own, *map(_row, found.found), *asides]
+
+
+def _without_pointers(said: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What a declaring file says; beside a licence that it names, a pointer to a licence file says nothing."""
+    rows = list(said)
+    named = any(one["expression"] not in (None, UNKNOWN_REFERENCE) and not one["globs"] for one in rows)
+    return [one for one in rows if not (named and one["expression"] == UNKNOWN_REFERENCE and not one["globs"])]
 
 
 def _row(one: Found) -> dict[str, Any]:

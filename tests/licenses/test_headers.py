@@ -168,6 +168,7 @@ def test_short_statements(content: str, expected: str) -> None:
         "# may not be modified; lazy sequences can be indexed\n",
         "    license: str\n",
         "// raises on unauthorized access; see the permission table\n",
+        "- Due to limitations, we do not distribute binary wheels for Windows.\n",
         "# Do not pass confidential data through the environment; it can be used freely by children\n",
         "# This option may not be used outside of tests\n",
         "# The benchmark compares with proprietary software\n",

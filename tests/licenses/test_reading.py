@@ -84,6 +84,17 @@ def test_what_leads_out_or_asks_for_consent_is_no_pointer(text: str) -> None:
     assert not points_elsewhere(text)
 
 
+def test_a_pointer_to_a_licence_file_says_nothing_beside_a_licence_of_the_same_manifest() -> None:
+    pointer = 'license = {file = "LICENSE"}'
+    for body, told in (
+        (pointer, [UNKNOWN_REFERENCE]),
+        (f"{pointer}\nclassifiers = ['License :: OSI Approved :: MIT License']", ["MIT"]),
+        ("license = {file = 'TERMS.docx'}\nclassifiers = ['License :: OSI Approved :: MIT License']", [None, "MIT"]),
+    ):
+        found = Reader().read(f'[project]\nname = "x"\n{body}\n'.encode(), "pyproject.toml")
+        assert [one["expression"] for one in found] == told
+
+
 def test_a_field_refers_where_it_names_a_licence_file_and_is_read_where_it_holds_a_text() -> None:
     def told(field: str) -> list[str | None]:
         return [
