@@ -21,18 +21,38 @@ from stackbuild.licenses.scancode import Match
 PATTERN_BYTES = 128 << 10  # a pattern's program and automaton: what every child may come to hold for itself
 SENTENCE_CHARS = 1_000
 KNOWN_WORDS = 30  # a match of fewer is of a notice, not of a licence's text, which may say more
+_ANCHOR = re.compile(r"(?<![\[\\])[\^$]")
 _END = re.compile(r"(?<!\be\.g)(?<!\bi\.e)(?<!\binc)(?<!\bcorp)(?<!\bltd)(?<!\bno)[.!?]['\")]{0,2}(?:[ \n]+|$)")
 
 
 @dataclass(frozen=True)
 class Rider:
-    """One rider of the data: its key, compiled patterns, and where it is sought."""
+    """One rider of the data: its key, compiled patterns, and where it is sought. `gates`: the patterns that a text holds if
+    one of its sentences does; others ask for where a sentence begins or ends.
+    """
 
     key: str
     patterns: tuple[Any, ...]
     ignore: tuple[Any, ...]
     anywhere: bool
     files_only: bool
+    gates: tuple[Any, ...]
+
+    def may_speak_in(self, text: str) -> bool:
+        """Whether a sentence of the text can be what it says: few texts hold all that it asks for."""
+        return all(pattern.search(text) for pattern in self.gates)
+
+    def speaks_in(self, sentence: str) -> bool:
+        """Whether a sentence says it, as it stands and without what is ignored."""
+        if not self._is_in(sentence):
+            return False
+        plain = sentence
+        for pattern in self.ignore:
+            plain = pattern.sub(" ", plain)
+        return plain == sentence or self._is_in(plain)
+
+    def _is_in(self, sentence: str) -> bool:
+        return all(pattern.search(sentence) for pattern in self.patterns)
 
 
 @cache
@@ -60,6 +80,7 @@ def riders() -> tuple[str, tuple[Rider, ...]]:
                 compiled[0],
                 compiled[1],
                 *(bool(one.get(name, False)) for name in ("anywhere", "files_only")),
+                tuple(pattern for pattern in compiled[0] if not _ANCHOR.search(pattern.pattern)),
             )
         )
     return body["version"], tuple(found)
@@ -89,26 +110,16 @@ def riding(lines: list[str], known: set[int], header: bool = False) -> dict[str,
     """
     found: dict[str, tuple[int, int]] = {}
     text = " ".join(lines)
-    sought = [one for one in riders()[1] if not (header and one.files_only) and _may_speak(one, text)]
+    sought = [one for one in riders()[1] if not (header and one.files_only) and one.may_speak_in(text)]
     for within, rules in (
         (set(range(len(lines))) - known, [one for one in sought if not one.anywhere]),
         (set(range(len(lines))), [one for one in sought if one.anywhere]),
     ):
         for sentence, first, last in sentences(lines, within) if rules else ():
             for rule in rules:
-                if rule.key in found:
-                    continue
-                plain = sentence
-                for pattern in rule.ignore:
-                    plain = pattern.sub(" ", plain)
-                if all(pattern.search(plain) for pattern in rule.patterns):
+                if rule.key not in found and rule.speaks_in(sentence):
                     found[rule.key] = first, last
     return found
-
-
-def _may_speak(rule: Rider, text: str) -> bool:
-    """Whether any sentence of a text can be what a rider says: few texts hold what it asks for anywhere."""
-    return all(one.search(text) for one in rule.patterns) or any(one.search(text) for one in rule.ignore)
 
 
 def sentences(lines: list[str], within: set[int]) -> Iterator[tuple[str, int, int]]:
