@@ -50,8 +50,10 @@ NO_NAME = re.compile(
     r"|rights?|statements?|terms|to)\b",
     re.IGNORECASE,
 )
+OF_LAW = re.compile(r"copyright (?:treaty|treaties|act|law|laws|convention)\b", re.IGNORECASE)
 TEMPLATE = re.compile(r"[<\[{(](?:years?|yyyy|name of|copyright holder|owner|author)", re.IGNORECASE)
 HOLDERS_SHOWN, HOLDER_CHARS = 200, 300
+SHOWN = 5  # of what is asked for and not there
 LINES_BELOW = 5  # of a header: REUSE's lines may name the licence before the holders
 SHELF = r"(?i)(?:^|/)(?:NOTICE(?:\.(?:txt|md|rst))?|LICENSES/[^/]+)$"
 RULES, TEXTS = ("path_rule", "override", "aggregate"), ("license_file", "notice")  # kinds of evidence
@@ -103,6 +105,15 @@ def notice(out: Path, selection: Selection, list_files: bool = False) -> Iterato
     build = finished(out)
     names = [name for name in described(out)["files"] if name.startswith("dataset/data/")]
     components = _components([out / name for name in sorted(names)], selection)
+    there = {(one.repo_name, path) for one in components for path in one.files}
+    gone = sorted(
+        (selection.repositories - {repo for repo, _ in there}) | {" ".join(one) for one in selection.files - there}
+    )
+    if gone and (components or selection.files):
+        raise InputError(
+            f"The dataset in {out} has no {', '.join(gone[:SHOWN])}{', …' if gone[SHOWN:] else ''}: a notice for these would be "
+            "incomplete. `stackbuild check` tells why."
+        )
     if not components:
         raise InputError(f"No file of the dataset in {out} was selected; `stackbuild check` tells what is in it.")
     asked = {place for one in components for place in (*one.texts, *one.rules)}
@@ -256,7 +267,10 @@ def _holders(lines: Iterable[str]) -> list[str]:
     """Who holds a copyright, by the lines that say so, each once."""
     found: dict[str, None] = {}
     for line in lines:
-        short = " ".join(line[:HOLDER_CHARS].strip(" \t*#/;%-!<>").split())
+        short = " ".join(
+            line[:HOLDER_CHARS].strip(" \t*#/;%-!").removeprefix("<").removesuffix("-->").strip(" -").split()
+        )
+        short = short if short.count("<") == short.count(">") else short.strip("<>")
         spdx = SPDX_HOLDER.search(short)
         if spdx:
             found.setdefault("Copyright " + re.sub(r"^(?:copyright\b|\(c\)|©|\s)+", "", spdx[1], flags=re.IGNORECASE))
@@ -267,6 +281,8 @@ def _holders(lines: Iterable[str]) -> list[str]:
 
 def names_holder(line: str) -> bool:
     """Whether a line, without comment signs, says who holds a copyright."""
+    if OF_LAW.search(line):
+        return False
     return (
         DATED.search(line) is not None
         or SIGNED.match(line) is not None

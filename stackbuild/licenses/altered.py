@@ -6,6 +6,9 @@ the text as a whole, ScanCode's approximate matches align it with the rules that
 
 - of an alignment with a licence's text, whether words were added that restrict, or words left out that grant;
 - of what no match covers, if that is most of the text, whether it binds whoever reads it.
+
+And the conditions and the disclaimer of MIT alone are a rule of ScanCode's that names no licence and grants nothing.
+Where a text has no more of a licence than such and a name, what else it says is its grant, which nobody knows.
 """
 
 from __future__ import annotations
@@ -26,6 +29,8 @@ LEAST_WORDS = 40  # of a text that has room for terms
 ENOUGH = 0.9  # of the words in exact matches: nothing is left to ask
 MOSTLY = 0.5  # of the words in any match
 MOST_MATCHES = 200  # exact ones; with more a text is a list, and aligning it takes seconds
+GENERIC = ("LicenseRef-scancode-other-permissive", "LicenseRef-scancode-warranty-disclaimer")
+FEW_WORDS = 12
 OF_A_TEXT = 30  # words from which on an alignment is with the text of a licence and not with a notice
 
 _RESTRICTING_WORDS = (
@@ -57,9 +62,10 @@ def altered(form: str, exact: Sequence[Match]) -> dict[str, tuple[int, int]]:
     text = form[:MAX_CHARS]
     words = len(_WORD.findall(text))
     lines = text.split("\n")
+    own = _without_grant(lines, exact)
     covered = sum(one.words for one in exact if one.last < len(lines))
     if words < LEAST_WORDS or covered >= ENOUGH * words:
-        return {}
+        return own
     near: Sequence[Aligned | Match] = apart(aligned, text, OF_A_TEXT) if len(exact) <= MOST_MATCHES else exact
     found: dict[str, tuple[int, int]] = {}
     for one in near:
@@ -73,4 +79,17 @@ def altered(form: str, exact: Sequence[Match]) -> dict[str, tuple[int, int]]:
         rest = [number for number in range(len(lines)) if number not in known]
         if _BINDS.search(" ".join(lines[number] for number in rest)):
             found[OWN_TERMS] = rest[0], rest[-1]
-    return found
+    return found or own
+
+
+def _without_grant(lines: list[str], exact: Sequence[Match]) -> dict[str, tuple[int, int]]:
+    """What else a text says whose only matches of more than a few words are generic, as its own terms; nothing if there is
+    another match, or there are no more than `FEW_WORDS`.
+    """
+    long = [one for one in exact if one.words >= OF_A_TEXT]
+    if not long or any(one.expression not in GENERIC for one in long):
+        return {}
+    known = {line for one in exact for line in range(one.first, one.last + 1)}
+    rest = [number for number in range(len(lines)) if number not in known]
+    many = sum(len(_WORD.findall(lines[number])) for number in rest) > FEW_WORDS
+    return {OWN_TERMS: (rest[0], rest[-1])} if many else {}

@@ -274,7 +274,8 @@ _RIGHTS = re.compile(r"licen[cs]e|proprietary|\bconfidential\b|permission|\brigh
 # A statement that grants or keeps rights in the file, in words that nobody recognises. It takes the file out of what is
 # permissive, so that words which prose and code use as well ("confidential", "freely") are none alone.
 _STATES = re.compile(
-    r"licen[cs]ed (?:under|according|pursuant)|^licen[cs]e *: +(?!str\b|string\b|none\b|null\b|optional\b|any\b)\S"
+    r"licen[cs]ed (?:under|according|pursuant)|governed by (?:an? |the )?(?:commercial|enterprise|proprietary)\b"
+    r"|^licen[cs]e *: +(?!str\b|string\b|none\b|null\b|optional\b|any\b)\S"
     r"|under (?:the )?(?:terms|conditions)(?: and (?:terms|conditions))? of (?:[^.]|\.(?=[0-9])){0,80}\b(?:licen[cs]e|agreement|contract)\b"
     r"|permission is (?:hereby )?(?:granted|given)"
     r"|proprietary (?:and|or|&|/) ?confidential|confidential (?:and|or|&|/) ?proprietary|\btrade secrets?\b"
@@ -295,7 +296,8 @@ _OTHERS = re.compile(
     r"|formerly|originally|was|were|until|no longer|example code|(?:code|file|version|function|routine)s? (?:is |are )?from)\b"
 )
 _POINTS = re.compile(
-    r"\b(?:see|view|found in|read|refer to|consult|accompany\w{0,12}|included|contained in|described in|terms in|in)"
+    r"\b(?:see|view|found in|read|refer to|consult|accompany\w{0,12}|included|contained in|described in|terms in"
+    r"|in(?![ \n](?:compliance|accordance)))"
     r"[ \n](?:[^ \n]+[ \n]){0,8}?"
     r"[\"'(]?[./\w-]*(?:licen[cs]e|copying|copyright|notice)s?(?:\.\w{2,5})?\b"
 )
@@ -311,7 +313,8 @@ def read_form(form: str, named: tuple[str, ...], tagged: bool) -> Said | None:
     fresh = [
         one for one in found if _counts(one, lines) and not {plain_key(key) for key in keys_of(one.expression)} <= there
     ]
-    expressions = [one.expression for one in fresh]
+    denied = {one for one in fresh if _denied(one, lines)}
+    expressions = [UNKNOWN if one in denied else one.expression for one in fresh]
     spans = [(one.first, one.last) for one in fresh]
     engines = [engine_name("scancode", "exact")] if fresh else []
     worst = max((severity_of(key) for one in fresh for key in keys_of(one.expression)), default=-1)
@@ -323,10 +326,11 @@ def read_form(form: str, named: tuple[str, ...], tagged: bool) -> Said | None:
     if not expressions:
         return None if named else _unnamed(form, found)
     strongest = max(fresh, key=lambda one: (one.words, -one.first), default=None)
-    own = not fresh or any(_states(one, lines) for one in fresh)
+    own = not fresh or any(one in denied or _states(one, lines) for one in fresh)
+    unknown = set(expressions) == {UNKNOWN}
     return Said(
-        "license" if own else "mention",
-        tuple(dict.fromkeys(expressions)),
+        "unknown" if unknown else "license" if own else "mention",
+        () if unknown else tuple(dict.fromkeys(expressions)),
         min(first for first, _ in spans),
         max(last for _, last in spans),
         tuple(dict.fromkeys(engines)),
@@ -349,6 +353,11 @@ def _matches(form: str) -> list[Match]:
     again = matches("\n".join(before if number in known else after for number, (before, after) in enumerate(lines)))
     kept = [one for one in found if one not in again and wording.families(one.expression).isdisjoint(named)]
     return sorted([*again, *kept], key=lambda one: one.first)
+
+
+def _denied(one: Match, lines: list[str]) -> bool:
+    """Whether the lines of a short match deny what it names."""
+    return one.words < riders.KNOWN_WORDS and wording.denies(" ".join(lines[one.first : one.last + 1]))
 
 
 def _counts(one: Match, lines: list[str]) -> bool:
@@ -375,10 +384,12 @@ def _unnamed(form: str, found: list[Match]) -> Said | None:
     pointer = next((one for one in found if one.expression == UNKNOWN_REFERENCE and "intro" not in one.rule), None)
     points = _POINTS.search(form)
     engine = engine_name("scancode", "exact")
+    states = _STATES.search(form)
+    if states is not None and (pointer or points) and wording.names_another(form):
+        return Said("unknown", (), *_lines(form, states), (ENGINE,), None, 0.0)
     if pointer is not None:
         return Said("refers", (), pointer.first, pointer.last, (engine,), pointer.rule, round(pointer.score, 4))
     unknown = next((one for one in found if UNKNOWN in keys_of(one.expression) or "unknown" in one.expression), None)
-    states = _STATES.search(form)
     if points is not None:
         return Said("refers", (), *_lines(form, points), (ENGINE,), None, 0.0)
     if unknown is not None:

@@ -28,7 +28,7 @@ from stackbuild.licenses.decide import UNKNOWN_REFERENCE, representatives
 from stackbuild.licenses.expression import Keys, keys_of
 from stackbuild.licenses.lists import SEVERITY
 from stackbuild.licenses.policy import Policy
-from stackbuild.licenses.reading import KEPT, SAID, folders, kind_of
+from stackbuild.licenses.reading import KEPT, NAMES, SAID, folders, kind_of
 from stackbuild.licenses.weigh import weighed
 from stackbuild.schema import EVIDENCE, ID
 
@@ -215,7 +215,7 @@ def _said(folder: bytes, files: Iterable[Mapping[str, Any]], found: Found, polic
         if read is None:  # its bytes are not there
             read = [{"expression": None, "score": 0.0}] if file["format"] == "license" else []
         for one in weighed(read, policy):
-            if one.get("said") == KEPT and "copyright" in file["path"].rpartition("/")[2].lower():
+            if one.get("said") in (KEPT, NAMES) and "copyright" in file["path"].rpartition("/")[2].lower():
                 continue  # whose it is, as the name says, and not under what
             expression = one["expression"]
             bad = SEVERITY["unknown"]

@@ -118,7 +118,9 @@ _ELSEWHERE = re.compile(
     r"[a-z]://|\bwww\.|subscri|purchas|\bbuy\b|\bfees?\b|commercial|enterprise|proprietary|agree", re.IGNORECASE
 )
 KEPT = "all rights reserved"  # all that a file says which is named as a licence
+NAMES = "a name or a few words"  # the same of one that names a holder, or says what nobody understands
 _KEPT = re.compile(r"\ball rights (?:are )?reserved\b", re.IGNORECASE)
+_HOLDERS = re.compile(r"copyright|copr\.|©|\(c\)|\b(?:19|20)[0-9]{2}\b", re.IGNORECASE)
 _FILE_NAMES = re.compile(r"[\w.-]*[\w-]")
 
 _SENTENCE = re.compile(r"\b(?:you|your|we|i|it|may|can|do|does|this|is|are|be|not|no|any)\b", re.IGNORECASE)
@@ -146,6 +148,11 @@ def names_a_license_file(raw: str) -> bool:
 def says_more(text: str) -> bool:
     """Whether a text says anything but who holds the copyright; an empty one does not."""
     return len(text) > POINTER_CHARS or SAYS_MORE.search(text.lower()) is not None or _SENTENCE.search(text) is not None
+
+
+def names_only_holders(text: str) -> bool:
+    """Whether each line of a text that says no more is of a copyright: a file that holds "Commercial" names nobody."""
+    return all(_HOLDERS.search(line) for line in text.splitlines() if any(c.isalpha() for c in line))
 
 
 class Reader:
@@ -205,8 +212,9 @@ class Reader:
         if named and all(one.expression == UNKNOWN_REFERENCE for one in found.found):
             text = decode(content)
             if text is not None and not found.found and not says_more(text):
-                kept = [{"expression": None, "engine": found.engine, "score": 0.0, "said": KEPT}]
-                return [*(kept if _KEPT.search(text) else []), *asides]
+                said = KEPT if _KEPT.search(text) else "" if names_only_holders(text) else NAMES
+                kept = [{"expression": None, "engine": found.engine, "score": 0.0, "said": said}]
+                return [*(kept if said else []), *asides]
             if text is None or not points_elsewhere(text):
                 own = [{"expression": None, "engine": found.engine, "score": 0.0}]  # terms that nobody recognises
             elif not found.found:

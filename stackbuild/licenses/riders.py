@@ -79,7 +79,8 @@ def riders() -> tuple[str, tuple[Rider, ...]]:
                 one["key"],
                 compiled[0],
                 compiled[1],
-                *(bool(one.get(name, False)) for name in ("anywhere", "files_only")),
+                bool(one.get("anywhere", False)),
+                bool(one.get("files_only", False)),
                 tuple(pattern for pattern in compiled[0] if not _ANCHOR.search(pattern.pattern)),
             )
         )

@@ -210,6 +210,7 @@ def stands_for_a_license(expression: str) -> bool:
 _FILLER = re.compile(
     r"\b(?:see|the|a|in|for|and|or|of|file|details|licen[cs]es?|version|v|copying|md|txt|readme|more|information)\b"
 )
+_OPERATOR = re.compile(r"\b(?:AND|OR|WITH)\b")  # in capitals no word of prose
 
 
 @lru_cache(maxsize=4096)
@@ -228,7 +229,8 @@ def tag_expression(value: str) -> str | None:
     if wording.without_compatible(prose)[1] or any(wording.is_only_like(one, prose) for one in expressions):
         expressions.add(UNKNOWN_SPDX)
     words = re.findall(r"[a-z0-9]+", _FILLER.sub(" ", value.lower()))
-    if sum(one.words for one in found) < len(words) or not expressions:
+    broken = _OPERATOR.search(value) is not None or not re.match(r"[\w(]", value)
+    if broken or sum(one.words for one in found) < len(words) or not expressions:
         expressions.add(UNKNOWN_SPDX)
     return joined(frozenset(expressions))
 

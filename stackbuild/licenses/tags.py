@@ -27,6 +27,10 @@ TAG = re.compile(r"spdx[- ]licen[cs]e[- ]identifier(?:\s*:|(?=\s))[ \t]*", re.IG
 _BORDER = re.compile(r"(?:spdx-(snippet)|reuse-(ignore))(begin|start|end)", re.IGNORECASE)
 _CLOSERS = re2.compile(r"""\*+/|-->|--%>|(?:--)?\}\}|#\}|-\}|\*[)@]|\]\]|["'`<>|\\]|\s#+\s*$""")
 
+_OPENING = " \t\"'`<|\u2039\u00ab\u201c\u2018"  # what may stand before a value that is quoted
+_QUOTES = re.compile(r"""["'`|<>\u2039\u203a\u00ab\u00bb\u201c\u201d\u2018\u2019]""")
+_GOES_ON = re2.compile(r"""["'`>|].{0,3}\b(?:AND|OR|WITH)\b|\b(?:AND|OR|WITH)\b\s*["'`<|]""")  # "MIT" AND "ISC"
+
 
 def outside_snippets(lines: list[str]) -> list[bool]:
     """Which lines speak for the file and not for a snippet, or for nobody."""
@@ -54,6 +58,7 @@ def tag_of(line: str) -> str | None:
     if found is None:
         return None
     value = line[found.end() : found.end() + 2 * MAX_CHARS]
+    value = _QUOTES.sub(" ", value) if _GOES_ON.search(value) else value.lstrip(_OPENING)
     if closer := _CLOSERS.search(value):
         value = value[: closer.start()]
     value = value.strip(" \t.;,:")

@@ -103,3 +103,23 @@ def test_what_is_known_word_for_word_is_not_aligned(monkeypatch: pytest.MonkeyPa
     assert Detector().detect(MIT.encode(), True).keys == ("MIT",)
     assert Detector().detect(f"Licensed under the MIT license\n\n{MIT}".encode(), True).keys == ("MIT",)
     assert Detector().detect(b"MIT License, by Ada and friends of hers\n", True).keys == ("MIT",)
+
+
+MIT_END = MIT[MIT.index("The above copyright notice") :]
+HALL = "Visitors may look at it on the screen in the hall and nowhere else, as long as the guard is there.\n"
+
+
+@pytest.mark.parametrize("title", ["", "MIT License\n\n", "Club License\n\n"])
+@pytest.mark.parametrize("times", [1, 8])
+def test_the_conditions_and_the_disclaimer_of_mit_grant_nothing(title: str, times: int) -> None:
+    found = Detector().detect(f"{title}Copyright (c) 2020 Q\n\n{HALL * times}\n{MIT_END}".encode(), True)
+    assert max(map(detect.severity_of, found.keys)) > 0
+    assert {altered.OWN_TERMS, altered.CHANGED} & set(found.keys)
+
+
+@pytest.mark.parametrize(
+    ("words", "others"), [("any person", "any natural person"), ("hereby granted", "then granted")]
+)
+def test_a_grant_of_mit_with_another_word_is_nobodys(words: str, others: str) -> None:
+    found = Detector().detect(MIT.replace(words, others).encode(), True)
+    assert max(map(detect.severity_of, found.keys), default=9) > 0

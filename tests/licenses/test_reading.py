@@ -8,6 +8,7 @@ import pytest
 from stackbuild.licenses.decide import UNKNOWN_REFERENCE
 from stackbuild.licenses.policy import load_policy
 from stackbuild.licenses.reading import (
+    NAMES,
     POINTER_CHARS,
     Reader,
     formats_of,
@@ -135,6 +136,20 @@ def test_who_only_names_a_holder_says_nothing() -> None:
         and not says_more("Copyright 2020 Ada")
     )
     assert says_more("Copyright 2020 Ada. You may not copy it.") and says_more("All use is forbidden.")
+
+
+@pytest.mark.parametrize(
+    "text", ["Commercial", "Restricted\n", "Foo EULA", "Ask Bob", "NDA", "商业软件", "Tous droits réservés, Foo SA"]
+)
+def test_a_few_words_that_nobody_understands_are_terms_and_no_holder(text: str) -> None:
+    assert [one["expression"] for one in Reader().read(text.encode(), "license")] == [None]
+
+
+def test_a_file_named_as_a_copyright_may_hold_a_name() -> None:
+    reader = Reader()
+    assert [one["said"] for one in reader.read(b"Zope Foundation and Contributors\n", "license")] == [NAMES]
+    assert reader.read("Copyright 2020 Ada\n© Bob 2021\n".encode(), "license") == []
+    assert reader.read(b"", "license") == reader.read(b"----\n", "license") == []
 
 
 def test_a_sidecar_without_tags_is_a_licence_text() -> None:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stackbuild.licenses.expression import keys_of
+from stackbuild.licenses.scancode import tag_expression
 from stackbuild.licenses.tags import MAX_CHARS, UNKNOWN_SPDX, joined, outside_snippets, read_tag, tag_of
 
 
@@ -76,10 +77,26 @@ def test_enormous_values_are_unknown_and_not_nothing() -> None:
         "{{!-- SPDX-License-Identifier: MIT --}}",
         "@* SPDX-License-Identifier: MIT *@",
         "[//]: # (SPDX-License-Identifier: MIT)",
+        '# SPDX-License-Identifier: "MIT"',
+        "# SPDX-License-Identifier: 'MIT'",
+        "# SPDX-License-Identifier: `MIT`",
+        "# SPDX-License-Identifier: <MIT>",
     ],
 )
 def test_a_comments_end_is_not_part_of_the_value(line: str) -> None:
     assert tag_of(line) == "MIT"
+
+
+@pytest.mark.parametrize(
+    "value", ['"MIT" AND "ISC"', "<MIT> AND ISC", "MIT `AND` ISC", 'MIT "AND ISC"', "'MIT' AND ISC -->"]
+)
+def test_a_quote_does_not_end_an_expression_that_goes_on(value: str) -> None:
+    assert read_tag(tag_of(f"# SPDX-License-Identifier: {value}") or "") == "MIT AND ISC"
+
+
+@pytest.mark.parametrize("value", ["MIT AND", "MIT WITH", "MIT AND (", "!MIT", "OR MIT"])
+def test_a_broken_expression_is_unknown_and_not_what_is_left_of_it(value: str) -> None:
+    assert UNKNOWN_SPDX in (tag_expression(value) or "")
 
 
 def test_lines_without_a_tag() -> None:
