@@ -267,10 +267,8 @@ def _holders(lines: Iterable[str]) -> list[str]:
     """Who holds a copyright, by the lines that say so, each once."""
     found: dict[str, None] = {}
     for line in lines:
-        short = " ".join(
-            line[:HOLDER_CHARS].strip(" \t*#/;%-!").removeprefix("<").removesuffix("-->").strip(" -").split()
-        )
-        short = short if short.count("<") == short.count(">") else short.strip("<>")
+        bare = line[:HOLDER_CHARS].strip().removeprefix("<!--").removesuffix("-->").strip(" \t*#/;%-!")
+        short = " ".join((bare if bare.count("<") == bare.count(">") else bare.strip("<>")).split())
         spdx = SPDX_HOLDER.search(short)
         if spdx:
             found.setdefault("Copyright " + re.sub(r"^(?:copyright\b|\(c\)|©|\s)+", "", spdx[1], flags=re.IGNORECASE))

@@ -36,10 +36,18 @@ def test_lines_that_name_a_holder(line: str) -> None:
         "Copyright (c) <year> <copyright holders>",
         "copyright owner that is granting the License.",
         "The above copyright notice shall be included",
+        "11 of the WIPO copyright treaty adopted on 20 December 1996, or",
     ],
 )
 def test_lines_that_name_none(line: str) -> None:
     assert _holders([line]) == []
+
+
+def test_brackets_around_an_address_stay_and_those_of_a_comment_go() -> None:
+    assert _holders(["<!-- Copyright (C) 2020 Ada <https://ada.example> -->", "> Copyright 2021 Bob"]) == [
+        "Copyright (C) 2020 Ada <https://ada.example>",
+        "Copyright 2021 Bob",
+    ]
 
 
 def test_lines_of_spdx_name_holders_once() -> None:
