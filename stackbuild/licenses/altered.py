@@ -29,7 +29,7 @@ LEAST_WORDS = 40  # of a text that has room for terms
 ENOUGH = 0.9  # of the words in exact matches: nothing is left to ask
 MOSTLY = 0.5  # of the words in any match
 MOST_MATCHES = 200  # exact ones; with more a text is a list, and aligning it takes seconds
-GENERIC = ("LicenseRef-scancode-other-permissive", "LicenseRef-scancode-warranty-disclaimer")
+GENERIC, DISCLAIMER = "LicenseRef-scancode-other-permissive", "LicenseRef-scancode-warranty-disclaimer"
 FEW_WORDS = 12
 OF_A_TEXT = 30  # words from which on an alignment is with the text of a licence and not with a notice
 
@@ -86,8 +86,8 @@ def _without_grant(lines: list[str], exact: Sequence[Match]) -> dict[str, tuple[
     """What else a text says whose only matches of more than a few words are generic, as its own terms; nothing if there is
     another match, or there are no more than `FEW_WORDS`.
     """
-    long = [one for one in exact if one.words >= OF_A_TEXT]
-    if not long or any(one.expression not in GENERIC for one in long):
+    long = {one.expression for one in exact if one.words >= OF_A_TEXT} - {DISCLAIMER}
+    if long != {GENERIC}:
         return {}
     known = {line for one in exact for line in range(one.first, one.last + 1)}
     rest = [number for number in range(len(lines)) if number not in known]

@@ -69,7 +69,8 @@ _DENIED = re.compile(
 DOUBTFUL = "LicenseRef-stackbuild-doubtful"  # in no list, so unknown
 _TAKES_BACK = re.compile(
     r"\b(?:is|are|was|were) (?:not|no longer)\b|\bno longer\b|\bdoes not apply\b|\buntil\b|\btodo\b|\btbd\b|\bchoose a\b|\?"
-    r"|\bdo not\b|\bask (?:me|us)\b|\bcontact\b|\bcompanies\b|\bstudents\b|\bincludes\b|\bthird[- ]party\b|\bno reuse\b"
+    r"|\bdo not\b|\bask\b|\bexpired\b|\bor pay\b|[ -](?:like|style|ish)\b|\bmaybe\b|\bcontact\b|\bcompanies\b"
+    r"|\bstudents\b|\bincludes\b|\bthird[- ]party\b|\bno reuse\b"
     r"|\b(?:but|other|some) (?:files|parts|users)\b|\bart(?:work)?: |\bassets: "
 )
 

@@ -285,7 +285,11 @@ _STATES = re.compile(
     r"|(?:may|must|shall|can) ?not be (?:used|copied|reproduced|distributed|redistributed|disclosed|modified|sold)\b"
     r"[^.]{0,200}\b(?:permission|consent|authori[sz]ation|approval|licen[cs]e|agreement)\b"
     r"|(?<!we )(?<!they )\bdo not (?:re)?distribute\b|redistribution [^.]{0,80}\b(?:permitted|prohibited|forbidden|not allowed)\b"
-    r"|\b(?:for|only|strictly) non-?commercial\b|non-?commercial (?:use|purposes?) only",
+    r"|\b(?:for|only|strictly) non-?commercial\b|non-?commercial (?:use|purposes?) only"
+    r"|^licen[cs]e (?:commercial|proprietary|all rights reserved)\b|\buse is subject to licen[cs]e terms"
+    r"|(?:^|\. )commercial use (?:is |are )?(?:strictly )?(?:prohibited|forbidden|not (?:permitted|allowed))"
+    r"|^(?:this (?:file|software|code|program|work) is )?(?:unpublished )?proprietary(?: (?:source code|software|code|information))?[ .!]*$"
+    r"|\bunpublished proprietary source code|\byou (?:need|must (?:have|obtain|buy|purchase)) (?:an? |the )?(?:[a-z]+ )?licen[cs]e\b",
     re.MULTILINE,
 )
 _FIELD = re.compile(r"(?:software )?licen[cs]e ?:")

@@ -59,6 +59,7 @@ WORDS = (
     b"cc-by", b"cc0", b"commercial", b"freely", b"free software", b"free to use", b"artistic", b"rights reserved",
     b"mozilla public", b"may not be", b"must not be", b"trade secret", b"wtfpl", b"beerware", b"without restriction",
     b"covered software", b"cddl", b"may be used", b"use this", b"may use", b"reuse-ignore",
+    b"cc by",
 )  # fmt: skip
 
 # Where a line begins with the first it is in a comment until the second. Strings (docstrings) go by their shape.

@@ -34,6 +34,7 @@ _DENIES = re.compile(
 _NAMES_ANOTHER = re.compile(  # a file or terms that are not those of the whole
     r"\b(?:licen[cs]e|copying)[-_](?!mit|apache|bsd|isc|[al]?gpl|mpl|[0-9])[a-z]{2,}|\bee/\S"
     r"|\b(?:commercial|enterprise|community|proprietary|subscription|end[- ]user)[ \n](?:[a-z]+[ \n])?(?:licen[cs]e|terms|agreement)"
+    r"|\blicen[cs]e *: *(?:commercial|proprietary|enterprise)\b"
 )
 _ALSO = {"x": ("mit",), "berkeley": ("bsd",), "expat": ("mit",), "gplv": ("gpl",), "lgplv": ("lgpl",)}  # x: of X11
 

@@ -318,3 +318,9 @@ def test_the_texts_of_spdx_are_told_apart_and_none_is_taken_for_more_permissive(
             map(detect.severity_of, detector.detect(one.text.encode(), True).keys), default=9
         ) < detect.severity_of(one.spdx_license_key)
     assert exact / len(ones) >= 0.98 and unsafe == 0
+
+
+@pytest.mark.parametrize("text", ["MIT (expired)", "MIT or pay", "MIT-like", "MIT, ask Bob", "MIT License until 2027"])
+def test_a_brief_text_that_puts_its_licence_in_doubt_is_not_permissive(detector: Detector, text: str) -> None:
+    found = detector.detect(text.encode(), True)
+    assert detect.DOUBTFUL in found.keys and "MIT" in found.keys

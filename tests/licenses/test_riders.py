@@ -20,6 +20,22 @@ def _warm() -> None:
 
 
 RIDERS = [
+    ("terms", "For closed source, buy a license at foo.example."),
+    ("terms", "Not for resale."),
+    ("terms", "Use in SaaS offerings is excluded."),
+    ("terms", "This license expires on 2022-01-01."),
+    ("terms", "This license may be revoked at any time."),
+    ("terms", "Do not reupload"),
+    ("terms", "The software has to be registered before use"),
+    ("terms", "Die kommerzielle Nutzung ist untersagt"),
+    ("terms", "仅限非商业用途"),
+    ("terms", "商业使用请联系作者获取授权"),
+    ("terms", "Uso exclusivamente académico"),
+    ("terms", "Solo per uso personale"),
+    ("terms", "Только некоммерческое использование"),
+    ("terms", "個人利用に限ります"),
+    ("terms", "Commercieel gebruik verboden"),
+    ("terms", "The following license applies to jquery.js only:"),
     ("no-training", "In addition, the Software may not be used for training or improving machine learning algorithms."),
     ("no-training", "This code may not be used to train artificial intelligence models\nor retrieved by such."),
     ("no-training", "2. NO AI USAGE\n   The Software may NOT be included in any dataset intended for a large language model."),

@@ -56,7 +56,7 @@ _DOUBT = re.compile(
     r"\b(?:except|exceptions?|commercial(?! support)|non-?commercial|proprietary|third[- ]party|3rd[- ]party|bundled|portions"
     r"|some (?:files|parts|code)|other (?:files|parts)|not (?:licensed|covered|included)|individual files|respective"
     r"|additional terms|restrictions?|prohibited|may not|excluding|unless|until|assets|paid|purchase|enterprise"
-    r"|evaluation|trial|subscription|profit)\b",
+    r"|evaluation|trial|subscription|profit|maybe|undecided|haven't|not yet|all rights reserved)\b",
     re.IGNORECASE,
 )
 # What limits whom or what a licence is for, whoever states it.
