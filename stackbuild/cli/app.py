@@ -291,17 +291,22 @@ def manifest_verify(
 
 @app.command("inspect")
 def inspect_(
-    what: Annotated[str, typer.Argument(metavar="WHAT", help="tokens or licenses")],
-    out: Folder,
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="tokens, licenses or filters")],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The output folder of a build; filters: a recipe instead.")
+    ],
+    inputs: Annotated[
+        list[str] | None, typer.Argument(metavar="[IN]...", help="filters: Parquet files, folders or globs.")
+    ] = None,
     document: Annotated[int, typer.Option("--document", help="tokens: the number of the document.")] = 0,
     repo: Annotated[str | None, typer.Option("--repo", help="licenses: the repository, owner/name.")] = None,
     every: Annotated[bool, typer.Option("--all", help="licenses: name every file.")] = False,
     json_: Json = False,
 ) -> None:
-    """Look at a document of the tokenized corpus, or at the licences of a repository and what they follow from."""
+    """Look at a document of the tokenized corpus, at the licences of a repository, or at what filters would drop."""
     from stackbuild.cli.inspect import run
 
-    run(what, out, document, repo, every, json_)
+    run(what, out, inputs or [], document, repo, every, json_)
 
 
 @app.command()

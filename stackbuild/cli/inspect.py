@@ -1,4 +1,4 @@
-"""`stackbuild inspect`: look at what was made."""
+"""`stackbuild inspect`: look at what was made, or would be."""
 
 from __future__ import annotations
 
@@ -20,16 +20,22 @@ if TYPE_CHECKING:
 SHOWN = 12  # files of one folder and reason that are named
 
 
-def run(what: str, out: Path, document: int, repo: str | None, every: bool, as_json: bool) -> None:
-    """Show one document of the tokenized corpus, or the licences of a repository."""
+def run(what: str, out: Path, inputs: list[str], document: int, repo: str | None, every: bool, as_json: bool) -> None:
+    """Show one document of the tokenized corpus, the licences of a repository, or what filters would drop."""
+    if inputs and what != "filters":
+        raise UsageError(f"inspect {what} takes no IN; only filters does.")
     if what == "tokens":
         tokens(out, document)
     elif what == "licenses":
         if repo is None:
             raise UsageError("inspect licenses shows one repository; name it: --repo OWNER/NAME.")
         licenses(out, repo, every, as_json)
+    elif what == "filters":
+        if not inputs:
+            raise UsageError("inspect filters looks at Parquet files; name some: inspect filters RECIPE IN...")
+        filters(str(out), inputs, as_json)
     else:
-        raise UsageError(f"There is nothing named {what!r} to inspect; there are: tokens, licenses.")
+        raise UsageError(f"There is nothing named {what!r} to inspect; there are: tokens, licenses, filters.")
 
 
 def tokens(out: Path, document: int) -> None:
@@ -92,6 +98,34 @@ def _own(files: list[FileLicense], indent: str, every: bool) -> Iterator[str]:
                 from stackbuild.license_view import words
 
                 yield f"{indent}  beside: {words(one)}"
+
+
+def filters(recipe: str, inputs: list[str], as_json: bool) -> None:
+    """Show what each quality rule of a recipe would drop of Parquet files, with examples."""
+    from stackbuild.quality.preview import preview
+    from stackbuild.recipe import load
+
+    told = preview(load(recipe).values, inputs)
+    if as_json:
+        print(json.dumps(asdict(told)))
+        return
+    print(f"{_files(told.files)}, {told.bytes:,} bytes; {told.kept_files:,} stay, {told.kept_bytes:,} bytes")
+    stage = None
+    for rule in told.rules:
+        if rule.stage != stage:
+            stage = rule.stage
+            print(escaped(stage))
+        shares = [f"{part / whole:.1%}" if whole else "0.0%" for part, whole in
+                  ((rule.files, told.files), (rule.bytes, told.bytes))]  # fmt: skip
+        drops = f"{_files(rule.files)} ({shares[0]}), {rule.bytes:,} bytes ({shares[1]})"
+        print(
+            f"  {rule.rule}  {drops}; the first to drop {rule.first_files:,}" if rule.files else f"  {rule.rule}  none"
+        )
+        for path, value in rule.examples:
+            shown = (
+                "" if value is None else f"  {value:,.6g}" if isinstance(value, float) else f"  {escaped(str(value))}"
+            )
+            print(f"    {escaped(path)}{shown}")
 
 
 def _files(count: int) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stackbuild.errors import RecipeError
-from stackbuild.quality import rules
+from stackbuild.quality import measures, rules
 
 HEAD = 'name = "mine"\nsource = "us"\n'
 RULE = '[[rule]]\nid = "r"\nsource = "us"\n'
@@ -27,7 +27,7 @@ def read(tmp_path: Path, text: str) -> rules.RuleTable:
         (HEAD, "rule: Field required"),
         (HEAD + "rule = []\n", "rule: Tuple should have at least 1 item"),
         (HEAD + "rule = 3\n", "rule: Input should be a valid tuple"),
-        (HEAD + RULE, "rule r: a rule has either `drop` or `keep_names`"),
+        (HEAD + RULE, "rule r: a rule has one of `drop`, .*; this has none"),
         (HEAD + RULE + 'drop = "lines > 3"\n', "rule r, drop: there is no measure 'lines'; there are alphabetic"),
         (HEAD + RULE + 'drop = "num_lines > many"\n', "rule r, drop: .* is not of the form"),
         (HEAD + RULE + 'drop = "num_lines > 3 or 1"\n', "is not of the form"),
@@ -38,6 +38,15 @@ def read(tmp_path: Path, text: str) -> rules.RuleTable:
         (HEAD + RULE + 'drop = "num_lines > 3"\nlanguages = "C"\n', "is no list of \\[groups\\]"),
         (HEAD + RULE + 'drop = "num_lines > 3"\nlanguages = ["C"]\nexcept_languages = ["D"]\n', "not both"),
         (HEAD + RULE + 'drop = "num_lines > 3"\n' + RULE + 'drop = "num_lines > 4"\n', "two rules have the id 'r'"),
+        (HEAD + RULE + 'drop = "num_lines > 3"\ndrop_languages = ["C"]\n', "this has `drop` and `drop_languages`"),
+        (HEAD + RULE + "drop_languages = []\n", "`drop_languages` is empty"),
+        (HEAD + RULE + "drop_extensions = { C = [] }\n", "`drop_extensions` is empty"),
+        (HEAD + RULE + 'drop = "num_lines > 3"\nextensions = ["c"]\nexcept_extensions = ["d"]\n', "not both"),
+        (HEAD + RULE + 'drop_extensions = "code"\n', "drop_extensions = 'code' is no list of"),
+        (HEAD + RULE + 'keep_extensions = [".py"]\n', "'.py' is no extension: write what follows the last dot"),
+        (HEAD + RULE + 'keep_extensions = ["R"]\n', "rule r: 'R' can match no extension: .* extension_case"),
+        (HEAD + RULE + "keep_fraction = 1.0\n", "rule r, keep_fraction: Input should be less than 1"),
+        (HEAD + 'extension_case = "no"\n' + RULE + 'drop_extensions = ["c"]\n', "extension_case: Input should be"),
         (HEAD + RULE + "keep_names = {}\n", "no file would stay"),
         (HEAD + RULE + 'keep_names = { stems = ["README"] }\n', "'README' can match no name"),
         (HEAD + 'digest = "x"\n' + RULE + 'drop = "num_lines > 3"\n', "digest: is computed"),
@@ -66,11 +75,14 @@ def test_a_group_stands_for_its_languages(tmp_path: Path) -> None:
 
 
 def test_every_measure_reads_columns_that_some_stage_makes() -> None:
+    from stackbuild import schema
+    from stackbuild.languages.decode import Decode
     from stackbuild.languages.languages import Languages
     from stackbuild.quality.signals import Signals
 
-    made = {field.name for stage in (Signals, Languages) for field in stage.adds} | {"length_bytes"}
-    assert {column for measure in rules.MEASURES.values() for column in measure.columns} <= made
+    made = {field.name for stage in (Signals, Languages, Decode) for field in stage.adds} | {"text"}
+    made |= set(schema.OCCURRENCES.names)
+    assert {column for measure in measures.MEASURES.values() for column in measure.columns} <= made
 
 
 def test_the_tables_of_an_installed_package_are_found_inside_it(
