@@ -58,6 +58,7 @@ def tag_of(line: str) -> str | None:
     if found is None:
         return None
     value = line[found.end() : found.end() + 2 * MAX_CHARS]
+    value = value.partition("-->")[0]
     value = _QUOTES.sub(" ", value) if _GOES_ON.search(value) else value.lstrip(_OPENING)
     if closer := _CLOSERS.search(value):
         value = value[: closer.start()]
