@@ -102,7 +102,7 @@ def _own(files: list[FileLicense], indent: str, every: bool) -> Iterator[str]:
 
 def filters(recipe: str, inputs: list[str], as_json: bool) -> None:
     """Show what each quality rule of a recipe would drop of Parquet files, with examples."""
-    from stackbuild.quality.preview import preview
+    from stackbuild.filter_preview import preview
     from stackbuild.recipe import load
 
     told = preview(load(recipe).values, inputs)

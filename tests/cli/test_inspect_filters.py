@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from stackbuild.errors import InputError, UsageError
-from stackbuild.quality.preview import preview
+from stackbuild.filter_preview import preview
 from stackbuild.recipe import load
 from tests.cli.test_commands import stackbuild
 
