@@ -109,7 +109,7 @@ def notice(out: Path, selection: Selection, list_files: bool = False) -> Iterato
     gone = sorted(
         (selection.repositories - {repo for repo, _ in there}) | {" ".join(one) for one in selection.files - there}
     )
-    if gone and (components or selection.files):
+    if gone:
         raise InputError(
             f"The dataset in {out} has no {', '.join(gone[:SHOWN])}{', …' if gone[SHOWN:] else ''}: a notice for these would be "
             "incomplete. `stackbuild check` tells why."

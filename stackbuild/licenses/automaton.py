@@ -26,9 +26,8 @@ from licenseclassifier._engine.matcher import (
     _can_misspell_join,
 )
 
-Word = tuple[
-    int, int, int
-]  # its number in the dictionary, negative if it is not there, and where it stands in the text
+# Its number in the dictionary, negative if it is not there, and where it stands in the text
+Word = tuple[int, int, int]
 
 MOST_STATES = 100_000  # of a process that no task server warmed: some 30 MB
 OWN_STATES = 10_000  # of a child, beside those that it shares, before it lets them go: some 3 MB

@@ -344,7 +344,6 @@ def warm() -> None:
         if key in database:
             form = normal_form(database[key].text or "", own_lines())
             classify(form)
-            matches(form)
             riders.riding(form.split("\n"), set())
             detect_form(form, True)
     matches(UNLIKE_ANY, approximate=True)

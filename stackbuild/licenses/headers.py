@@ -31,6 +31,7 @@ from stackbuild.licenses import riders, tags, wording
 from stackbuild.licenses.contained import Cells, cells_of, line_at, notebooks, wide_encoding, wide_files
 from stackbuild.licenses.decide import UNKNOWN, UNKNOWN_REFERENCE
 from stackbuild.licenses.expression import keys_of, plain_key
+from stackbuild.licenses.header_form import header_form
 from stackbuild.licenses.lists import SEVERITY
 from stackbuild.licenses.notices import NOTICE_BYTES, WORDS, Bytes, Offsets, binary_buffers, notice_lines
 from stackbuild.licenses.scancode import (
@@ -41,7 +42,6 @@ from stackbuild.licenses.scancode import (
     stands_for_a_license,
     tag_expression,
 )
-from stackbuild.licenses.text import SAYS_MORE, UNIFIED, without_markup
 
 STRENGTH = ("license", "unknown", "mention", "refers")
 Kind = Literal["license", "mention", "refers", "unknown"]
@@ -206,46 +206,10 @@ def _bound(cache: dict[bytes, Any]) -> None:
         cache.clear()
 
 
-# ---------------------------------------------------------------- the form
+# ---------------------------------------------------------------- what a notice holds
 
 
 _WORD = re.compile("copyright notice|" + "|".join(re.escape(word.decode()) for word in WORDS if word != b"copyright"))
-_SIGNS = " \t/*#;%!|>=~+_:,.'\"`{}<\\@$&^-"
-_ENDS = " \t/*#;%!|>=~_:,'\"`{}<\\@$&^-"  # not +, which is of GPLv2+, nor a full stop
-_COMMENT_WORD = re.compile(r"(?:rem|dnl|comment)(?=\s|$)\s*")
-_C_COMMENT = re.compile(r"[cd](?=\s|$)\s*")
-_HOLDER = re.compile(
-    r"(?:portions |parts )?(?:\(?copyright\)?|copr\.|©|\(c\)|spdx-file[a-z-]+:)"
-    r"(?: ?\(c\)| ?©|:| by| the [^.]{1,60} authors|.{0,60}\b(?:19|20)[0-9]{2}\b)"
-)
-_WHO = re.compile(
-    r"(?:(?:authors?|file|filename|brief|date|created|since|version|maintainers?|contributors?) ?:|all rights reserved|id: )"
-)
-
-
-def header_form(raw: list[str]) -> list[tuple[int, str]]:
-    """The lines of a notice in normal form, each with its place among `raw`: plain lower case, without comment signs,
-    markup, and lines that only name a holder, an author or a file.
-    """
-    text = without_markup("\n".join(raw)).translate(UNIFIED).lower()
-    lines = []
-    for number, line in enumerate(text.split("\n")):
-        if line.startswith("#!/"):
-            continue
-        inner = line.strip().removeprefix("(*").removesuffix("*)").removesuffix("]]")
-        plain = _COMMENT_WORD.sub("", inner.lstrip(_SIGNS), count=1).lstrip(_SIGNS).rstrip(_ENDS)
-        if plain:
-            lines.append((number, " ".join(plain.split())))
-    fortran = [_C_COMMENT.match(line) is not None for _, line in lines]
-    if fortran and sum(fortran) * 3 >= len(fortran) * 2:
-        lines = [(number, _C_COMMENT.sub("", line, count=1)) for number, line in lines]
-    return [(number, line) for number, line in lines if line and not _only_names(line)]
-
-
-def _only_names(line: str) -> bool:
-    return len(line) <= 200 and (_HOLDER.match(line) or _WHO.match(line)) is not None and not SAYS_MORE.search(line)
-
-
 _DUNDER = re.compile(r"""^\s*__licen[cs]e__\s*=\s*[rbu]{0,2}["']{1,3}([^"']{1,200})""")
 
 

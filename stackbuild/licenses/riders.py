@@ -110,7 +110,7 @@ def riding(lines: list[str], known: set[int], header: bool = False) -> dict[str,
     `known`: the lines that a licence known word for word holds. `header`: the form is of a source file's head.
     """
     found: dict[str, tuple[int, int]] = {}
-    text = " ".join(lines)
+    text = " ".join(line for line in map(str.strip, lines) if line)  # as sentences join them
     sought = [one for one in riders()[1] if not (header and one.files_only) and one.may_speak_in(text)]
     for within, rules in (
         (set(range(len(lines))) - known, [one for one in sought if not one.anywhere]),

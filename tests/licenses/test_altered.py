@@ -17,13 +17,6 @@ def _warm() -> None:
     detect.warm()
 
 
-@pytest.fixture(scope="module")
-def text_of() -> Any:
-    from licensedcode.cache import get_licenses_db
-
-    return lambda key: get_licenses_db()[key].text
-
-
 def changed(text: str, words: str, others: str) -> str:
     """The text with some words in the place of others, however its lines are wrapped."""
     found = re.sub(r"\s+".join(map(re.escape, words.split())), others, text)

@@ -19,13 +19,6 @@ def _warm() -> None:
     detect.warm()
 
 
-@pytest.fixture(scope="module")
-def text_of() -> Any:
-    from licensedcode.cache import get_licenses_db
-
-    return lambda key: get_licenses_db()[key].text
-
-
 @pytest.fixture
 def detector() -> Detector:
     return Detector()

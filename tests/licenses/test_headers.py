@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from stackbuild.licenses import detect, headers, scancode
 from stackbuild.licenses.decide import UNKNOWN
-from stackbuild.licenses.headers import HEADER, Headers, header_form
+from stackbuild.licenses.header_form import header_form
+from stackbuild.licenses.headers import HEADER, Headers
 from tests.worlds import MIT
 
 GPL3 = """This program is free software: you can redistribute it and/or modify
