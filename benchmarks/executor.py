@@ -76,7 +76,8 @@ def prepare(recipe: str, out: str, workers: str) -> None:
     """Build everything before the job."""
     from stackbuild.build import Request, resolve
     from stackbuild.journal import driver_journal
-    from stackbuild.launch import Launch, Local
+    from stackbuild.launch import Launch
+    from stackbuild.local import Local
     from stackbuild.plan import Build
     from stackbuild.recipe import load
 
@@ -108,7 +109,7 @@ def direct(out: str, shards: str) -> None:
 
 def local(out: str, shards: str) -> None:
     """A child for each, forked from the task server."""
-    from stackbuild.launch import Local
+    from stackbuild.local import Local
     from stackbuild.pool import TaskSpec
 
     build, job, path = opened(Path(out))
@@ -128,7 +129,7 @@ def datatrove(out: str, shards: str) -> None:
     """A rank for each shard in datatrove's pool."""
     from datatrove.executor.local import LocalPipelineExecutor
 
-    from stackbuild.launch import JobStep
+    from stackbuild.local import JobStep
 
     build, job, path = opened(Path(out))
     tasks = len(build.task_params(job))

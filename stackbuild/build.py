@@ -18,7 +18,7 @@ from stackbuild.graph import INGEST, check, nodes_of
 from stackbuild.hashing import uniform
 from stackbuild.identity import engine_version, without_places
 from stackbuild.journal import only_one
-from stackbuild.launch import Executor, JobReport, Launch, Local, Progress, Silent
+from stackbuild.launch import Executor, JobReport, Launch, Progress, Silent
 from stackbuild.launches import refuse_while_on_cluster
 from stackbuild.not_read import NotRead, not_read, told, told_recipe
 from stackbuild.plan import Build, Plan
@@ -90,6 +90,8 @@ def executor_for(request: Request, plan: Path) -> Executor:
             request.out, plan, request.workers, RayOptions.model_validate(request.recipe.get("ray", {}))
         )
         return ray
+    from stackbuild.local import Local
+
     return Local(request.out, plan, request.workers)
 
 

@@ -123,29 +123,50 @@ def reachable(module: str) -> set[str]:
     return seen
 
 
-def imports_of(path: Path, module: str) -> Iterator[str]:
+@cache
+def imports_of(path: Path, module: str) -> frozenset[str]:
     """Names of the modules that a source file imports, as far as they have a source; `module` is its own name."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    top = module.split(".", maxsplit=1)[0]
+    found: set[str] = set()
+    for node in statements(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
                 parent = package.split(".")[: len(package.split(".")) - node.level + 1]
                 base = ".".join([*parent, *([base] if base else [])])
-            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        top = module.split(".", maxsplit=1)[0]
-        yield from (n for n in names if n.split(".")[0] in (PACKAGE, top) and source_of(n) is not None)
+            found.update([base, *(f"{base}.{alias.name}" for alias in node.names)])
+    return frozenset(n for n in found if n.split(".")[0] in (PACKAGE, top) and source_of(n) is not None)
+
+
+def statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """All statements of a module, nested ones too. Expressions, nine in ten of its nodes, hold none and are passed over."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for name in ("body", "orelse", "finalbody", "handlers", "cases"):
+            waiting.extend(getattr(node, name, ()))
 
 
 @cache
 def source_of(module: str) -> Path | None:
-    """The source file of a module, None if there is no such module."""
+    """The source file of a module, None if there is no such module. No module is imported for it: `find_spec` of a dotted
+    name would import all that stands before the last dot, with whatever that imports."""
+    top, *names = module.split(".")
     try:
-        spec = importlib.util.find_spec(module)
+        spec = importlib.util.find_spec(top)
     except (ImportError, AttributeError, ValueError):
         return None
-    return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
+    if spec is None:
+        return None
+    if not names:
+        return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
+    for location in spec.submodule_search_locations or ():
+        base = Path(location, *names)
+        for path in (base / "__init__.py", base.with_name(base.name + ".py")):
+            if path.is_file():
+                return path
+    return None

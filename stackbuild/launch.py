@@ -1,4 +1,4 @@
-"""A graph of jobs runs on an executor that this process drives: the task server on this machine, or Ray.
+"""A graph of jobs runs on an executor that this process drives: the task server on this machine (`local.py`), or Ray.
 
 Jobs run in the plan's order. Of each, only the tasks whose shards are not complete run; what fails is tried again as its cause
 asks for (`retries.py`). When all shards are there, the stage manifest is written; at the end the ledger is checked. The
@@ -11,21 +11,17 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from datatrove.executor.local import LocalPipelineExecutor
-from datatrove.pipeline.base import PipelineStep
-
-from stackbuild.beats import Beat, Heart
 from stackbuild.errors import InputError, PartialFailure, StackbuildError
 from stackbuild.graph import Job
 from stackbuild.journal import Journal, driver_journal, log_folder
 from stackbuild.ledger import check_ledger
 from stackbuild.plan import Build
-from stackbuild.pool import Ended, Pool, TaskServer, TaskSpec
+from stackbuild.pool import Ended, TaskSpec
 from stackbuild.retries import Failure, going_on
 from stackbuild.shards import ShardManifest
 
@@ -63,75 +59,6 @@ class Executor(Protocol):
 
     def run(self, job: Job, specs: Sequence[TaskSpec], logs: Path, ended: Callable[[Ended], None]) -> list[Failure]: ...
     def close(self) -> None: ...
-
-
-class JobStep(PipelineStep):  # type: ignore[misc]  # datatrove has no types
-    """A job as a datatrove step: rank r of w runs the tasks r, r + w, r + 2w, …"""
-
-    name = "stackbuild job"
-    type = "stackbuild"
-
-    def __init__(self, out: str, plan: str, job: str):
-        super().__init__()
-        self.out, self.plan, self.job = out, plan, job
-
-    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Any]:
-        from stackbuild.execute import run_task
-        from stackbuild.plan import Plan
-
-        build = Build(Path(self.out), Plan.load(Path(self.plan)))
-        job = next(job for job in build.jobs if job.name == self.job)
-        for task, params in enumerate(build.task_params(job)):
-            if task % world_size == rank and build.found(job, task, params) is None:
-                run_task(build, job, task, params)
-        yield from data or ()
-
-
-class LocalExecutor(LocalPipelineExecutor):  # type: ignore[misc]
-    """datatrove's local executor with a run() that forks one child per shard from a warm task server."""
-
-    def __init__(self, pool: Pool, step: JobStep, tasks: Sequence[TaskSpec]):
-        super().__init__([step], tasks=max(len(tasks), 1), workers=pool.workers, logging_dir=str(pool.logs))
-        self.pool, self.specs, self.job = pool, tasks, step.job
-
-    def run(self) -> list[Failure]:
-        """Run the tasks; return those that failed in every try."""
-        return self.pool.run(self.job, self.specs)
-
-
-class Local:
-    """An executor on this machine: one task server for all jobs, `workers` children at a time."""
-
-    def __init__(self, out: Path, plan: Path, workers: int):
-        self.out, self.plan, self.workers = out, plan, workers
-        self._server: TaskServer | None = None
-
-    def run(self, job: Job, specs: Sequence[TaskSpec], logs: Path, ended: Callable[[Ended], None]) -> list[Failure]:
-        if self._server is None:
-            self._server = TaskServer(self.out, self.plan, self.out / "launches" / "server.log")
-        pool = Pool(self._server, self.workers, logs)
-        heart = Heart(self.out / "launches" / "beats" / "driver.json", Beat("driver", job.name, len(specs)))
-
-        def told(one: Ended) -> None:
-            heart.beat.count(one)
-            ended(one)
-
-        def idle() -> bool:
-            heart.tick(pool)
-            return False
-
-        pool.ended, pool.idle = told, idle
-        try:
-            return LocalExecutor(pool, JobStep(str(self.out), str(self.plan), job.name), specs).run()
-        finally:
-            heart.stop()
-            if job.phase is not None and job.phase.preload:
-                self.close()  # a large index was for this job only; a fresh server forks faster and holds less
-
-    def close(self) -> None:
-        if self._server:
-            self._server.close()
-            self._server = None
 
 
 @dataclass

@@ -25,7 +25,7 @@ from stackbuild.beats import Beat, Heart
 from stackbuild.cluster import RayOptions
 from stackbuild.errors import MissingDependency, StackbuildError, UsageError
 from stackbuild.graph import Job
-from stackbuild.launch import JobStep
+from stackbuild.local import JobStep
 from stackbuild.pool import Ended, Pool, TaskSpec
 from stackbuild.retries import Failure
 from stackbuild.slots import Slots

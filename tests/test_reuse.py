@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ import pytest
 from stackbuild import build as building
 from stackbuild import identity
 from stackbuild.journal import driver_journal
-from stackbuild.launch import JobStep, Launch, Local
+from stackbuild.launch import Launch
+from stackbuild.local import JobStep, Local
 from stackbuild.plan import Build, Plan
 from stackbuild.stage import Options, Stage
 from tests.test_build import ran, released, run
@@ -100,23 +103,60 @@ def test_an_option_that_names_a_file_counts_by_its_name_only() -> None:
     assert identity.without_places({"source": [{"paths": ["/x"], "kind": "git"}]}) == {"source": [{"kind": "git"}]}
 
 
-def test_the_code_of_another_package_counts_with_all_that_it_imports_of_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def other_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a package of someone else's; what was told of any module is forgotten."""
     package = tmp_path / "otherpackage"
     package.mkdir()
     (package / "__init__.py").write_text("")
-    (package / "stage.py").write_text("from . import words\nfrom .deeper import thing\n")
-    (package / "words.py").write_text("A = 1\n")
-    (package / "deeper.py").write_text("thing = 1\n")
     monkeypatch.syspath_prepend(tmp_path)
+    forget()
+    return package
+
+
+def forget() -> None:
+    for told in (identity.module_digest, identity.imports_of, identity.source_of):
+        told.cache_clear()
+
+
+def test_the_code_of_another_package_counts_with_all_that_it_imports_of_itself(other_package: Path) -> None:
+    (other_package / "stage.py").write_text("from . import words\nfrom .deeper import thing\n")
+    (other_package / "words.py").write_text("A = 1\n")
+    (other_package / "deeper.py").write_text("thing = 1\n")
     digests = set()
     for name, text in (("words.py", "A = 1\n"), ("words.py", "A = 2\n"), ("deeper.py", "thing = 3\n")):
-        (package / name).write_text(text)
-        identity.module_digest.cache_clear()
-        identity.source_of.cache_clear()
+        (other_package / name).write_text(text)
+        forget()
         digests.add(identity.module_digest("otherpackage.stage"))
     assert len(digests) == 3
+
+
+def test_an_import_counts_wherever_it_stands_and_no_module_runs_for_that(other_package: Path) -> None:
+    (other_package / "stage.py").write_text(
+        "def tags():\n    try:\n        from . import one\n    except ValueError:\n        import otherpackage.two as it\n"
+        "    else:\n        with it as x:\n            from .deep.three import thing\n"
+        "    finally:\n        match x:\n            case 1:\n                if x:\n                    from .deep import four\n"
+        "class A:\n    async def f(self):\n        while 1:\n            from . import five\n"
+    )
+    (other_package / "deep").mkdir()
+    names = ("one", "two", "deep/__init__", "deep/three", "deep/four", "five")
+    for name in names:
+        (other_package / f"{name}.py").write_text("raise SystemExit('it ran')\n")
+    found = identity.reachable("otherpackage.stage")
+    expected = {name.replace("/", ".").removesuffix(".__init__") for name in names}
+    assert found == {"otherpackage", "otherpackage.stage", *(f"otherpackage.{name}" for name in expected)}
+
+
+def test_whoever_looks_at_a_build_loads_no_engine() -> None:
+    """A job on a cluster and every command does: what they import would be paid for thousands of times."""
+    program = (
+        "import sys; from stackbuild.recipe import load; from stackbuild.graph import nodes_of, check; import stackbuild.launch\n"
+        "from stackbuild.identity import stage_identity\n"
+        "nodes = nodes_of(load('default').values); check(nodes); [stage_identity(node.stage) for node in nodes]\n"
+        "print(*sorted({'licensedcode', 'typecode', 'datatrove.executor', 'huggingface_hub', 'fasttext', 'spacy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not done.stdout.strip()
 
 
 def test_the_engine_is_part_of_every_key() -> None:

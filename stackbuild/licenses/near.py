@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stackbuild.kernels import kernel
+from stackbuild.licenses.scancode import rule_tokens
 
 RESEMBLANCE = 0.8  # from which on a text as a whole is near to a rule
 PRESELECTED = 10  # times as many pass from the ranking by sets to that by multisets
@@ -146,9 +147,3 @@ def shared_counts(
             if words[at] < legalese:
                 high[row] += common
     return shared, high
-
-
-def rule_tokens(index: Any, rule: int) -> npt.NDArray[Any]:
-    """The words of a rule in their order, by number; -1 for none."""
-    tokens = index.tids_by_rid[rule]
-    return np.frombuffer(tokens, f"i{tokens.itemsize}")

@@ -11,7 +11,8 @@ from licensedcode.index import LicenseIndex, match_blocks_seq
 from licensedcode.match import merge_matches
 from licensedcode.match_seq import match_sequence
 
-from stackbuild.licenses.near import Rules, rule_tokens
+from stackbuild.licenses.near import Rules
+from stackbuild.licenses.scancode import rule_tokens
 
 WHOLE_RULES, PART_RULES = 10, 70  # that are aligned with a whole text, and with a part of one
 # Of matches, before they are merged: the words of GPL-3.0 shuffled give 6,000, real texts below 3,000.

@@ -14,11 +14,13 @@ from functools import cache, lru_cache
 from importlib import metadata
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from stackbuild.licenses import wording
 from stackbuild.licenses.decide import UNKNOWN, UNKNOWN_REFERENCE
 from stackbuild.licenses.expression import keys_of
 from stackbuild.licenses.lists import ENGINES_NEUTRAL, SEVERITY, load_list, scancode_licenses
-from stackbuild.licenses.near import rule_tokens
 from stackbuild.licenses.tags import UNKNOWN_SPDX, joined, read_tag
 from stackbuild.licenses.text import holder_lines
 
@@ -169,6 +171,12 @@ def near_index() -> Any:
     from stackbuild.licenses.near_index import NearIndex
 
     return NearIndex(index_())
+
+
+def rule_tokens(index: Any, rule: int) -> npt.NDArray[Any]:
+    """The words of a rule in their order, by number; -1 for none."""
+    tokens = index.tids_by_rid[rule]
+    return np.frombuffer(tokens, f"i{tokens.itemsize}")
 
 
 @cache

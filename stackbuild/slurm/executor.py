@@ -14,8 +14,8 @@ from datatrove.executor.slurm import SlurmPipelineExecutor
 
 from stackbuild import scheduler
 from stackbuild.cluster import SlurmOptions
-from stackbuild.launch import JobStep
 from stackbuild.launches import LaunchFolder, Submitted, Wave
+from stackbuild.local import JobStep
 from stackbuild.slurm.script import array_script, gate_script, megabytes
 
 

@@ -107,7 +107,7 @@ def test_who_asks_for_what_is_not_there_is_told(out: Path, tmp_path: Path) -> No
     assert "stackbuild check" in stackbuild("inspect", "licenses", out, "--repo", "local/zed", code=4)
     assert "--repo" in stackbuild("inspect", "licenses", out, code=2)
     assert "tokens, licenses" in stackbuild("inspect", "pictures", out, code=2)
-    assert "was selected" in stackbuild("notice", out, "--repo", "local/zed", code=4)
+    assert "has no local/zed" in stackbuild("notice", out, "--repo", "local/zed", code=4)
     assert "line 1" in stackbuild("notice", out, "--files", "-", stdin="local/ann\n", code=4)
 
 

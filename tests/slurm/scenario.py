@@ -132,7 +132,7 @@ class Scenario:
         """A stackbuild command; `expect`: the exit code that it must end with."""
         done = subprocess.run(
             self.command(*arguments), env=self.environment, cwd=self.folder, capture_output=True, text=True, check=False,
-            timeout=3 * PATIENCE,
+            timeout=6 * PATIENCE,  # a whole build may be waited for
         )  # fmt: skip
         if expect is not None and done.returncode != expect:
             story = self.cluster.story() if self._cluster else ""

@@ -87,7 +87,6 @@ FORMATS: tuple[Format, ...] = (
     ),
 )
 BY_NAME: dict[str, Format] = {each.name: each for each in FORMATS}
-NAMES = pa.array([each.name for each in FORMATS], pa.string())
 
 
 def _flat(pattern: str) -> str:
@@ -111,7 +110,7 @@ def declaring_kind(paths: pa.Array) -> pa.Array:
         here = pc.match_substring_regex(left, rf"(?:^|/){_flat(each.pattern)}\z").to_numpy(zero_copy_only=False)
         codes[rows[here]] = code
         rows, left = rows[~here], left.filter(pa.array(~here))
-    return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int8(), mask=codes < 0), NAMES)
+    return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int8(), mask=codes < 0), pa.array([*BY_NAME], pa.string()))
 
 
 def spoken_for(name: str, path: str) -> str:
