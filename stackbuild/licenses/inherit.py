@@ -88,8 +88,8 @@ class Part:
     evidence: tuple[tuple[Rank, dict[str, Any]], ...]
 
     def depth(self) -> int:
-        """The bytes of the nearest folder that it is from."""
-        return max(-rank[1] for rank, _ in self.evidence)
+        """The bytes of the nearest folder that it is from; one that only refers to a licence is no nearer."""
+        return max((-rank[1] for rank, _ in self.evidence if rank[3] != UNKNOWN_REFERENCE), default=0)
 
     def worst(self) -> int:
         """How bad the worst of it is."""

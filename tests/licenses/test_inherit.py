@@ -275,6 +275,17 @@ def test_what_only_refers_to_a_licence_hides_none() -> None:
     assert nearest({b"LICENSE": reference})[""]["keys"] == [UNKNOWN_REFERENCE]
 
 
+def test_a_pointer_in_a_folder_does_not_hide_what_its_read_me_says() -> None:
+    pointer = ("package.json", said(UNKNOWN_REFERENCE))
+    files = {
+        b"LICENSE": ("license", said("MIT")),
+        b"a/package.json": pointer,
+        b"a/README": ("notice", said("GPL-2.0-only")),
+    }
+    for more in ({}, {b"package.json": pointer}):
+        assert "GPL-2.0-only" in nearest({**files, **more})["a/"]["keys"]
+
+
 def test_a_licence_that_nobody_recognises_hides_those_above() -> None:
     found = nearest({b"LICENSE": ("license", said("MIT")), b"vendor/LICENSE": ("license", said(None))})
     assert found["vendor/"]["keys"] == [] and found["vendor/"]["unrecognised"]
@@ -308,7 +319,9 @@ def test_it_is_the_nearest_by_the_rule_as_one_would_write_it(spoken: dict[tuple[
         if group <= {UNKNOWN_REFERENCE} and notice_key and (notice_key != UNKNOWN_REFERENCE or not group):
             group = {notice_key}
         elif notice_key not in (None, UNKNOWN_REFERENCE) and len(nearer or b"") > max(
-            len(base or b""), len(lower or b"")
+            len(where or b"")
+            for where, key in ((base, license_key), (lower, manifest_key))
+            if key not in (None, UNKNOWN_REFERENCE)
         ):
             group |= {notice_key} if bad[notice_key] > max(map(bad.__getitem__, group)) else set()
         assert set(found[folder.decode("latin-1")]["keys"]) == group
