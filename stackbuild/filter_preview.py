@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,11 +12,12 @@ import pyarrow.compute as pc
 from stackbuild.errors import InputError, UsageError
 from stackbuild.graph import options_of
 from stackbuild.languages.languages import LanguageOptions, Languages
-from stackbuild.quality.filters import FilterOptions, Filters
+from stackbuild.quality.caps import Volumes
+from stackbuild.quality.filters import FilterOptions, Filters, count
 from stackbuild.quality.signals import Signals
 from stackbuild.registry import base_name
 from stackbuild.schema import SIGNAL_FIELDS
-from stackbuild.stage import with_columns
+from stackbuild.stage import judge, with_columns
 from stackbuild.standalone.inputs import InputUnit, plan_units, read_unit, schema_of
 from stackbuild.standalone.reading import content_ids
 
@@ -61,8 +62,9 @@ class Preview:
 def preview(recipe: Mapping[str, Any], inputs: Sequence[str]) -> Preview:
     """Look at every row of Parquet files with the recipe's filters; files without text are not counted.
 
-    Signals are measured here. The language and the two flags are the table's where it has them, else detected. Other
-    stages of the recipe are not considered.
+    All is read once, and once more for each stage that caps bytes, whose caps then hold for these files. Signals are
+    measured here. The language and the two flags are the table's where it has them, else detected. Other stages of the
+    recipe are not considered.
     """
     values = dict(recipe)
     stages = [
@@ -75,10 +77,23 @@ def preview(recipe: Mapping[str, Any], inputs: Sequence[str]) -> Preview:
     needs = {column for _, stage in stages for column in stage.needs()}
     languages = Languages(LanguageOptions.model_validate(options_of(values, "languages")))
     told = Preview(rules=[Dropped(name, rule.id) for name, stage in stages for rule in stage.table.rule])
-    for unit in plan_units(inputs, "text"):
-        columns = _columns(unit, needs)
-        for _, batch in read_unit(unit, list(columns.values())):
-            _look(_prepared(batch, columns, needs, languages), [stage for _, stage in stages], told)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for unit in plan_units(inputs, "text"):
+            columns = _columns(unit, needs)
+            for _, batch in read_unit(unit, list(columns.values())):
+                yield _prepared(batch, columns, needs, languages)
+
+    filters = [stage for _, stage in stages]
+    for number, stage in enumerate(filters):
+        if stage.caps:
+            volumes = Volumes()
+            for files in batches():
+                before = (verdict for one in filters[:number] for verdict in one.verdicts(files))
+                count(stage.table, files, volumes, judge(before, files.num_rows)[0])
+            stage.use(volumes.shares(stage.table.rule))
+    for files in batches():
+        _look(files, filters, told)
     return told
 
 

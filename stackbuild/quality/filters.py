@@ -15,12 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
+from stackbuild.errors import UsageError
 from stackbuild.hashing import draw, id_bytes
+from stackbuild.quality.caps import ALL, SHARES, VOLUMES, Share, Volumes, shares_of
+from stackbuild.quality.expressions import EXTENSION, Expression
 from stackbuild.quality.measures import COMPARISONS, MEASURES
-from stackbuild.quality.rules import KeepNames, Rule, RuleTable, read
-from stackbuild.stage import Options, Stage, Verdict, with_columns
-
-EXTENSION = "extension of a rule"  # a column that only the rules of one table see
+from stackbuild.quality.rules import Condition, KeepNames, Rule, RuleTable, read
+from stackbuild.stage import Options, Phase, Stage, Verdict, with_columns
+from stackbuild.task import Task
 
 
 class FilterOptions(Options):
@@ -93,19 +95,41 @@ def name_stays(path: pa.Array, names: KeepNames) -> pa.Array:
     return stays
 
 
-def verdict(rule: Rule, files: pa.RecordBatch) -> Verdict:
-    """One rule's answer for a batch that `with_extensions` prepared."""
+def groups_of(rule: Rule, files: pa.RecordBatch) -> pa.Array:
+    """What a cap is counted by for each file: its language or extension, ALL if it is for all together."""
+    if rule.each is None:
+        return pa.array([ALL] * files.num_rows, pa.string())
+    return pc.fill_null(pc.cast(files["language" if rule.each == "language" else EXTENSION], pa.string()), "")
+
+
+def beyond(rule: Rule, shares: Mapping[str, Share], files: pa.RecordBatch) -> tuple[pa.Array, pa.Array, pa.Array]:
+    """Which files a cap leaves out (boolean), what each drew (float64), and in words how much stays (string)."""
+    groups, value = groups_of(rule, files).dictionary_encode(), drawn(rule.id, files["content_id"])
+    there = [(name, shares.get(name, Share(1.0, 0, 0))) for name in groups.dictionary.to_pylist()]
+    share = pa.array([one.share for _, one in there], pa.float64()).take(groups.indices)
+    told = [f"{one.kept_bytes} of {one.bytes} bytes{f' of {name}' if name else ''} stay" for name, one in there]
+    return pc.greater_equal(value, share), value, pa.array(told, pa.string()).take(groups.indices)
+
+
+def verdict(rule: Rule, files: pa.RecordBatch, shares: Mapping[str, Share] | None = None) -> Verdict:
+    """One rule's answer for a batch that `with_extensions` prepared; `shares`: what stays by group, of a cap."""
     about = applies(rule, files)
     value = detail = None
     threshold = None
-    if rule.drop is not None:
+    if isinstance(rule.drop, Condition):
         measure = MEASURES[rule.drop.measure]
         value, threshold = measure.of(files), rule.drop.threshold
         drops = pc.fill_null(COMPARISONS[rule.drop.comparison](value, threshold), False)
         detail = files[measure.words] if measure.words else None
+    elif isinstance(rule.drop, Expression):
+        drops = rule.drop.holds(files)
+        detail = rule.drop.told(files, drops if about is None else pc.and_(about, drops))
     elif rule.keep_fraction is not None:
         value, threshold = drawn(rule.id, files["content_id"]), rule.keep_fraction
         drops = pc.greater_equal(value, threshold)
+    elif rule.keep_bytes is not None:
+        drops, value, detail = beyond(rule, shares or {}, files)
+        threshold = shares[ALL].share if shares and ALL in shares else None
     elif rule.keep_names is not None:
         drops = pc.invert(name_stays(files["path"], rule.keep_names))
     elif rule.drop_languages is not None or rule.keep_languages is not None:
@@ -122,16 +146,41 @@ def verdict(rule: Rule, files: pa.RecordBatch) -> Verdict:
     return Verdict(rule.id, pc.invert(drops if about is None else pc.and_(about, drops)), value, threshold, detail)
 
 
+def count(table: RuleTable, files: pa.RecordBatch, volumes: Volumes, stays: pa.Array | None = None) -> None:
+    """Add what a batch has under each cap of a table: of the files of `stays` (boolean, n; None for all) those that the rules
+    before it keep.
+    """
+    files = with_extensions(table, files)
+    here = pa.array(np.ones(files.num_rows, np.bool_)) if stays is None else stays
+    for rule in table.rule:
+        if rule.keep_bytes is None:
+            here = pc.and_(here, pc.fill_null(verdict(rule, files).keep, True))
+            continue
+        about = applies(rule, files)
+        some = here if about is None else pc.and_(here, about)
+        length, drew = files["length_bytes"].filter(some), drawn(rule.id, files["content_id"]).filter(some)
+        volumes.add(rule.id, groups_of(rule, files).filter(some), drew, length)
+
+
 class Filters(Stage[FilterOptions]):
-    """Drops files by a table of rules."""
+    """Drops files by a table of rules. Caps have two phases that see all files first."""
 
     name = "filters"
     options_model = FilterOptions
+
+    def __init__(self, options: FilterOptions | None = None):
+        super().__init__(options)
+        self._shares: dict[str, dict[str, Share]] | None = None
 
     @cached_property
     def table(self) -> RuleTable:
         """The rules, read once; RuleError if they cannot be."""
         return read(self.options.rules)
+
+    @property
+    def caps(self) -> bool:
+        """Whether a rule is a cap."""
+        return any(rule.keep_bytes is not None for rule in self.table.rule)
 
     def needs(self) -> tuple[str, ...]:
         """What the rules measure, so that one on a column that nobody makes is refused before the run."""
@@ -141,8 +190,45 @@ class Filters(Stage[FilterOptions]):
         """The rules' digest: they decide, not where they lie."""
         return {"rules": self.table.digest}
 
+    def phases(self) -> Sequence[Phase]:
+        if not self.caps:
+            return ()
+        return (
+            Phase("volumes", self.volumes, columns=self.needs()),
+            Phase("shares", self.shares, tasks="one", reads=("volumes",)),
+        )
+
+    def volumes(self, task: Task) -> None:
+        """Bytes under each cap of one partition."""
+        found = Volumes()
+        for batch in task.batches(self.needs()):
+            count(self.table, batch, found)
+        with task.writer("volumes", VOLUMES) as out:
+            for batch in found.batches():
+                out.write(batch)
+
+    def shares(self, task: Task) -> None:
+        """What stays under each cap."""
+        found = Volumes()
+        found.take(task.read("volumes"))
+        with task.writer("shares", SHARES) as out:
+            out.write(found.shares(self.table.rule))
+
+    def load(self, task: Task) -> None:
+        if self.caps:
+            self.use(pa.Table.from_batches(task.read("shares"), SHARES))
+
+    def use(self, shares: pa.Table) -> None:
+        """Take what stays under each cap (SHARES)."""
+        self._shares = shares_of(shares)
+
     def verdicts(self, files: pa.RecordBatch) -> Iterator[Verdict]:
         """One for each rule, in the table's order."""
+        if self.caps and self._shares is None:
+            raise UsageError(
+                f"The rules {self.table.name} cap bytes, which needs all files to have been seen; put the stage into a recipe and "
+                "build that."
+            )
         files = with_extensions(self.table, files)
         for rule in self.table.rule:
-            yield verdict(rule, files)
+            yield verdict(rule, files, (self._shares or {}).get(rule.id))

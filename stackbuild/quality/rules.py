@@ -1,9 +1,9 @@
 """Tables of quality rules: read from TOML, checked, and given names that a decision can carry.
 
-A rule names a measure (`measures.MEASURES`), a comparison and a threshold, and drops a file for which that holds; or it
-keeps only files of certain names; or it drops or keeps languages or extensions; or it keeps a share of the files, drawn
-by a hash. It may be limited to some languages or extensions, or except some; a file whose language is unknown counts as
-of none.
+A rule names a measure (`measures.MEASURES`), a comparison and a threshold, or states a longer condition
+(`expressions.py`), and drops a file for which that holds; or it keeps only files of certain names; or it drops or keeps
+languages or extensions; or it keeps a share of the files, or so many bytes of them (`caps.py`), drawn by a hash. It may
+be limited to some languages or extensions, or except some; a file whose language is unknown counts as of none.
 
     [[rule]]
     id = "Q2-mean-line"
@@ -31,6 +31,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 import stackbuild
 from stackbuild.errors import RecipeError
+from stackbuild.quality.caps import overlapping, size_of
+from stackbuild.quality.expressions import Expression, parse
 from stackbuild.quality.measures import MEASURES
 
 
@@ -50,7 +52,7 @@ class _Strict(BaseModel):
 
 @dataclass(frozen=True)
 class Condition:
-    """What drops a file: its measure, the comparison and the threshold."""
+    """What drops a file, where that is one comparison with a number: a decision then has the value and the threshold."""
 
     measure: str
     comparison: str
@@ -89,6 +91,7 @@ KINDS = (
     "drop_extensions",
     "keep_extensions",
     "keep_fraction",
+    "keep_bytes",
 )
 LIMITS = (("languages", "except_languages"), ("extensions", "except_extensions"))
 LISTS = (*LIMITS[0], *LIMITS[1], "drop_languages", "keep_languages", "drop_extensions", "keep_extensions")
@@ -96,16 +99,20 @@ _EXTENSION = re.compile(r"[^./*]*\*?")
 
 
 class Rule(_Strict):
-    """One rule of a table. `drop_extensions` may be a list, or lists by language: then it is about these pairs."""
+    """One rule of a table. `drop_extensions` may be a list, or lists by language: then it is about these pairs. `keep_bytes`
+    holds for all its files together, or with `each` for those of each language or extension.
+    """
 
     id: str = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    drop: Condition | None = None
+    drop: Condition | Expression | None = None
     keep_names: KeepNames | None = None
     drop_languages: tuple[str, ...] | None = None
     keep_languages: tuple[str, ...] | None = None
     drop_extensions: tuple[str, ...] | dict[str, tuple[str, ...]] | None = None
     keep_extensions: tuple[str, ...] | None = None
     keep_fraction: float | None = Field(None, gt=0, lt=1)
+    keep_bytes: int | None = None
+    each: Literal["language", "extension"] | None = None
     languages: tuple[str, ...] | None = None
     except_languages: tuple[str, ...] | None = None
     extensions: tuple[str, ...] | None = None
@@ -115,17 +122,20 @@ class Rule(_Strict):
     @field_validator("drop", mode="before")
     @classmethod
     def _parse(cls, value: object) -> object:
-        if value is None or isinstance(value, Condition):
+        if value is None or isinstance(value, Condition | Expression):
             return value
         if not isinstance(value, str):
             raise ValueError("write the condition as text, as in 'num_lines > 100000'")
         match = _CONDITION.fullmatch(value)
-        if match is None:
-            raise ValueError(f"{value!r} is not of the form MEASURE COMPARISON NUMBER, as in 'num_lines > 100000'")
+        if match is None or match[1] not in MEASURES:
+            return parse(value)
         measure, comparison, threshold = match.groups()
-        if measure not in MEASURES:
-            raise ValueError(f"there is no measure {measure!r}; there are {', '.join(sorted(MEASURES))}")
         return Condition(measure, comparison, float(threshold))
+
+    @field_validator("keep_bytes", mode="before")
+    @classmethod
+    def _size(cls, value: object) -> int | None:
+        return None if value is None else size_of(value)
 
     @model_validator(mode="after")
     def _one_kind(self) -> Rule:
@@ -140,6 +150,8 @@ class Rule(_Strict):
             value = getattr(self, key)
             if (value in ((), {}) or (isinstance(value, dict) and () in value.values())) and "except" not in key:
                 raise ValueError(f"`{key}` is empty, so that the rule would never apply; leave it out to mean all")
+        if self.each and self.keep_bytes is None:
+            raise ValueError("`each` is for `keep_bytes`, which it makes hold for each language or extension by itself")
         for extension in self.own_extensions():
             if not _EXTENSION.fullmatch(extension):
                 raise ValueError(f"{extension!r} is no extension: write what follows the last dot, as in 'py'")
@@ -158,17 +170,24 @@ class Rule(_Strict):
     @property
     def on_extension(self) -> bool:
         """Whether it asks for the extension of a file."""
-        return any(True for _ in self.own_extensions())
+        asks = isinstance(self.drop, Expression) and self.drop.on_extension
+        return asks or self.each == "extension" or any(True for _ in self.own_extensions())
 
     def columns(self) -> tuple[str, ...]:
         """The columns that it reads."""
-        read = MEASURES[self.drop.measure].columns if self.drop else ()
+        read: tuple[str, ...] = ()
+        if isinstance(self.drop, Condition):
+            read = MEASURES[self.drop.measure].columns
+        elif self.drop is not None:
+            read = self.drop.columns
         if self.keep_fraction is not None:
             read = (*read, "content_id")
+        if self.keep_bytes is not None:
+            read = (*read, "content_id", "length_bytes")
         if self.keep_names is not None or self.on_extension:
             read = (*read, "path")
         on_language = (self.languages, self.except_languages, self.drop_languages, self.keep_languages)
-        if any(on_language) or isinstance(self.drop_extensions, dict):
+        if any(on_language) or isinstance(self.drop_extensions, dict) or self.each == "language":
             read = (*read, "language")
         return read
 
@@ -211,6 +230,11 @@ class RuleTable(_Strict):
         twice = sorted({id_ for id_ in ids if ids.count(id_) > 1})
         if twice:
             raise ValueError(f"two rules have the id {twice[0]!r}; a decision could not tell them apart")
+        if two := overlapping(self.rule):
+            raise ValueError(
+                f"rules {two[0].id} and {two[1].id} cap bytes, and one file might fall under both; give them `languages` (or "
+                "`extensions`) of which none is the same, or put one into the table of a second stage of filters"
+            )
         if self.extension_case == "ignore":
             for rule in self.rule:
                 for extension in rule.own_extensions():

@@ -104,6 +104,27 @@ def test_each_rule_is_told_by_itself_and_in_order(tmp_path: Path, recipe: Path) 
     assert found.kept_bytes == found.bytes - sum(rule.first_bytes for rule in found.rules)
 
 
+def test_a_cap_is_told_as_that_of_the_files_that_are_there(tmp_path: Path, recipe: Path) -> None:
+    path = table(tmp_path, content=list(FILES.values()), max_stars_repo_path=list(FILES))
+    (tmp_path / "second.toml").write_text(SECOND.replace("keep_fraction = 0.5", "keep_bytes = 60"))
+    found = preview(load(recipe).values, [path])
+    cap = found.rules[-1]
+    bytes_of_c = sum(len(text) for name, text in FILES.items() if name.endswith(".c"))
+    assert 50 < bytes_of_c - cap.bytes <= 60 and cap.files == cap.first_files
+
+
+def test_a_condition_is_told_with_the_values_that_it_names(tmp_path: Path, recipe: Path) -> None:
+    path = table(tmp_path, content=list(FILES.values()), max_stars_repo_path=list(FILES))
+    (tmp_path / "mine.toml").write_text(
+        RULES.replace('"num_lines > 3"', "\"num_lines > 3 and filename matches '^[ab]'\"")
+    )
+    found = preview(load(recipe).values, [path])
+    assert found.rules[0].examples == [
+        ("/a.py", "num_lines = 4, filename = a.py"),
+        ("/b.py", "num_lines = 4, filename = b.py"),
+    ]
+
+
 def test_the_language_of_the_table_is_taken_before_one_is_detected(tmp_path: Path, recipe: Path) -> None:
     path = table(
         tmp_path, text=["xxxxxxx\n", "xxxxxxx\n", None], path=["/a.py", "/b.c", "/c.c"], lang=["C", "Python", "C"]

@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from stackbuild.quality.filters import FilterOptions, Filters, drawn
+from stackbuild.quality.caps import SHARES
+from stackbuild.quality.filters import FilterOptions, Filters
 from stackbuild.quality.rules import read
 from stackbuild.quality.signals import Signals
 from stackbuild.stage import judge, with_columns
@@ -44,7 +45,9 @@ def left(table: str, *files: dict[str, Any]) -> list[str | None]:
     batch = pa.record_batch({name: pa.array([row[name] for row in rows], type_) for name, type_ in TYPES.items()})
     batch = with_columns(batch, {"content_id": pa.array([bytes(20)] * len(rows), pa.binary(20))})
     reasons: list[str | None] = [None] * len(rows)
-    for gone in judge(Filters(FilterOptions(rules=table)).verdicts(batch), len(rows))[1]:
+    stage = Filters(FilterOptions(rules=table))
+    stage.use(SHARES.empty_table())  # no cap is reached
+    for gone in judge(stage.verdicts(batch), len(rows))[1]:
         for row in gone.rows.tolist() if isinstance(gone.rows, np.ndarray) else gone.rows.to_pylist():
             reasons[row] = gone.verdict.rule
     return reasons
@@ -345,18 +348,28 @@ def test_starcoder2_names_languages_as_our_detector_does(language: str) -> None:
     assert enry.get_language_type(language) != "Unknown"
 
 
+GB = 10**9
+
+
 @pytest.mark.parametrize(
-    ("language", "rule", "share"), [("Java", "D1-java", 200 / 479.68), ("JavaScript", "D1-javascript", 200 / 277.25)]
+    ("languages", "rule", "cap"),
+    [
+        (("Java",), "D1-java", 200 * GB),
+        (("JavaScript",), "D1-javascript", 200 * GB),
+        (("HTML",), "D1-html", 100 * GB),
+        (("JSON", "XML", "YAML"), "D1-data", 8 * GB),
+        (("CSS",), "D1-css", 8 * GB),
+    ],
 )
-def test_starcoder2_caps(language: str, rule: str, share: float) -> None:
-    rules = {one.id: one for one in read("starcoder2").rule}
-    assert rules[rule].keep_fraction == pytest.approx(share, abs=0.00001)
-    content = pa.array([n.to_bytes(20, "big") for n in range(5_000)], pa.binary(20))
-    batch = pa.record_batch({"content_id": content, "language": [language] * 5_000, "path": ["/a"] * 5_000})
-    keep, _ = judge(Filters(FilterOptions(rules="starcoder2")).verdicts(batch), 5_000)
-    others = with_columns(batch, {"language": pa.array(["Go"] * 5_000)})
-    assert all(judge(Filters(FilterOptions(rules="starcoder2")).verdicts(others), 5_000)[0].to_pylist())
-    assert keep.to_pylist() == (np.asarray(drawn(rule, content)) < rules[rule].keep_fraction).tolist()
+def test_starcoder2_caps(languages: tuple[str, ...], rule: str, cap: int) -> None:
+    found = {one.id: one for one in read("starcoder2").rule}[rule]
+    assert (found.languages, found.keep_bytes) == (languages, cap)
+    assert (found.each is not None) == (len(languages) > 1)
+
+
+def test_starcoder2_caps_no_other_language() -> None:
+    assert sum(rule.keep_bytes is not None for rule in read("starcoder2").rule) == 5
+    assert not [rule for rule in read("starcoder2").rule if rule.keep_fraction is not None]
 
 
 # ---------------------------------------------------------------- The Stack v1
@@ -430,7 +443,7 @@ def test_santacoder_has_three_languages() -> None:
 
 
 def test_every_rule_of_a_table_tells_its_source() -> None:
-    for name, count in (("the-stack-v1", 9), ("santacoder", 4), ("starcoder", 19), ("starcoder2", 4)):
+    for name, count in (("the-stack-v1", 9), ("santacoder", 4), ("starcoder", 19), ("starcoder2", 7)):
         table = read(name)
         assert table.name == name and len(table.rule) == count
         assert "arXiv:" in table.source and all(rule.source for rule in table.rule)
