@@ -156,6 +156,7 @@ def card_stats(build: Build, figures: dict[str, Any]) -> CardStats:
             }
             for row in figures["languages"]
         ],
+        "language_counts": figures["language_counts"],
         "licenses": list(licenses.values()),
         "funnel": figures["funnel"],
         "opt_out": {"request": recipe.get("contact", "ask the maintainer of this dataset"), "files": left},

@@ -30,9 +30,11 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "language": ("language", "lang"),
     "is_generated": ("is_generated",),
     "is_vendor": ("is_vendor",),
+    "is_documentation": ("is_documentation",),
+    "is_test": ("is_test",),
     "star_events_count": ("star_events_count", "max_stars_count"),
 }
-DETECTED = ("language", "is_generated", "is_vendor")
+DETECTED = ("language", "is_generated", "is_vendor", "is_documentation", "is_test")
 
 
 @dataclass

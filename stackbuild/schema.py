@@ -197,6 +197,8 @@ DATASET_FIELDS = [
     pa.field("license_class", pa.string()),
     pa.field("license_evidence", pa.list_(EVIDENCE)),
     pa.field("lossless", pa.bool_()),
+    pa.field("is_documentation", pa.bool_()),
+    pa.field("is_test", pa.bool_()),
     *SIGNAL_FIELDS,
     pa.field("copies", pa.int64()),  # occurrences of these bytes that were still in when exact copies were merged
     pa.field("cluster_id", pa.string()),

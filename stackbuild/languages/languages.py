@@ -10,6 +10,10 @@ Two cares: the text is cut to 16 KiB at a character, because enry's expressions 
 and the rest changes 0.03 % of the answers; and enry is a Go program that hangs in a forked child, so it is loaded at
 first use, in the process that uses it.
 
+`compat = "the-stack-v1"` takes the language of the extension instead, by The Stack v1's own list and under its names
+(Kocetkov et al. 2022): a file of an extension that several languages claim has none, nor has one in capitals, so that nearly all
+of MATLAB, Verilog, D, Prolog and half of R are lost. The flags are enry's in either case.
+
 Most files need no look inside: enry asks for a modeline, a known file name, a "#!" line, then the extension, and the
 first that names a single language decides. So a text that cannot have a modeline nor "#!" is decided by its name alone
 if that names one language. `Detector.language` takes that way, which gives the same answers for a quarter of the time.
@@ -30,6 +34,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from stackbuild.errors import StackbuildError
+from stackbuild.languages.names import enry_languages, extension_map
 from stackbuild.stage import Options, Stage, Verdict
 
 
@@ -38,6 +43,9 @@ class LanguageOptions(Options):
 
     head_bytes: int = Field(16_384, ge=512, le=1 << 20, description="bytes of the text that are looked at")
     unknown: Literal["drop", "keep"] = Field("drop", description="what becomes of a file whose language is not known")
+    compat: Literal["the-stack-v1"] | None = Field(
+        None, description="take the language of the extension, as that dataset did, with what it loses"
+    )
 
 
 class ForkedEnry(StackbuildError):
@@ -126,7 +134,7 @@ class Detector:
         self.enry = enry()
         self._by_extension: dict[str, str | None] = {}
         self._by_name: dict[str, str | None] = {}
-        self._vendored: dict[str, bool] = {}
+        self._of_path: dict[str, tuple[bool, bool, bool]] = {}
 
     def language(self, path: str, head: bytes) -> str | None:
         """What `enry.get_language` says, None for nothing; `head` is text, without NUL. Of tied languages the first by
@@ -146,13 +154,14 @@ class Detector:
             best = min(best, self.enry.get_language(path, head))
         return best
 
-    def is_vendor(self, path: str) -> bool:
-        """What enry says of a path; the same paths stand in many repositories."""
-        if path not in self._vendored:
-            if len(self._vendored) >= REMEMBERED:
-                self._vendored.clear()
-            self._vendored[path] = self.enry.is_vendor(path)
-        return self._vendored[path]
+    def flags(self, path: str) -> tuple[bool, bool, bool]:
+        """What enry says of a path (vendored, documentation, test); the same paths stand in many repositories."""
+        if path not in self._of_path:
+            if len(self._of_path) >= REMEMBERED:
+                self._of_path.clear()
+            enry_ = self.enry
+            self._of_path[path] = enry_.is_vendor(path), enry_.is_documentation(path), enry_.is_test(path)
+        return self._of_path[path]
 
     def by_name(self, name: str) -> str | None:
         """The language, if the file name alone decides it, by itself or by its extension."""
@@ -184,7 +193,7 @@ class Detector:
 
 
 class Languages(Stage[LanguageOptions]):
-    """Adds the language and the two flags; drops what has no language."""
+    """Adds the language and four flags; drops what has no language."""
 
     name = "languages"
     reads = ("text", "path_bytes")
@@ -192,6 +201,8 @@ class Languages(Stage[LanguageOptions]):
         pa.field("language", pa.string()),
         pa.field("is_vendor", pa.bool_()),
         pa.field("is_generated", pa.bool_()),
+        pa.field("is_documentation", pa.bool_()),
+        pa.field("is_test", pa.bool_()),
     )
     engines = ("enry-python",)
     options_model = LanguageOptions
@@ -203,21 +214,31 @@ class Languages(Stage[LanguageOptions]):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_detector": None}  # a library does not travel to another process
 
+    def key(self) -> Mapping[str, Any]:
+        """The list of extensions, if one decides."""
+        return {"extensions": extension_map(self.options.compat).digest} if self.options.compat else {}
+
+    def mapped(self) -> int:
+        """How many languages a file can be given: those that the list of extensions has, or that enry knows."""
+        return len(extension_map(self.options.compat).languages if self.options.compat else enry_languages())
+
     def tags(self, files: pa.RecordBatch) -> Mapping[str, pa.Array]:
-        """Ask enry of each file."""
+        """Ask enry of each file, and of its language the list of extensions if that decides."""
         if self._detector is None or self._detector[0] != os.getpid():
             self._detector = os.getpid(), Detector()
-        detector, enry_ = self._detector[1], enry()
+        detector, is_generated = self._detector[1], enry().is_generated
+        listed = extension_map(self.options.compat).language if self.options.compat else None
         languages: list[str | None] = []
-        vendored: list[bool] = []
         generated: list[bool] = []
+        flags: list[tuple[bool, bool, bool]] = []
         heads = heads_of(files["text"].cast(pa.large_string()), self.options.head_bytes)
         for path_bytes, head in zip(files["path_bytes"].to_pylist(), heads, strict=True):
             path = path_within(path_bytes)
-            languages.append(detector.language(path, head))
-            vendored.append(detector.is_vendor(path))
-            generated.append(enry_.is_generated(path, head))
-        columns = zip(self.adds, (languages, vendored, generated), strict=True)
+            languages.append(listed(path.rsplit("/", 1)[-1]) if listed else detector.language(path, head))
+            flags.append(detector.flags(path))
+            generated.append(is_generated(path, head))
+        vendored, documentation, test = zip(*flags, strict=True) if flags else ((), (), ())
+        columns = zip(self.adds, (languages, vendored, generated, documentation, test), strict=True)
         return {field.name: pa.array(values, field.type) for field, values in columns}
 
     def verdicts(self, files: pa.RecordBatch) -> Iterator[Verdict]:

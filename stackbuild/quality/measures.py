@@ -59,6 +59,8 @@ MEASURES: Mapping[str, Measure] = {
             "length_bytes",
             "is_generated",
             "is_vendor",
+            "is_documentation",
+            "is_test",
             "star_events_count",
         )
     },

@@ -61,6 +61,7 @@ class CardStats(TypedDict):
     name: str
     seed: int
     languages: Sequence[LanguageCount]
+    language_counts: NotRequired[Mapping[str, int]]  # mapped, with_files, after_filters
     licenses: Sequence[LicenseCount]
     funnel: Sequence[FunnelEntry]
     opt_out: OptOut
@@ -106,6 +107,8 @@ COLUMNS: Mapping[str, str] = {
     "license_class": "permissive, no_license, unknown, weak_copyleft or non_permissive",
     "license_evidence": "licence files and headers that the type rests on",
     "lossless": "`content`, encoded again, gives the raw bytes",
+    "is_documentation": "in a folder of documentation, or named as such",
+    "is_test": "in a folder of tests, or named as such",
     "num_lines": "lines",
     "num_chars": "characters",
     "line_chars": "characters outside line ends",
@@ -195,6 +198,7 @@ def body(stats: CardStats) -> str:
         "## What left, and by which rule",
         funnel(stats["funnel"]),
         "## Languages",
+        counted(stats.get("language_counts")),
         table(
             ("language", "files", "size"),
             ((escaped(one["language"]), f"{one['files']:,}", amount(one["bytes"])) for one in languages),
@@ -243,6 +247,16 @@ def funnel(stages: Sequence[FunnelEntry]) -> str:
             )
         )
     return table(("stage", "files in", "files out", "kept", "size out", "left by rule"), rows)
+
+
+def counted(counts: Mapping[str, int] | None) -> str:
+    """How many languages there are, in the three ways that are often mixed up."""
+    if not counts:
+        return ""
+    return (
+        f"{counts['mapped']:,} languages could have been named; {counts['with_files']:,} had a file; "
+        f"{counts['after_filters']:,} have one here."
+    )
 
 
 def how_built(stats: CardStats) -> str:

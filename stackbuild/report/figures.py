@@ -9,8 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from stackbuild.languages.languages import Languages
 from stackbuild.report.duplicates import duplicates_of
 from stackbuild.report.funnel import funnel_of
+from stackbuild.shards import open_parquet, read_row_group
 
 if TYPE_CHECKING:
     from stackbuild.plan import Build
@@ -35,6 +37,7 @@ def report_of(build: Build, not_read: list[dict[str, str]], description: dict[st
         "not_read": not_read,
         "funnel": funnel,
         "languages": languages,
+        "language_counts": language_counts_of(build, len(languages)),
         "files": sum(row["files"] for row in languages),
         "bytes": sum(row["bytes"] for row in languages),
         **released_counts(*(paths(build, table) for table in (("files", "dataset"), ("clusters", "clusters")))),
@@ -60,6 +63,21 @@ def languages_of(build: Build) -> list[dict[str, Any]]:
         row["files"] += shard.stats["files"]
         row["bytes"] += shard.stats["bytes"]
     return [{"language": name, **totals[name]} for name in sorted(totals, key=lambda n: (-totals[n]["bytes"], n))]
+
+
+def language_counts_of(build: Build, after_filters: int) -> dict[str, int]:
+    """Languages that could be named ("mapped"), that had a file when it was asked ("with_files"), and that are released; empty
+    if no stage names languages. The publications of The Stack quote all three as the number of languages."""
+    nodes = [node for node in build.nodes if isinstance(node.stage, Languages)]
+    if not nodes:
+        return {}
+    found: set[str] = set()
+    for output in build.outputs(nodes[0].slug, "tags"):
+        with open_parquet(build.out, output) as file:
+            for group in range(file.num_row_groups):
+                table = read_row_group(build.out, output, file, group, ["language"])
+                found.update(name for name in pc.unique(table["language"]).to_pylist() if name is not None)
+    return {"mapped": nodes[0].stage.mapped(), "with_files": len(found), "after_filters": after_filters}
 
 
 def paths(build: Build, table: tuple[str, str]) -> list[Path]:

@@ -53,7 +53,9 @@ TEMPLATE = """<!doctype html>
 {% endfor %}</table></details>{% endfor %}
 
 <h2>Languages</h2>
-<table><tr><th>language<th class="n">files<th class="n">MB<th class="n">share of bytes</tr>
+{% if r.language_counts %}<p>{{ r.language_counts.mapped | n }} could have been named; {{ r.language_counts.with_files | n }} had a file;
+ {{ r.language_counts.after_filters | n }} have one here.</p>
+{% endif %}<table><tr><th>language<th class="n">files<th class="n">MB<th class="n">share of bytes</tr>
 {% for row in r.languages %}<tr><td>{{ row.language }}<td class="n">{{ row.files | n }}<td class="n">{{ row.bytes | mb }}
 <td class="n">{{ "%.2f" % (100 * row.bytes / r.bytes if r.bytes else 0) }} %</tr>
 {% endfor %}</table>

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -151,9 +152,12 @@ def test_what_is_remembered_is_bounded_and_the_answers_stay(monkeypatch: pytest.
     paths = ["a.py", "node_modules/a.js", "b.go", "c.java", "vendor/d.go", "a.py", "node_modules/a.js"]
     named = ["Python", "JavaScript", "Go", "Java", "Go", "Python", "JavaScript"]
     for _ in range(2):
-        assert [detector.is_vendor(path) for path in paths] == [languages.enry().is_vendor(path) for path in paths]
+        enry = languages.enry()
+        assert [detector.flags(path) for path in paths] == [
+            (enry.is_vendor(path), enry.is_documentation(path), enry.is_test(path)) for path in paths
+        ]
         assert [detector.language(path, b"x") for path in paths] == named
-        assert len(detector._vendored) <= 2 and len(detector._by_name) <= 2 and len(detector._by_extension) <= 2
+        assert len(detector._of_path) <= 2 and len(detector._by_name) <= 2 and len(detector._by_extension) <= 2
 
 
 @given(st.lists(st.sampled_from(LINES) | st.just("x: y"), max_size=20))
@@ -182,11 +186,16 @@ def test_language_vendor_and_generated_of_the_whole_path() -> None:
             (b"script", "#!/usr/bin/env ruby\n"),
             (b"package-lock.json", "{}\n"),
             (b"Makefile", ""),
+            (b"docs/conf.py", "x = 1\n"),
+            (b"tests/test_a.py", "x = 1\n"),
         ]
     )
-    assert batch["language"].to_pylist() == ["Python", "JavaScript", "Go", None, "Ruby", "JSON", "Makefile"]
-    assert batch["is_vendor"].to_pylist() == [False, True, False, False, False, False, False]
-    assert batch["is_generated"].to_pylist() == [False, True, True, False, False, True, False]
+    named = ["Python", "JavaScript", "Go", None, "Ruby", "JSON", "Makefile", "Python", "Python"]
+    assert batch["language"].to_pylist() == named
+    assert np.flatnonzero(batch["is_vendor"]).tolist() == [1]
+    assert np.flatnonzero(batch["is_generated"]).tolist() == [1, 2, 5]
+    assert np.flatnonzero(batch["is_documentation"]).tolist() == [7]
+    assert np.flatnonzero(batch["is_test"]).tolist() == [8]
 
 
 def test_unknown_languages_leave_unless_they_are_kept() -> None:
