@@ -37,7 +37,8 @@ def test_the_report_and_the_card_tell_three_counts(
     out = tmp_path / "out"
     run(light(repo.parent, languages=options), out)
     assert json.loads((out / "report" / "report.json").read_text())["language_counts"] == counts
-    told = f"{counts['mapped']} languages could have been named; {counts['with_files']} had a file; {counts['after_filters']} have one here."
+    mapped, had, here = counts.values()
+    told = f"{mapped} languages could have been named; {had} had a file; {here} have one here."
     assert told in (out / "dataset" / "README.md").read_text()
     page = " ".join((out / "report" / "index.html").read_text().split())
-    assert f"{counts['mapped']} could have been named; {counts['with_files']} had a file;" in page
+    assert f"{mapped} could have been named; {had} had a file; {here} have one here." in page
