@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from stackbuild import build as building
+from stackbuild.errors import RecipeError
 from stackbuild.quality import rules
 from stackbuild.recipe import find, load
 from tests.worlds import GPL, MIT, light, world
@@ -69,6 +70,24 @@ def test_each_key_of_a_published_recipe_tells_its_source(name: str) -> None:
 def test_a_deviation_says_what_it_is(name: str) -> None:
     for key, text in values(name)["deviations"].items():
         assert text.split(":")[0] in DEVIATES and text[-1] != ".", key
+
+
+@pytest.mark.parametrize(
+    ("entry", "wrong"),
+    [
+        ('"two words" = "a"', "deviations"),
+        ('malware = " "', "malware: say"),
+        ('malware = "one\\ntwo"', "malware: say"),
+        ('malware = "\\u001b[2J"', "malware: say"),
+        (f'malware = "{"x" * 1_001}"', "malware: say"),
+        ("malware = 1", "deviations.malware"),
+    ],
+)
+def test_a_deviation_is_one_line_of_words_under_a_name(entry: str, wrong: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(f'extends = "default"\n[deviations]\n{entry}\n')
+    with pytest.raises(RecipeError, match=re.escape(wrong)) as caught:
+        load(tmp_path / "mine.toml")
+    assert "mine.toml:" in str(caught.value) and "\x1b" not in str(caught.value)
 
 
 # ---------------------------------------------------------------- the page
@@ -200,7 +219,7 @@ def files() -> dict[str, str]:
         "one/wide.py": wide,
         "one/table.csv": "".join(f"row{n},value{n},other\n" for n in range(30)),
         "one/prog.m": "#import <Foundation/Foundation.h>\n@implementation Thing\n- (void)run { [self stop]; }\n@end\n",
-        "one/big.py": python("big", 14_000),
+        "one/big.py": python("big", 18_000),
         "one/package.json": package,
         "one/other.json": package.replace("example", "other").replace("main", "mainly"),
         "one/data.json": data,
@@ -284,7 +303,12 @@ SMOL: Fates = {
 EXPECTED = dict(zip(NAMES, (V1, SANTACODER, STARCODER, V2, FULL, SMOL), strict=True))
 
 
-@pytest.mark.parametrize("name", NAMES)
+QUICK = ("starcoder", "starcoder2-smol")  # what the others do, these do too
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NAMES]
+)
 def test_a_published_recipe_builds_and_drops_by_the_published_rules(name: str, tmp_path: Path) -> None:
     """From a user's three lines to a dataset: who stays, who leaves by which rule, what is redacted."""
     for path, text in files().items():
