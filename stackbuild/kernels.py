@@ -50,7 +50,12 @@ def kernel_folder(sources: Path) -> str | None:
     name = f"kernels-{digest.hexdigest()[:16]}"
     given = os.environ.get("NUMBA_CACHE_DIR")
     user = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
-    for place in (*([Path(given)] if given else []), sources / "__pycache__", user / "stackbuild" / sources.name):
+    # Folders of modules do not share a place, in which they would take one another for other sources of their own.
+    for place in (
+        *([Path(given) / sources.name] if given else []),
+        sources / "__pycache__",
+        user / "stackbuild" / sources.name,
+    ):
         if (place / name).is_dir() and os.access(place / name, os.W_OK):
             return str(place / name)
         if _writable(place / name):

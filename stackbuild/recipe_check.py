@@ -31,6 +31,7 @@ FINISHERS = ("layout", "tokens")
 SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")  # it is part of a folder's name
 SHOWN = 50  # problems in one message
+DEVIATION = 1_000  # characters that tell of one
 LISTED = 24  # names in one problem
 
 OWN_WORDS = re.compile(r"[a-z_]+(?:\.(?P<option>[a-z_]+))?: (?P<text>.+)", re.S)  # "near_dedup.survivor: what is wrong"
@@ -86,7 +87,8 @@ class Envelope(BaseModel):
     )
     description: str = Field("", description="a paragraph of Markdown for the card")
     deviations: dict[str, str] = Field(
-        default_factory=dict, description="where this differs from a published recipe, in words"
+        default_factory=dict,
+        description="where this differs from a published recipe: a name and, in one line, what is missing or different and why",
     )
     slurm: SlurmOptions = Field(default_factory=SlurmOptions, description="for `--executor slurm`")
     ray: RayOptions = Field(default_factory=RayOptions, description="for `--executor ray`")
@@ -112,6 +114,19 @@ class Envelope(BaseModel):
             if name not in OUTPUTS:
                 hint = did_you_mean(name, OUTPUTS)
                 raise ValueError(f"{shown(name)} is no output{hint}; there are {', '.join(OUTPUTS)}")
+        return value
+
+    @field_validator("deviations")
+    @classmethod
+    def _in_words(cls, value: dict[str, str]) -> dict[str, str]:
+        """They are printed and released as they are."""
+        for name, text in value.items():
+            if not SLUG.fullmatch(name):
+                raise ValueError(f"{shown(name)}: name it with letters, digits, dot, dash and underscore")
+            if not text.strip() or len(text) > DEVIATION or not text.isprintable():
+                raise ValueError(
+                    f"{name}: say what is missing or different in one line of at most {DEVIATION:,} characters"
+                )
         return value
 
 

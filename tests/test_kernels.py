@@ -73,7 +73,7 @@ def test_the_first_place_that_can_be_written_to_is_taken(tmp_path: Path, monkeyp
     (sources / "__pycache__").write_text("")
     assert chosen() == tmp_path / "cache" / "stackbuild" / "sources"
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "given"))
-    assert chosen() == tmp_path / "given"
+    assert chosen() == tmp_path / "given" / "sources"
 
 
 def test_old_sources_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,6 +84,19 @@ def test_old_sources_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         newest = kernel_folder(tmp_path)
     left = list((tmp_path / "__pycache__").iterdir())
     assert len(left) == kernels.KEPT + 1 and newest in map(str, left)
+
+
+def test_folders_of_modules_leave_one_another_what_was_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "given"))
+    chosen = []
+    for number in range(2 * kernels.KEPT):
+        (tmp_path / f"modules{number}").mkdir()
+        (tmp_path / f"modules{number}" / "a.py").write_text(str(number))
+        kernel_folder.cache_clear()
+        chosen.append(Path(str(kernel_folder(tmp_path / f"modules{number}"))))
+    assert all(folder.is_dir() for folder in chosen)
 
 
 CALLS = """

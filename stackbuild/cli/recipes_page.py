@@ -32,7 +32,14 @@ the nearest one; all errors are told at once, each with its dotted path, file an
 - `stackbuild init` writes a commented recipe. `stackbuild plan RECIPE` shows the jobs, `stackbuild plan RECIPE
   --resolved` every value and where it came from, `stackbuild plan RECIPE --schema` a JSON Schema for editors.
 - `extends = "other.toml"` lays the recipe over another: tables are merged, everything else is replaced. The other lies
-  beside the recipe, or is one that stackbuild brings: {recipes}.
+  beside the recipe, or is one that stackbuild brings:
+  {recipes}.
+  `plan` and `build` take these names too: `stackbuild plan the-stack-v2`. What of The Stack, SantaCoder,
+  StarCoder and StarCoder2 was published, and what their recipes make of it, is in [published-rules.md](published-rules.md).
+- Three lines run a recipe that stackbuild brings on files of your own: `name = "mine"`, `extends = "starcoder2-smol"` and
+  `source = [{{ kind = "directory", paths = ["~/src/mine"] }}]`.
+- `[deviations]` tells in words where a recipe differs from what was published: a name and what is missing or different, and
+  why. `plan`, the dataset's card and the report show it; it changes no file of the dataset.
 - `--set a.b=c` lays one value over all files. c is a TOML value, or a string if it is none; a number in the path picks
   an item of a list: `--set source.0.paths='["src"]'`.
 - A relative path starts from the folder of the file that sets it; from the current folder in `--set` and in a recipe

@@ -55,10 +55,12 @@ class ExtensionMap:
         return frozenset(self.extensions.values()) | frozenset(self.names.values())
 
     def language(self, name: str) -> str | None:
-        """The language of a file of this name (the last part of its path): of the longest extension that has one."""
-        if name in self.names:
-            return self.names[name]
+        """The language of a file of this name (the last part of its path): by what stands before its first dot, else of the
+        longest extension that has one.
+        """
         parts = name.split(".")
+        if parts[0] in self.names:
+            return self.names[parts[0]]
         for length in (2, 1):  # no extension of the list has more parts
             if len(parts) > length and (found := self.extensions.get(".".join(parts[-length:]))):
                 return found

@@ -90,6 +90,7 @@ def name_stays(path: pa.Array, names: KeepNames) -> pa.Array:
     """Whether the last part of each path is one of the names: boolean of length n."""
     name = pc.utf8_lower(pc.replace_substring_regex(path, r"(?s)^.*/", ""))
     stays = pc.is_in(pc.replace_substring_regex(name, r"(?s)^(.+)\.[^.]*$", r"\1"), pa.array(names.stems, pa.string()))
+    stays = pc.or_(stays, pc.is_in(name, pa.array(names.names, pa.string())))
     for word in names.containing:
         stays = pc.or_(stays, pc.match_substring(name, word))
     return stays

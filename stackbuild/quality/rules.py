@@ -60,20 +60,21 @@ class Condition:
 
 
 class KeepNames(_Strict):
-    """File names (the last part of the path, lower-cased) that stay: with one of these within, or with one of these
-    stems.
+    """File names (the last part of the path, lower-cased) that stay: one of these, or with one of these within, or with one
+    of these stems.
 
     A stem is the name up to its last dot; a name that begins with its only dot is all stem.
     """
 
+    names: tuple[str, ...] = ()
     containing: tuple[str, ...] = ()
     stems: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _usable(self) -> KeepNames:
-        words = (*self.containing, *self.stems)
+        words = (*self.names, *self.containing, *self.stems)
         if not words:
-            raise ValueError("give `containing` or `stems`, else no file would stay")
+            raise ValueError("give `names`, `containing` or `stems`, else no file would stay")
         for word in words:
             if not word or word != word.lower():
                 raise ValueError(
