@@ -6,8 +6,8 @@ JavaScript by Pygments, with them. Here all come from one parser and count with 
 counted, never whether there is one: of C and C++ headers most have one, since macros are no grammar's.
 
 Parsing is some forty times as dear as the other signals, so this stage stands behind the cheap filters and asks the
-rules behind it which languages they are about. A file that was not measured is null: no grammar, no rule, too large,
-or more steps than real code takes (`stackbuild.quality.grammars`).
+rules behind it which languages they are about. A file that was not measured is null: no grammar, no rule, too large, or
+beyond the bounds of `stackbuild.quality.grammars`.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def measure(
     text: pa.LargeStringArray, languages: Iterable[str | None], wanted: frozenset[str], max_bytes: int
 ) -> dict[str, pa.Array]:
     """The columns of SYNTAX_FIELDS for n texts, int64: null for a text that is null, of another language than those
-    `wanted`, larger than `max_bytes`, or not parsed. GivenUp for one that took too much CPU.
+    `wanted`, larger than `max_bytes`, or not parsed.
 
     A loop over the rows, as the parser takes one text at a time.
     """
