@@ -3,12 +3,10 @@
 The grammars are those in the wheel of tree-sitter-language-pack 0.13.0 (later ones fetch them at run time). They are C
 libraries without threads, so that they may be loaded before a process is forked.
 
-tree-sitter has no bound of its own: recovery from errors can take time that grows with the square of the file. Three
-bounds hold it: the size of a file (the caller's); how often the parser asks for the text again, which only happens when
-it went back from the end; and `SECONDS` of CPU, some thirty times what the slowest file of 500 MB of real code took. A
-file beyond one counts as not parsed. The clock is the one that could tell two machines apart, and only text that is
-no code of its language comes near it; grammars that take long for ordinary code (Scala, Perl, R, Dart: long lists) are
-not used. Memory is at most some 1 KB for each byte.
+tree-sitter has no bound of its own. Three hold it: the size of a file (the caller's); how often the parser asks for the
+text again, which it only does when it went back from the end; and the clock of `stackbuild.quality.parsing`. A file
+beyond one counts as not parsed. Grammars that take long for ordinary code (Scala, Perl, R, Dart: long lists) are not
+used. Memory is at most some 1 KB for each byte.
 
 The tree is walked with a cursor from Python, since a compiled query takes quadratic time on a node with many children
 (65,536 brackets: 6 s). The walk goes only where a comment, a docstring or an error can be, which is faster than a query
@@ -18,15 +16,11 @@ is.
 from __future__ import annotations
 
 import re
-import time
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from stackbuild.errors import MissingDependency
 
@@ -62,7 +56,6 @@ COMMENTS = frozenset(
 )
 
 READS_FREE, BYTES_PER_READ = 200, 100  # real code asks for text at most 45 times
-SECONDS = 10.0
 
 Spans = list[tuple[int, int]]
 
@@ -128,7 +121,7 @@ def parse(language: str, text: memoryview) -> Found | None:
     length.
     """
     known = grammar(language)
-    reads, most, end = 0, READS_FREE + len(text) // BYTES_PER_READ, time.thread_time() + SECONDS
+    reads, most = 0, READS_FREE + len(text) // BYTES_PER_READ
 
     def read(offset: int, _: Any) -> memoryview:
         nonlocal reads
@@ -136,7 +129,7 @@ def parse(language: str, text: memoryview) -> Found | None:
         return text[offset:]
 
     try:
-        tree = known.parser.parse(read, progress_callback=lambda *_: reads > most or time.thread_time() > end)
+        tree = known.parser.parse(read, progress_callback=lambda *_: reads > most)
     except ValueError:  # stopped
         known.parser.reset()
         return None
@@ -146,44 +139,62 @@ def parse(language: str, text: memoryview) -> Found | None:
 def walk(tree: Any, text: memoryview, known: Grammar) -> Found:
     """The spans of a tree: every node is looked at that may hold a comment, a docstring or an error, in order."""
     found = Found()
-    places = marks(text, known)
-    cursor, at, end = tree.walk(), 0, len(places)
-    kinds: list[int] = []  # of the nodes that the cursor is within
-    first: list[bool] = []  # whether but comments came before the next child of each
+    places = [*marks(text, known), len(text)]
+    cursor, at = tree.walk(), 0
+    within: list[_Within] = []  # the nodes that the cursor is in
     while True:
         node = cursor.node
         start, stop, kind = node.start_byte, node.end_byte, node.kind_id
-        if at < end and places[at] < start:
+        if places[at] < start:
             at = bisect_left(places, start, at)
+        inside = broken = False
         if kind in known.comments:
             found.comments.append((start, stop))
-            inside = False
         else:
-            inside = at < end and places[at] < stop
+            inside = places[at] < stop
             if node.is_error:
                 found.errors.append((start, stop))
             elif node.has_error:
-                inside = True
-            if kinds and first[-1] and node.is_named:
-                first[-1] = False
-                if kind in known.strings and _documents(kinds, known) and _plain(node, text):
+                inside = broken = True
+            if within and within[-1].first and node.is_named:
+                within[-1].first = False
+                if kind in known.strings and _documents(within, known) and _plain(node, text):
                     found.docstrings.append((start, stop))
-        if inside and cursor.goto_first_child():
-            kinds.append(kind)
-            first.append(True)
+        if inside and _down(cursor, places[at], broken or kind in known.blocks or kind in known.modules):
+            within.append(_Within(kind, stop, broken))
             continue
-        while not cursor.goto_next_sibling():
+        if places[at] < stop:
+            at = bisect_left(places, stop, at)
+        while True:  # to the next node, out of those in which nothing is left to find
+            if within and (within[-1].broken or places[at] < within[-1].stop) and cursor.goto_next_sibling():
+                break
             if not cursor.goto_parent():
                 return found
-            kinds.pop()
-            first.pop()
+            within.pop()
 
 
-def _documents(kinds: list[int], known: Grammar) -> bool:
-    """Whether the first string within these nodes is a docstring."""
-    if kinds[-1] in known.modules:
+@dataclass
+class _Within:
+    """A node that the walk is in: its kind, its end, whether an error is in it, whether but comments came so far."""
+
+    kind: int
+    stop: int
+    broken: bool
+    first: bool = True
+
+
+def _down(cursor: Any, mark: int, all_: bool) -> bool:
+    """Go to a node's first child, or to the first that ends behind a mark; whether there is one."""
+    if all_:
+        return bool(cursor.goto_first_child())
+    return cursor.goto_first_child_for_byte(mark) is not None
+
+
+def _documents(within: list[_Within], known: Grammar) -> bool:
+    """Whether the first string in these nodes is a docstring."""
+    if within[-1].kind in known.modules:
         return True
-    return kinds[-1] in known.blocks and len(kinds) > 1 and kinds[-2] in known.bodies
+    return within[-1].kind in known.blocks and len(within) > 1 and within[-2].kind in known.bodies
 
 
 _BEGINS = re.compile(rb"[rRuU]?[\"']")
@@ -219,21 +230,12 @@ def _quotes() -> Any:
 
 def marks(text: memoryview, known: Grammar) -> list[int]:
     """Bytes at which a comment or a docstring may begin, in order: all at which one does."""
-    data = np.frombuffer(text, np.uint8)
-    places = [find(data, mark) for mark in known.marks]
+    data, found = bytes(text), []
+    for mark in known.marks:
+        at = data.find(mark)
+        while at >= 0:
+            found.append(at)
+            at = data.find(mark, at + 1)
     if known.strings:
-        spans = (match.span(match.lastindex) for match in _quotes().finditer(bytes(text)))
-        places.append(np.fromiter((start for start, _ in spans), np.int64))
-    found: list[int] = np.unique(np.concatenate(places)).tolist()
-    return found
-
-
-def find(data: npt.NDArray[np.uint8], word: bytes) -> npt.NDArray[np.int64]:
-    """Where a word begins in bytes, int64, overlapping ones too."""
-    if len(data) < len(word):
-        return np.zeros(0, np.int64)
-    room = len(data) - len(word) + 1
-    there = data[:room] == word[0]
-    for k, byte in enumerate(word[1:], 1):
-        there &= data[k : k + room] == byte
-    return np.flatnonzero(there).astype(np.int64)
+        found += [match.start(match.lastindex) for match in _quotes().finditer(data)]
+    return sorted(found)

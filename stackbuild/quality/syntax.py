@@ -7,7 +7,7 @@ counted, never whether there is one: of C and C++ headers most have one, since m
 
 Parsing is some forty times as dear as the other signals, so this stage stands behind the cheap filters and asks the
 rules behind it which languages they are about. A file that was not measured is null: no grammar, no rule, too large, or
-beyond the bounds of `stackbuild.quality.grammars`.
+beyond the bounds of `stackbuild.quality.grammars` and `stackbuild.quality.parsing`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from pydantic import Field, field_validator
 from stackbuild.kernels import kernel
 from stackbuild.quality import kernels
 from stackbuild.quality.filters import Filters
-from stackbuild.quality.grammars import GRAMMARS, grammar, parse
+from stackbuild.quality.grammars import GRAMMARS, grammar
+from stackbuild.quality.parsing import parsed
 from stackbuild.schema import SYNTAX_FIELDS
 from stackbuild.stage import Options, Stage
 
@@ -97,18 +98,20 @@ def measure(
     valid = text.is_valid().to_numpy(zero_copy_only=False)
     view, rows = memoryview(data.data), len(text)
     measured = np.zeros(rows, np.bool_)
+    asked = [
+        (row, language)
+        for row, language in enumerate(languages)
+        if language is not None and language in wanted and valid[row] and offsets[row + 1] - offsets[row] <= max_bytes
+    ]
     spans: tuple[list[Ints], ...] = ([], [], [])
-    for row, language in enumerate(languages):
-        start, end = int(offsets[row]), int(offsets[row + 1])
-        if language not in wanted or language is None or not valid[row] or end - start > max_bytes:
-            continue
-        found = parse(language, view[start:end])
+    answers = parsed([(language, view[offsets[row] : offsets[row + 1]]) for row, language in asked])
+    for (row, _), found in zip(asked, answers, strict=True):
         if found is None:
             continue
         measured[row] = True
         for held, told in zip(spans, (found.comments, found.docstrings, found.errors), strict=True):
             if told:
-                here = np.array(told, np.int64) + start
+                here = np.array(told, np.int64) + offsets[row]
                 held.append(np.column_stack([np.full(len(here), row, np.int64), here]))
     columns = {}
     for name, held in zip(COLUMNS, spans, strict=True):
@@ -145,10 +148,11 @@ class Syntax(Stage[SyntaxOptions]):
         return {"languages": sorted(self.languages)}
 
     def warm(self) -> None:
-        """Load the grammars and the kernel in the task server: they have no thread and no state of a process."""
+        """Load grammars and kernel in the task server: they have no thread, so that its children and their forks share them."""
         for language in sorted(self.languages):
             grammar(language)
-        measure(pa.array(["#"], pa.large_string()), ["Python"], self.languages & {"Python"}, 1)
+        data, _ = kernels.buffers_of(pa.array(["#"], pa.large_string()))
+        characters(data, np.zeros((0, 3), np.int64), 1)
 
     def tags(self, files: pa.RecordBatch) -> Mapping[str, pa.Array]:
         """Measure a batch."""
