@@ -52,7 +52,15 @@ GRAMMARS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "Clojure": ("clojure", (";", "#!")),
 }
 COMMENTS = frozenset(
-    {"comment", "line_comment", "block_comment", "multiline_comment", "html_comment", "documentation_comment"}
+    {
+        "comment",
+        "line_comment",
+        "block_comment",
+        "multiline_comment",
+        "html_comment",
+        "documentation_comment",
+        "haddock",
+    }
 )
 
 READS_FREE, BYTES_PER_READ = 200, 100  # real code asks for text at most 45 times

@@ -161,7 +161,7 @@ def test_nested_comments_count_once() -> None:
         ("Kotlin", "val a = 1 // x\n/* y */\n", ["// x", "/* y */"]),
         ("Swift", "let a = 1 // x\n/* y */\n", ["// x", "/* y */"]),
         ("Lua", "a = 1 -- x\n--[[ y\n]]\n", ["-- x", "--[[ y\n]]"]),
-        ("Haskell", "a = 1 -- x\n", ["-- x"]),
+        ("Haskell", "-- | y\na = 1 -- x\n", ["-- | y", "-- x"]),
         ("Julia", "a = 1 # x\n#= y =#\n", ["# x", "#= y =#"]),
         ("CSS", "a { /* x */ }\n", ["/* x */"]),
         ("Elixir", "a = 1 # x\n", ["# x"]),
