@@ -63,7 +63,7 @@ COMMENTS = frozenset(
     }
 )
 
-READS_FREE, BYTES_PER_READ = 200, 100  # real code asks for text at most 45 times
+READS_FREE, BYTES_PER_READ = 200, 100  # real files (30 MB) ask for text at most 45 times
 
 Spans = list[tuple[int, int]]
 

@@ -2,7 +2,7 @@
 
 tree-sitter cannot be stopped from outside: it asks whether to go on while it advances, but not while it recovers from
 errors, where 32 KB of `x=>` as Java take minutes. So a timer of the kernel ends the fork after `SECONDS` of CPU on one text,
-and the next fork goes on behind it. That is some twenty times what the slowest file of 500 MB of real code took; only
+and the next fork goes on behind it. That is some twenty times what the slowest of 20,000 real files (about 100 MB) took; only
 text that is no code of its language comes near it.
 """
 
