@@ -1,4 +1,4 @@
-"""Quality signals: one pass of the compiled kernel against the same counts in plain Python.
+"""Quality signals: one pass of the compiled kernel against the same counts in plain Python; and those that need a parser.
 
     python benchmarks/quality.py [--input PARQUET ...] [--rounds N] [--json]
 
@@ -6,6 +6,10 @@ All count what `stackbuild.quality.signals` does, on the same column. `python` u
 is its GopherQualityFilter, the filter that its users have, which counts words, on every
 twentieth file. Each run is a process of its own; they
 take turns. Reading, imports and compilation are start-up, shown apart.
+
+The second table is about `stackbuild.quality.syntax`: comments, docstrings and errors of the first files in Python, Java and
+JavaScript, 2 MB of each. Its peers do what SantaCoder's code did, which tells no errors: `tokenize` and `ast` for Python,
+Pygments for the others. `tree-sitter alone` is what parsing takes without looking at the tree.
 """
 
 from __future__ import annotations
@@ -23,15 +27,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-NAME, GOAL = "quality", 50.0
-DISTRIBUTIONS = ("stackbuild", "numba", "pyarrow", "datatrove")
-EXTRA = "encoded characters"
+NAME, GOAL, SYNTAX_GOAL = "quality", 50.0, 5.0
+DISTRIBUTIONS = ("stackbuild", "numba", "pyarrow", "datatrove", "tree-sitter", "tree-sitter-language-pack", "pygments")
+EXTRA, SYNTAX_EXTRA = "encoded characters", "characters of comments and docstrings"
 SUFFIXES = {
     ".py",
     ".pyi",
     ".h",
     ".c",
     ".js",
+    ".java",
     ".css",
     ".html",
     ".json",
@@ -49,8 +54,8 @@ READ = """
 import json, resource, sys
 import pyarrow as pa, pyarrow.parquet as pq
 def cpu():
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 def tell(start, before, files, size, extra):
     spent = cpu() - before
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -114,6 +119,78 @@ tell(start, before, len(texts), size, "-")
 PROGRAMS = {"ours": OURS, "python": PYTHON, "datatrove GopherQuality": DATATROVE}
 
 
+SYNTAX_READ = (
+    READ.replace('["text"]', '["text", "path"]')
+    + """
+LANGUAGES, MOST = {"py": "Python", "java": "Java", "js": "JavaScript"}, 2_000_000
+texts, languages, sizes = [], [], dict.fromkeys(LANGUAGES.values(), 0)
+for text, path in zip(table["text"].to_pylist(), table["path"].to_pylist()):
+    language = LANGUAGES.get(path.rpartition(".")[2])
+    if language and sizes[language] < MOST:
+        texts.append(text)
+        languages.append(language)
+        sizes[language] += len(text.encode())
+size = sum(sizes.values())
+"""
+)
+SYNTAX_OURS = (
+    SYNTAX_READ
+    + """
+from stackbuild.quality.syntax import Syntax, SyntaxOptions
+stage = Syntax(SyntaxOptions(languages=tuple(LANGUAGES.values())))
+stage.warm()
+files = pa.record_batch({"text": pa.array(texts, pa.large_string()), "language": languages})
+start = before = cpu()
+columns = stage.tags(files)
+tell(start, before, len(texts), size, sum(pa.compute.sum(columns[n]).as_py() for n in ("comment_chars", "docstring_chars")))
+"""
+)
+SYNTAX_PARSER = (
+    SYNTAX_READ
+    + """
+import tree_sitter, tree_sitter_language_pack
+parsers = {language: tree_sitter_language_pack.get_parser(language.lower()) for language in LANGUAGES.values()}
+data = [text.encode() for text in texts]
+start = before = cpu()
+for text, language in zip(data, languages):
+    parsers[language].parse(text)
+tell(start, before, len(texts), size, "-")
+"""
+)
+SYNTAX_PEER = (
+    SYNTAX_READ
+    + """
+import ast, io, tokenize, warnings
+from pygments import lex
+from pygments.lexers import get_lexer_by_name
+from pygments.token import Comment
+warnings.simplefilter("ignore")
+lexers = {language: get_lexer_by_name(language.lower()) for language in ("Java", "JavaScript")}
+def python(text):
+    found = 0
+    try:
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+                found += len(ast.get_docstring(node) or "")
+        for token in tokenize.generate_tokens(io.StringIO(text).readline):
+            found += len(token.string) * (token.type == tokenize.COMMENT)
+    except (SyntaxError, ValueError, tokenize.TokenError):
+        pass
+    return found
+start = before = cpu()
+found = 0
+for text, language in zip(texts, languages):
+    if language == "Python":
+        found += python(text)
+    else:
+        found += sum(len(value) for kind, value in lex(text, lexers[language]) if kind in (Comment.Single, Comment.Multiline))
+tell(start, before, len(texts), size, found)
+"""
+)
+PART = "tree-sitter alone"  # no peer: what ours consists of
+SYNTAX_PROGRAMS = {"ours": SYNTAX_OURS, "tokenize, ast, Pygments": SYNTAX_PEER, PART: SYNTAX_PARSER}
+
+
 def build(folder: Path) -> str:
     """A Parquet file of this Python's source, its own library's and the installed packages'."""
     import pyarrow as pa
@@ -156,6 +233,50 @@ def versions(*names: str) -> dict[str, str]:
     return found
 
 
+Told = dict[str, list[dict[str, Any]]]
+
+
+def turns(programs: dict[str, str], paths: list[str], rounds: int) -> Told:
+    """What each program told of each round; those that are not installed told nothing."""
+    told: Told = {}
+    for _ in range(rounds):
+        for name, program in programs.items():
+            found = run(program, *paths)
+            if found is not None:
+                told.setdefault(name, []).append(found)
+    return told
+
+
+def compared(told: Told, programs: dict[str, str], goal: float) -> dict[str, Any]:
+    """Medians of ours and of the peers, and whether ours is what was wanted."""
+    rates = {name: statistics.median(one["bytes"] / one["cpu"] / 1e6 for one in many) for name, many in told.items()}
+    peers = {name: round(rates[name], 2) if name in rates else None for name in programs if name != "ours"}
+    measured = [rate for name, rate in peers.items() if rate and name != PART]
+    return {
+        "unit": "MB/CPU-s",
+        "ours": round(rates["ours"], 2),
+        "peers": peers,
+        "ratio": round(rates["ours"] / max(measured), 2) if measured else None,
+        "goal": goal,
+        "meets": rates["ours"] >= goal,
+        "input": {"files": told["ours"][0]["files"], "bytes": told["ours"][0]["bytes"]},
+    }
+
+
+def show(told: Told, programs: dict[str, str], result: dict[str, Any], extra: str) -> None:
+    """Print one table and its verdict."""
+    print(f"{'':24}{'MB/CPU-s':>10}{'CPU-s':>9}{'start':>8}{'peak MB':>9}  {extra}")
+    rates = {"ours": result["ours"], **result["peers"]}
+    for name in programs:
+        if name not in told:
+            print(f"{name:24}{'not measured':>12}: not installed")
+            continue
+        one = told[name][-1]
+        print(f"{name:24}{rates[name]:10.2f}{one['cpu']:9.2f}{one['start']:8.2f}{one['peak_mb']:9.0f}  {one['extra']}")
+    verdict = "met" if result["meets"] else "not met"
+    print(f"goal {result['goal']} MB/CPU-s: {verdict}; against the fastest peer: {result['ratio']}")
+
+
 def main() -> None:
     """Build or take the input, let all take turns, and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -165,39 +286,20 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         paths = options.input or [build(Path(folder))]
-        told: dict[str, list[dict[str, Any]]] = {}
-        for _ in range(options.rounds):
-            for name, program in PROGRAMS.items():
-                found = run(program, *paths)
-                if found is not None:
-                    told.setdefault(name, []).append(found)
-    rates = {name: statistics.median(one["bytes"] / one["cpu"] / 1e6 for one in many) for name, many in told.items()}
-    peers = {name: round(rates[name], 2) if name in rates else None for name in PROGRAMS if name != "ours"}
-    measured = [rate for rate in peers.values() if rate]
-    ratio = round(rates["ours"] / max(measured), 2) if measured else None
-    result = {
-        "name": NAME,
-        "unit": "MB/CPU-s",
-        "ours": round(rates["ours"], 2),
-        "peers": peers,
-        "ratio": ratio,
-        "goal": GOAL,
-        "meets": rates["ours"] >= GOAL,
-        "versions": versions(*DISTRIBUTIONS),
-        "input": {"files": told["ours"][0]["files"], "bytes": told["ours"][0]["bytes"]},
-    }
+        told = turns(PROGRAMS, paths, options.rounds)
+        syntax_told = turns(SYNTAX_PROGRAMS, paths, options.rounds)
+    result = {"name": NAME, **compared(told, PROGRAMS, GOAL), "versions": versions(*DISTRIBUTIONS)}
+    syntax = compared(syntax_told, SYNTAX_PROGRAMS, SYNTAX_GOAL) if syntax_told.get("ours") else None
     if options.json:
-        print(json.dumps(result | {"runs": told}))
+        print(json.dumps(result | {"syntax": syntax, "runs": told, "syntax_runs": syntax_told}))
         return
-    print(f"{'':24}{'MB/CPU-s':>10}{'CPU-s':>9}{'start':>8}{'peak MB':>9}  {EXTRA}")
-    for name in PROGRAMS:
-        if name not in told:
-            print(f"{name:24}{'not measured':>12}: not installed")
-            continue
-        one = told[name][-1]
-        print(f"{name:24}{rates[name]:10.2f}{one['cpu']:9.2f}{one['start']:8.2f}{one['peak_mb']:9.0f}  {one['extra']}")
-    verdict = "met" if result["meets"] else "not met"
-    print(f"goal {GOAL} MB/CPU-s: {verdict}; against the fastest peer: {ratio}; {result['versions']}")
+    show(told, PROGRAMS, result, EXTRA)
+    print()
+    if syntax is None:
+        print("syntax: not measured, tree-sitter is not installed")
+    else:
+        show(syntax_told, SYNTAX_PROGRAMS, syntax, SYNTAX_EXTRA)
+    print(result["versions"])
 
 
 if __name__ == "__main__":

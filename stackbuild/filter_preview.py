@@ -9,15 +9,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stackbuild.errors import InputError, UsageError
+from stackbuild.errors import InputError, RecipeError, UsageError
 from stackbuild.graph import options_of
 from stackbuild.languages.languages import LanguageOptions, Languages
 from stackbuild.quality.caps import Volumes
 from stackbuild.quality.filters import FilterOptions, Filters, count
 from stackbuild.quality.signals import Signals
-from stackbuild.registry import base_name
-from stackbuild.schema import SIGNAL_FIELDS
-from stackbuild.stage import judge, with_columns
+from stackbuild.registry import base_name, stage_class
+from stackbuild.schema import FERTILITY_FIELDS, SIGNAL_FIELDS, SYNTAX_FIELDS
+from stackbuild.stage import Stage, judge, with_columns
 from stackbuild.standalone.inputs import InputUnit, plan_units, read_unit, schema_of
 from stackbuild.standalone.reading import content_ids
 
@@ -35,6 +35,8 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "star_events_count": ("star_events_count", "max_stars_count"),
 }
 DETECTED = ("language", "is_generated", "is_vendor", "is_documentation", "is_test")
+# What is measured only if a rule asks for it, by the stages that do.
+DEAR = {"syntax": SYNTAX_FIELDS, "fertility": FERTILITY_FIELDS}
 
 
 @dataclass
@@ -78,13 +80,14 @@ def preview(recipe: Mapping[str, Any], inputs: Sequence[str]) -> Preview:
         raise UsageError("The recipe has no stage filters: nothing would be dropped.")
     needs = {column for _, stage in stages for column in stage.needs()}
     languages = Languages(LanguageOptions.model_validate(options_of(values, "languages")))
+    dear = _dear(values, [stage for _, stage in stages], needs)
     told = Preview(rules=[Dropped(name, rule.id) for name, stage in stages for rule in stage.table.rule])
 
     def batches() -> Iterator[pa.RecordBatch]:
         for unit in plan_units(inputs, "text"):
             columns = _columns(unit, needs)
             for _, batch in read_unit(unit, list(columns.values())):
-                yield _prepared(batch, columns, needs, languages)
+                yield _prepared(batch, columns, needs, languages, dear)
 
     filters = [stage for _, stage in stages]
     for number, stage in enumerate(filters):
@@ -97,6 +100,24 @@ def preview(recipe: Mapping[str, Any], inputs: Sequence[str]) -> Preview:
     for files in batches():
         _look(files, filters, told)
     return told
+
+
+def _dear(values: dict[str, Any], filters: Sequence[Filters], needs: set[str]) -> list[Stage[Any]]:
+    """The recipe's stages that measure what its rules read beside the signals; RecipeError if it lacks one."""
+    stages: list[Stage[Any]] = []
+    for name, fields in DEAR.items():
+        columns = sorted(needs & {field.name for field in fields})
+        if not columns:
+            continue
+        instance = next((one for one in values["stages"] if base_name(one) == name), None)
+        if instance is None:
+            raise RecipeError(f"A rule reads the column {columns[0]!r}, and the recipe has no stage {name} to add it.")
+        kind = stage_class(name)
+        stage: Any = kind(kind.options_model.model_validate(options_of(values, instance)))
+        if hasattr(stage, "behind"):
+            stage.behind = tuple(filters)
+        stages.append(stage)
+    return stages
 
 
 def _columns(unit: InputUnit, needs: set[str]) -> dict[str, str]:
@@ -118,7 +139,11 @@ def _columns(unit: InputUnit, needs: set[str]) -> dict[str, str]:
 
 
 def _prepared(
-    batch: pa.RecordBatch, columns: Mapping[str, str], needs: set[str], languages: Languages
+    batch: pa.RecordBatch,
+    columns: Mapping[str, str],
+    needs: set[str],
+    languages: Languages,
+    dear: Sequence[Stage[Any]],
 ) -> pa.RecordBatch:
     """The batch with every column that the rules read."""
     files = pa.record_batch({ours: batch[theirs] for ours, theirs in columns.items()})
@@ -136,6 +161,8 @@ def _prepared(
         files = with_columns(files, {"content_id": content_ids(files["text"])})
     if needs & {field.name for field in SIGNAL_FIELDS}:
         files = with_columns(files, Signals().tags(files))
+    for stage in dear:
+        files = with_columns(files, stage.tags(files))
     return files
 
 

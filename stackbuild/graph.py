@@ -73,6 +73,9 @@ def nodes_of(recipe: dict[str, Any]) -> list[Node]:
         nodes.append(Node(number, instance, stage, space))
         if is_transition(kind):
             space = "file"
+    for node in nodes:
+        if hasattr(node.stage, "behind"):
+            node.stage.behind = tuple(later.stage for later in nodes[node.number :])
     return nodes
 
 

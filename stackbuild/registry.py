@@ -26,6 +26,8 @@ STAGES = {
     "decode": "stackbuild.languages.decode:Decode",
     "languages": "stackbuild.languages.languages:Languages",
     "signals": "stackbuild.quality.signals:Signals",
+    "syntax": "stackbuild.quality.syntax:Syntax",
+    "fertility": "stackbuild.tokens.fertility:Fertility",
     "filters": "stackbuild.quality.filters:Filters",
     "near_dedup": "stackbuild.dedup.stage:NearDedup",
     "pii": "stackbuild.pii.stage:Pii",

@@ -188,6 +188,13 @@ SIGNAL_FIELDS = [
     pa.field("visible_text_chars", pa.int64()),  # of rule Q9, HTML only
 ]
 
+SYNTAX_FIELDS = [
+    pa.field("comment_chars", pa.int64()),  # with their marks; null where the file was not parsed
+    pa.field("docstring_chars", pa.int64()),  # with their quotes; Python's, 0 for other languages
+    pa.field("error_chars", pa.int64()),  # under the parser's error nodes
+]
+FERTILITY_FIELDS = [pa.field("token_count", pa.int64())]
+
 DATASET_FIELDS = [
     *V2_FIELDS,
     pa.field("repo_url", pa.string()),
@@ -200,6 +207,8 @@ DATASET_FIELDS = [
     pa.field("is_documentation", pa.bool_()),
     pa.field("is_test", pa.bool_()),
     *SIGNAL_FIELDS,
+    *SYNTAX_FIELDS,
+    *FERTILITY_FIELDS,
     pa.field("copies", pa.int64()),  # occurrences of these bytes that were still in when exact copies were merged
     pa.field("cluster_id", pa.string()),
     pa.field("cluster_size", pa.int64()),

@@ -87,8 +87,10 @@ def test_every_measure_reads_columns_that_some_stage_makes() -> None:
     from stackbuild.languages.decode import Decode
     from stackbuild.languages.languages import Languages
     from stackbuild.quality.signals import Signals
+    from stackbuild.quality.syntax import Syntax
+    from stackbuild.tokens.fertility import Fertility
 
-    made = {field.name for stage in (Signals, Languages, Decode) for field in stage.adds} | {"text"}
+    made = {field.name for stage in (Signals, Syntax, Fertility, Languages, Decode) for field in stage.adds} | {"text"}
     made |= set(schema.OCCURRENCES.names)
     assert {column for measure in measures.MEASURES.values() for column in measure.columns} <= made
 
