@@ -27,6 +27,8 @@ STAGES = {
     "languages": "stackbuild.languages.languages:Languages",
     "signals": "stackbuild.quality.signals:Signals",
     "filters": "stackbuild.quality.filters:Filters",
+    "classifier": "stackbuild.quality.classifier:Classifier",
+    "natural_language": "stackbuild.quality.natural_language:NaturalLanguage",
     "near_dedup": "stackbuild.dedup.stage:NearDedup",
     "pii": "stackbuild.pii.stage:Pii",
     "layout": "stackbuild.layout.stage:Layout",

@@ -188,6 +188,18 @@ SIGNAL_FIELDS = [
     pa.field("visible_text_chars", pa.int64()),  # of rule Q9, HTML only
 ]
 
+# A column of each instance of the stage `classifier`: this name, and for `classifier:edu` "_edu" behind it. A release has them
+# in one column, by instance.
+CLASSIFIER_SCORE = "classifier_score"
+CLASSIFIER_SCORES = pa.list_(pa.struct([pa.field("classifier", pa.string()), pa.field("score", pa.float32())]))
+
+NATURAL_LANGUAGE_FIELDS = [
+    pa.field(
+        "natural_language", pa.string()
+    ),  # of prose, as the model names it; null where it was not asked or not clear
+    pa.field("natural_language_score", pa.float32()),  # 0 to 1
+]
+
 DATASET_FIELDS = [
     *V2_FIELDS,
     pa.field("repo_url", pa.string()),
@@ -198,6 +210,8 @@ DATASET_FIELDS = [
     pa.field("license_evidence", pa.list_(EVIDENCE)),
     pa.field("lossless", pa.bool_()),
     *SIGNAL_FIELDS,
+    pa.field("classifier_scores", CLASSIFIER_SCORES),
+    *NATURAL_LANGUAGE_FIELDS,
     pa.field("copies", pa.int64()),  # occurrences of these bytes that were still in when exact copies were merged
     pa.field("cluster_id", pa.string()),
     pa.field("cluster_size", pa.int64()),
