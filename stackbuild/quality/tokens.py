@@ -58,15 +58,16 @@ def lines(text: pa.LargeStringArray, tokens: Tokens = "code", head_bytes: int = 
     line feed. Empty for a null and for a text without a word.
     """
     data, offsets = buffers_of(text)
-    sizes = np.minimum(np.diff(offsets), head_bytes)
-    total = np.cumsum(sizes)
+    total = np.concatenate([[0], np.cumsum(np.minimum(np.diff(offsets), head_bytes))])
+    room = np.empty(0, np.uint8)
+    write = write_code if tokens == "code" else write_plain
     first = 0
-    while first < len(sizes):
-        before = total[first - 1] if first else 0
-        last = max(first + 1, int(np.searchsorted(total, before + GROUP_BYTES, "right")))
-        room = np.empty(WORST * int(total[last - 1] - before) + 16, np.uint8)
+    while first < len(text):
+        last = max(first + 1, int(np.searchsorted(total, total[first] + GROUP_BYTES, "right")) - 1)
+        wanted = WORST * int(total[last] - total[first]) + 16
+        if len(room) < wanted:
+            room = np.empty(wanted, np.uint8)
         ends = np.zeros(last - first + 1, np.int64)
-        write = write_code if tokens == "code" else write_plain
         write(data, offsets[first : last + 1], head_bytes, KINDS, NUMBER, LONG, LINE, LABEL, END, room, ends)
         written = room[: ends[-1]].tobytes()
         for start, stop in pairwise(ends.tolist()):
@@ -86,15 +87,6 @@ def head_of(data: U8, lo: int, hi: int, head: int) -> int:
 
 
 @kernel
-def put(word: U8, out: U8, at: int) -> int:
-    """Write a word and a blank; where it ends."""
-    for k in range(len(word)):
-        out[at + k] = word[k]
-    out[at + len(word)] = 0x20
-    return at + len(word) + 1
-
-
-@kernel
 def begins(data: U8, i: int, end: int, word: U8) -> bool:
     """Whether bytes i to end begin with a word."""
     k = 0
@@ -104,54 +96,76 @@ def begins(data: U8, i: int, end: int, word: U8) -> bool:
 
 
 @kernel
-def copy(data: U8, i: int, end: int, label: U8, out: U8, at: int) -> int:
-    """Copy a word and write a blank, and another within what would be a label; where it ends."""
-    if begins(data, i, end, label):
-        out[at], out[at + 1] = data[i], 0x20
-        i, at = i + 1, at + 2
-    for k in range(i, end):
-        out[at] = data[k]
-        at += 1
-    out[at] = 0x20
+def put(word: U8, out: U8, at: int) -> int:
+    """Write a word; where it ends."""
+    for k in range(len(word)):
+        out[at + k] = word[k]
+    return at + len(word)
+
+
+@kernel
+def parted(out: U8, start: int, at: int) -> int:
+    """Put a blank behind the first byte of the word that was written from `start`; where it ends now."""
+    for k in range(at, start + 1, -1):
+        out[k] = out[k - 1]
+    out[start + 1] = 0x20
     return at + 1
 
 
+# A word is written while it is looked for, and again where another stands for it. No function is called for an ordinary
+# word: that would take three times as long as the word.
 @kernel
 def write_code(
     data: U8, offsets: I64, head: int, kinds: U8, number: U8, long: U8, line: U8, label: U8, end: U8, out: U8, ends: I64
 ) -> None:
     """Write the lines of n texts as `code` to `out`, and where each ends to `ends` (n + 1,)."""
-    at = 0
+    at = np.uint64(0)
+    one = np.uint64(1)
     for row in range(len(offsets) - 1):
         begin = at
-        i = offsets[row]
-        hi = head_of(data, i, offsets[row + 1], head)
+        i = np.uint64(offsets[row])
+        hi = np.uint64(head_of(data, offsets[row], offsets[row + 1], head))
         while i < hi:
             kind = kinds[data[i]]
             if kind == 0:
-                i += 1
+                i += one
                 continue
-            start = i
-            i += 1
+            start, from_ = i, at
+            out[at] = data[i]
+            at += one
+            i += one
             if kind == 1:
                 while i < hi and (kinds[data[i]] == 1 or kinds[data[i]] == 2):
-                    i += 1
-                at = put(long, out, at) if i - start > 64 else copy(data, start, i, label, out, at)
+                    out[at] = data[i]
+                    at += one
+                    i += one
+                if i - start > np.uint64(64):
+                    at = np.uint64(put(long, out, from_))
+                elif data[start] == 0x5F and begins(data, start, i, label):
+                    at = np.uint64(parted(out, from_, at))
             elif kind == 2:
                 while i < hi and (
                     kinds[data[i]] == 1
                     or kinds[data[i]] == 2
-                    or (data[i] == 0x2E and i + 1 < hi and kinds[data[i + 1]] == 2)
+                    or (data[i] == 0x2E and i + one < hi and kinds[data[i + one]] == 2)
                 ):
-                    i += 1
-                at = put(number, out, at) if i - start > 2 else copy(data, start, i, label, out, at)
+                    out[at] = data[i]
+                    at += one
+                    i += one
+                if i - start > np.uint64(2):
+                    at = np.uint64(put(number, out, from_))
             elif kind == 4:
-                at = put(line, out, at)
-            else:
-                while kind == 5 and i < hi and data[i] & 0xC0 == 0x80:
-                    i += 1
-                at = copy(data, start, i, label, out, at)
-        ends[row + 1] = at = max(at - 1, begin)  # the last blank
+                at = np.uint64(put(line, out, from_))
+            elif kind == 5:
+                while i < hi and data[i] & 0xC0 == 0x80:
+                    out[at] = data[i]
+                    at += one
+                    i += one
+            out[at] = 0x20
+            at += one
+        if at > begin:
+            at -= one  # the last blank
+        ends[row + 1] = at
 
 
 @kernel
@@ -174,5 +188,12 @@ def write_plain(
             if i - start == len(end) and begins(data, start, i, end):
                 out[at], out[at + 1] = data[start], 0x20
                 start, at = start + 1, at + 2
-            at = copy(data, start, i, label, out, at)
+            from_ = at
+            for k in range(start, i):
+                out[at] = data[k]
+                at += 1
+            if data[start] == 0x5F and begins(data, start, i, label):
+                at = parted(out, from_, at)
+            out[at] = 0x20
+            at += 1
         ends[row + 1] = at = max(at - 1, begin)
