@@ -47,11 +47,11 @@ def train(
         float, typer.Option("--held-out", min=0, max=0.9, help="Share of the groups that the model is tested on.")
     ] = 0.1,
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1)] = 42,
-    dim: Annotated[int, typer.Option("--dim", min=1, max=4096, help="Dimensions of a word.")] = 32,
+    dim: Annotated[int, typer.Option("--dim", min=1, max=4096, help="Dimensions of a word.")] = 16,
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="How often each file is seen.")] = 5,
     lr: Annotated[float, typer.Option("--lr", min=0.0001, help="Learning rate.")] = 0.5,
     word_ngrams: Annotated[int, typer.Option("--word-ngrams", min=1, max=16, help="Longest runs of words.")] = 2,
-    buckets: Annotated[int, typer.Option("--buckets", min=256, max=100_000_000, help="Rows for these runs.")] = 200_000,
+    buckets: Annotated[int, typer.Option("--buckets", min=256, max=100_000_000, help="Rows for these runs.")] = 100_000,
     min_count: Annotated[int, typer.Option("--min-count", min=1, help="A word that is rarer is none.")] = 2,
     threads: Annotated[
         int, typer.Option("--threads", min=1, help="With more than one no two trainings give the same model.")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -119,7 +119,7 @@ def write_code(
     data: U8, offsets: I64, head: int, kinds: U8, number: U8, long: U8, line: U8, label: U8, end: U8, out: U8, ends: I64
 ) -> None:
     """Write the lines of n texts as `code` to `out`, and where each ends to `ends` (n + 1,)."""
-    at = np.uint64(0)
+    at: Any = np.uint64(0)
     one = np.uint64(1)
     for row in range(len(offsets) - 1):
         begin = at

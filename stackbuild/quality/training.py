@@ -28,11 +28,11 @@ THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 class TrainOptions:
     """How to train; the numbers are fastText's own but where `classifier train --help` says so."""
 
-    dim: int = 32
+    dim: int = 16
     epochs: int = 5
     lr: float = 0.5
     word_ngrams: int = 2
-    buckets: int = 200_000
+    buckets: int = 100_000
     min_count: int = 2
     seed: int = 42
     held_out: float = 0.1
