@@ -125,12 +125,13 @@ class Classifier(Stage[ClassifierOptions]):
     def tags(self, files: pa.RecordBatch) -> Mapping[str, pa.Array]:
         """The column of scores."""
         options, model = self.options, self.file.model
+        rows = np.arange(files.num_rows)
         text = files["text"].cast(pa.large_string())
         if options.languages is not None:
-            about = pc.is_in(files["language"], pa.array(options.languages, pa.string()))
-            text = pc.if_else(about, text, pa.scalar(None, pa.large_string()))
-        scores = np.full(len(text), np.nan, np.float32)
-        for row, line in enumerate(lines(text, options.tokens, options.head_bytes)):
+            rows = np.flatnonzero(np.asarray(pc.is_in(files["language"], pa.array(options.languages, pa.string()))))
+            text = text.take(pa.array(rows))
+        scores = np.full(files.num_rows, np.nan, np.float32)
+        for row, line in zip(rows.tolist(), lines(text, options.tokens, options.head_bytes), strict=True):
             if line:
                 scores[row] = model.scores(line).get(options.label, 0.0)
         return {self.adds[0].name: pa.array(scores, mask=np.isnan(scores))}

@@ -112,13 +112,9 @@ def read_model(path: str | Path) -> ModelFile:
                 raise _Bad("it is no file")
             if not os.fstat(file.fileno()).st_size:
                 raise _Bad("it is empty")
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-                digest = hashlib.sha256(view).hexdigest()
-                reader = _Reader(np.frombuffer(view, np.uint8))
-                try:
-                    return _checked(reader, str(path), digest)
-                finally:
-                    reader.data = np.zeros(0, np.uint8)  # or the map cannot be closed
+            view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # closed when nothing looks at it any more
+            digest = hashlib.sha256(view).hexdigest()
+            return _checked(_Reader(np.frombuffer(view, np.uint8)), str(path), digest)
     except OSError as error:
         raise InputError(f"The model {path} cannot be read: {error.strerror}.") from error
     except _Bad as error:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from stackbuild.kernels import kernel
 from stackbuild.quality.characters import I64, U8
@@ -57,7 +58,7 @@ def lines(text: pa.LargeStringArray, tokens: Tokens = "code", head_bytes: int = 
     """A line for each of n texts, of its first `head_bytes` less a character that would be cut: words apart by one blank, no
     line feed. Empty for a null and for a text without a word.
     """
-    data, offsets = buffers_of(text)
+    data, offsets = buffers_of(pc.fill_null(text, "") if text.null_count else text)  # a null may have bytes
     total = np.concatenate([[0], np.cumsum(np.minimum(np.diff(offsets), head_bytes))])
     room = np.empty(0, np.uint8)
     write = write_code if tokens == "code" else write_plain
@@ -123,7 +124,7 @@ def write_code(
     one = np.uint64(1)
     for row in range(len(offsets) - 1):
         begin = at
-        i = np.uint64(offsets[row])
+        i: Any = np.uint64(offsets[row])
         hi = np.uint64(head_of(data, offsets[row], offsets[row + 1], head))
         while i < hi:
             kind = kinds[data[i]]
