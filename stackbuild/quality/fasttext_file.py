@@ -115,8 +115,9 @@ def read_model(path: str | Path) -> ModelFile:
             view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # closed when nothing looks at it any more
             digest = hashlib.sha256(view).hexdigest()
             return _checked(_Reader(np.frombuffer(view, np.uint8)), str(path), digest)
-    except OSError as error:
-        raise InputError(f"The model {path} cannot be read: {error.strerror}.") from error
+    except (OSError, ValueError) as error:  # of a name with NUL or half a surrogate pair: ValueError
+        why = error.strerror if isinstance(error, OSError) else "no file can have this name"
+        raise InputError(f"The model {str(path)!r} cannot be read: {why}.") from error
     except _Bad as error:
         raise InputError(f"{path} is no fastText classifier that can be used: {error}.") from error
 

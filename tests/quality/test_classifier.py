@@ -206,6 +206,9 @@ def test_a_folder_a_device_and_nothing_at_all_are_no_models(tmp_path: Path) -> N
     for path in (tmp_path, "/dev/zero", tmp_path / "none"):
         with pytest.raises(InputError, match=str(path)):
             read_model(path)
+    for name in ("a\0b", "a\ud800b"):
+        with pytest.raises(InputError, match="no file can have this name"):
+            read_model(name)
 
 
 def test_a_model_loads_and_tells_its_labels(model: Path) -> None:
@@ -514,7 +517,7 @@ def test_the_key_is_of_the_models_bytes_not_of_its_place(model: Path, tmp_path: 
         ({"label": "good"}, "has no label 'good'; it has"),
         ({"sha256": "0" * 64}, "not 0000"),
         ({"tokens": "plain"}, "was trained with 'code', not 'plain'"),
-        ({"model": "/nowhere/model.bin"}, "/nowhere/model.bin cannot be read: No such file"),
+        ({"model": "/nowhere/model.bin"}, "/nowhere/model.bin' cannot be read: No such file"),
     ],
 )
 def test_a_model_that_does_not_fit_the_options_is_refused_before_the_run(

@@ -156,7 +156,7 @@ def test_prose_is_what_linguist_says() -> None:
     [
         ({"keep": ["english"]}, "knows no english; it knows"),
         ({"sha256": "0" * 64}, "natural_language.sha256: "),
-        ({"model": "nowhere.ftz"}, "nowhere.ftz cannot be read"),
+        ({"model": "nowhere.ftz"}, "nowhere.ftz' cannot be read"),
     ],
 )
 def test_a_model_that_does_not_fit_is_refused_before_the_run(
