@@ -83,6 +83,7 @@ def datatrove(files: list[str], model: str) -> Callable[[], dict[str, Any]]:
     from datatrove.data import Document
     from datatrove.pipeline.filters import FastTextClassifierFilter
 
+    FastTextClassifierFilter._requires_dependencies = []  # it asks for a distribution of another name
     rule = FastTextClassifierFilter(model, keep_labels=("positive", 0.5), newline_replacement=" ")
     _ = rule.model
     texts = heads(files).to_pylist()

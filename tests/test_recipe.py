@@ -225,8 +225,7 @@ def misshapen() -> Iterator[tuple[str, str, dict[str, Any]]]:
                     elif ":" in name:
                         yield name, f"{at}.{path[0]}", whole | {"stages": [*stages, name], "stage": {name: table}}
                     else:
-                        needs = {"model": "x"} if name in ("classifier", "natural_language") else {}
-                        yield name, f"{at}.{path[0]}", whole | {"stages": stages, name: {**needs, **table}}
+                        yield name, f"{at}.{path[0]}", whole | {"stages": stages, name: table}
 
 
 def model_of(found: type[BaseModel] | None) -> type[BaseModel]:

@@ -28,7 +28,7 @@ class ModelOptions(Options):
     """A model, by the path of its file."""
 
     files: ClassVar[tuple[str, ...]] = ("model",)
-    model: str = Field(min_length=1, description="path of a fastText classifier, .bin or .ftz")
+    model: str | None = Field(None, min_length=1, description="path of a fastText classifier; must be given")
     sha256: str | None = Field(None, description="SHA-256 that the model's file must have")
 
     @field_validator("sha256")
@@ -40,6 +40,8 @@ class ModelOptions(Options):
 
     def read(self, stage: str) -> ModelFile:
         """The model, checked; RecipeError if it cannot be used."""
+        if self.model is None:
+            raise RecipeError(f"{stage}.model: name the file of a fastText classifier; none comes with stackbuild.")
         try:
             found = read_model(self.model)
         except InputError as error:
@@ -98,12 +100,12 @@ class Classifier(Stage[ClassifierOptions]):
         found = options.read(self.instance)
         if options.label not in found.labels:
             raise RecipeError(
-                f"{self.instance}.label: {options.model} has no label {options.label!r}; it has {joined(found.labels)}."
+                f"{self.instance}.label: {found.path} has no label {options.label!r}; it has {joined(found.labels)}."
             )
-        card = read_card(options.model)
+        card = read_card(found.path)
         if card is not None and card.model_sha256 == found.digest and card.tokens != options.tokens:
             raise RecipeError(
-                f"{self.instance}.tokens: {options.model} was trained with {card.tokens!r}, not {options.tokens!r}."
+                f"{self.instance}.tokens: {found.path} was trained with {card.tokens!r}, not {options.tokens!r}."
             )
         return found
 

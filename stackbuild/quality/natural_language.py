@@ -99,7 +99,7 @@ class NaturalLanguage(Stage[NaturalLanguageOptions]):
         strange = [one for one in self.options.keep or () if one not in found.labels]
         if strange:
             raise RecipeError(
-                f"{self.name}.keep: {self.options.model} knows no {joined(strange)}; it knows {joined(found.labels)}."
+                f"{self.name}.keep: {found.path} knows no {joined(strange)}; it knows {joined(found.labels)}."
             )
         return found
 

@@ -514,6 +514,7 @@ def test_the_key_is_of_the_models_bytes_not_of_its_place(model: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("options", "told"),
     [
+        ({"model": None}, r"classifier\.model: name the file"),
         ({"label": "good"}, "has no label 'good'; it has"),
         ({"sha256": "0" * 64}, "not 0000"),
         ({"tokens": "plain"}, "was trained with 'code', not 'plain'"),
