@@ -111,8 +111,6 @@ def predict(path: Path, paths: list[Path], tokens: str | None, head_bytes: int |
     for one in paths:
         text = head(str(one), cut.head_bytes, left_out)
         if text is None:
-            if not left_out.unreadable:
-                print(f"{escaped(str(one))}: binary", file=sys.stderr)
             continue
         [line] = lines(pa.array([text], pa.large_string()), cut.tokens, cut.head_bytes)
         scores = file.model.scores(line)
