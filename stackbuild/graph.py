@@ -66,6 +66,8 @@ def nodes_of(recipe: dict[str, Any]) -> list[Node]:
         kind = registry.stage_class(instance)
         options = kind.options_model.model_validate(options_of(recipe, instance))
         stage: Any = kind(options)
+        if hasattr(stage, "instance"):
+            stage.instance = instance
         if is_transition(kind):
             stage.carried, stage.before = carried(nodes), tuple(node.stage for node in nodes)
         if hasattr(stage, "concealing"):

@@ -37,7 +37,14 @@ ENGINE_MODULES = (
 ENGINES = ("pyarrow", "numpy", "numba")
 # Options that say where something lies on this machine. What lies there counts through `Stage.key` and a source's units.
 PLACES = ("paths", "urls")  # of sources
-FILES = ("list", "tokenizer", "rules", "policy", "permissive")  # of sources and stages: a name, or the path of a file
+FILES = (
+    "list",
+    "tokenizer",
+    "rules",
+    "policy",
+    "permissive",
+    "model",
+)  # of sources and stages: a name, or the path of a file
 
 
 def stage_identity(stage: Stage) -> dict[str, Any]:  # type: ignore[type-arg]

@@ -21,8 +21,8 @@ from stackbuild.recipe_merge import Layer, LayerError, find, is_bundled, joined,
 from stackbuild.shards import digest
 
 SOURCE_PATHS = ("paths", "list")  # options of sources that say where to read
-STAGE_FILES = ("list", "tokenizer", "rules", "policy", "permissive")  # options of stages that may name a file
-ALWAYS_FILES = ("list",)
+STAGE_FILES = ("list", "tokenizer", "rules", "policy", "permissive", "model")  # options of stages that may name a file
+ALWAYS_FILES = ("list", "model")
 FILE_SUFFIXES = (".toml", ".json", ".jsonl", ".txt")
 
 

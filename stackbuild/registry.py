@@ -29,6 +29,8 @@ STAGES = {
     "syntax": "stackbuild.quality.syntax:Syntax",
     "fertility": "stackbuild.tokens.fertility:Fertility",
     "filters": "stackbuild.quality.filters:Filters",
+    "classifier": "stackbuild.quality.classifier:Classifier",
+    "natural_language": "stackbuild.quality.natural_language:NaturalLanguage",
     "near_dedup": "stackbuild.dedup.stage:NearDedup",
     "pii": "stackbuild.pii.stage:Pii",
     "layout": "stackbuild.layout.stage:Layout",

@@ -194,6 +194,15 @@ SYNTAX_FIELDS = [
     pa.field("error_chars", pa.int64()),  # under the parser's error nodes
 ]
 FERTILITY_FIELDS = [pa.field("token_count", pa.int64())]
+# A column of each instance of the stage `classifier`: this name, and for `classifier:edu` "_edu" behind it. A release has them
+# in one column, by instance.
+CLASSIFIER_SCORE = "classifier_score"
+CLASSIFIER_SCORES = pa.list_(pa.struct([pa.field("classifier", pa.string()), pa.field("score", pa.float32())]))
+
+NATURAL_LANGUAGE_FIELDS = [
+    pa.field("natural_language", pa.string()),  # of prose, as the model names it; null where not asked or not clear
+    pa.field("natural_language_score", pa.float32()),  # 0 to 1
+]
 
 DATASET_FIELDS = [
     *V2_FIELDS,
@@ -209,6 +218,8 @@ DATASET_FIELDS = [
     *SIGNAL_FIELDS,
     *SYNTAX_FIELDS,
     *FERTILITY_FIELDS,
+    pa.field("classifier_scores", CLASSIFIER_SCORES),
+    *NATURAL_LANGUAGE_FIELDS,
     pa.field("copies", pa.int64()),  # occurrences of these bytes that were still in when exact copies were merged
     pa.field("cluster_id", pa.string()),
     pa.field("cluster_size", pa.int64()),

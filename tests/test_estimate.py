@@ -26,6 +26,7 @@ from stackbuild.estimate.rates import Rates, calibrated, corpus_of, load_rates, 
 from stackbuild.estimate.steps import STEPS, job_key, work_of
 from stackbuild.graph import jobs_of, nodes_of
 from stackbuild.plan import Build
+from stackbuild.quality.filters import FilterOptions, Filters
 from stackbuild.recipe import load
 from stackbuild.status import opened
 from tests.worlds import LIGHT, light, source_text
@@ -109,8 +110,10 @@ def works(build: Build) -> dict[str, Work]:
 
 def test_every_phase_that_stackbuild_brings_has_a_shape() -> None:
     """A new phase without one would be taken for a job over all text."""
-    stages = [registry.stage_class(name)() for name in registry.STAGES]
-    for stage in [*stages, NearDedup(NearDedupOptions(mode="exact"))]:
+    kinds = [registry.stage_class(name) for name in registry.STAGES]
+    stages = [kind(kind.options_model.model_construct()) for kind in kinds]  # some options have no default
+    others = [NearDedup(NearDedupOptions(mode="exact")), Filters(FilterOptions(rules="starcoder2"))]
+    for stage in [*stages, *others]:
         for phase in stage.phases():
             assert f"{stage.name}.{phase.name}" in STEPS
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from stackbuild.cli.classifier_app import app as classifier_app
+
 app = typer.Typer(
     name="stackbuild",
     help="Build code datasets in the way of The Stack, with an account of every file that leaves.",
@@ -22,6 +24,7 @@ licenses_app = typer.Typer(
     help="Lists of permissive licences: which there are, and how two differ.", no_args_is_help=True
 )
 app.add_typer(licenses_app, name="licenses")
+app.add_typer(classifier_app, name="classifier")
 
 Folder = Annotated[Path, typer.Argument(metavar="OUT", help="The output folder of a build.")]
 Recipe = Annotated[

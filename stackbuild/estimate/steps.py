@@ -164,6 +164,14 @@ def _token_manifest(flow: Flow) -> Found:
     return {"tasks": 1.0, "rows": 0.0, "bytes": 0.0, "inputs": 2.0 * flow.corpus.shards}
 
 
+def _volumes(flow: Flow) -> Found:
+    return {"listed": flow.write("volumes", flow.parts, flow.rows, 1.0).pieces}
+
+
+def _shares(flow: Flow) -> Found:
+    return {**flow.taken("volumes"), "tasks": 1.0, "rows": 0.0, "bytes": 0.0}
+
+
 STEPS: Mapping[str, Callable[[Flow], Found]] = {
     "ingest": _ingest,
     "contents": _gather("contents"),
@@ -174,6 +182,8 @@ STEPS: Mapping[str, Callable[[Flow], Found]] = {
     "licenses.headers": _headers,
     "exact_dedup.runs": _merge_runs,
     "exact_dedup.files": _merge,
+    "filters.volumes": _volumes,
+    "filters.shares": _shares,
     **NEAR_DEDUP,
     "layout.runs": _layout_runs,
     "layout.files": _layout_files,

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stackbuild.schema import DATASET, TIMESTAMP
+from stackbuild.schema import CLASSIFIER_SCORE, CLASSIFIER_SCORES, DATASET, TIMESTAMP
 from stackbuild.stage import with_columns
 
 UNKNOWN_LANGUAGE = "Unknown"
@@ -74,6 +74,8 @@ def released(batch: pa.RecordBatch) -> pa.RecordBatch:
     language: it is what the release is laid out by."""
     changed = {name: hex_ids(batch.column(name)) for name in HEX if name in batch.schema.names}
     batch = with_columns(batch, changed)
+    if scored := [name for name in batch.schema.names if is_score(name)]:
+        batch = with_columns(batch, {"classifier_scores": scores(batch, scored)})
     if "text" in batch.schema.names:
         batch = with_columns(batch, {"content": batch.column("text")})
     arrays = []
@@ -82,6 +84,26 @@ def released(batch: pa.RecordBatch) -> pa.RecordBatch:
         array = pa.nulls(batch.num_rows, field.type) if index < 0 else batch.column(index).cast(field.type)
         arrays.append(pc.fill_null(array, UNKNOWN_LANGUAGE) if field.name == "language" else array)
     return pa.RecordBatch.from_arrays(arrays, schema=DATASET)
+
+
+def is_score(column: str) -> bool:
+    """Whether it is the column of an instance of the stage `classifier`."""
+    return column == CLASSIFIER_SCORE or column.startswith(f"{CLASSIFIER_SCORE}_")
+
+
+def scores(batch: pa.RecordBatch, columns: list[str]) -> pa.Array:
+    """`classifier_scores` of n files: what each classifier, by its name in the recipe, gave the file; null for a file that none
+    scored.
+    """
+    names = [":".join(["classifier", *filter(None, [name.removeprefix(CLASSIFIER_SCORE)[1:]])]) for name in columns]
+    values = np.stack([np.asarray(pc.fill_null(batch.column(name), np.nan)) for name in columns], axis=1)
+    there = ~np.isnan(values)
+    offsets = np.concatenate([[0], np.cumsum(there.sum(axis=1))]).astype(np.int32)
+    which = np.broadcast_to(np.arange(len(columns), dtype=np.int32), values.shape)[there]
+    pairs = [pa.array(names, pa.string()).take(pa.array(which)), pa.array(values[there], pa.float32())]
+    told = pa.StructArray.from_arrays(pairs, fields=list(CLASSIFIER_SCORES.value_type))
+    none = pa.array(~there.any(axis=1))
+    return pa.ListArray.from_arrays(pa.array(offsets), told, mask=none).cast(CLASSIFIER_SCORES)
 
 
 def pointers(rows: pa.RecordBatch) -> pa.StructArray:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stackbuild.hashing import content_buckets, id_bytes, owner_bucket, owner_of
-from stackbuild.layout.columns import FILE_STRUCT, REPOS, pointers, released, repositories
+from stackbuild.layout.columns import FILE_STRUCT, REPOS, is_score, pointers, released, repositories
 from stackbuild.layout.conceal import concealed_origins, concealed_rows, pairs, without_concealed_twins
 from stackbuild.layout.manifest_rows import MANIFEST, manifest_rows
 from stackbuild.layout.options import LayoutOptions, cut_by_owner
@@ -79,6 +79,7 @@ class Layout(Stage[LayoutOptions]):
     def runs(self, task: Task) -> None:
         """One sorted run of the rows, the owners' counts, pointers to each file by owner, and what look-ups by content tell."""
         wanted = [n for n in (*DATASET.names, "text", "mode") if n in task.available and n != "content"]
+        wanted += [n for n in task.available if is_score(n)]
         tables = []
         files = size = 0
         for batch in task.batches(wanted):
