@@ -67,7 +67,7 @@ def preview(recipe: Mapping[str, Any], inputs: Sequence[str]) -> Preview:
     """Look at every row of Parquet files with the recipe's filters; files without text are not counted.
 
     All is read once, and once more for each stage that caps bytes, whose caps then hold for these files. Signals are
-    measured here. The language and the two flags are the table's where it has them, else detected. Other stages of the
+    measured here. The language and the flags are the table's where it has them, else detected. Other stages of the
     recipe are not considered.
     """
     values = dict(recipe)

@@ -31,6 +31,8 @@ GroupColumn = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 Tokens = Annotated[str, typer.Option("--tokens", help="How text is cut into words: code, or plain, at white space.")]
 HeadBytes = Annotated[int, typer.Option("--head-bytes", min=1, help="Bytes of each file that are looked at.")]
+CardTokens = Annotated[str | None, typer.Option("--tokens", help="code or plain; as the card has it, else code.")]
+CardHeadBytes = Annotated[int | None, typer.Option("--head-bytes", min=1, help="As the card has it, else 8192.")]
 
 
 @app.command()
@@ -94,12 +96,8 @@ def test(
     held_out: Annotated[
         bool, typer.Option("--held-out", help="Only groups that the model's training held out, by its card.")
     ] = False,
-    tokens: Annotated[
-        str | None, typer.Option("--tokens", help="code or plain; as the card has it, else code.")
-    ] = None,
-    head_bytes: Annotated[
-        int | None, typer.Option("--head-bytes", min=1, help="As the card has it, else 8192.")
-    ] = None,
+    tokens: CardTokens = None,
+    head_bytes: CardHeadBytes = None,
     json_: Json = False,
 ) -> None:
     """Tell precision and recall of a model on labelled files, by label and by threshold."""
@@ -113,12 +111,8 @@ def test(
 def predict(
     model: Model,
     paths: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files of text.")],
-    tokens: Annotated[
-        str | None, typer.Option("--tokens", help="code or plain; as the card has it, else code.")
-    ] = None,
-    head_bytes: Annotated[
-        int | None, typer.Option("--head-bytes", min=1, help="As the card has it, else 8192.")
-    ] = None,
+    tokens: CardTokens = None,
+    head_bytes: CardHeadBytes = None,
     json_: Json = False,
 ) -> None:
     """Print the labels of files with their scores."""

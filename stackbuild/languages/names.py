@@ -28,20 +28,6 @@ def enry_languages() -> frozenset[str]:
     return frozenset((current - set(table["unknown"])) | set(table["renamed"]))
 
 
-@cache
-def of_kind(kind: str) -> frozenset[str]:
-    """enry's languages of a kind: programming, data, markup or prose."""
-    table = _read("linguist.toml")
-    old = {new: name for name, new in table["renamed"].items()}
-    return frozenset(old.get(name, name) for name in table["kinds"][kind]) & enry_languages()
-
-
-@cache
-def renamed() -> Mapping[str, str]:
-    """enry's name of a language, and what the current linguist calls it, where they differ."""
-    return dict(_read("linguist.toml")["renamed"])
-
-
 @dataclass(frozen=True)
 class ExtensionMap:
     """A language for each extension and for some names of files; case counts. `digest`: sha256 of the table, hex."""

@@ -106,7 +106,7 @@ class Volumes:
         """What was added (VOLUMES), by rule, group and step."""
         for (rule, group), total in sorted(self._bytes.items()):
             steps = np.flatnonzero(total)
-            named = [pa.array([name] * len(steps), pa.string()) for name in (rule, group)]
+            named = [pa.repeat(name, len(steps)) for name in (rule, group)]
             yield pa.record_batch([*named, pa.array(steps, pa.int32()), pa.array(total[steps])], schema=VOLUMES)
 
     def shares(self, rules: Iterable[Rule]) -> pa.Table:

@@ -99,7 +99,7 @@ def name_stays(path: pa.Array, names: KeepNames) -> pa.Array:
 def groups_of(rule: Rule, files: pa.RecordBatch) -> pa.Array:
     """What a cap is counted by for each file: its language or extension, ALL if it is for all together."""
     if rule.each is None:
-        return pa.array([ALL] * files.num_rows, pa.string())
+        return pa.repeat(ALL, files.num_rows)
     return pc.fill_null(pc.cast(files["language" if rule.each == "language" else EXTENSION], pa.string()), "")
 
 
