@@ -42,10 +42,10 @@ bench: setup
 	$(BIN)/python -m benchmarks.passthrough out/corpus/corpus/*.parquet
 	$(BIN)/python -m benchmarks.executor out/corpus/corpus/*.parquet $(if $(shell PATH=$$PATH:/usr/sbin command -v slurmctld),--slurm)
 	$(BIN)/python -m benchmarks.near_dedup out/corpus/corpus-small/*.parquet
-	$(BIN)/python -m benchmarks.linguist out/corpus/corpus-small/*.parquet
+	$(BIN)/python -m benchmarks.languages out/corpus/corpus-small/*.parquet
+	$(BIN)/python -m benchmarks.quality out/corpus/corpus-small/*.parquet
 	$(BIN)/python -m benchmarks.classifier out/corpus/corpus-small/*.parquet
-	failed=0; for name in languages pii quality; do \
-	  $(BIN)/python -m benchmarks.$$name --input out/corpus/corpus-small/*.parquet || failed=1; done; \
+	failed=0; $(BIN)/python -m benchmarks.pii --input out/corpus/corpus-small/*.parquet || failed=1; \
 	for name in encodings git_ingest licenses startup; do $(BIN)/python -m benchmarks.$$name || failed=1; done; exit $$failed
 
 clean:

@@ -1,31 +1,27 @@
 """Encodings: our chain against detectors, on real code and translations written in legacy charsets.
 
-    python benchmarks/encodings.py [--input PARQUET ...] [--rounds N] [--json]
+    python -m benchmarks.encodings [--input PARQUET ...] [--rounds N] [--json]
 
 The input is built from what is installed: translated messages (gettext catalogues of the packages) stand as comments in
-this Python's own modules, written in the charsets of their languages. The last column is the share whose text is
+this Python's own modules, written in the charsets of their languages. Told are the shares whose text is
 recovered exactly, wrongly, and not at all. A peer's answer counts if its encoding decodes the bytes; each gets UTF-8
 first, as The Stack v2 did. Input of one's own has the columns content, text and path.
 """
 
 from __future__ import annotations
 
-import argparse
-import importlib.metadata
-import json
-import os
-import platform
-import statistics
-import subprocess
-import sys
 import sysconfig
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-NAME, GOAL = "encodings", 8.0
-DISTRIBUTIONS = ("stackbuild", "chardetng_py", "chardet", "charset-normalizer", "cchardet", "faust-cchardet")
-EXTRA = "exact, wrong, none"
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.measure import Comparison, options
+
+GOAL, EXACT, WRONG = 8.0, 0.97, 0.015  # MB/CPU-s; shares of the files
 CHARSETS = {
     "ar": ["cp1256"], "da": ["cp1252"], "de": ["cp1252", "utf-16"], "el": ["cp1253", "iso8859-7"], "es": ["cp1252"],
     "fr": ["cp1252", "utf-8-sig"], "he": ["cp1255"], "hu": ["cp1250", "iso8859-2"], "it": ["cp1252"], "pt": ["cp1252"],
@@ -35,55 +31,81 @@ CHARSETS = {
     "vi": ["cp1258"], "zh": ["gb18030", "big5"], "cs": ["cp1250", "iso8859-2"], "sk": ["cp1250"], "sv": ["cp1252"],
 }  # fmt: skip
 
-READ = """
-import json, resource, sys
-import pyarrow as pa, pyarrow.parquet as pq
-def cpu():
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
-def tell(start, before, files, size, extra):
-    spent = cpu() - before
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"start": start, "cpu": spent, "files": files, "bytes": size, "peak_mb": peak, "extra": extra}))
-COLUMNS = ["content", "text"]
-table = pa.concat_tables(pq.read_table(path, columns=COLUMNS, use_threads=False) for path in sys.argv[1:])
-"""
+Work = Callable[[], dict[str, Any]]
+Read = Callable[[bytes], str | None]
+Detect = Callable[[bytes], str | None]
 
-SCORE = """
-contents, texts = table["content"].to_pylist(), table["text"].to_pylist()
-def score(read):
+
+def scored(paths: Sequence[str], read: Read) -> Work:
+    """Read every file and tell the shares that are as they were, otherwise, and not read."""
+    tables = [pq.read_table(path, columns=["content", "text"], use_threads=False) for path in paths]
+    contents, texts = (pa.concat_tables(tables)[name].to_pylist() for name in ("content", "text"))
     read(contents[0])
-    start = before = cpu()
-    found = [read(data) for data in contents]
-    exact = sum(one == text for one, text in zip(found, texts)) / len(texts)
-    none = sum(one is None for one in found) / len(texts)
-    tell(start, before, len(texts), sum(map(len, contents)), f"{exact:.3f} {1 - exact - none:.3f} {none:.3f}")
-def first_utf8(detect):
-    def read(data):
+
+    def work() -> dict[str, Any]:
+        found = [read(data) for data in contents]
+        exact = sum(one == text for one, text in zip(found, texts, strict=True)) / len(texts)
+        none = sum(one is None for one in found) / len(texts)
+        return {"exact": exact, "wrong": max(0.0, 1 - exact - none), "none": none}
+
+    return work
+
+
+def after_utf8(detect: Detect) -> Read:
+    """UTF-8 if the bytes are that, else what a detector says, if the bytes are that."""
+
+    def read(data: bytes) -> str | None:
         for name in ("utf-8", None):
             try:
                 return data.decode(name or detect(data) or "no-answer")
             except (UnicodeDecodeError, LookupError):
                 pass
         return None
+
     return read
-"""
-OURS = READ + SCORE + "from stackbuild.languages import encodings\nscore(lambda data: encodings.read(data).text)\n"
-CHARDETNG = READ + SCORE + "from chardetng_py import detect\nscore(first_utf8(detect))\n"
-CCHARDET = READ + SCORE + "import cchardet\nscore(first_utf8(lambda data: cchardet.detect(data)['encoding']))\n"
-CHARDET = READ + SCORE + "import chardet\nscore(first_utf8(lambda data: chardet.detect(data)['encoding']))\n"
-NORMALIZER = (
-    READ
-    + SCORE
-    + "from charset_normalizer import from_bytes\n"
-    + "score(first_utf8(lambda data: best.encoding if (best := from_bytes(data).best()) else None))\n"
-)
-PROGRAMS = {
-    "ours": OURS,
-    "utf-8, chardetng": CHARDETNG,
-    "utf-8, cchardet": CCHARDET,
-    "utf-8, chardet": CHARDET,
-    "utf-8, charset-normalizer": NORMALIZER,
+
+
+def ours(paths: Sequence[str]) -> Work:
+    """Our chain."""
+    from stackbuild.languages import encodings
+
+    return scored(paths, lambda data: encodings.read(data).text)
+
+
+def chardetng(paths: Sequence[str]) -> Work:
+    """Firefox's detector, which ours asks as well."""
+    from chardetng_py import detect
+
+    return scored(paths, after_utf8(detect))
+
+
+def cchardet(paths: Sequence[str]) -> Work:
+    """What The Stack v2 used, in its living fork."""
+    import cchardet as library
+
+    return scored(paths, after_utf8(lambda data: library.detect(data)["encoding"]))
+
+
+def chardet(paths: Sequence[str]) -> Work:
+    """The detector in Python."""
+    import chardet as library
+
+    return scored(paths, after_utf8(lambda data: library.detect(data)["encoding"]))
+
+
+def charset_normalizer(paths: Sequence[str]) -> Work:
+    """What requests uses."""
+    from charset_normalizer import from_bytes
+
+    return scored(paths, after_utf8(lambda data: best.encoding if (best := from_bytes(data).best()) else None))
+
+
+WAYS = {
+    "ours": ours,
+    "utf-8, chardetng": chardetng,
+    "utf-8, cchardet": cchardet,
+    "utf-8, chardet": chardet,
+    "utf-8, charset-normalizer": charset_normalizer,
 }
 
 
@@ -102,9 +124,6 @@ def messages() -> dict[str, list[str]]:
 
 def build(folder: Path) -> str:
     """A Parquet file of modules of this Python with comments in many languages and charsets."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     modules = [
         path.read_text("ascii", "ignore") for path in sorted(Path(sysconfig.get_path("stdlib")).glob("[a-d]*.py"))
     ]
@@ -124,73 +143,32 @@ def build(folder: Path) -> str:
     return str(folder / "input.parquet")
 
 
-def run(program: str, *arguments: str) -> dict[str, Any] | None:
-    """One process: what it tells, None if something that it needs is not installed."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False, env=environment
-    )
-    if done.returncode:
-        if "ModuleNotFoundError" in done.stderr or "ImportError" in done.stderr:
-            return None
-        raise SystemExit(done.stderr)
-    told: dict[str, Any] = json.loads(done.stdout)
-    return told
-
-
-def versions(*names: str) -> dict[str, str]:
-    """Of the interpreter and what is installed of these distributions."""
-    found = {"python": platform.python_version()}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
 def main() -> None:
     """Build or take the input, let all take turns, and print."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = options(__doc__ or "")
     parser.add_argument("--input", nargs="*", default=[], help="Parquet files with the columns content and text")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        paths = options.input or [build(Path(folder))]
-        told: dict[str, list[dict[str, Any]]] = {}
-        for _ in range(options.rounds):
-            for name, program in PROGRAMS.items():
-                found = run(program, *paths)
-                if found is not None:
-                    told.setdefault(name, []).append(found)
-    rates = {name: statistics.median(one["bytes"] / one["cpu"] / 1e6 for one in many) for name, many in told.items()}
-    peers = {name: round(rates[name], 2) if name in rates else None for name in PROGRAMS if name != "ours"}
-    measured = [rate for rate in peers.values() if rate]
-    ratio = round(rates["ours"] / max(measured), 2) if measured else None
-    result = {
-        "name": NAME,
-        "unit": "MB/CPU-s",
-        "ours": round(rates["ours"], 2),
-        "peers": peers,
-        "ratio": ratio,
-        "goal": GOAL,
-        "meets": rates["ours"] >= GOAL,
-        "versions": versions(*DISTRIBUTIONS),
-        "input": {"files": told["ours"][0]["files"], "bytes": told["ours"][0]["bytes"]},
-    }
-    if options.json:
-        print(json.dumps(result | {"runs": told}))
-        return
-    print(f"{'':24}{'MB/CPU-s':>10}{'CPU-s':>9}{'start':>8}{'peak MB':>9}  {EXTRA}")
-    for name in PROGRAMS:
-        if name not in told:
-            print(f"{name:24}{'not measured':>12}: not installed")
-            continue
-        one = told[name][-1]
-        print(f"{name:24}{rates[name]:10.2f}{one['cpu']:9.2f}{one['start']:8.2f}{one['peak_mb']:9.0f}  {one['extra']}")
-    verdict = "met" if result["meets"] else "not met"
-    print(f"goal {GOAL} MB/CPU-s: {verdict}; against the fastest peer: {ratio}; {result['versions']}")
+        paths = [str(Path(name).resolve()) for name in given.input] or [build(Path(folder))]
+        sizes = [
+            len(data) for path in paths for data in pq.read_table(path, columns=["content"])["content"].to_pylist()
+        ]
+        comparison = Comparison(
+            "encodings", "MB/CPU-s", GOAL, sum(sizes) / 1e6, {"files": len(sizes), "bytes": sum(sizes)},
+            ("stackbuild", "chardetng_py", "chardet", "charset-normalizer", "faust-cchardet"),
+            absolute=True, shown=("exact", "wrong", "none"),
+        )  # fmt: skip
+        comparison.take_turns(
+            {name: (f"benchmarks.encodings:{way.__name__}", {"paths": paths}) for name, way in WAYS.items()},
+            given.rounds,
+        )
+    comparison.show(given.json)
+    if not given.json:
+        told = comparison.runs["ours"][-1].told
+        met = told["exact"] >= EXACT and told["wrong"] <= WRONG
+        print(
+            f"exact {told['exact']:.2%}, goal {EXACT:.0%}; wrong {told['wrong']:.2%}, goal {WRONG:.1%}: {'' if met else 'not '}met"
+        )
 
 
 if __name__ == "__main__":

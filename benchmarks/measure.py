@@ -134,7 +134,11 @@ def cpu_seconds() -> float:
 
 @dataclass
 class Comparison:
-    """Ours and peers on one input. The figure is `size` per CPU-second; if None, CPU-seconds: less is better."""
+    """Ours and peers on one input. The figure is `size` per CPU-second; if None, CPU-seconds: less is better.
+
+    A way that worked on less of the input than all tells its own `size`, in the same unit. `shown`: keys of what the ways tell
+    that stand in the table. `parts`: ways that are no peers of ours.
+    """
 
     name: str
     unit: str
@@ -143,6 +147,8 @@ class Comparison:
     input: dict[str, Any]
     distributions: Sequence[str]
     absolute: bool = False
+    shown: Sequence[str] = ()
+    parts: Sequence[str] = ()
     runs: dict[str, list[Run]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
 
@@ -160,14 +166,15 @@ class Comparison:
 
     def figure(self, name: str) -> float:
         """The median of a way's runs."""
-        cpu = statistics.median(run.cpu for run in self.runs[name])
-        return cpu if self.size is None else self.size / cpu
+        runs = self.runs[name]
+        cpu = statistics.median(run.cpu for run in runs)
+        return cpu if self.size is None else runs[0].told.get("size", self.size) / cpu
 
     def result(self) -> dict[str, Any]:
         """The one object of `--json`."""
         peers = {name: self.figure(name) for name in self.runs if name != "ours"} | dict.fromkeys(self.missing)
         ours = self.figure("ours")
-        best = [figure for figure in peers.values() if figure is not None]
+        best = [figure for name, figure in peers.items() if figure is not None and name not in self.parts]
         ratio = None
         if best:
             ratio = min(best) / ours if self.size is None else ours / max(best)
@@ -199,7 +206,7 @@ class Comparison:
 
         table = Table(title=f"{self.name}: {self.input}", title_justify="left")
         table.add_column("")
-        for column in (self.unit, "CPU-s, least", "most", "start-up", "peak MB", "ours is × as good"):
+        for column in (self.unit, "CPU-s, least", "most", "start-up", "peak MB", "ours is × as good", *self.shown):
             table.add_column(column, justify="right")
         for name, runs in self.runs.items():
             cpus = [run.cpu for run in runs]
@@ -212,6 +219,7 @@ class Comparison:
                 f"{statistics.median(run.startup for run in runs):.2f}",
                 f"{statistics.median(run.peak_mb for run in runs):,.0f}",
                 f"{figure / ours if self.size is None else ours / figure:.2f}",
+                *(_plain(runs[-1].told.get(key, "")) for key in self.shown),
             )
         for name, reason in self.missing.items():
             table.add_row(name, "not measured", "", "", "", "", reason)
@@ -219,6 +227,11 @@ class Comparison:
         console.print(table)
         verdict = {True: "met", False: "not met", None: "not measured"}[result["meets"]]
         console.print(f"goal {self.goal:g}: {verdict}; {result['versions']}", highlight=False)
+
+
+def _plain(value: Any) -> str:
+    """A cell of the table."""
+    return f"{value:.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def versions(*distributions: str) -> dict[str, str | None]:

@@ -113,9 +113,8 @@ def _dear(values: dict[str, Any], filters: Sequence[Filters], needs: set[str]) -
         if instance is None:
             raise RecipeError(f"A rule reads the column {columns[0]!r}, and the recipe has no stage {name} to add it.")
         kind = stage_class(name)
-        stage: Any = kind(kind.options_model.model_validate(options_of(values, instance)))
-        if hasattr(stage, "behind"):
-            stage.behind = tuple(filters)
+        stage = kind(kind.options_model.model_validate(options_of(values, instance)))
+        stage.placed(instance, (), filters)
         stages.append(stage)
     return stages
 

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-
 from stackbuild import registry, schema
 from stackbuild.errors import RecipeError
-from stackbuild.stage import Phase, Stage
+from stackbuild.stage import Phase, Space, Stage
 
 
 @dataclass(frozen=True)
@@ -20,7 +18,7 @@ class Node:
     number: int
     instance: str
     stage: Stage[Any]
-    space: str
+    space: Space
 
     @property
     def slug(self) -> str:
@@ -61,30 +59,17 @@ def nodes_of(recipe: dict[str, Any]) -> list[Node]:
     instances = [*recipe["stages"], "layout"]
     instances += [name for name in ("index", "tokens") if name in recipe.get("outputs", ())]
     nodes: list[Node] = []
-    space = "occurrence"
+    space: Space = "occurrence"
     for number, instance in enumerate(instances, 1):
         kind = registry.stage_class(instance)
         options = kind.options_model.model_validate(options_of(recipe, instance))
-        stage: Any = kind(options)
-        if hasattr(stage, "instance"):
-            stage.instance = instance
-        if is_transition(kind):
-            stage.carried, stage.before = carried(nodes), tuple(node.stage for node in nodes)
-        if hasattr(stage, "concealing"):
-            stage.concealing = tuple(node.stage for node in nodes if node.stage.private_decisions)
-        nodes.append(Node(number, instance, stage, space))
-        if is_transition(kind):
+        nodes.append(Node(number, instance, kind(options), space))
+        if kind.makes_files:
             space = "file"
-    for node in nodes:
-        if hasattr(node.stage, "behind"):
-            node.stage.behind = tuple(later.stage for later in nodes[node.number :])
+    stages = [node.stage for node in nodes]
+    for at, node in enumerate(nodes):
+        node.stage.placed(node.instance, stages[:at], stages[at + 1 :])
     return nodes
-
-
-def carried(nodes: Sequence[Node]) -> tuple[pa.Field, ...]:
-    """Columns that stages over occurrences added: the winner's go with the file, the latest of a name."""
-    fields = {f.name: f for node in nodes for f in node.stage.adds if f.name not in node.stage.private}
-    return tuple(fields.values())
 
 
 def options_of(recipe: dict[str, Any], instance: str) -> dict[str, Any]:
@@ -95,15 +80,10 @@ def options_of(recipe: dict[str, Any], instance: str) -> dict[str, Any]:
     return {**recipe.get(registry.base_name(instance), {}), **recipe.get("stage", {}).get(instance, {})}
 
 
-def is_transition(stage: Stage[Any] | type[Stage[Any]]) -> bool:
-    """Whether a stage turns occurrences into files."""
-    return bool(getattr(stage, "makes_files", False))
-
-
 def check(nodes: Sequence[Node]) -> None:
     """Refuse a graph before its first row is read: wrong space, no or two merges of copies, a column that nobody adds."""
     problems = []
-    merges = [node.instance for node in nodes if is_transition(node.stage)]
+    merges = [node.instance for node in nodes if node.stage.makes_files]
     if len(merges) != 1:
         problems.append(f"stages: exactly one stage must merge exact copies (exact_dedup); there are {len(merges)}.")
     occurrence = set(schema.OCCURRENCES.names)
@@ -127,7 +107,7 @@ def check(nodes: Sequence[Node]) -> None:
         columns |= {field.name for field in node.stage.adds}
         if node.stage.rewrites_text:
             columns.add("text")
-        if is_transition(node.stage):
+        if node.stage.makes_files:
             columns.add("content")
     problems += _late_removals(nodes)
     if problems:

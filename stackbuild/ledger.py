@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from stackbuild.counts import Ledger
 from stackbuild.errors import InputError
-from stackbuild.graph import INGEST, OCCURRENCES, is_transition, judges_rows
+from stackbuild.graph import INGEST, OCCURRENCES, judges_rows
 from stackbuild.plan import Build
 
 
@@ -17,7 +17,7 @@ def check_ledger(build: Build) -> list[tuple[str, Ledger]]:
         ("occurrences", build.ledger(OCCURRENCES.name)),
     ]
     for node in build.nodes:
-        if is_transition(node.stage):
+        if node.stage.makes_files:
             chain.append((node.instance, build.ledger(node.phase_job(node.stage.phases()[-1]))))
         elif judges_rows(node.stage):
             chain.append((node.instance, build.ledger(node.slug)))

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stackbuild.errors import InputError
-from stackbuild.graph import INGEST, is_transition
+from stackbuild.graph import INGEST
 from stackbuild.hashing import content_buckets, owner_bucket
 from stackbuild.housekeeping import finished
 from stackbuild.licenses.declared.structured import read_toml
@@ -312,7 +312,7 @@ def _content_ids(
     """(the content of each place, and of NOTICE and LICENSES/* of some repositories; the paths of these): of the first
     revision that has it, of a link what it leads to.
     """
-    merge = next(node for node in build.nodes if is_transition(node.stage))
+    merge = next(node for node in build.nodes if node.stage.makes_files)
     stage = next((node.stage for node in build.nodes if node.stage.name == "licenses"), None)
     policy: Policy = getattr(stage, "policy", None) or load_policy("stackbuild")
     by_bucket: dict[int, set[str]] = {}

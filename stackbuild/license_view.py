@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stackbuild.errors import InputError
-from stackbuild.graph import Node, is_transition
+from stackbuild.graph import Node
 from stackbuild.hashing import content_buckets, id_bytes, owner_bucket
 from stackbuild.housekeeping import finished
 from stackbuild.plan import Build
@@ -47,7 +47,7 @@ def files_of(out: Path, repo_name: str) -> dict[str, list[FileLicense]]:
     stage = next((node for node in build.nodes if node.stage.name == "licenses"), None)
     if stage is None:
         raise InputError(f"The recipe of {out} has no stage licenses.")
-    merge = next(node for node in build.nodes if is_transition(node.stage))
+    merge = next(node for node in build.nodes if node.stage.makes_files)
     rows = _occurrences(build, merge, repo_name)
     if not len(rows):
         raise InputError(f"{out} has no files of {repo_name}: `stackbuild check` tells whether it was read.")

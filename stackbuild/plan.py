@@ -28,7 +28,6 @@ from stackbuild.graph import (
     Job,
     Node,
     check,
-    is_transition,
     jobs_of,
     judges_rows,
     nodes_of,
@@ -165,7 +164,7 @@ class Build:
         """The base table of a partition and its schema."""
         if space == "occurrence":
             return self.shards(OCCURRENCES.name)[partition].table("occurrences"), schema.OCCURRENCES
-        merge = next(node for node in self.nodes if is_transition(node.stage))
+        merge = next(node for node in self.nodes if node.stage.makes_files)
         phase = merge.stage.phases()[-1]
         shard = self.shards(merge.phase_job(phase))[partition]
         return shard.table(FILES_TABLE), merge.stage.files_schema()

@@ -99,7 +99,8 @@ class Stage(PipelineStep, Generic[OptionsT]):  # type: ignore[misc]  # datatrove
     does not show. `space`: which rows it can judge. `reads`: columns that it needs (`text` is the decoded text so far,
     `content` the raw bytes). `adds`: columns that it writes. `private`: those of `adds` that never leave the build.
     `engines`: installed distributions whose version is part of the output's identity.
-    `rewrites_text`: it gives a new `text`. `private_decisions`: what it removed is told in counts only.
+    `rewrites_text`: it gives a new `text`. `private_decisions`: what it removed is told in counts only. `makes_files`: its rows are
+    occurrences, those behind it files.
     """
 
     name: ClassVar[str]
@@ -112,11 +113,17 @@ class Stage(PipelineStep, Generic[OptionsT]):  # type: ignore[misc]  # datatrove
     engines: ClassVar[tuple[str, ...]] = ()
     rewrites_text: ClassVar[bool] = False
     private_decisions: ClassVar[bool] = False
+    makes_files: ClassVar[bool] = False
     options_model: ClassVar[builtins.type[Options]] = Options  # `type` is datatrove's attribute here
 
     def __init__(self, options: OptionsT | None = None):
         super().__init__()
         self.options: OptionsT = options if options is not None else self.options_model()  # type: ignore[assignment]
+
+    def placed(self, instance: str, before: Sequence[Stage[Any]], behind: Sequence[Stage[Any]]) -> None:
+        """Learn its place, before anything else is asked of it: its name in the recipe, and the stages before it (which have
+        learned theirs) and behind it.
+        """
 
     # ---- what a stage may say of itself
 

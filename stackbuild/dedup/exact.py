@@ -58,8 +58,16 @@ class ExactDedup(Stage[ExactDedupOptions]):
 
     def __init__(self, options: ExactDedupOptions | None = None):
         super().__init__(options)
-        self.carried: tuple[pa.Field, ...] = ()  # what stages over occurrences added; the winner's go with the file
-        self.before: tuple[Stage[Any], ...] = ()  # those stages
+        self.before: tuple[Stage[Any], ...] = ()
+
+    def placed(self, instance: str, before: Sequence[Stage[Any]], behind: Sequence[Stage[Any]]) -> None:
+        self.before = tuple(before)
+
+    @property
+    def carried(self) -> tuple[pa.Field, ...]:
+        """Columns that stages over occurrences added: the winner's go with the file, the latest of a name."""
+        fields = {field.name: field for one in self.before for field in one.adds if field.name not in one.private}
+        return tuple(fields.values())
 
     def key(self) -> Mapping[str, Any]:
         carried = [str(field) for field in self.carried]

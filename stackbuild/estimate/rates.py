@@ -19,7 +19,7 @@ from stackbuild.errors import InputError
 from stackbuild.estimate.corpus import Corpus, Work
 from stackbuild.estimate.near_dedup import NAME_BYTES, SHINGLE_BYTES, drawn
 from stackbuild.estimate.steps import job_key, work_of
-from stackbuild.graph import INGEST, is_transition
+from stackbuild.graph import INGEST
 from stackbuild.hashing import owner_of
 from stackbuild.launches import read_events
 from stackbuild.plan import Build
@@ -181,7 +181,7 @@ def corpus_of(build: Build) -> Corpus:
     kept: dict[str, tuple[float, float]] = {}
     for node in build.nodes:
         phases = node.stage.phases()
-        if is_transition(node.stage):
+        if node.stage.makes_files:
             ledger = build.ledger(node.phase_job(phases[-1]))
         elif (build.out / "stages" / node.slug / "manifest.json").exists():
             ledger = build.ledger(node.slug)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from stackbuild.estimate.corpus import FLUSH_BYTES, Corpus, Flow, Table, Work, table
 from stackbuild.estimate.near_dedup import NEAR_DEDUP
-from stackbuild.graph import Job, Node, is_transition
+from stackbuild.graph import Job, Node
 
 SAMPLE_BYTES = 64e6  # to train a tokenizer on (tokens.sample_bytes)
 RUN_BYTES = 16 << 20  # of a row group of bytes (tables.ROW_GROUP_BYTES)
@@ -225,7 +225,7 @@ def step(flow: Flow, job: Job) -> Work:
     found["held_files"] = sum(writer.outputs for writer in writers.values())
     work = Work(key, tuple(node.stage.name for node in job.nodes if job.kind == "rows"), **found)
     flow.writers |= {name: work for name in flow.tables if name not in flow.writers}
-    if job.phase is not None and job.phase.removes and is_transition(job.nodes[0].stage):
+    if job.phase is not None and job.phase.removes and job.nodes[0].stage.makes_files:
         leave(flow, job.nodes[0])
     return work
 

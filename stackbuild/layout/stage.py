@@ -60,6 +60,9 @@ class Layout(Stage[LayoutOptions]):
         super().__init__(options)
         self.concealing: tuple[Stage[Any], ...] = ()  # stages whose removals must not be told by name
 
+    def placed(self, instance: str, before: Sequence[Stage[Any]], behind: Sequence[Stage[Any]]) -> None:
+        self.concealing = tuple(stage for stage in before if stage.private_decisions)
+
     def phases(self) -> Sequence[Phase]:
         told = ("*.decisions", "*.private_decisions", "ingest.origins")
         return (

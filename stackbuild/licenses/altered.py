@@ -22,7 +22,7 @@ from stackbuild.licenses.scancode import Aligned, Match, aligned
 
 CHANGED = "LicenseRef-stackbuild-modified"
 OWN_TERMS = "LicenseRef-stackbuild-own-terms"  # in no list, so unknown
-ENGINE = "stackbuild altered 1"
+ENGINE = "stackbuild altered 2"
 
 MAX_CHARS = 64 << 10  # what is aligned, as for other approximate matches
 LEAST_WORDS = 40  # of a text that has room for terms
@@ -36,12 +36,14 @@ OF_A_TEXT = 30  # words from which on an alignment is with the text of a licence
 _RESTRICTING_WORDS = (
     "only solely exclusively evaluation evaluate internal internally not no non noncommercial commercial commercially student "
     "students personal personally private educational academic research except unless until prohibited forbidden must denied "
-    "deny revocable revoked revoke nobody company companies employees individuals hobbyists military nonprofit paid purchase "
-    "subscription trial consent"
+    "deny revocable revoked revoke nobody company companies employees individuals hobbyists military nonprofit paid pay payment "
+    "purchase subscription trial consent teaching education learning study hobby demonstration testing fee fees charge charges "
+    "expires days months but however approval approved registered notify request"
 )
 _GRANTING_WORDS = (
     "grant grants granted permission permitted permits perpetual irrevocable reproduce redistribute redistribution distribute "
-    "modify modification sublicense sell royalty charge free use person"
+    "modify modification modifications sublicense sell royalty charge fee free use person any with without source object copy "
+    "publish merge"
 )
 _RESTRICTING, _GRANTING = frozenset(_RESTRICTING_WORDS.split()), frozenset(_GRANTING_WORDS.split())
 _WORD = re.compile(r"[^\W_]+")

@@ -102,10 +102,13 @@ def aligned(text: str, least: int) -> list[Aligned]:
     names = index_().tokens_by_tid
     found = []
     for one in _match(text, True):
-        tokens, of_rule = one.query.tokens, rule_tokens(index_(), one.rule.rid)
-        of_text, whole = range(one.qspan.start, one.qspan.end), range(one.ispan.start, one.ispan.end)
-        added = [names[tokens[at]] for at in of_text if at not in one.qspan] if one.len() >= least else ()
-        dropped = [names[of_rule[at]] for at in whole if at not in one.ispan] if one.len() >= least else ()
+        added: list[str] = []
+        dropped: list[str] = []
+        if one.len() >= least and one.rule.rid is not None:  # an SPDX id's rule is made as it is met
+            tokens, of_rule = one.query.tokens, rule_tokens(index_(), one.rule.rid)
+            of_text, whole = range(one.qspan.start, one.qspan.end), range(one.ispan.start, one.ispan.end)
+            added = [names[tokens[at]] for at in of_text if at not in one.qspan]
+            dropped = [names[of_rule[at]] for at in whole if at not in one.ispan]
         found.append(
             Aligned(
                 spdx_expression(one.rule.license_expression),

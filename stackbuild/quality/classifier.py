@@ -7,7 +7,7 @@ is one compiled pass over a batch (`tokens`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -82,15 +82,10 @@ class Classifier(Stage[ClassifierOptions]):
         super().__init__(options)
         self.instance = self.name
 
-    @property
-    def instance(self) -> str:
-        """Its name in the recipe, of which the name of its column is made."""
-        return self._instance
-
-    @instance.setter
-    def instance(self, value: str) -> None:
-        self._instance = value
-        _, _, label = value.partition(":")
+    def placed(self, instance: str, before: Sequence[Stage[Any]], behind: Sequence[Stage[Any]]) -> None:
+        """The name of its column is made of its own."""
+        self.instance = instance
+        _, _, label = instance.partition(":")
         self.adds = (pa.field(f"{CLASSIFIER_SCORE}_{label}" if label else CLASSIFIER_SCORE, pa.float32()),)  # type: ignore[misc]
 
     @cached_property

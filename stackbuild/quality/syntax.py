@@ -12,7 +12,7 @@ beyond the bounds of `stackbuild.quality.grammars` and `stackbuild.quality.parsi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -121,10 +121,7 @@ def measure(
 
 
 class Syntax(Stage[SyntaxOptions]):
-    """Adds characters of comments, docstrings and errors; drops nothing.
-
-    `behind`: the stages that follow it in the recipe, set by the graph.
-    """
+    """Adds characters of comments, docstrings and errors; drops nothing."""
 
     name = "syntax"
     reads = ("text", "language")
@@ -135,6 +132,10 @@ class Syntax(Stage[SyntaxOptions]):
     def __init__(self, options: SyntaxOptions | None = None):
         super().__init__(options)
         self.behind: tuple[Stage[Any], ...] = ()
+
+    def placed(self, instance: str, before: Sequence[Stage[Any]], behind: Sequence[Stage[Any]]) -> None:
+        """Those behind it say which languages they ask about."""
+        self.behind = tuple(behind)
 
     @cached_property
     def languages(self) -> frozenset[str]:

@@ -75,8 +75,7 @@ def test_the_published_order_can_be_asked_for(ranks: str | None, best: list[str]
 def test_the_stage_keeps_the_copy_that_the_policy_ranks_first(tmp_path: Path, ranks: str | None, kept: str) -> None:
     rows = [copy("a", "non_permissive", gha_license_id="GPL-3.0"), copy("b", "permissive")]
     stage = ExactDedup()
-    stage.carried = tuple(LICENSE_FIELDS)
-    stage.before = (Licenses(LicensesOptions(policy="the-stack-v2", ranks=ranks)),)  # type: ignore[arg-type]
+    stage.placed("exact_dedup", (Licenses(LicensesOptions(policy="the-stack-v2", ranks=ranks)),), ())  # type: ignore[arg-type]
     tables: dict[str, list[Any]] = {}
     for phase in stage.phases():
         attempt = Attempt(tmp_path, f"00-{phase.name}", 0)

@@ -47,11 +47,25 @@ GRANT = (
         ("mit", "to any person obtaining", "to any student obtaining"),
         ("mit", "Permission is hereby granted, free of charge,", "Permission is hereby given"),
         ("isc", "with or without fee", "for students"),
+        ("isc", "with or without fee", "with a fee"),
+        ("bsd-new", "are permitted provided", "are permitted for teaching provided"),
+        ("bsd-new", "with or without modification", "without modification"),
+        (
+            "apache-2.0",
+            "with or without modifications, and in Source or Object form",
+            "without modifications, and in Object form",
+        ),
     ],
 )
 def test_a_text_with_a_changed_grant_is_not_permissive(text_of: Any, key: str, words: str, others: str) -> None:
     found = Detector().detect(changed(text_of(key), words, others).encode(), True)
     assert altered.CHANGED in found.keys and max(map(detect.severity_of, found.keys)) == 4
+
+
+def test_an_id_in_an_address_has_no_words_to_align() -> None:
+    """ScanCode makes the rule of an SPDX id as it meets one, without words."""
+    text = f"{MIT.replace('substantial portions', 'large parts')}\nhttps://licenses.nuget.org/MIT\n"
+    assert "MIT" in Detector().detect(text.encode(), True).keys
 
 
 @pytest.mark.parametrize(
