@@ -1,0 +1,254 @@
+"""From a visit to the directory that is walked: the branch that stands for a repository, and what it points to.
+
+The branch is, of those that the snapshot has, the first of
+
+  0  the one that the user's metadata calls the default (GH Archive)
+  1  HEAD, which is an alias in nearly all snapshots: followed by name, at most `HOPS` times
+  2  refs/heads/main, 3 refs/heads/master, 4 refs/heads/trunk, 5 refs/heads/develop
+  6  the only branch below refs/heads/
+  7  of several the one whose commit is the newest, of at most `HEADS` in the order of their names
+
+A branch points to a revision, a release (which points further, at most `RELEASES` times) or a directory; one that points to a
+content or a snapshot has no directory. What is not found is a row in LOST with its reason, never a gap.
+
+With `compat` the branches are The Stack v2's (bigcode-project/the-stack-v2, merge_gha_swh.py): only such as point to a
+revision, so that HEAD is hardly ever there; the default one where it is known, else HEAD, master and main, all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from stackbuild.sources.swh.session import stream, table_of
+from stackbuild.sources.swh.visits import ID
+
+HOPS, RELEASES, HEADS = 5, 3, 1_000
+NAMED = ("refs/heads/main", "refs/heads/master", "refs/heads/trunk", "refs/heads/develop")
+DEFAULT, HEAD, ONLY, NEWEST = 0, 1, 6, 7
+COMPAT = ("HEAD", "refs/heads/master", "refs/heads/main")
+
+BRANCHES = pa.schema(
+    [
+        pa.field("snapshot_id", ID, nullable=False),
+        pa.field("name", pa.binary(), nullable=False),
+        pa.field("target", pa.binary(), nullable=False),  # an id, or the name of a branch if target_type is alias
+        pa.field("target_type", pa.string(), nullable=False),
+    ]
+)
+REVISIONS = pa.schema(
+    [
+        pa.field("id", ID, nullable=False),
+        pa.field("directory_id", ID, nullable=False),
+        pa.field("revision_date", pa.int64()),  # nanoseconds since 1970; null if unknown or out of range
+        pa.field("committer_date", pa.int64()),
+    ]
+)
+RELEASED = pa.schema(
+    [
+        pa.field("id", ID, nullable=False),
+        pa.field("target", ID),
+        pa.field("target_type", pa.string()),
+    ]
+)
+VISITED = (
+    pa.field("repository", pa.string(), nullable=False),
+    pa.field("origin", pa.string(), nullable=False),
+    pa.field("visit", pa.int64(), nullable=False),
+    pa.field("date", pa.timestamp("ns")),
+    pa.field("snapshot_id", ID),
+)
+CHOSEN = pa.schema([*VISITED, pa.field("default_branch", pa.string())])
+# What a branch points to. `anchor`: the revision or release that the branch names, null for a directory.
+CANDIDATES = pa.schema(
+    [
+        *VISITED,
+        pa.field("branch", pa.binary(), nullable=False),
+        pa.field("rank", pa.int8(), nullable=False),
+        pa.field("anchor", ID),
+        pa.field("target", ID, nullable=False),
+        pa.field("target_type", pa.string(), nullable=False),
+    ]
+)
+ROOTS = pa.schema(
+    [
+        *VISITED,
+        pa.field("branch", pa.binary(), nullable=False),
+        pa.field("rank", pa.int8(), nullable=False),
+        pa.field("anchor", ID),
+        pa.field("root", ID, nullable=False),
+        pa.field("revision_date", pa.int64()),
+        pa.field("committer_date", pa.int64()),
+    ]
+)
+LOST = pa.schema([*VISITED, pa.field("reason", pa.string(), nullable=False)])
+
+_VISITED = ", ".join(f"c.{field.name}" for field in VISITED)
+
+
+def heads(
+    connection: Any, chosen: pa.Table, branches: Callable[[], Iterator[pa.RecordBatch]], compat: bool = False
+) -> tuple[pa.Table, pa.Table]:
+    """The branches that may stand for visits: (CANDIDATES, LOST).
+
+    `chosen`: CHOSEN. `branches`: BRANCHES of the range that the snapshots' ids are in; read once. LOST has `no_branch` for a
+    snapshot without one that could stand for it, and `alias` where HEAD leads nowhere and nothing else is there.
+    """
+    connection.register("chosen", chosen)
+    connection.register("all_branches", stream(branches(), BRANCHES))
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE known AS SELECT snapshot_id, name, target, target_type FROM all_branches "
+        "SEMI JOIN chosen USING (snapshot_id)"
+    )
+    connection.unregister("all_branches")
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE candidate AS {_COMPAT_RANKS if compat else _RANKS}")
+    best = "" if compat else "QUALIFY rank = min(rank) OVER (PARTITION BY c.repository, c.origin)"
+    found = table_of(
+        connection,
+        f"""
+        SELECT {_VISITED}, b.name AS branch, b.rank::TINYINT AS rank,
+            CASE WHEN b.target_type IN ('revision', 'release') THEN b.target END AS anchor, b.target, b.target_type
+        FROM chosen c JOIN candidate b ON b.snapshot_id = c.snapshot_id
+            AND (b.only_if IS NULL OR b.only_if = encode('refs/heads/' || c.default_branch)
+                 OR (b.only_if = ''::BLOB AND c.default_branch IS NULL))
+        {best} ORDER BY ALL
+        """,
+        CANDIDATES,
+    )
+    connection.register("found", found)
+    lost = table_of(
+        connection,
+        f"""
+        SELECT {_VISITED}, CASE WHEN h.snapshot_id IS NULL THEN 'no_branch' ELSE 'alias' END AS reason
+        FROM chosen c ANTI JOIN found f ON f.repository = c.repository AND f.origin = c.origin
+        LEFT JOIN (SELECT DISTINCT snapshot_id FROM known WHERE name = 'HEAD'::BLOB AND target_type = 'alias') h
+            ON h.snapshot_id = c.snapshot_id
+        ORDER BY ALL
+        """,
+        LOST,
+    )
+    return found, lost
+
+
+# `only_if`: null for all visits; a branch's name for those whose default branch it is; empty for those without a known one.
+_RANKS = f"""
+    WITH RECURSIVE head AS (
+        SELECT snapshot_id, name, target, target_type, 0 AS hops FROM known WHERE name = 'HEAD'::BLOB
+        UNION ALL
+        SELECT k.snapshot_id, k.name, k.target, k.target_type, h.hops + 1 FROM head h
+        JOIN known k ON k.snapshot_id = h.snapshot_id AND k.name = h.target
+        WHERE h.target_type = 'alias' AND h.hops < {HOPS}
+    ), plain AS (SELECT snapshot_id, name, target, target_type FROM known WHERE target_type <> 'alias'),
+    several AS (
+        SELECT *, row_number() OVER (PARTITION BY snapshot_id ORDER BY name) AS place, count(*) OVER (PARTITION BY snapshot_id) AS n
+        FROM plain WHERE starts_with(hex(name), hex('refs/heads/'::BLOB)))
+    SELECT snapshot_id, name, target, target_type, {
+    HEAD
+} AS rank, NULL::BLOB AS only_if FROM head WHERE target_type <> 'alias'
+    UNION ALL SELECT snapshot_id, name, target, target_type, {DEFAULT}, name FROM plain
+    {
+    "".join(
+        f" UNION ALL SELECT snapshot_id, name, target, target_type, {rank}, NULL FROM plain WHERE name = '{name}'::BLOB"
+        for rank, name in enumerate(NAMED, HEAD + 1)
+    )
+}
+    UNION ALL SELECT snapshot_id, name, target, target_type, {ONLY}, NULL FROM several WHERE n = 1
+    UNION ALL SELECT snapshot_id, name, target, target_type, {NEWEST}, NULL FROM several WHERE n > 1 AND place <= {
+    HEADS
+}
+"""
+_COMPAT_RANKS = f"""
+    SELECT snapshot_id, name, target, target_type, {
+    DEFAULT
+} AS rank, name AS only_if FROM known WHERE target_type = 'revision'
+    {
+    "".join(
+        f" UNION ALL SELECT snapshot_id, name, target, target_type, {rank}, ''::BLOB FROM known "
+        f"WHERE target_type = 'revision' AND name = '{name}'::BLOB"
+        for rank, name in enumerate(COMPAT, HEAD)
+    )
+}
+"""
+
+
+def follow(
+    connection: Any,
+    candidates: pa.Table,
+    revisions: Callable[[], Iterator[pa.RecordBatch]],
+    releases: Callable[[], Iterator[pa.RecordBatch]],
+    last: bool,
+) -> tuple[pa.Table, pa.Table, pa.Table]:
+    """One step from what branches point to: (ROOTS, CANDIDATES that lead on, LOST).
+
+    `candidates`: CANDIDATES, with revisions and releases of the range of ids at hand; `last`: nothing may lead on.
+    """
+    connection.register("candidate_rows", candidates)
+    for name, schema, batches in (("revisions", REVISIONS, revisions), ("releases", RELEASED, releases)):
+        connection.register("arriving", stream(batches(), schema))
+        connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT DISTINCT ON (id) * FROM arriving "
+            "SEMI JOIN candidate_rows c ON c.target = arriving.id ORDER BY ALL"
+        )
+        connection.unregister("arriving")
+    roots = table_of(
+        connection,
+        f"""
+        SELECT {_VISITED}, branch, rank, anchor, coalesce(r.directory_id, c.target) AS root, revision_date, committer_date
+        FROM candidate_rows c LEFT JOIN revisions r ON c.target_type = 'revision' AND r.id = c.target
+        WHERE c.target_type = 'directory' OR r.id IS NOT NULL ORDER BY ALL
+        """,
+        ROOTS,
+    )
+    further = table_of(
+        connection,
+        f"""
+        SELECT {_VISITED}, branch, rank, anchor, l.target, l.target_type
+        FROM candidate_rows c JOIN releases l ON c.target_type = 'release' AND l.id = c.target
+        WHERE l.target IS NOT NULL AND l.target_type IS NOT NULL AND NOT {last} ORDER BY ALL
+        """,
+        CANDIDATES,
+    )
+    lost = table_of(
+        connection,
+        f"""
+        SELECT {_VISITED}, CASE
+            WHEN c.target_type = 'revision' THEN 'missing_revision'
+            WHEN c.target_type <> 'release' THEN 'not_a_directory'
+            WHEN l.id IS NULL THEN 'missing_release'
+            WHEN l.target IS NULL OR l.target_type IS NULL THEN 'empty_release' ELSE 'release_chain' END AS reason
+        FROM candidate_rows c LEFT JOIN revisions r ON c.target_type = 'revision' AND r.id = c.target
+        LEFT JOIN releases l ON c.target_type = 'release' AND l.id = c.target
+        WHERE c.target_type <> 'directory' AND r.id IS NULL
+            AND (l.id IS NULL OR l.target IS NULL OR l.target_type IS NULL OR {last}) ORDER BY ALL
+        """,
+        LOST,
+    )
+    return roots, further, lost
+
+
+def one_each(connection: Any, roots: pa.Table, lost: pa.Table, compat: bool = False) -> tuple[pa.Table, pa.Table]:
+    """Of all that was found for a visit the one that stands for it, the newest commit of several; and what is lost for good.
+
+    `roots`: ROOTS, `lost`: LOST of all steps, of the range of repositories at hand. A visit is lost if nothing of it was found.
+    """
+    connection.register("roots", roots)
+    connection.register("lost", lost)
+    names = ", ".join(ROOTS.names)
+    first = (
+        ""
+        if compat
+        else (
+            "QUALIFY row_number() OVER (PARTITION BY repository, origin "
+            "ORDER BY rank, committer_date DESC NULLS LAST, branch, root) = 1"
+        )
+    )
+    kept = table_of(connection, f"SELECT {names} FROM roots {first} ORDER BY root, repository, origin, branch", ROOTS)
+    gone = table_of(
+        connection,
+        f"SELECT {_VISITED}, min(reason) AS reason FROM lost c "
+        "ANTI JOIN roots r ON r.repository = c.repository AND r.origin = c.origin GROUP BY ALL ORDER BY ALL",
+        LOST,
+    )
+    return kept, gone
