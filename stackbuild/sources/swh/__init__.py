@@ -1,0 +1,1 @@
+"""Software Heritage: graph exports, object stores, and what is made of them."""
