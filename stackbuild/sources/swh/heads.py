@@ -8,7 +8,7 @@ The branch is, of those that the snapshot has, the first of
   6  the only branch below refs/heads/
   7  of several the one whose commit is the newest, of at most `HEADS` in the order of their names
 
-A branch points to a revision, a release (which points further, at most `RELEASES` times) or a directory; one that points to a
+A branch points to a revision, a release (which points further, at most `CHAIN` times) or a directory; one that points to a
 content or a snapshot has no directory. What is not found is a row in LOST with its reason, never a gap.
 
 With `compat` the branches are The Stack v2's (bigcode-project/the-stack-v2, merge_gha_swh.py): only such as point to a
@@ -22,37 +22,24 @@ from typing import Any
 
 import pyarrow as pa
 
+from stackbuild.schema import ID, TIMESTAMP
 from stackbuild.sources.swh.session import stream, table_of
-from stackbuild.sources.swh.visits import ID
+from stackbuild.sources.swh.tables import (
+    ALIAS,
+    BRANCHES,
+    DIRECTORY,
+    RELEASE,
+    RELEASES,
+    REVISION,
+    REVISION_DATES,
+    REVISIONS,
+)
 
-HOPS, RELEASES, HEADS = 5, 3, 1_000
+HOPS, CHAIN, HEADS = 5, 3, 1_000
 NAMED = ("refs/heads/main", "refs/heads/master", "refs/heads/trunk", "refs/heads/develop")
 DEFAULT, HEAD, ONLY, NEWEST = 0, 1, 6, 7
 COMPAT = ("HEAD", "refs/heads/master", "refs/heads/main")
 
-BRANCHES = pa.schema(
-    [
-        pa.field("snapshot_id", ID, nullable=False),
-        pa.field("name", pa.binary(), nullable=False),
-        pa.field("target", pa.binary(), nullable=False),  # an id, or the name of a branch if target_type is alias
-        pa.field("target_type", pa.string(), nullable=False),
-    ]
-)
-REVISIONS = pa.schema(
-    [
-        pa.field("id", ID, nullable=False),
-        pa.field("directory_id", ID, nullable=False),
-        pa.field("revision_date", pa.int64()),  # nanoseconds since 1970; null if unknown or out of range
-        pa.field("committer_date", pa.int64()),
-    ]
-)
-RELEASED = pa.schema(
-    [
-        pa.field("id", ID, nullable=False),
-        pa.field("target", ID),
-        pa.field("target_type", pa.string()),
-    ]
-)
 VISITED = (
     pa.field("repository", pa.string(), nullable=False),
     pa.field("origin", pa.string(), nullable=False),
@@ -69,7 +56,7 @@ CANDIDATES = pa.schema(
         pa.field("rank", pa.int8(), nullable=False),
         pa.field("anchor", ID),
         pa.field("target", ID, nullable=False),
-        pa.field("target_type", pa.string(), nullable=False),
+        pa.field("target_type", pa.int8(), nullable=False),
     ]
 )
 ROOTS = pa.schema(
@@ -78,9 +65,17 @@ ROOTS = pa.schema(
         pa.field("branch", pa.binary(), nullable=False),
         pa.field("rank", pa.int8(), nullable=False),
         pa.field("anchor", ID),
+        pa.field("revision", ID),  # whose directory the root is; null where a release or a branch names the directory
         pa.field("root", ID, nullable=False),
-        pa.field("revision_date", pa.int64()),
-        pa.field("committer_date", pa.int64()),
+    ]
+)
+DATED = pa.schema(
+    [
+        *ROOTS,
+        pa.field("revision_date", TIMESTAMP),
+        pa.field("date_seconds", pa.int64()),
+        pa.field("committer_date", TIMESTAMP),
+        pa.field("committer_date_seconds", pa.int64()),
     ]
 )
 LOST = pa.schema([*VISITED, pa.field("reason", pa.string(), nullable=False)])
@@ -97,7 +92,7 @@ def heads(
     snapshot without one that could stand for it, and `alias` where HEAD leads nowhere and nothing else is there.
     """
     connection.register("chosen", chosen)
-    connection.register("all_branches", stream(branches(), BRANCHES))
+    connection.register("all_branches", stream(branches(), BRANCHES.schema))
     connection.execute(
         "CREATE OR REPLACE TEMP TABLE known AS SELECT snapshot_id, name, target, target_type FROM all_branches "
         "SEMI JOIN chosen USING (snapshot_id)"
@@ -109,7 +104,7 @@ def heads(
         connection,
         f"""
         SELECT {_VISITED}, b.name AS branch, b.rank::TINYINT AS rank,
-            CASE WHEN b.target_type IN ('revision', 'release') THEN b.target END AS anchor, b.target, b.target_type
+            CASE WHEN b.target_type IN ({REVISION}, {RELEASE}) THEN b.target END AS anchor, b.target, b.target_type
         FROM chosen c JOIN candidate b ON b.snapshot_id = c.snapshot_id
             AND (b.only_if IS NULL OR b.only_if = encode('refs/heads/' || c.default_branch)
                  OR (b.only_if = ''::BLOB AND c.default_branch IS NULL))
@@ -123,7 +118,7 @@ def heads(
         f"""
         SELECT {_VISITED}, CASE WHEN h.snapshot_id IS NULL THEN 'no_branch' ELSE 'alias' END AS reason
         FROM chosen c ANTI JOIN found f ON f.repository = c.repository AND f.origin = c.origin
-        LEFT JOIN (SELECT DISTINCT snapshot_id FROM known WHERE name = 'HEAD'::BLOB AND target_type = 'alias') h
+        LEFT JOIN (SELECT DISTINCT snapshot_id FROM known WHERE name = 'HEAD'::BLOB AND target_type = {ALIAS}) h
             ON h.snapshot_id = c.snapshot_id
         ORDER BY ALL
         """,
@@ -139,14 +134,14 @@ _RANKS = f"""
         UNION ALL
         SELECT k.snapshot_id, k.name, k.target, k.target_type, h.hops + 1 FROM head h
         JOIN known k ON k.snapshot_id = h.snapshot_id AND k.name = h.target
-        WHERE h.target_type = 'alias' AND h.hops < {HOPS}
-    ), plain AS (SELECT snapshot_id, name, target, target_type FROM known WHERE target_type <> 'alias'),
+        WHERE h.target_type = {ALIAS} AND h.hops < {HOPS}
+    ), plain AS (SELECT snapshot_id, name, target, target_type FROM known WHERE target_type <> {ALIAS}),
     several AS (
         SELECT *, row_number() OVER (PARTITION BY snapshot_id ORDER BY name) AS place, count(*) OVER (PARTITION BY snapshot_id) AS n
         FROM plain WHERE starts_with(hex(name), hex('refs/heads/'::BLOB)))
     SELECT snapshot_id, name, target, target_type, {
     HEAD
-} AS rank, NULL::BLOB AS only_if FROM head WHERE target_type <> 'alias'
+} AS rank, NULL::BLOB AS only_if FROM head WHERE target_type <> {ALIAS}
     UNION ALL SELECT snapshot_id, name, target, target_type, {DEFAULT}, name FROM plain
     {
     "".join(
@@ -160,13 +155,13 @@ _RANKS = f"""
 }
 """
 _COMPAT_RANKS = f"""
-    SELECT snapshot_id, name, target, target_type, {
-    DEFAULT
-} AS rank, name AS only_if FROM known WHERE target_type = 'revision'
+    SELECT snapshot_id, name, target, target_type, {DEFAULT} AS rank, name AS only_if FROM known WHERE target_type = {
+    REVISION
+}
     {
     "".join(
         f" UNION ALL SELECT snapshot_id, name, target, target_type, {rank}, ''::BLOB FROM known "
-        f"WHERE target_type = 'revision' AND name = '{name}'::BLOB"
+        f"WHERE target_type = {REVISION} AND name = '{name}'::BLOB"
         for rank, name in enumerate(COMPAT, HEAD)
     )
 }
@@ -185,7 +180,7 @@ def follow(
     `candidates`: CANDIDATES, with revisions and releases of the range of ids at hand; `last`: nothing may lead on.
     """
     connection.register("candidate_rows", candidates)
-    for name, schema, batches in (("revisions", REVISIONS, revisions), ("releases", RELEASED, releases)):
+    for name, schema, batches in (("revisions", REVISIONS.schema, revisions), ("releases", RELEASES.schema, releases)):
         connection.register("arriving", stream(batches(), schema))
         connection.execute(
             f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT DISTINCT ON (id) * FROM arriving "
@@ -195,9 +190,9 @@ def follow(
     roots = table_of(
         connection,
         f"""
-        SELECT {_VISITED}, branch, rank, anchor, coalesce(r.directory_id, c.target) AS root, revision_date, committer_date
-        FROM candidate_rows c LEFT JOIN revisions r ON c.target_type = 'revision' AND r.id = c.target
-        WHERE c.target_type = 'directory' OR r.id IS NOT NULL ORDER BY ALL
+        SELECT {_VISITED}, branch, rank, anchor, r.id AS revision, coalesce(r.directory_id, c.target) AS root
+        FROM candidate_rows c LEFT JOIN revisions r ON c.target_type = {REVISION} AND r.id = c.target
+        WHERE c.target_type = {DIRECTORY} OR r.id IS NOT NULL ORDER BY ALL
         """,
         ROOTS,
     )
@@ -205,7 +200,7 @@ def follow(
         connection,
         f"""
         SELECT {_VISITED}, branch, rank, anchor, l.target, l.target_type
-        FROM candidate_rows c JOIN releases l ON c.target_type = 'release' AND l.id = c.target
+        FROM candidate_rows c JOIN releases l ON c.target_type = {RELEASE} AND l.id = c.target
         WHERE l.target IS NOT NULL AND l.target_type IS NOT NULL AND NOT {last} ORDER BY ALL
         """,
         CANDIDATES,
@@ -214,13 +209,13 @@ def follow(
         connection,
         f"""
         SELECT {_VISITED}, CASE
-            WHEN c.target_type = 'revision' THEN 'missing_revision'
-            WHEN c.target_type <> 'release' THEN 'not_a_directory'
+            WHEN c.target_type = {REVISION} THEN 'missing_revision'
+            WHEN c.target_type <> {RELEASE} THEN 'not_a_directory'
             WHEN l.id IS NULL THEN 'missing_release'
             WHEN l.target IS NULL OR l.target_type IS NULL THEN 'empty_release' ELSE 'release_chain' END AS reason
-        FROM candidate_rows c LEFT JOIN revisions r ON c.target_type = 'revision' AND r.id = c.target
-        LEFT JOIN releases l ON c.target_type = 'release' AND l.id = c.target
-        WHERE c.target_type <> 'directory' AND r.id IS NULL
+        FROM candidate_rows c LEFT JOIN revisions r ON c.target_type = {REVISION} AND r.id = c.target
+        LEFT JOIN releases l ON c.target_type = {RELEASE} AND l.id = c.target
+        WHERE c.target_type <> {DIRECTORY} AND r.id IS NULL
             AND (l.id IS NULL OR l.target IS NULL OR l.target_type IS NULL OR {last}) ORDER BY ALL
         """,
         LOST,
@@ -228,23 +223,40 @@ def follow(
     return roots, further, lost
 
 
-def one_each(connection: Any, roots: pa.Table, lost: pa.Table, compat: bool = False) -> tuple[pa.Table, pa.Table]:
+def one_each(
+    connection: Any,
+    roots: pa.Table,
+    lost: pa.Table,
+    dates: Callable[[], Iterator[pa.RecordBatch]],
+    compat: bool = False,
+) -> tuple[pa.Table, pa.Table]:
     """Of all that was found for a visit the one that stands for it, the newest commit of several; and what is lost for good.
 
-    `roots`: ROOTS, `lost`: LOST of all steps, of the range of repositories at hand. A visit is lost if nothing of it was found.
+    `roots`: ROOTS, `lost`: LOST of all steps, of the range of repositories at hand; `dates`: REVISION_DATES, with those of their
+    revisions. Returns (DATED in order of root, LOST). A visit is lost if nothing of it was found.
     """
     connection.register("roots", roots)
     connection.register("lost", lost)
-    names = ", ".join(ROOTS.names)
-    first = (
-        ""
-        if compat
-        else (
-            "QUALIFY row_number() OVER (PARTITION BY repository, origin "
-            "ORDER BY rank, committer_date DESC NULLS LAST, branch, root) = 1"
-        )
+    connection.register("arriving", stream(dates(), REVISION_DATES))
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE dates AS SELECT DISTINCT ON (id) * FROM arriving "
+        "SEMI JOIN roots r ON r.revision = arriving.id ORDER BY ALL"
     )
-    kept = table_of(connection, f"SELECT {names} FROM roots {first} ORDER BY root, repository, origin, branch", ROOTS)
+    connection.unregister("arriving")
+    first = (
+        "QUALIFY row_number() OVER (PARTITION BY c.repository, c.origin "
+        "ORDER BY c.rank, d.committer_date_seconds DESC NULLS LAST, c.branch, c.root) = 1"
+    )
+    kept = table_of(
+        connection,
+        f"""
+        SELECT {_VISITED}, c.branch, c.rank, c.anchor, c.revision, c.root,
+            d.date AS revision_date, d.date_seconds, d.committer_date, d.committer_date_seconds
+        FROM roots c LEFT JOIN dates d ON d.id = c.revision {"" if compat else first}
+        ORDER BY c.root, c.repository, c.origin, c.branch
+        """,
+        DATED,
+    )
     gone = table_of(
         connection,
         f"SELECT {_VISITED}, min(reason) AS reason FROM lost c "

@@ -22,21 +22,11 @@ import pyarrow.compute as pc
 import re2
 
 from stackbuild.origins import GITHUB, Unreadable, origin_of_url
+from stackbuild.sources.swh.tables import FULL, PARTIAL, VISITS
 
-ID = pa.binary(20)
 V2_PREFIX = "https://github.com/"
 GITHUB_URL = (
     r"^https?://(?:www\.)?github\.com/(?P<name>[A-Za-z0-9_-]+/[A-Za-z0-9_-](?:[A-Za-z0-9._-]*[A-Za-z0-9_-])?)/*$"
-)
-VISITS = pa.schema(
-    [
-        pa.field("origin", pa.string(), nullable=False),
-        pa.field("visit", pa.int64(), nullable=False),
-        pa.field("date", pa.timestamp("ns")),
-        pa.field("status", pa.string(), nullable=False),
-        pa.field("snapshot_id", ID),
-        pa.field("type", pa.string()),
-    ]
 )
 # `repository`: the name by which URLs are one (`origins`), with `compat` the URL itself. `usable`: the visit counts and has a
 # snapshot.
@@ -45,7 +35,7 @@ LAST = pa.schema(
         pa.field("bucket", pa.uint16(), nullable=False),
         pa.field("repository", pa.string(), nullable=False),
         pa.field("usable", pa.bool_(), nullable=False),
-        *VISITS,
+        *VISITS.schema,
     ]
 )
 
@@ -149,9 +139,11 @@ def _wanted(batch: pa.RecordBatch, selection: Selection, partitions: int, counts
     counts["no_repository"] += pc.sum(pc.invert(named)).as_py() or 0
     counts["not_selected"] += pc.sum(pc.and_(named, pc.invert(keep))).as_py() or 0
     rows, names = batch.filter(keep), names.filter(keep)
-    counting = ("full", "partial") if selection.partial else ("full",)
-    usable = pc.and_(pc.is_in(rows["status"], value_set=pa.array(counting)), pc.is_valid(rows["snapshot_id"]))
-    columns: dict[str, Any] = {name: rows[name] for name in VISITS.names}
+    counting = (FULL, PARTIAL) if selection.partial else (FULL,)
+    usable = pc.and_(
+        pc.is_in(rows["status"], value_set=pa.array(counting, pa.int8())), pc.is_valid(rows["snapshot_id"])
+    )
+    columns: dict[str, Any] = {name: rows[name] for name in VISITS.schema.names}
     columns |= {"bucket": pa.array(buckets(names, partitions)), "repository": names, "usable": usable}
     return pa.table([columns[field.name] for field in LAST], schema=LAST)
 
@@ -161,7 +153,10 @@ def last_of(tables: Iterable[pa.Table], selection: Selection) -> pa.Table:
     table = pa.concat_tables(tables).combine_chunks()
     if not table.num_rows:
         return table
-    by = (("visit",) if selection.compat else ("date", "visit"), ("origin", "snapshot_id", "status", "type"))
+    by = (
+        ("visit",) if selection.compat else ("date_seconds", "date", "visit"),
+        ("origin", "snapshot_id", "status", "type"),
+    )
     order = pc.sort_indices(
         table,
         [
@@ -169,7 +164,7 @@ def last_of(tables: Iterable[pa.Table], selection: Selection) -> pa.Table:
             ("repository", "ascending"),
             ("usable", "descending"),
             *((name, "descending") for name in by[0]),
-            *((name, "ascending") for name in (*by[1], "date", "visit")),
+            *((name, "ascending") for name in (*by[1], "date_seconds", "date", "visit")),
         ],
         null_placement="at_end",
     )

@@ -23,26 +23,17 @@ from typing import Any
 
 import pyarrow as pa
 
+from stackbuild.schema import ID
 from stackbuild.sources.swh.session import rows_of, stream
+from stackbuild.sources.swh.tables import DIR, ENTRIES
 from stackbuild.sources.unit import Limits
 from stackbuild.swhid import object_id, serialize_tree
 
-ID = pa.binary(20)
 COPIES = 10_000
 DIRECTORY_MODE, LINK_MODE, COMMIT_MODE = 0o40000, 0o120000, 0o160000
 EMPTY_TREE = object_id("tree", serialize_tree([]))
-FILE, DIRECTORY, REVISION = "file", "dir", "rev"  # `kind` of an entry
 UNSAFE = "^(|2E|2E2E|(..)*(2F|00).*)$"  # of a name in hexadecimal
 
-ENTRIES = pa.schema(
-    [
-        pa.field("directory_id", ID, nullable=False),
-        pa.field("name", pa.binary(), nullable=False),
-        pa.field("kind", pa.string(), nullable=False),
-        pa.field("target", ID, nullable=False),
-        pa.field("perms", pa.int32(), nullable=False),
-    ]
-)
 # `path`: where the directory `node` lies below its root, without "/" at either end; empty for the root itself.
 FRONTIER = pa.schema(
     [
@@ -89,7 +80,7 @@ def level(
 ) -> Level:
     """Walk one level down.
 
-    `frontier`: FRONTIER, the places at which the walk stands, `depth` levels below their roots. `entries`: ENTRIES of all
+    `frontier`: FRONTIER, the places at which the walk stands, `depth` levels below their roots. `entries`: rows of ENTRIES of all
     directories of the range that the frontier's nodes are in, whatever their order; it is read once. Memory is that of the
     connection; both tables may be larger.
     """
@@ -97,14 +88,14 @@ def level(
     connection.execute("CREATE OR REPLACE TEMP TABLE standing AS SELECT node, root, path FROM arriving")
     connection.unregister("arriving")
     _drop_copies(connection, copies)
-    connection.register("entries", stream(entries(), ENTRIES))
+    connection.register("entries", stream(entries(), ENTRIES.schema))
     connection.execute(
         f"""
         CREATE OR REPLACE TEMP TABLE reached AS
         SELECT node, root, path, kind, target, mode,
             CASE WHEN regexp_matches(name, '{UNSAFE}') THEN 'unsafe_path'
                  WHEN octet_length(path) > {limits.path_bytes} THEN 'long_path'
-                 WHEN kind = '{DIRECTORY}' AND {depth + 1} >= {limits.depth} THEN 'too_deep' END AS rule
+                 WHEN kind = {DIR} AND {depth + 1} >= {limits.depth} THEN 'too_deep' END AS rule
         FROM (SELECT s.node, s.root, CASE WHEN s.path = ''::BLOB THEN e.name ELSE s.path || '/'::BLOB || e.name END AS path,
                   e.kind, e.target, e.perms AS mode, hex(e.name) AS name
               FROM entries e JOIN standing s ON e.directory_id = s.node)
@@ -116,12 +107,12 @@ def level(
     return Level(
         rows_of(
             connection,
-            f"SELECT target, root, path, mode FROM reached WHERE rule IS NULL AND kind <> '{DIRECTORY}' ORDER BY ALL",
+            f"SELECT target, root, path, mode FROM reached WHERE rule IS NULL AND kind <> {DIR} ORDER BY ALL",
             FOUND,
         ),
         rows_of(
             connection,
-            f"SELECT target AS node, root, path FROM reached WHERE rule IS NULL AND kind = '{DIRECTORY}' ORDER BY ALL",
+            f"SELECT target AS node, root, path FROM reached WHERE rule IS NULL AND kind = {DIR} ORDER BY ALL",
             FRONTIER,
         ),
         rows_of(

@@ -10,6 +10,7 @@ import pytest
 
 from stackbuild.sources.swh import heads
 from stackbuild.sources.swh.session import session
+from stackbuild.sources.swh.tables import BRANCHES, RELEASES, REVISION_DATES, REVISIONS, TARGET_TYPES
 
 Branch = tuple[str, str, str]  # name, target, target type
 
@@ -29,12 +30,12 @@ def chosen(snapshots: list[str], defaults: dict[str, str]) -> pa.Table:
 
 def branches(snapshots: dict[str, list[Branch]]) -> pa.Table:
     rows = [
-        {"snapshot_id": identifier(name), "name": branch.encode(), "target_type": kind,
+        {"snapshot_id": identifier(name), "name": branch.encode(), "target_type": TARGET_TYPES.index(kind),
          "target": target.encode() if kind == "alias" else identifier(target)}
         for name, listed in snapshots.items()
         for branch, target, kind in listed
     ]  # fmt: skip
-    return pa.Table.from_pylist(rows, heads.BRANCHES)
+    return pa.Table.from_pylist(rows, BRANCHES.schema)
 
 
 def branch_of(
@@ -123,35 +124,47 @@ def candidate(name: str, target: str, kind: str, rank: int = 1, branch: str = "H
         "rank": rank,
         "anchor": identifier(target),
         "target": identifier(target),
-        "target_type": kind,
+        "target_type": TARGET_TYPES.index(kind),
     }
 
 
 def followed(tmp_path: Path, candidates: list[dict[str, Any]]) -> tuple[dict[str, str], dict[str, str]]:
     """(root by repository, reason by repository), all steps of the way."""
     revisions = pa.Table.from_pylist(
-        [{"id": identifier(f"rev{n}"), "directory_id": identifier(f"dir{n}"), "committer_date": n} for n in range(5)],
-        heads.REVISIONS,
+        [{"id": identifier(f"rev{n}"), "directory_id": identifier(f"dir{n}")} for n in range(5)],
+        REVISIONS.schema,
     )
     chain = [("rel0", "rev0", "revision"), ("rel1", "rel0", "release"), ("rel2", "rel1", "release"), ("rel3", "rel2", "release"),
              ("rel4", "rel3", "release"), ("todir", "dir9", "directory"), ("tofile", "file", "content"), ("empty", None, None)]  # fmt: skip
     releases = pa.Table.from_pylist(
-        [{"id": identifier(a), "target": identifier(b) if b else None, "target_type": c} for a, b, c in chain],
-        heads.RELEASED,
+        [
+            {
+                "id": identifier(a),
+                "target": identifier(b) if b else None,
+                "target_type": None if c is None else TARGET_TYPES.index(c),
+            }
+            for a, b, c in chain
+        ],
+        RELEASES.schema,
     )
     waiting = pa.Table.from_pylist(candidates, heads.CANDIDATES)
     roots, lost = [], []
-    for step in range(heads.RELEASES + 1):
+    for step in range(heads.CHAIN + 1):
         with session(tmp_path) as connection:
             found, waiting, gone = heads.follow(
                 connection, waiting, lambda: iter(revisions.to_batches(2)), lambda: iter(releases.to_batches(2)),
-                step == heads.RELEASES,
+                step == heads.CHAIN,
             )  # fmt: skip
         roots.append(found)
         lost.append(gone)
     assert not waiting.num_rows
+    dates = pa.Table.from_pylist(
+        [{"id": identifier(f"rev{n}"), "committer_date_seconds": n} for n in range(5)], REVISION_DATES
+    )
     with session(tmp_path) as connection:
-        kept, gone = heads.one_each(connection, pa.concat_tables(roots), pa.concat_tables(lost))
+        kept, gone = heads.one_each(
+            connection, pa.concat_tables(roots), pa.concat_tables(lost), lambda: iter(dates.to_batches(2))
+        )
     return (
         {row["repository"]: row["root"].decode().rstrip(".") for row in kept.to_pylist()},
         {row["repository"]: row["reason"] for row in gone.to_pylist()},

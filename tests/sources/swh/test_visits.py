@@ -11,14 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stackbuild.origins import Unreadable, origin_of_url
-from stackbuild.sources.swh.visits import GITHUB_URL, VISITS, Selection, buckets, last_of, last_visits, repositories
+from stackbuild.sources.swh.tables import VISIT_STATUSES, VISITS
+from stackbuild.sources.swh.visits import GITHUB_URL, Selection, buckets, last_of, last_visits, repositories
 
 ANY = Selection()
 Row = tuple[str, int, int | None, str, bytes | None, str | None]
 
 
 def table(rows: list[Row]) -> pa.Table:
-    return pa.Table.from_pylist([dict(zip(VISITS.names, row, strict=True)) for row in rows], VISITS)
+    """Rows of VISITS; a date is in nanoseconds."""
+    names = ("origin", "visit", "date", "status", "snapshot_id", "type")
+    told = [dict(zip(names, row, strict=True)) for row in rows]
+    for row in told:
+        row["status"] = VISIT_STATUSES.index(row["status"])
+        row["date_seconds"] = row["date"] and row["date"] // 10**9
+    return pa.Table.from_pylist(told, VISITS.schema)
 
 
 def last(rows: list[Row], selection: Selection = ANY, partitions: int = 4) -> list[dict[str, Any]]:

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from stackbuild.sources.swh import walk
 from stackbuild.sources.swh.session import session
+from stackbuild.sources.swh.tables import DIR, ENTRIES, FILE, REV
 from stackbuild.sources.unit import Limits
 from stackbuild.swhid import content_id, object_id, serialize_tree
 
 Node = dict[bytes, Any]  # name -> bytes of a file, or a folder
-Rows = list[tuple[bytes, bytes, str, bytes, int]]
+Rows = list[tuple[bytes, bytes, int, bytes, int]]
 
 NAMES = st.sampled_from([b"a", b"a.b", b"a-b", b"a0", b"\xff", b"new\nline", b"x y", b"\xc3\xa9"])
 FILES = st.sampled_from([b"", b"one", b"two", b"three"])
@@ -33,9 +34,9 @@ def store(tree: Node, entries: dict[bytes, Rows]) -> bytes:
     listed: Rows = []
     for name, value in tree.items():
         if isinstance(value, dict):
-            listed.append((b"", name, walk.DIRECTORY, store(value, entries), walk.DIRECTORY_MODE))
+            listed.append((b"", name, DIR, store(value, entries), walk.DIRECTORY_MODE))
         else:
-            listed.append((b"", name, walk.FILE, content_id(value), 0o100644))
+            listed.append((b"", name, FILE, content_id(value), 0o100644))
     identifier = object_id("tree", serialize_tree([(name, mode, target) for _, name, _, target, mode in listed]))
     entries[identifier] = [(identifier, *row[1:]) for row in listed]
     return identifier
@@ -61,8 +62,8 @@ def walked(
 ) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
     """All files and all that was left, of walks that are cut into `parts` ranges of ids."""
     limits = limits or Limits()
-    names = walk.ENTRIES.names
-    table = pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows], walk.ENTRIES)
+    names = ENTRIES.schema.names
+    table = pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows], ENTRIES.schema)
     standing = [(root, root, b"") for root in sorted(roots)]
     found: list[tuple[Any, ...]] = []
     left: list[tuple[Any, ...]] = []
@@ -100,8 +101,8 @@ def test_a_walk_finds_what_a_recursion_finds(tmp_path_factory: Any, trees: list[
 def test_submodules_and_symlinks_are_kept(tmp_path: Path) -> None:
     root, commit = b"r" * 20, b"c" * 20
     rows = [
-        (root, b"link", walk.FILE, b"l" * 20, walk.LINK_MODE),
-        (root, b"module", walk.REVISION, commit, walk.COMMIT_MODE),
+        (root, b"link", FILE, b"l" * 20, walk.LINK_MODE),
+        (root, b"module", REV, commit, walk.COMMIT_MODE),
     ]
     found, left = walked([root], rows, tmp_path)
     assert found == [(commit, root, b"module", walk.COMMIT_MODE), (b"l" * 20, root, b"link", walk.LINK_MODE)]
@@ -112,7 +113,7 @@ def test_names_that_no_tree_may_have_are_left(tmp_path: Path) -> None:
     root = b"r" * 20
     bad = [b"", b".", b"..", b"a/b", b"/", b"a\0b", b"\0"]
     good = [b"...", b".a", b"\x20\xf2", b"\xf0\x0f", b"b\x02\xfa"]  # the last: 2F and 00 across two bytes
-    rows = [(root, name, walk.FILE, b"t" * 20, 0o100644) for name in bad + good]
+    rows = [(root, name, FILE, b"t" * 20, 0o100644) for name in bad + good]
     found, left = walked([root], rows, tmp_path)
     assert {row[2] for row in found} == set(good)
     assert Counter((row[2], row[4]) for row in left) == Counter((name, "unsafe_path") for name in bad)
@@ -139,7 +140,7 @@ def test_a_tree_that_names_itself_over_and_over_is_cut(tmp_path: Path) -> None:
     tree: Node = {b"file": b"x"}
     target = store(tree, entries)
     for _ in range(9):
-        listed = [(b"", b"%d" % number, walk.DIRECTORY, target, walk.DIRECTORY_MODE) for number in range(10)]
+        listed = [(b"", b"%d" % number, DIR, target, walk.DIRECTORY_MODE) for number in range(10)]
         target = object_id("tree", serialize_tree([(name, mode, id_) for _, name, _, id_, mode in listed]))
         entries[target] = [(target, *row[1:]) for row in listed]
     rows = [row for listed in entries.values() for row in listed]
@@ -152,8 +153,8 @@ def test_a_tree_that_names_itself_over_and_over_is_cut(tmp_path: Path) -> None:
 def test_a_directory_that_is_not_there_is_told_and_the_empty_one_is_not_missed(tmp_path: Path) -> None:
     root = b"r" * 20
     rows = [
-        (root, b"gone", walk.DIRECTORY, b"g" * 20, walk.DIRECTORY_MODE),
-        (root, b"empty", walk.DIRECTORY, walk.EMPTY_TREE, walk.DIRECTORY_MODE),
+        (root, b"gone", DIR, b"g" * 20, walk.DIRECTORY_MODE),
+        (root, b"empty", DIR, walk.EMPTY_TREE, walk.DIRECTORY_MODE),
     ]
     found, left = walked([root, b"s" * 20], rows, tmp_path)
     assert found == []
