@@ -2,7 +2,7 @@
 
     python -m benchmarks.encodings [--input PARQUET ...] [--rounds N] [--json]
 
-The input is built from what is installed: translated messages (gettext catalogues of the packages) stand as comments in
+The input is built from what is installed: translated messages (gettext catalogues of the packages and of the system) stand as comments in
 this Python's own modules, written in the charsets of their languages. Told are the shares whose text is
 recovered exactly, wrongly, and not at all. A peer's answer counts if its encoding decodes the bytes; each gets UTF-8
 first, as The Stack v2 did. Input of one's own has the columns content, text and path.
@@ -110,16 +110,23 @@ WAYS = {
 
 
 def messages() -> dict[str, list[str]]:
-    """Translations by language, from the catalogues of the installed packages."""
+    """Translations by language, from the catalogues of the installed packages, of Python and of the system."""
     import gettext
 
     found: dict[str, list[str]] = {}
-    for path in sorted(Path(sysconfig.get_path("purelib")).rglob("LC_MESSAGES/*.mo")):
+    roots = (Path(sysconfig.get_path("purelib")), Path("/usr/share/locale"))
+    for path in (path for root in roots for path in sorted(root.rglob("LC_MESSAGES/*.mo"))):
         language = path.parent.parent.name.partition("_")[0]
-        with path.open("rb") as file:
-            catalogue = gettext.GNUTranslations(file)._catalog  # type: ignore[attr-defined]
-        found.setdefault(language, []).extend(text for text in catalogue.values() if text and not text.isascii())
-    return found
+        if language not in CHARSETS:
+            continue
+        try:
+            with path.open("rb") as file:
+                catalogue = gettext.GNUTranslations(file)._catalog  # type: ignore[attr-defined]
+        except (OSError, UnicodeError):  # a catalogue that its own reader does not read
+            continue
+        texts = (text for key, text in catalogue.items() if key)  # the one without a key is the catalogue's header
+        found.setdefault(language, []).extend(text for text in texts if text and not text.isascii())
+    return {language: sorted(set(texts)) for language, texts in found.items()}
 
 
 def build(folder: Path) -> str:
@@ -134,7 +141,9 @@ def build(folder: Path) -> str:
             for k in range(12 if len(words) >= 8 else 0):
                 lines = modules[(k * 7) % len(modules)].splitlines()[: 20 + 30 * k]
                 for n in range(4 + k):
-                    lines.insert((n * 13) % (len(lines) + 1), "# " + words[(k + n) % len(words)].splitlines()[0])
+                    lines.insert(
+                        (n * 13) % (len(lines) + 1), "# " + words[(k * 7919 + n * 104729) % len(words)].splitlines()[0]
+                    )
                 text = "\n".join(lines) + "\n"
                 rows.append({"path": f"{language}-{charset}-{k}.py", "text": text, "content": text.encode(charset)})
     if not rows:

@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stackbuild.languages import encodings
+from stackbuild.languages.alphabets import misfits
 from stackbuild.languages.decode import buffers_of
 from stackbuild.languages.encodings import BINARY, UNCERTAIN, Reading
 
@@ -199,7 +200,7 @@ def test_every_answer_of_the_detector_is_a_codec_here() -> None:
 @pytest.mark.parametrize(
     "data, answer, says",
     [
-        (b"caf\xe9 \x85", "ISO-8859-2", "C1 control"),
+        (b"caf\xe9 \x81", "ISO-8859-2", "C1 control"),
         (b"\xe9" + b"\x01" * 2 + b"x" * 100, "windows-1252", "many control"),
         (b"fee\x95\x82\x91b\xfbeh", "Shift_JIS", "does not encode back"),
         (b"caf\xe9 \x81", "windows-1252", "does not decode"),
@@ -217,3 +218,61 @@ def test_a_detector_is_not_taken_at_its_word(
 
 def test_one_control_in_a_hundred_characters_is_still_text() -> None:
     assert encodings.read(b"\xe9\x1a" + b"x" * 98).text == "é\x1a" + "x" * 98
+
+
+CODE = "def total(values):\n    return sum(values)\n"
+
+
+@pytest.mark.parametrize(
+    ("comment", "charset", "answer"),
+    [
+        ("hodnota: číslo väčšie ako nula", "cp1250", "windows-1252"),
+        ("hodnota: číslo väčšie ako nula", "iso8859-2", "windows-1252"),
+        ("Größe für später", "cp1252", "windows-1257"),
+        ("não é a opção", "cp1252", "windows-1250"),
+        ("Değer geçersiz, lütfen şunu girin", "cp1254", "windows-1252"),
+        (
+            "ti\u0301nh đươ\u0323c gia\u0301 trị của nươ\u0301c".replace("ị", "i\u0323").replace("ủ", "u\u0309"),
+            "cp1258",
+            "windows-1252",
+        ),
+        ("エラーがあります", "cp932", "windows-1252"),
+    ],
+)
+def test_an_answer_of_no_language_gives_way_to_one_that_is_of_one(
+    monkeypatch: pytest.MonkeyPatch, comment: str, charset: str, answer: str
+) -> None:
+    monkeypatch.setattr("chardetng_py.detect", lambda *_, **__: answer)
+    text = f"# {comment}\n{CODE}"
+    assert encodings.read(text.encode(charset)).text == text
+
+
+@pytest.mark.parametrize("comment", ["café", "naïve “façade”", "Ångström ± 5 µm", "ŁÓDŹ", "ÉTÉ"])
+def test_an_answer_that_is_of_one_language_stays(monkeypatch: pytest.MonkeyPatch, comment: str) -> None:
+    for charset in ("cp1252", "cp1250"):
+        data = comment.encode(charset, "ignore")
+        if data.decode(charset) == comment:
+            monkeypatch.setattr("chardetng_py.detect", lambda *_, name=charset, **__: name.replace("cp", "windows-"))
+            assert encodings.read(data).text == comment
+
+
+def test_a_capital_inside_a_word_is_of_no_language() -> None:
+    assert misfits("État, ÉTÉ, été") == 0
+    assert misfits("dÊp") == 1
+    assert misfits("3² m², 20 °C") == 0 and misfits("va¹ie") == 1
+    assert misfits("é ł") == 1  # of two alphabets, one letter each
+
+
+@pytest.mark.parametrize("charset", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("comment", ["가격이 없습니다. 준비", "値\u3000がありません", "数据一二三"])
+def test_utf16_without_a_mark_may_have_nuls_on_both_sides(charset: str, comment: str) -> None:
+    text = f"# {comment}\n{CODE}"
+    data = text.encode(charset)
+    assert encodings.read(data).text == text
+    assert encodings.read(data[:-1]).reason == BINARY
+
+
+def test_numbers_of_two_bytes_are_binary() -> None:
+    for kind in ("<u2", ">u2"):
+        assert encodings.read(np.arange(3_000).astype(kind).tobytes()).reason == BINARY
+        assert encodings.read((np.arange(3_000) % 90).astype(kind).tobytes()).reason == BINARY
