@@ -75,7 +75,7 @@ def convert(
     kinds = {column.how for column in spec.columns}
     if "seconds" in kinds or ("time" in kinds and file.has_wild_times):
         batches, counts.whole_seconds = file.batches_with_seconds, True
-    rows = (convert_batch(batch, spec, counts) for batch in batches(spec.reads, batch_rows))
+    rows = _converted(batches(spec.reads, batch_rows), file.file.url, spec, counts)
     runs: list[Path] = []
     for gathered in _gathered(rows, memory_bytes // COPIES):
         if gathered.last and not runs:
@@ -87,6 +87,16 @@ def convert(
     counts.runs = len(runs)
     if runs:
         yield from merge(runs, spec.key, scratch)
+
+
+def _converted(
+    batches: Iterator[pa.RecordBatch], url: str, spec: TableSpec, counts: Counts
+) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        try:
+            yield convert_batch(batch, spec, counts)
+        except pa.ArrowInvalid as error:
+            raise InputError(f"{url} cannot be read as {spec.name}: {error}") from error
 
 
 @dataclass
@@ -207,7 +217,23 @@ def _names(array: pa.Array, column: Column) -> Made:
 
 
 def _text(array: pa.Array, column: Column) -> Made:
-    return [_plain(array, pa.string())], None, ""
+    text = _plain(array, pa.string())
+    try:
+        text.validate(full=True)
+    except pa.ArrowInvalid:  # seldom enough for a loop over the batch
+        raw = text.view(pa.binary()).to_pylist()
+        bad = np.array([value is not None and not _is_utf8(value) for value in raw], bool)
+        blank = pa.array([None if wrong else value for value, wrong in zip(raw, bad, strict=True)], pa.binary())
+        return [blank.cast(pa.string())], bad, "not UTF-8"
+    return [text], None, ""
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _word(array: pa.Array, column: Column) -> Made:
@@ -247,11 +273,8 @@ _CONVERSIONS: Final = {
 
 
 def _plain(array: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Without dictionary, with 32-bit offsets; InputError for text that is not UTF-8."""
-    try:
-        return array if array.type == kind else array.cast(kind)
-    except pa.ArrowInvalid as error:
-        raise InputError(f"a column of type {array.type} cannot be read as {kind}: {error}") from error
+    """Without dictionary, with 32-bit offsets."""
+    return array if array.type == kind else array.cast(kind)
 
 
 def _words(array: pa.Array, words: tuple[str, ...]) -> pa.Array:

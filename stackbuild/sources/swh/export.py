@@ -147,9 +147,9 @@ def _metadata(system: Any, place: str) -> dict[str, Any]:
 class TableFile:
     """An open file of a table. Use `opened`."""
 
-    def __init__(self, file: ExportFile, source: pa.NativeFile, raw: BinaryIO):
+    def __init__(self, file: ExportFile, source: pa.NativeFile, raw: BinaryIO, failed: list[TemporaryError]):
         self.file = file
-        self._source, self._raw = source, raw
+        self._source, self._raw, self._failed = source, raw, failed
         if file.format == "orc":
             reader = orc.ORCFile(source)
             self.schema: pa.Schema = reader.schema
@@ -193,7 +193,7 @@ class TableFile:
 
     def batches(self, columns: Sequence[str], rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
         """Batches of these columns, of at most `rows` rows, in the file's order."""
-        with _errors(self.file.url, remote=_is_remote(self.file.url), reading=True):
+        with _errors(self.file.url, _is_remote(self.file.url), self._failed):
             if self.file.format == "orc":
                 yield from _orc_batches(self._source, columns, rows)
             else:
@@ -207,7 +207,7 @@ class TableFile:
         if self.file.format == "parquet":
             yield from self.batches(columns, rows)
             return
-        with _errors(self.file.url, remote=_is_remote(self.file.url), reading=True):
+        with _errors(self.file.url, _is_remote(self.file.url), self._failed):
             utc_only(self._raw)
             source = pa.PythonFile(with_seconds(self._raw), mode="r")
             times = {name for name in columns if pa.types.is_timestamp(self.schema.field(name).type)}
@@ -220,7 +220,7 @@ class TableFile:
         times = [field.name for field in self.schema if pa.types.is_timestamp(field.type)]
         if self.file.format == "parquet" or not times:
             return False
-        with _errors(self.file.url, remote=_is_remote(self.file.url), reading=True):
+        with _errors(self.file.url, _is_remote(self.file.url), self._failed):
             try:
                 for _ in _orc_batches(self._source, times, BATCH_ROWS):
                     pass
@@ -251,29 +251,30 @@ def _since_1970(batch: pa.RecordBatch, times: set[str]) -> pa.RecordBatch:
 def opened(file: ExportFile) -> Iterator[TableFile]:
     """Open a file of an export. InputError if it is damaged, of a later version, or not what was listed."""
     remote = _is_remote(file.url)
+    failed: list[TemporaryError] = []
     with contextlib.ExitStack() as stack:
-        with _errors(file.url, remote, reading=True):
+        with _errors(file.url, remote, failed):
             system, path = _file_system(file.url, file.signed)
             size = int(system.size(path))
             if size != file.size:
                 raise InputError(f"{file.url} has {size} bytes; it had {file.size} when the export was listed.")
             if remote:
                 far = stack.enter_context(system.open(path, "rb", block_size=REMOTE_BLOCK, cache_type="readahead"))
-                raw: BinaryIO = io.BufferedReader(_Remote(far, file.url))
+                raw: BinaryIO = io.BufferedReader(_Remote(far, file.url, failed))
                 source = pa.PythonFile(raw, mode="r")
             else:
                 raw = stack.enter_context(open(path, "rb"))
                 source = stack.enter_context(pa.OSFile(path))
-            table = TableFile(file, source, raw)
+            table = TableFile(file, source, raw, failed)
         table.check_version()
         yield table
 
 
 class _Remote(io.RawIOBase):
-    """A file on a server. What its client raises is a TemporaryError, so that nobody takes it for damage of the file."""
+    """A file on a server. What its client raises is kept in `failed`, as readers of ORC and Parquet make errors of damage of it."""
 
-    def __init__(self, file: Any, url: str):
-        self._file, self._url = file, url
+    def __init__(self, file: Any, url: str, failed: list[TemporaryError]):
+        self._file, self._url, self._failed = file, url, failed
 
     def readable(self) -> bool:
         return True
@@ -292,7 +293,8 @@ class _Remote(io.RawIOBase):
             data = self._file.read(len(buffer))
         except Exception as error:  # each client has errors of its own
             words = hidden(str(error) or type(error).__name__, self._url)
-            raise TemporaryError(f"{hidden(self._url, self._url)} cannot be read now: {words}") from error
+            self._failed.append(TemporaryError(f"{hidden(self._url, self._url)} cannot be read now: {words}"))
+            raise self._failed[-1] from error
         buffer[: len(data)] = data
         return len(data)
 
@@ -356,25 +358,34 @@ def _is_remote(url: str) -> bool:
 
 
 @contextlib.contextmanager
-def _errors(url: str, remote: bool, reading: bool = False) -> Iterator[None]:
-    """What goes wrong with a file or server, as an error that names it."""
+def _errors(url: str, remote: bool, failed: list[TemporaryError] | None = None) -> Iterator[None]:
+    """What goes wrong with a file or server, as an error that names it. `failed`: of a file that is being read, what its server
+    did (`_Remote`).
+    """
     shown = hidden(unquote(url), url)
     try:
         yield
     except StackbuildError:
         raise
-    except FileNotFoundError as error:
-        raise InputError(f"{shown} is not there.") from error
-    except PermissionError as error:
-        raise InputError(f"{shown} may not be read: {hidden(str(error), url)}") from error
-    except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise InputError(f"{shown} is damaged: {error}. Fetch it again.") from error
     except Exception as error:
-        # Arrow tells damage by an OSError without a number; a server's client has errors of its own.
-        if reading and type(error) in (OSError, EOFError, ValueError) and not getattr(error, "errno", None):
-            raise InputError(f"{shown} is damaged: {error}. Fetch it again.") from error
-        if remote:
-            raise TemporaryError(f"{shown} cannot be read now: {hidden(str(error), url)}") from error
-        if isinstance(error, OSError):
-            raise InputError(f"{shown} cannot be read: {error}") from error
-        raise
+        if failed:
+            raise failed[-1] from error
+        if (named := _named(error, shown, url, remote, failed is not None)) is error:
+            raise
+        raise named from error
+
+
+def _named(error: Exception, shown: str, url: str, remote: bool, reading: bool) -> Exception:
+    """The error to raise for one of a file system or of Arrow."""
+    words = hidden(str(error) or type(error).__name__, url)
+    if isinstance(error, FileNotFoundError):
+        return InputError(f"{shown} is not there.")
+    if isinstance(error, PermissionError):
+        return InputError(f"{shown} may not be read: {words}")
+    # Arrow tells damage also by an OSError without a number; a server's client has errors of its own.
+    plain = type(error) in (OSError, EOFError, ValueError) and not getattr(error, "errno", None)
+    if isinstance(error, (pa.ArrowException, UnicodeDecodeError)) or (reading and plain):
+        return InputError(f"{shown} is damaged: {words}. Fetch it again.")
+    if remote:
+        return TemporaryError(f"{shown} cannot be read now: {words}")
+    return InputError(f"{shown} cannot be read: {words}") if isinstance(error, OSError) else error

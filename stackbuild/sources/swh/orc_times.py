@@ -91,6 +91,8 @@ class Tail:
         self.postscript = parse(end[-1 - length : -1])
         stated = {number: value for number, _, value in self.postscript}
         footer_bytes, kind = stated.get(1, 0), stated.get(2, 0)
+        if stated.get(8000) != b"ORC":
+            raise ValueError("not the end of an ORC file")
         if not isinstance(footer_bytes, int) or kind not in CODECS or footer_bytes > min(size, FOOTER_BYTES):
             raise ValueError("a footer of no known kind")
         self.head = size - 1 - length - footer_bytes

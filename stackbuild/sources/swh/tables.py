@@ -44,8 +44,8 @@ class Column:
 
     `how`: "id" (40 hexadecimal digits to 20 bytes), "name" (bytes without "/" and NUL, at least one), "bytes", "text", "word" (to
     its place in `words`), "integer", "time" (to this column as timestamp[ns], null if out of its range, and to
-    `<name>_seconds`, whole seconds since 1970 rounded down), "seconds" (only these), "target" (an id, or for an alias the bytes that the digits stand for;
-    `target_type` says which).
+    `<name>_seconds`, whole seconds since 1970 rounded down), "seconds" (only these), "target" (an id, or for an alias the bytes
+    that the digits stand for; `target_type` says which). `bits`: of an integer.
     A row whose value is null, unless `nullable`, or is none of what it should be, is left out and counted.
     """
 
@@ -54,12 +54,13 @@ class Column:
     how: How
     words: tuple[str, ...] = ()
     nullable: bool = False
+    bits: Literal[32, 64] = 64
 
     def fields(self) -> list[pa.Field]:
         """One field, two of a time."""
         if self.how == "time":
             return [pa.field(self.name, TIMESTAMP), pa.field(f"{self.name}_seconds", pa.int64())]
-        return [pa.field(self.name, _TYPES[self.how] if self.name != "perms" else pa.int32(), self.nullable)]
+        return [pa.field(self.name, pa.int32() if self.bits == 32 else _TYPES[self.how], self.nullable)]
 
 
 _TYPES: Final[Mapping[str, pa.DataType]] = {
@@ -113,7 +114,7 @@ ENTRIES: Final = TableSpec(
         Column("name", "name", "name"),  # one part of a path
         Column("kind", "type", "word", KINDS),
         Column("target", "target", "id"),
-        Column("perms", "perms", "integer"),  # git's mode, odd ones of old repositories included
+        Column("perms", "perms", "integer", bits=32),  # git's mode, odd ones of old repositories included
     ),
     ("directory_id", "name"),
     plain=("target",),
