@@ -205,6 +205,8 @@ def test_a_file_of_row_groups_has_a_filter_and_ranges(tmp_path: Path) -> None:
     ranges = [(group.column(0).statistics.min, group.column(0).statistics.max) for group in groups]
     assert all(one[1] < two[0] for one, two in pairwise(ranges))
     assert (tmp_path / "out.parquet").stat().st_size > _without_filter(written, tmp_path)
+    assert all("DICTIONARY" not in e for g in groups for c in range(3) for e in g.column(c).encodings)  # ids, lengths
+    assert any("DICTIONARY" in e for e in groups[0].column(3).encodings)  # a status
     found = written.read()
     assert found["content_id"].to_pylist() == sorted(bytes.fromhex(i) for i in ids)
     assert Counter(found["blob_id"].to_pylist()) == Counter(bytes.fromhex(i) for i in ids)
