@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -97,6 +97,8 @@ class TableWriter:
     `group_by` names an integer column, in which rows arrive in ascending order, whose every value gets row groups of its
     own, so that a reader of one value decodes nothing else; the values seen are kept in `groups`. `heavy`: the column of text
     or bytes that row groups are measured by, one of HEAVY unless named, as it is for tables that are not of our own schemas.
+    `plain`: further columns that no dictionary shortens. `bloom`: column -> distinct values of a row group, for columns that get a
+    Bloom filter.
     """
 
     def __init__(
@@ -110,6 +112,8 @@ class TableWriter:
         compression_level: int = 1,
         release: bool = False,
         heavy: str | None = None,
+        plain: Collection[str] = (),
+        bloom: Mapping[str, int] | None = None,
     ):
         self.schema = schema
         self.rows = 0
@@ -121,19 +125,21 @@ class TableWriter:
         self._pending: list[pa.RecordBatch] = []
         self._pending_rows = self._pending_bytes = 0
         self._file = HashingFile(path)
-        release_options: dict[str, Any] = (
-            {"use_content_defined_chunking": True, "write_page_index": True} if release else {}
-        )
+        more: dict[str, Any] = {"use_content_defined_chunking": True, "write_page_index": True} if release else {}
+        if bloom:
+            more["bloom_filter_options"] = {name: {"ndv": values, "fpp": 0.01} for name, values in bloom.items()}
         self._writer = pq.ParquetWriter(
             pa.PythonFile(self._file, mode="w"),
             schema,
             **_compression(schema if heavy is None else pa.schema([]), compression_level),
             use_dictionary=[
-                f.name for f in schema if f.name not in NO_DICTIONARY | {heavy} and not pa.types.is_nested(f.type)
+                f.name
+                for f in schema
+                if f.name not in NO_DICTIONARY | {heavy, *plain} and not pa.types.is_nested(f.type)
             ],
             write_statistics=[f.name for f in schema if f.name not in HEAVY and f.name != heavy],
             write_page_checksum=True,
-            **release_options,
+            **more,
         )
 
     def write(self, data: pa.RecordBatch | pa.Table) -> None:

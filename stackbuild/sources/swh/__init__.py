@@ -1,1 +1,1 @@
-"""Software Heritage: graph exports, object stores, and what is made of them."""
+"""Software Heritage: graph exports read as tables, file contents fetched by SHA-1 and verified."""

@@ -35,16 +35,17 @@ CONTENT, DIRECTORY, REVISION, RELEASE, SNAPSHOT, ALIAS = range(len(TARGET_TYPES)
 CREATED, ONGOING, FULL, PARTIAL, NOT_FOUND, FAILED = range(len(VISIT_STATUSES))
 VISIBLE, HIDDEN, ABSENT = range(len(CONTENT_STATUSES))
 
-How = Literal["id", "bytes", "text", "word", "integer", "time", "target"]
+How = Literal["id", "name", "bytes", "text", "word", "integer", "time", "seconds", "target"]
 
 
 @dataclass(frozen=True)
 class Column:
     """Where a column comes from.
 
-    `how`: "id" (40 hexadecimal digits to 20 bytes), "bytes", "text", "word" (to its place in `words`), "integer", "time" (to
-    this column as timestamp[ns], null if out of its range, and to `<name>_seconds`, whole seconds since 1970 rounded down),
-    "target" (an id, or for an alias the bytes that the hexadecimal digits stand for; `target_type` says which).
+    `how`: "id" (40 hexadecimal digits to 20 bytes), "name" (bytes without "/" and NUL, at least one), "bytes", "text", "word" (to
+    its place in `words`), "integer", "time" (to this column as timestamp[ns], null if out of its range, and to
+    `<name>_seconds`, whole seconds since 1970 rounded down), "seconds" (only these), "target" (an id, or for an alias the bytes
+    that the digits stand for; `target_type` says which). `bits`: of an integer.
     A row whose value is null, unless `nullable`, or is none of what it should be, is left out and counted.
     """
 
@@ -53,19 +54,22 @@ class Column:
     how: How
     words: tuple[str, ...] = ()
     nullable: bool = False
+    bits: Literal[32, 64] = 64
 
     def fields(self) -> list[pa.Field]:
         """One field, two of a time."""
         if self.how == "time":
             return [pa.field(self.name, TIMESTAMP), pa.field(f"{self.name}_seconds", pa.int64())]
-        return [pa.field(self.name, _TYPES[self.how] if self.name != "perms" else pa.int32(), self.nullable)]
+        return [pa.field(self.name, pa.int32() if self.bits == 32 else _TYPES[self.how], self.nullable)]
 
 
 _TYPES: Final[Mapping[str, pa.DataType]] = {
     "id": ID,
+    "name": pa.binary(),
     "bytes": pa.binary(),
     "text": pa.string(),
     "word": pa.int8(),
+    "seconds": pa.int64(),
     "integer": pa.int64(),
     "target": pa.binary(),
 }
@@ -107,10 +111,10 @@ ENTRIES: Final = TableSpec(
     "directory_entry",
     (
         Column("directory_id", "directory_id", "id"),
-        Column("name", "name", "bytes"),  # one part of a path; any bytes, in no order that git knows
+        Column("name", "name", "name"),  # one part of a path
         Column("kind", "type", "word", KINDS),
         Column("target", "target", "id"),
-        Column("perms", "perms", "integer"),  # git's mode, odd ones of old repositories included
+        Column("perms", "perms", "integer", bits=32),  # git's mode, odd ones of old repositories included
     ),
     ("directory_id", "name"),
     plain=("target",),
@@ -148,9 +152,16 @@ SKIPPED: Final = TableSpec(
 REVISIONS: Final = TableSpec(
     "revisions",
     "revision",
-    (Column("id", "id", "id"), Column("directory_id", "directory", "id")),
+    (
+        Column("id", "id", "id"),
+        Column("directory_id", "directory", "id"),
+        Column(
+            "date_seconds", "date", "seconds", nullable=True
+        ),  # of the author; of any year, `convert.times` makes dates
+        Column("committer_date_seconds", "committer_date", "seconds", nullable=True),
+    ),
     ("id",),
-    plain=("id", "directory_id"),
+    plain=("id", "directory_id", "date_seconds", "committer_date_seconds"),
 )
 
 RELEASES: Final = TableSpec(
@@ -216,14 +227,3 @@ TABLES: Final[Mapping[str, TableSpec]] = {
     spec.name: spec
     for spec in (ENTRIES, CONTENTS, SKIPPED, REVISIONS, RELEASES, BRANCHES, VISITS, ORIGINS, RAW_DIRECTORIES)
 }
-
-# Dates of some revisions, read in a pass of their own (`dates.py`): a wild one makes a whole column of an ORC file unreadable.
-REVISION_DATES: Final = pa.schema(
-    [
-        pa.field("id", ID, nullable=False),
-        pa.field("date", TIMESTAMP),  # of the author; null where there is none, or beyond a timestamp
-        pa.field("date_seconds", pa.int64()),
-        pa.field("committer_date", TIMESTAMP),
-        pa.field("committer_date_seconds", pa.int64()),
-    ]
-)

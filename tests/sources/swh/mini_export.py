@@ -17,7 +17,7 @@ import hashlib
 import json
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import orc
 
+from stackbuild.sources.swh.orc_times import Tail, serialize
 from stackbuild.swhid import GITLINK_MODE, TREE_MODE, blob_id, parse_tree
 from tests.sources.swh.mini_world import PERSON, Root, World, mini_world
 
@@ -226,7 +227,7 @@ def _write(folder: Path, table: str, rows: Iterable[Row], format: Format, files:
         path = folder / f"{table}-{identity}.{format}"
         writers.append(_Writer(path, schema_of(table, format), table, format))
     for row in rows:
-        writers[zlib.crc32(str(row[main]).encode()) % files].add(row)
+        writers[hashlib.sha1(str(row[main]).encode()).digest()[0] % files].add(row)
     for writer in writers:
         writer.close()
 
@@ -240,7 +241,8 @@ class _Writer:
         if format == "parquet":
             self.file = pq.ParquetWriter(path, schema.with_metadata(metadata), compression="zstd")
         else:
-            self.file = orc.ORCWriter(str(path), compression="zstd")  # pyarrow writes no metadata to ORC
+            self.file = orc.ORCWriter(str(path), compression="zstd")
+        self.path, self.metadata = path, metadata
 
     def add(self, row: Row) -> None:
         self.rows.append(row)
@@ -268,6 +270,19 @@ class _Writer:
     def close(self) -> None:
         self.flush()
         self.file.close()
+        if self.format == "orc":
+            write_orc_metadata(self.path, self.metadata)
+
+
+def write_orc_metadata(path: Path, metadata: Mapping[str, str]) -> None:
+    """Add key-value metadata to an ORC file, which pyarrow reads and cannot write."""
+    with path.open("rb") as file:
+        tail = Tail(file)
+        file.seek(0)
+        head = file.read(tail.head)
+    for name, value in metadata.items():
+        tail.footer.append((5, 2, serialize([(1, 2, name.encode()), (2, 2, value.encode())])))
+    path.write_bytes(head + tail.end())
 
 
 # ---------------------------------------------------------------- objects

@@ -9,7 +9,7 @@ from pyarrow import orc
 
 from stackbuild.swhid import blob_id, directory_id, object_id, snapshot_id
 from tests.sources.swh.mini_export import make_export
-from tests.sources.swh.mini_world import FAULTS, mini_world
+from tests.sources.swh.mini_world import FAULTS, World, mini_world
 
 
 def test_git_lists_the_files_that_are_expected(tmp_path: Path) -> None:
@@ -84,3 +84,22 @@ def test_an_export_is_small(tmp_path: Path) -> None:
     export = make_export(tmp_path, "orc")
     assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) < 200_000
     assert export.expected_files("https://github.com/dave/texts")
+
+
+def test_a_real_repository_is_added_whole(tmp_path: Path) -> None:
+    """`add_git` through libgit2: trees, contents, and a root that git lists alike."""
+    world = mini_world()
+    repository = world.write_git(tmp_path / "all.git")
+    tip = next(root.revision for root in world.roots if root.url.endswith("/dave/names"))
+    assert tip is not None
+    (repository / "refs" / "heads" / "main").write_text(tip.hex() + "\n")
+    (repository / "HEAD").write_text("ref: refs/heads/main\n")
+    copy = World()
+    root = copy.add_git(repository, "https://github.com/dave/names")
+    assert (root.branch, root.revision, root.directory) == (b"refs/heads/main", tip, world.commits[tip].tree)
+    assert list(copy.walk(world.commits[tip].tree)) == list(world.walk(world.commits[tip].tree))
+    assert all(
+        copy.contents[i] == world.contents[i] for _, mode, i in copy.walk(copy.commits[tip].tree) if mode != 0o160000
+    )
+    export = make_export(tmp_path, "parquet", copy)
+    assert len(export.expected_files(root.url)) == 12
