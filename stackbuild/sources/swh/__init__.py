@@ -1,0 +1,1 @@
+"""Software Heritage: graph exports read as tables, file contents fetched by SHA-1 and verified."""
