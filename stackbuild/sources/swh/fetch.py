@@ -14,7 +14,7 @@ are handed out, in the caller's thread.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -77,7 +77,7 @@ def fetch(store: ObjectStore, wanted: Iterable[Wanted], *, options: FetchOptions
 
 def fetched(
     store: ObjectStore, wanted: Iterable[Wanted], options: FetchOptions, known: Known | None = None
-) -> Iterator[Fetched]:
+) -> Generator[Fetched, None, None]:
     """As `fetch`; what `known` has an answer for, asked in batches in the caller's thread, is not asked of the store."""
     from stackbuild.sources.swh.engine import Engine, Slot
 
