@@ -88,7 +88,7 @@ class PackedCache:
         return found
 
     def add(self, contents: Iterable[Fetched]) -> None:
-        """Keep contents that were fetched and verified; durable when it returns."""
+        """Keep contents that were fetched and verified."""
         data = [one.data for one in contents if one.data is not None]
         if not data:
             return

@@ -146,7 +146,7 @@ class Shelf:
     # ------------------------------------------------------------ writing
 
     def add(self, table: pa.Table) -> list[Path]:
-        """Write rows, in any order; durable when it returns. The new files."""
+        """Write rows, in any order, for readers to come; the new files."""
         table = self._sorted(table)
         written: list[Path] = []
         start = 0
@@ -185,7 +185,6 @@ class Shelf:
         except BaseException:
             part.unlink(missing_ok=True)
             raise
-        _durable(folder)
         return path
 
     def _merge_small(self, first: bytes) -> None:
@@ -249,12 +248,3 @@ def _first_bytes(ids: pa.FixedSizeBinaryArray) -> npt.NDArray[np.uint8]:
     width = ids.type.byte_width
     flat = np.frombuffer(ids.buffers()[1], np.uint8)[ids.offset * width : (ids.offset + len(ids)) * width]
     return flat.reshape(-1, width)[:, 0]
-
-
-def _durable(folder: Path) -> None:
-    """Make a rename survive a loss of power."""
-    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -31,7 +32,7 @@ def of_one_prefix(tried: int) -> list[bytes]:
 
 
 def test_a_second_fetch_asks_for_nothing(tmp_path: Path) -> None:
-    data = contents(400)
+    data = contents(200)
     wanted = [wanted_for(one) for one in data]
     random.Random(3).shuffle(wanted)
     cache = PackedCache(tmp_path / "cache")
@@ -45,7 +46,7 @@ def test_a_second_fetch_asks_for_nothing(tmp_path: Path) -> None:
 
 
 def test_only_what_lacks_is_fetched(tmp_path: Path) -> None:
-    data = contents(300)
+    data = contents(150)
     wanted = [wanted_for(one) for one in data]
     with serving(data) as server:
         store = open_store(server.url)
@@ -56,7 +57,7 @@ def test_only_what_lacks_is_fetched(tmp_path: Path) -> None:
 
 
 def test_packs_are_sorted_by_content_id_and_hold_the_schema(tmp_path: Path) -> None:
-    data = contents(600)
+    data = contents(300)
     cache = PackedCache(tmp_path)
     cache.add([Fetched(wanted_for(one), "ok", one) for one in data])
     seen = 0
@@ -159,19 +160,19 @@ def test_a_store_that_gives_nothing_leaves_no_final_states(tmp_path: Path) -> No
 
 
 def test_what_came_before_the_store_went_away_is_kept(tmp_path: Path) -> None:
-    data = contents(600)
+    data = contents(200)
     wanted = [wanted_for(one) for one in data]
     with serving(data) as server:
         store = open_store(server.url)
-        for one in data[300:]:
+        for one in data[100:]:
             server.tell(one, "forbidden")
         server.how["da39a3ee5e6b4b0d3255bfef95601890afd80709"] = ["ok", "forbidden"]
-        with pytest.raises(TemporaryError, match="ok 300"):
+        with pytest.raises(TemporaryError, match="ok 100"):
             list(fetch_cached(store, wanted, PackedCache(tmp_path), options=FAST))
         server.how.clear()
         server.requests.clear()
         assert [one.data for one in fetch_cached(store, wanted, PackedCache(tmp_path))] == data
-        assert sum(server.requests.values()) == 300
+        assert sum(server.requests.values()) == 100
 
 
 def test_states_are_of_one_store(tmp_path: Path) -> None:
@@ -219,17 +220,17 @@ from pathlib import Path
 from stackbuild.sources.swh import packed
 from stackbuild.sources.swh.fetch import open_store
 from tests.sources.swh.faults import contents, wanted_for
-packed.FLUSH_BYTES = 20_000
-for number, _ in enumerate(packed.fetch_cached(open_store(sys.argv[1]), map(wanted_for, contents(3_000, most=200)),
+packed.FLUSH_BYTES = 15_000
+for number, _ in enumerate(packed.fetch_cached(open_store(sys.argv[1]), map(wanted_for, contents(900, most=200)),
                                                packed.PackedCache(Path(sys.argv[2])))):
     if number == 200:
         print("begun", flush=True)
 """
 
 
-@pytest.mark.parametrize("wait", [0.0, 0.05, 0.21])
+@pytest.mark.parametrize("wait", [0.0, 0.07])
 def test_killed_while_it_packs_it_goes_on(tmp_path: Path, wait: float) -> None:
-    data = contents(3_000, most=200)
+    data = contents(900, most=200)
     folder_of(tmp_path / "objects", data, sliced=True)
     child = subprocess.Popen(
         [sys.executable, "-c", KILLED, str(tmp_path / "objects"), str(tmp_path / "cache")],
