@@ -293,7 +293,13 @@ def resolve_source(table: dict[str, Any], request: Request) -> tuple[list[Unit],
             located[name] = locate(table[name], request.folder)
     options = source.options_model.model_validate(located)
     leave_out = (os.path.realpath(request.out),)
-    context = Resolving(str(cache_folder()), request.offline, leave_out=leave_out, tell=request.resolving)
+    context = Resolving(
+        str(cache_folder()),
+        request.offline,
+        leave_out=leave_out,
+        partitions=int(request.recipe["partitions"]),
+        tell=request.resolving,
+    )
     units, skipped = source.units(options, context)
     return sorted(units, key=lambda unit: canonical_json(unit.key)), skipped
 

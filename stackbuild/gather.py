@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from stackbuild import beacon, schema
 from stackbuild.decisions import Decisions
+from stackbuild.graph import CONTENTS, OCCURRENCES
 from stackbuild.ingest import BUCKET
 from stackbuild.plan import Build
 from stackbuild.rows import id_array
@@ -40,7 +41,7 @@ def run_contents(build: Build, rank: int, in_passes: bool = False) -> ShardManif
                 for part in _in_order_of_ids(build, outputs, rank, pick):
                     writer.write(part)
         decisions = Decisions(attempt, "contents", build.plan.partitions)
-        return attempt.commit(build.key(build.jobs[1], rank, {}), decisions.ledger, {})
+        return attempt.commit(build.key(CONTENTS, rank, {}), decisions.ledger, {})
     except BaseException:
         attempt.discard()
         raise
@@ -75,7 +76,7 @@ def run_occurrences(build: Build, rank: int, in_passes: bool = False) -> ShardMa
             np.concatenate([sizes for _, sizes in left]),
         )
         decisions.close()
-        return attempt.commit(build.key(build.jobs[2], rank, {}), decisions.ledger, {})
+        return attempt.commit(build.key(OCCURRENCES, rank, {}), decisions.ledger, {})
     except BaseException:
         attempt.discard()
         raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,15 @@ import pyarrow.compute as pc
 from stackbuild import registry, schema
 from stackbuild.decisions import Decisions
 from stackbuild.errors import InputError
+from stackbuild.graph import INGEST, Node
 from stackbuild.hashing import content_buckets, id_bytes, owner_bucket, uniform
 from stackbuild.plan import Build
 from stackbuild.rows import id_array
-from stackbuild.shards import Attempt, ShardManifest, find_manifest
-from stackbuild.sources.unit import Entry, File, Limits, Link, Origin, Unread
+from stackbuild.shards import Attempt, ShardManifest, find_manifest, read_batches
+from stackbuild.sources.unit import Entry, File, Limits, Link, Origin, Unit, Unread
 from stackbuild.swhid import content_id as git_blob_id
 from stackbuild.tables import conform, display_paths
+from stackbuild.walks import walked
 
 FLUSH_BYTES = 64 << 20
 FLUSH_FILES = 100_000
@@ -43,10 +46,10 @@ INGESTED_CONTENTS = pa.schema([pa.field(BUCKET, pa.uint16(), nullable=False), *s
 def run_ingest(build: Build, rank: int) -> ShardManifest:
     """Read a unit; one that is torn yields nothing but its name and the reason."""
     unit = build.plan.units[rank]
-    key = build.key(build.jobs[0], rank, {})
+    key = build.key(INGEST, rank, {})
     source = registry.source(unit.kind)
     options = source.options_model.model_validate(build.source_table(unit))
-    number = build.shard_number(build.jobs[0], rank)
+    number = build.shard_number(INGEST, rank)
     earlier = find_manifest(build.out, "00-ingest", number, key)
     replaces = earlier.attempt if earlier else None
     attempt = Attempt(build.out, "00-ingest", number, replaces)
@@ -55,7 +58,9 @@ def run_ingest(build: Build, rank: int) -> ShardManifest:
             writer = UnitWriter(
                 attempt, build.plan.partitions, sample_of(build.plan.recipe) if unit.repo_name is None else None
             )
-            if getattr(source, "columnar", False):
+            if (walk := build.walk_of(unit)) is not None:
+                writer.walked(read_walk(build, walk, unit, attempt.folder / "scratch"))
+            elif getattr(source, "columnar", False):
                 for batch in source.read_batches(unit, options, build.limits):  # type: ignore[attr-defined]
                     writer.columns(batch)
             else:
@@ -71,6 +76,20 @@ def run_ingest(build: Build, rank: int) -> ShardManifest:
     except BaseException:
         attempt.discard()
         raise
+
+
+def read_walk(build: Build, walk: Node, unit: Unit, scratch: Path) -> Iterator[tuple[str, pa.RecordBatch]]:
+    """What a walk found in the range of a unit."""
+    source = walked(unit.kind)
+    assert source is not None
+    found, part = build.walk_tables(walk), int(unit.key["part"])
+
+    def read(name: str, columns: pa.Schema) -> Iterator[pa.RecordBatch]:
+        for batch in read_batches(build.out, found[name], columns.names, part, BUCKET):
+            yield pa.RecordBatch.from_arrays([batch.column(field) for field in columns.names], schema=columns)
+
+    options = source.options_model.model_validate(build.source_table(unit))
+    yield from source.read_walk(read, options, build.limits, scratch)
 
 
 def sample_of(recipe: dict[str, Any]) -> tuple[int, float] | None:
@@ -202,13 +221,45 @@ class UnitWriter:
                 )
             )
 
+    # ---- what a walk found
+
+    def walked(self, found: Iterator[tuple[str, pa.RecordBatch]]) -> None:
+        """Take the tables of a source that was walked: origins, files without their bytes, links, and what leaves."""
+        for kind, batch in found:
+            table = pa.Table.from_batches([batch])
+            if kind == "origins":
+                self._tell(table)
+                self.stats["repos"] += table.num_rows
+            elif kind == "files":
+                self._write_occurrences(table)
+            elif kind == "links":
+                self._links += [tuple(row.values()) for row in batch.to_pylist()]
+            else:
+                self._unread += [
+                    (
+                        Origin(row["repo_name"], row["revision_id"]),
+                        Unread(
+                            row["path_bytes"], row["mode"], row["rule"], row["length"], row["value"], row["threshold"],
+                            row["content_id"], row["detail"],
+                        ),
+                    )
+                    for row in batch.to_pylist()
+                ]  # fmt: skip
+
     # ---- tables
 
     def _write(self, table: pa.Table) -> None:
+        self._write_occurrences(table.drop_columns(["content"]))
+        _, first = np.unique(id_array(table["content_id"]), return_index=True)
+        bucket = content_buckets(id_bytes(table["content_id"])[first], self.partitions).astype(np.uint16)
+        contents = table.select(["content_id", "blob_id", "length", "content"]).take(pa.array(first))
+        with self.attempt.writer("contents", INGESTED_CONTENTS, group_by=BUCKET) as writer:
+            writer.write(contents.append_column(BUCKET, pa.array(bucket)))
+
+    def _write_occurrences(self, table: pa.Table) -> None:
         paths, lossy = display_paths(table["path_bytes"].combine_chunks())
         occurrences = (
-            table.drop_columns(["content"])
-            .append_column("owner_bucket", self._owner_buckets(table))
+            table.append_column("owner_bucket", self._owner_buckets(table))
             .append_column("path", paths)
             .append_column("path_lossy", lossy)
             .append_column("extension", extensions(paths))
@@ -227,12 +278,6 @@ class UnitWriter:
         length = int(pc.sum(table["length"]).as_py())
         self.decisions.enter(table.num_rows, length)
         self.decisions.stay(table.num_rows, length)
-
-        _, first = np.unique(id_array(table["content_id"]), return_index=True)
-        bucket = content_buckets(id_bytes(table["content_id"])[first], self.partitions).astype(np.uint16)
-        contents = table.select(["content_id", "blob_id", "length", "content"]).take(pa.array(first))
-        with self.attempt.writer("contents", INGESTED_CONTENTS, group_by=BUCKET) as writer:
-            writer.write(contents.append_column(BUCKET, pa.array(bucket)))
 
     def _owner_buckets(self, table: pa.Table) -> pa.Array:
         names = table["repo_name"].combine_chunks().dictionary_encode()

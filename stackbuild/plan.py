@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -46,6 +46,7 @@ from stackbuild.shards import (
 from stackbuild.sources.unit import Limits, Unit
 from stackbuild.stage import Phase, PhaseOutputs
 from stackbuild.stage_manifest import load_stage_manifest, save_stage_manifest
+from stackbuild.walks import FETCHED, WalkStage, jobs_of_walks, walks_of
 
 PLAN_VERSION = 1
 # As a phase may name them in what it reads.
@@ -119,8 +120,9 @@ class Build:
         self.nodes = nodes_of(plan.recipe)
         if to_run:
             check(self.nodes)
-        self.jobs = jobs_of(self.nodes)
         self.limits = Limits(**plan.recipe.get("limits", {}))
+        self.walks = walks_of(plan.recipe, plan.units, self.limits)
+        self.jobs = [*jobs_of_walks(self.walks), *jobs_of(self.nodes)]
         self._shards: dict[str, Sequence[ShardManifest]] = {}
         self._identities: dict[str, dict[str, Any]] = {}
         self._reads: dict[tuple[str, str | None], dict[str, str]] = {}
@@ -269,8 +271,10 @@ class Build:
             unit = plan.units[rank]
             options = self.source_table(unit)
             sampled = [plan.seed, plan.recipe.get("sample")] if unit.repo_name is None else None
-            return digest({"ingest": self._source_identity(unit.kind), "unit": unit.key, "limits": asdict(self.limits),
-                           "partitions": plan.partitions, "sample": sampled, "options": _reading_options(options)})  # fmt: skip
+            of_unit = {"ingest": self._source_identity(unit.kind), "unit": unit.key, "limits": asdict(self.limits),
+                    "partitions": plan.partitions, "sample": sampled, "options": _reading_options(options)}  # fmt: skip
+            node = self.walk_of(unit)
+            return digest({**of_unit, "walk": self._walk_identity(node)} if node else of_unit)
         if job.kind in ("contents", "occurrences"):
             outputs = self.bucket_outputs(job.kind, rank)
             return digest({"job": job.kind, "identity": engine_identity(), "rank": rank, "partitions": plan.partitions,
@@ -335,8 +339,27 @@ class Build:
         }
 
     def bucket_outputs(self, table: str, bucket: int) -> list[Output]:
-        """Ingested files of a table that hold rows of a bucket."""
-        return [o for o in self.outputs(INGEST.name, table) if str(bucket) in o.groups]
+        """Ingested files of a table that hold rows of a bucket; contents of walks are there before any unit is read."""
+        found = self.outputs(INGEST.name, table)
+        if table == "contents":
+            found = [*(o for node in self.walks.values() for o in self._table(node, FETCHED, None)), *found]
+        return [o for o in found if str(bucket) in o.groups]
+
+    def walk_of(self, unit: Unit) -> Node | None:
+        """The walk that a unit is read from, if its source has one."""
+        return self.walks.get(unit.where["source"]) if self.walks else None
+
+    def walk_tables(self, node: Node) -> dict[str, list[Output]]:
+        """What units are read by, with the tables of the walk that hold it."""
+        products = cast(WalkStage, node.stage).products
+        return {name: [o for table in of for o in self._table(node, table, None)] for name, of in products.items()}
+
+    def _walk_identity(self, node: Node) -> str:
+        at = (node.slug, None)
+        if at not in self._reads:
+            tables = self.walk_tables(node)
+            self._reads[at] = {name: digest([o.identity() for o in files]) for name, files in tables.items()}
+        return digest(self._reads[at])
 
     def source_table(self, unit: Unit) -> dict[str, Any]:
         """The recipe's `[[source]]` table that a unit came from."""
@@ -363,6 +386,8 @@ class Build:
         task reads of its own partition alone, it loads itself."""
         for kind in {unit.kind for unit in self.plan.units} if job.kind == "ingest" else ():
             self._source_identity(kind)
+        for node in self.walks.values() if job.kind == "ingest" else ():
+            self._walk_identity(node)
         for earlier in self.jobs[: self.jobs.index(job)]:
             for name in earlier.shard_jobs:
                 self.shards(name)

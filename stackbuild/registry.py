@@ -46,6 +46,7 @@ SOURCES = {
     "directory": "stackbuild.sources.directory:SOURCE",
     "pypi": "stackbuild.sources.pypi:SOURCE",
     "parquet": "stackbuild.sources.parquet:SOURCE",
+    "swh": "stackbuild.sources.swh.source:SOURCE",
 }
 
 

@@ -123,7 +123,7 @@ class Limits:
 class ResolveContext:
     """What `units` may use: where to keep downloads, whether the network may be asked, and a way to tell progress.
 
-    `leave_out`: absolute real paths of folders that no walk enters, such as the output folder.
+    `leave_out`: absolute real paths of folders that no walk enters, such as the output folder. `partitions`: of the build.
     """
 
     cache: str
@@ -132,6 +132,7 @@ class ResolveContext:
         default_factory=dict
     )  # what an earlier plan of this folder resolved, by source digest
     leave_out: tuple[str, ...] = ()
+    partitions: int = 1
 
     def progress(self, what: str, done: int, of: int) -> None:
         """Called as work proceeds; the command line overrides it with a bar."""

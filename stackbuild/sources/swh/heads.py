@@ -22,7 +22,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from stackbuild.schema import ID, TIMESTAMP
+from stackbuild.schema import ID
 from stackbuild.sources.swh.session import stream, table_of
 from stackbuild.sources.swh.tables import (
     ALIAS,
@@ -31,7 +31,6 @@ from stackbuild.sources.swh.tables import (
     RELEASE,
     RELEASES,
     REVISION,
-    REVISION_DATES,
     REVISIONS,
 )
 
@@ -67,14 +66,7 @@ ROOTS = pa.schema(
         pa.field("anchor", ID),
         pa.field("revision", ID),  # whose directory the root is; null where a release or a branch names the directory
         pa.field("root", ID, nullable=False),
-    ]
-)
-DATED = pa.schema(
-    [
-        *ROOTS,
-        pa.field("revision_date", TIMESTAMP),
-        pa.field("date_seconds", pa.int64()),
-        pa.field("committer_date", TIMESTAMP),
+        pa.field("date_seconds", pa.int64()),  # of the revision, since 1970: its author's and its committer's
         pa.field("committer_date_seconds", pa.int64()),
     ]
 )
@@ -190,7 +182,8 @@ def follow(
     roots = table_of(
         connection,
         f"""
-        SELECT {_VISITED}, branch, rank, anchor, r.id AS revision, coalesce(r.directory_id, c.target) AS root
+        SELECT {_VISITED}, branch, rank, anchor, r.id AS revision, coalesce(r.directory_id, c.target) AS root,
+            r.date_seconds, r.committer_date_seconds
         FROM candidate_rows c LEFT JOIN revisions r ON c.target_type = {REVISION} AND r.id = c.target
         WHERE c.target_type = {DIRECTORY} OR r.id IS NOT NULL ORDER BY ALL
         """,
@@ -223,39 +216,22 @@ def follow(
     return roots, further, lost
 
 
-def one_each(
-    connection: Any,
-    roots: pa.Table,
-    lost: pa.Table,
-    dates: Callable[[], Iterator[pa.RecordBatch]],
-    compat: bool = False,
-) -> tuple[pa.Table, pa.Table]:
+def one_each(connection: Any, roots: pa.Table, lost: pa.Table, compat: bool = False) -> tuple[pa.Table, pa.Table]:
     """Of all that was found for a visit the one that stands for it, the newest commit of several; and what is lost for good.
 
-    `roots`: ROOTS, `lost`: LOST of all steps, of the range of repositories at hand; `dates`: REVISION_DATES, with those of their
-    revisions. Returns (DATED in order of root, LOST). A visit is lost if nothing of it was found.
+    `roots`: ROOTS, `lost`: LOST of all steps, of the range of repositories at hand. Returns (ROOTS in order of root, LOST). A visit
+    is lost if nothing of it was found.
     """
     connection.register("roots", roots)
     connection.register("lost", lost)
-    connection.register("arriving", stream(dates(), REVISION_DATES))
-    connection.execute(
-        "CREATE OR REPLACE TEMP TABLE dates AS SELECT DISTINCT ON (id) * FROM arriving "
-        "SEMI JOIN roots r ON r.revision = arriving.id ORDER BY ALL"
-    )
-    connection.unregister("arriving")
     first = (
-        "QUALIFY row_number() OVER (PARTITION BY c.repository, c.origin "
-        "ORDER BY c.rank, d.committer_date_seconds DESC NULLS LAST, c.branch, c.root) = 1"
+        "QUALIFY row_number() OVER (PARTITION BY repository, origin "
+        "ORDER BY rank, committer_date_seconds DESC NULLS LAST, branch, root) = 1"
     )
     kept = table_of(
         connection,
-        f"""
-        SELECT {_VISITED}, c.branch, c.rank, c.anchor, c.revision, c.root,
-            d.date AS revision_date, d.date_seconds, d.committer_date, d.committer_date_seconds
-        FROM roots c LEFT JOIN dates d ON d.id = c.revision {"" if compat else first}
-        ORDER BY c.root, c.repository, c.origin, c.branch
-        """,
-        DATED,
+        f"SELECT * FROM roots {'' if compat else first} ORDER BY root, repository, origin, branch, anchor",
+        ROOTS,
     )
     gone = table_of(
         connection,

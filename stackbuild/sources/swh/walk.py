@@ -25,12 +25,12 @@ import pyarrow as pa
 
 from stackbuild.schema import ID
 from stackbuild.sources.swh.session import rows_of, stream
-from stackbuild.sources.swh.tables import DIR, ENTRIES
+from stackbuild.sources.swh.tables import DIR, ENTRIES, FILE
 from stackbuild.sources.unit import Limits
 from stackbuild.swhid import object_id, serialize_tree
 
 COPIES = 10_000
-DIRECTORY_MODE, LINK_MODE, COMMIT_MODE = 0o40000, 0o120000, 0o160000
+DIRECTORY_MODE, LINK_MODE, COMMIT_MODE, TYPE_MASK = 0o40000, 0o120000, 0o160000, 0o170000
 EMPTY_TREE = object_id("tree", serialize_tree([]))
 UNSAFE = "^(|2E|2E2E|(..)*(2F|00).*)$"  # of a name in hexadecimal
 
@@ -63,11 +63,12 @@ LEFT = pa.schema(
 
 @dataclass(frozen=True)
 class Level:
-    """What one level found, each in the order of its own schema's columns, to be read once and in this order."""
+    """What one level found, to be read once and in this order."""
 
-    files: Iterator[pa.RecordBatch]  # FOUND
-    frontier: Iterator[pa.RecordBatch]  # FRONTIER, of the next level
-    left: Iterator[pa.RecordBatch]  # LEFT
+    files: Iterator[pa.RecordBatch]  # FOUND: regular files, by target
+    frontier: Iterator[pa.RecordBatch]  # FRONTIER of the next level, by node
+    links: Iterator[pa.RecordBatch]  # FOUND: symlinks and submodules, by root
+    left: Iterator[pa.RecordBatch]  # LEFT, by root
 
 
 def level(
@@ -104,10 +105,11 @@ def level(
     connection.unregister("entries")
     thresholds = f"CASE rule WHEN 'long_path' THEN {limits.path_bytes} WHEN 'too_deep' THEN {limits.depth} END"
     values = f"CASE rule WHEN 'long_path' THEN octet_length(path) WHEN 'too_deep' THEN {depth + 1} END"
+    is_file = f"(kind = {FILE} AND mode & {TYPE_MASK} <> {LINK_MODE})"
     return Level(
         rows_of(
             connection,
-            f"SELECT target, root, path, mode FROM reached WHERE rule IS NULL AND kind <> {DIR} ORDER BY ALL",
+            f"SELECT target, root, path, mode FROM reached WHERE rule IS NULL AND {is_file} ORDER BY ALL",
             FOUND,
         ),
         rows_of(
@@ -117,11 +119,17 @@ def level(
         ),
         rows_of(
             connection,
+            f"SELECT target, root, path, mode FROM reached WHERE rule IS NULL AND kind <> {DIR} AND NOT {is_file} "
+            "ORDER BY root, path, target, mode",
+            FOUND,
+        ),
+        rows_of(
+            connection,
             f"SELECT target, root, path, mode, rule, {values}::DOUBLE AS value, {thresholds}::DOUBLE AS threshold "
             "FROM reached WHERE rule IS NOT NULL "
             "UNION ALL SELECT target, root, path, mode, rule, value, threshold FROM crowded "
             f"UNION ALL SELECT node, root, path, {DIRECTORY_MODE}, 'missing_object', NULL, NULL FROM standing "
-            f"ANTI JOIN reached USING (node) WHERE node <> unhex('{EMPTY_TREE.hex()}') ORDER BY ALL",
+            f"ANTI JOIN reached USING (node) WHERE node <> unhex('{EMPTY_TREE.hex()}') ORDER BY root, path, target, mode, rule",
             LEFT,
         ),
     )

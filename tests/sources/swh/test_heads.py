@@ -10,7 +10,7 @@ import pytest
 
 from stackbuild.sources.swh import heads
 from stackbuild.sources.swh.session import session
-from stackbuild.sources.swh.tables import BRANCHES, RELEASES, REVISION_DATES, REVISIONS, TARGET_TYPES
+from stackbuild.sources.swh.tables import BRANCHES, RELEASES, REVISIONS, TARGET_TYPES
 
 Branch = tuple[str, str, str]  # name, target, target type
 
@@ -131,7 +131,10 @@ def candidate(name: str, target: str, kind: str, rank: int = 1, branch: str = "H
 def followed(tmp_path: Path, candidates: list[dict[str, Any]]) -> tuple[dict[str, str], dict[str, str]]:
     """(root by repository, reason by repository), all steps of the way."""
     revisions = pa.Table.from_pylist(
-        [{"id": identifier(f"rev{n}"), "directory_id": identifier(f"dir{n}")} for n in range(5)],
+        [
+            {"id": identifier(f"rev{n}"), "directory_id": identifier(f"dir{n}"), "committer_date_seconds": n}
+            for n in range(5)
+        ],
         REVISIONS.schema,
     )
     chain = [("rel0", "rev0", "revision"), ("rel1", "rel0", "release"), ("rel2", "rel1", "release"), ("rel3", "rel2", "release"),
@@ -158,13 +161,8 @@ def followed(tmp_path: Path, candidates: list[dict[str, Any]]) -> tuple[dict[str
         roots.append(found)
         lost.append(gone)
     assert not waiting.num_rows
-    dates = pa.Table.from_pylist(
-        [{"id": identifier(f"rev{n}"), "committer_date_seconds": n} for n in range(5)], REVISION_DATES
-    )
     with session(tmp_path) as connection:
-        kept, gone = heads.one_each(
-            connection, pa.concat_tables(roots), pa.concat_tables(lost), lambda: iter(dates.to_batches(2))
-        )
+        kept, gone = heads.one_each(connection, pa.concat_tables(roots), pa.concat_tables(lost))
     return (
         {row["repository"]: row["root"].decode().rstrip(".") for row in kept.to_pylist()},
         {row["repository"]: row["reason"] for row in gone.to_pylist()},

@@ -81,6 +81,7 @@ def walked(
                 )
                 found += [tuple(row.values()) for batch in one.files for row in batch.to_pylist()]
                 further += [tuple(row.values()) for batch in one.frontier for row in batch.to_pylist()]
+                found += [tuple(row.values()) for batch in one.links for row in batch.to_pylist()]
                 left += [tuple(row.values()) for batch in one.left for row in batch.to_pylist()]
         standing = sorted(further)
         depth += 1

@@ -1,0 +1,179 @@
+"""The source of kind "swh": repositories of a Software Heritage export.
+
+The export is listed once, for the frozen plan. The walk to files and contents is made of jobs of the plan (`stage.py`); a unit is a
+range of root directories, and what is read of it is the places of their files, joined with all repositories that have the
+root: forks that did not diverge are one walk, and as many occurrences.
+
+Identity: `repo_name` from the URL, `revision_id` the commit that the branch leads to, else what the branch names (a release whose
+directory is no commit's, or a directory). Rules beside those of `walk.py` and `resolve.py`: `too_many_files`, from the file on that
+passes the cap of a repository; and of the fetch `missing`, `forbidden`, `zeroed`, `not_gzip`, `truncated`, `trailing_data`,
+`hash_mismatch`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from stackbuild.schema import ID, ORIGIN_FIELDS
+from stackbuild.shards import digest
+from stackbuild.sources.swh import heads, tables
+from stackbuild.sources.swh.convert import times
+from stackbuild.sources.swh.export import ExportFile, open_export
+from stackbuild.sources.swh.options import SwhOptions, read_names
+from stackbuild.sources.swh.session import rows_of, session, stream
+from stackbuild.sources.swh.stage import CONVERTED, PLACED, PLACES, SwhWalk, repo_name
+from stackbuild.sources.swh.walk import FOUND, LEFT
+from stackbuild.sources.unit import Entry, Limits, Origin, ResolveContext, Skipped, Unit
+
+ORIGIN = pa.schema(ORIGIN_FIELDS)
+_PLACE = (pa.field("path_bytes", pa.binary(), nullable=False), pa.field("mode", pa.int32(), nullable=False))
+FILES = pa.schema(
+    [
+        *ORIGIN,
+        *_PLACE,
+        pa.field("content_id", ID, nullable=False),
+        pa.field("blob_id", ID, nullable=False),
+        pa.field("length", pa.int64(), nullable=False),
+    ]
+)
+GONE = pa.schema(
+    [
+        pa.field("repo_name", pa.string(), nullable=False),
+        pa.field("revision_id", pa.string(), nullable=False),
+        *_PLACE,
+        pa.field("content_id", ID),
+        pa.field("length", pa.int64()),
+        pa.field("rule", pa.string(), nullable=False),
+        pa.field("value", pa.float64()),
+        pa.field("threshold", pa.float64()),
+        pa.field("detail", pa.string()),
+    ]
+)
+LINKS = pa.schema(
+    [
+        pa.field("repo_name", pa.string(), nullable=False),
+        pa.field("revision_id", pa.string(), nullable=False),
+        *_PLACE,
+        pa.field("target", ID, nullable=False),
+    ]
+)
+
+Read = Callable[[str, pa.Schema], Iterator[pa.RecordBatch]]  # the rows of a table of the walk in a unit's range
+Told = Iterator[tuple[str, pa.RecordBatch]]
+
+
+class SwhSource:
+    """The source of kind "swh"; see the module."""
+
+    kind = "swh"
+    options_model = SwhOptions
+
+    def units(self, options: SwhOptions, context: ResolveContext) -> tuple[list[Unit], list[Skipped]]:
+        """List the export, and make a unit of each range of roots. InputError if it lacks a table or has no visits."""
+        context.progress("listing the export", 0, 1)
+        export = open_export(options.export, options.format, options.signed)
+        files = {spec.source: export.table(spec.source) for spec in (tables.VISITS, *CONVERTED)}
+        names = read_names(options.list) if options.list else None
+        listed = [[file.name, file.size, file.etag] for table in sorted(files) for file in files[table]]
+        selected = options.model_dump(mode="json", exclude=set(PLACES))
+        key = {
+            "export": digest(listed),
+            "selected": digest([selected, sorted(names) if names is not None else None]),
+            "of": context.partitions,
+        }
+        where: dict[str, Any] = {"path": options.export, "cache": os.path.join(context.cache, "swh")}
+        first = {
+            "files": {table: [asdict(file) for file in found] for table, found in files.items()},
+            "names": sorted(names) if names is not None else None,
+        }
+        return [
+            Unit("swh", {**key, "part": part}, {**where, **(first if not part else {})}, 0, None)
+            for part in range(context.partitions)
+        ], []
+
+    def walk(self, options: SwhOptions, first: Unit, limits: Limits, sample: tuple[int, float] | None) -> SwhWalk:
+        """The walk of the export that the first unit was planned of."""
+        files = {table: [ExportFile(**file) for file in found] for table, found in first.where["files"].items()}
+        names = frozenset(first.where["names"]) if first.where["names"] is not None else None
+        return SwhWalk(options, files, names, limits, Path(first.where["cache"]), sample)
+
+    def read(self, unit: Unit, options: SwhOptions, limits: Limits) -> Iterator[Origin | Entry]:
+        raise TypeError("what is read of an export is what its walk wrote: read_walk")
+
+    def read_walk(self, read: Read, options: SwhOptions, limits: Limits, scratch: Path) -> Told:
+        """("origins", ORIGIN), ("files", FILES), ("left", GONE) and ("links", LINKS) of a range of roots, in total orders."""
+        roots = pa.Table.from_batches(read("roots", heads.ROOTS), heads.ROOTS)
+        origins = origins_of(roots)
+        for batch in origins.select(ORIGIN.names).to_batches():
+            yield "origins", batch
+        with session(scratch, options.join_memory) as connection:
+            connection.register("origins", origins)
+            for name, schema in (("placed", PLACED), ("links", FOUND), ("left", LEFT)):
+                connection.register("arriving", stream(read(name, schema), schema))
+                connection.execute(f"CREATE OR REPLACE TEMP TABLE {name}_there AS SELECT * FROM arriving")
+                connection.unregister("arriving")
+            connection.execute(_CROWDED.format(most=limits.unit_files))
+            for name, (query, schema) in _QUERIES.items():
+                for batch in rows_of(connection, query.format(most=limits.unit_files), schema):
+                    yield name, batch
+
+
+_ORIGIN = ", ".join(f"o.{name}" for name in ORIGIN.names)
+_CROWDED = """
+    CREATE OR REPLACE TEMP TABLE crowded AS SELECT root, path, content_id FROM placed_there
+    SEMI JOIN (SELECT root FROM placed_there GROUP BY root HAVING count(*) > {most}) USING (root)
+    QUALIFY row_number() OVER (PARTITION BY root ORDER BY path, content_id) > {most}
+"""
+_QUERIES: Mapping[str, tuple[str, pa.Schema]] = {
+    "files": (
+        f"SELECT {_ORIGIN}, p.path AS path_bytes, p.mode, p.content_id, p.blob_id, p.length "
+        "FROM placed_there p JOIN origins o ON o.root = p.root ANTI JOIN crowded c "
+        "ON c.root = p.root AND c.path = p.path AND c.content_id = p.content_id WHERE p.rule IS NULL "
+        "ORDER BY o.repo_name, o.revision_id, o.repo_url, p.path, p.content_id, p.mode",
+        FILES,
+    ),
+    "left": (
+        "SELECT o.repo_name, o.revision_id, l.path AS path_bytes, l.mode, l.content_id, l.length, l.rule, l.value, l.threshold, "
+        "l.detail FROM ("
+        "SELECT root, path, mode, content_id, length, rule, value, threshold, detail FROM placed_there WHERE rule IS NOT NULL "
+        "UNION ALL SELECT p.root, p.path, p.mode, p.content_id, p.length, 'too_many_files', NULL, {most}::DOUBLE, NULL "
+        "FROM placed_there p SEMI JOIN crowded c ON c.root = p.root AND c.path = p.path AND c.content_id = p.content_id "
+        "WHERE p.rule IS NULL "
+        "UNION ALL SELECT root, path, mode, target, NULL, rule, value, threshold, NULL FROM left_there) l "
+        "JOIN origins o ON o.root = l.root ORDER BY ALL",
+        GONE,
+    ),
+    "links": (
+        "SELECT o.repo_name, o.revision_id, l.path AS path_bytes, l.mode, l.target FROM links_there l "
+        "JOIN origins o ON o.root = l.root ORDER BY ALL",
+        LINKS,
+    ),
+}
+
+
+def origins_of(roots: pa.Table) -> pa.Table:
+    """The columns of ORIGIN, and `root`, for rows of ROOTS."""
+    columns: dict[str, pa.Array] = {name: pa.nulls(len(roots), ORIGIN.field(name).type) for name in ORIGIN.names}
+    rows = roots.to_pylist()
+    columns["repo_name"] = pa.array([repo_name(row["origin"], row["repository"]) for row in rows], pa.string())
+    columns["repo_url"] = pa.array([row["origin"] for row in rows], pa.string())
+    columns["revision_id"] = pa.array(
+        [(row["revision"] or row["anchor"] or row["root"]).hex() for row in rows], pa.string()
+    )
+    columns["snapshot_id"] = pa.array([row["snapshot_id"].hex() for row in rows], pa.string())
+    columns["directory_id"] = pa.array([row["root"].hex() for row in rows], pa.string())
+    columns["branch_name"] = pa.array([row["branch"].decode("utf-8", "replace") for row in rows], pa.string())
+    columns["visit_date"] = roots["date"].combine_chunks()
+    for name, seconds in (("revision_date", "date_seconds"), ("committer_date", "committer_date_seconds")):
+        columns[name], _ = times(roots[seconds].combine_chunks())
+    table = pa.table([columns[name].cast(ORIGIN.field(name).type) for name in ORIGIN.names], schema=ORIGIN)
+    return table.append_column("root", roots["root"].combine_chunks())
+
+
+SOURCE = SwhSource()

@@ -1,0 +1,425 @@
+"""The walk of an export as phases of the plan: from its files to roots, to files, to contents.
+
+  visits       a task for each file of visits: the last visit of each repository in it
+  convert      a task for each other file: sorted rows with binary ids, grouped by the partition of their key
+  chosen       by repository: the last visit of all
+  heads        by snapshot: the branch that stands for the repository
+  follow-N     by what branches point to: revisions, and releases of releases
+  roots        by repository: one root each; what has none, and why
+  level-NN     by directory: one level of the walk; a level at which nobody stands has no tasks
+  resolve      by content: the plain SHA-1, the length, or why there is none
+  fetch        by content: the bytes, verified; each place of a content is told what became of it
+
+Every join is between rows of one range of ids, so that memory follows from the partitions, and every table leaves in a total
+order, so that the number of partitions is all that its bytes depend on. `source.py` makes occurrences of what is written here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stackbuild.errors import TemporaryError
+from stackbuild.hashing import content_buckets, id_bytes, uniform
+from stackbuild.origins import canonical_url, name_of_url
+from stackbuild.schema import CONTENTS as CONTENT_ROWS
+from stackbuild.schema import ID
+from stackbuild.shards import digest
+from stackbuild.sources.swh import heads, tables
+from stackbuild.sources.swh.convert import Counts, convert, unhex, writer_options
+from stackbuild.sources.swh.export import ExportFile, opened
+from stackbuild.sources.swh.fetch import PASSING, FetchOptions, Wanted, open_store
+from stackbuild.sources.swh.options import SwhOptions
+from stackbuild.sources.swh.packed import PackedCache, fetch_cached
+from stackbuild.sources.swh.resolve import REFUSED, WANTED, resolve
+from stackbuild.sources.swh.session import rows_of, session, stream
+from stackbuild.sources.swh.visits import LAST, buckets, last_of, last_visits
+from stackbuild.sources.swh.walk import FOUND, FRONTIER, LEFT, level
+from stackbuild.sources.unit import Limits
+from stackbuild.stage import Options, Phase, PhaseOutputs, Stage
+from stackbuild.task import Task
+
+BUCKET = "bucket"
+# Options that say where things lie and with what they are read, never what comes out.
+PLACES = ("export", "objects", "list", "format", "signed", "endpoint_url", "join_memory")
+_BUCKET = pa.field(BUCKET, pa.uint16(), nullable=False)
+CONVERTED = (tables.ENTRIES, tables.CONTENTS, tables.SKIPPED, tables.REVISIONS, tables.RELEASES, tables.BRANCHES)
+FETCHED = pa.schema([_BUCKET, *CONTENT_ROWS])
+# A file at its place: what was found, and the content that lies there, or the rule by which it leaves.
+PLACED = pa.schema(
+    [
+        pa.field("root", ID, nullable=False),
+        pa.field("path", pa.binary(), nullable=False),
+        pa.field("mode", pa.int32(), nullable=False),
+        pa.field("content_id", ID, nullable=False),
+        pa.field("blob_id", ID),
+        pa.field("length", pa.int64()),
+        pa.field("rule", pa.string()),
+        pa.field("value", pa.float64()),
+        pa.field("threshold", pa.float64()),
+        pa.field("detail", pa.string()),
+    ]
+)
+PRELOAD = "stackbuild.sources.swh.stage:preload"
+STATES = pa.schema([*(field for field in PLACED if field.name not in ("root", "path", "mode"))])
+
+
+def repo_name(origin: str, repository: str) -> str:
+    """`owner/repo` of github.com, `host/path` of any other, as the URL writes it."""
+    url = canonical_url(origin)
+    return name_of_url(url) if url is not None else repository
+
+
+class SwhWalk(Stage[Options]):
+    """The walk of one export. `files`: of each table of the export; `names`: of the list of repositories, if there is one."""
+
+    name = "swh"
+    space = ("occurrence",)
+    engines = ("duckdb",)
+
+    def __init__(
+        self,
+        source: SwhOptions,
+        files: Mapping[str, Sequence[ExportFile]],
+        names: frozenset[str] | None,
+        limits: Limits,
+        cache: Path,
+        sample: tuple[int, float] | None = None,
+    ):
+        super().__init__()
+        self.source, self.files, self.names, self.limits, self.cache = source, files, names, limits, cache
+        self.sample = sample  # (seed, share of the repositories)
+        self.selection = source.selection(names)
+        self.compat = source.compat is not None
+
+    def key(self) -> Mapping[str, Any]:
+        """The export's files, what is selected of it, and the caps; not where any of it lies."""
+        listed = [[file.name, file.size, file.etag] for table in sorted(self.files) for file in self.files[table]]
+        limits = [self.limits.depth, self.limits.path_bytes, self.limits.file_bytes]
+        selected = self.source.model_dump(mode="json", exclude=set(PLACES))
+        names = sorted(self.names) if self.names is not None else None
+        return {
+            "files": digest(listed),
+            "selected": selected,
+            "names": digest(names),
+            "limits": limits,
+            "sample": self.sample,
+        }
+
+    def phases(self) -> Sequence[Phase]:
+        steps = range(heads.CHAIN + 1)
+        depths = range(self.limits.depth)
+        return (
+            Phase("visits", self.visits, self._visit_files, preload=(PRELOAD,)),
+            Phase("convert", self.convert, self._other_files),
+            Phase("chosen", self.chosen, "buckets", reads=("visits",)),
+            Phase("heads", self.heads, "buckets", reads=("chosen", "branches")),
+            *(
+                Phase(f"follow-{k}", self._follow(k), "buckets", reads=(f"candidates-{k}", "revisions", "releases"))
+                for k in steps
+            ),
+            Phase(
+                "roots",
+                self.roots,
+                "buckets",
+                reads=(
+                    *(f"found-roots-{k}" for k in steps),
+                    *(f"lost-{k}" for k in steps),
+                    "lost-visits",
+                    "lost-heads",
+                ),
+            ),
+            Phase("start", self.start, "buckets", reads=("roots",)),
+            *(
+                Phase(f"level-{k:02d}", self._level(k), _where_anyone_stands(k), reads=(f"frontier-{k:02d}", "entries"))
+                for k in depths
+            ),
+            Phase(
+                "resolve",
+                self.resolve,
+                "buckets",
+                reads=(*(f"files-{k:02d}" for k in depths), "contents", "skipped"),
+            ),
+            Phase("fetch", self.fetch, "buckets", reads=(*(f"files-{k:02d}" for k in depths), "wanted", "refused")),
+        )
+
+    @property
+    def products(self) -> Mapping[str, tuple[str, ...]]:
+        """The tables that occurrences are made of, each of several phases."""
+        depths = [f"{k:02d}" for k in range(self.limits.depth)]
+        every = {name: tuple(f"{name}-{k}" for k in depths) for name in ("links", "left")}
+        return {"roots": ("roots",), "placed": ("placed",), **every}
+
+    # ---- from the export's files
+
+    def _visit_files(self, outputs: PhaseOutputs) -> list[dict[str, Any]]:
+        return [{"file": number} for number in range(len(self.files[tables.VISITS.source]))]
+
+    def _other_files(self, outputs: PhaseOutputs) -> list[dict[str, Any]]:
+        return [
+            {"table": spec.name, "file": number} for spec in CONVERTED for number in range(len(self.files[spec.source]))
+        ]
+
+    def visits(self, task: Task) -> None:
+        counts = Counts()
+        with opened(self.files[tables.VISITS.source][task.params["file"]]) as file:
+            rows = convert(file, tables.VISITS, task.scratch, counts)
+            found, told = last_visits(rows, self.selection, task.partitions)
+        _tell(task, counts, told)
+        _write(task, "visits", LAST, found.to_batches())
+
+    def convert(self, task: Task) -> None:
+        spec = tables.TABLES[task.params["table"]]
+        counts = Counts()
+        schema = pa.schema([_BUCKET, *spec.schema])
+        with opened(self.files[spec.source][task.params["file"]]) as file:
+            rows = (
+                _bucketed(batch, spec.key[0], task.partitions) for batch in convert(file, spec, task.scratch, counts)
+            )
+            _write(task, spec.name, schema, rows, **writer_options(spec))
+        _tell(task, counts, {})
+
+    # ---- from visits to roots
+
+    def chosen(self, task: Task) -> None:
+        found = last_of(
+            [LAST.empty_table(), pa.Table.from_batches(task.read("visits", None, task.rank, BUCKET), LAST)],
+            self.selection,
+        )
+        if self.sample is not None:
+            seed, share = self.sample
+            names = (
+                repo_name(*row)
+                for row in zip(*(found[name].to_pylist() for name in ("origin", "repository")), strict=True)
+            )
+            found = found.filter(pa.array([uniform(seed, "sample", name) < share for name in names], pa.bool_()))
+        usable = found["usable"].combine_chunks()
+        rows = found.filter(usable).append_column("default_branch", pa.nulls(int(usable.true_count), pa.string()))
+        rows = rows.select(heads.CHOSEN.names).sort_by(
+            [("snapshot_id", "ascending"), ("repository", "ascending"), ("origin", "ascending")]
+        )
+        _write_by(task, "chosen", heads.CHOSEN, rows.to_batches(), "snapshot_id")
+        lost = found.filter(pc.invert(usable))
+        lost = lost.append_column("reason", pa.array(["no_full_visit"] * len(lost), pa.string())).select(
+            heads.LOST.names
+        )
+        self._write_lost(task, "lost-visits", lost)
+
+    def heads(self, task: Task) -> None:
+        chosen = pa.Table.from_batches(_mine(task, "chosen", heads.CHOSEN), heads.CHOSEN)
+        with session(task.scratch, self.source.join_memory) as connection:
+            found, lost = heads.heads(
+                connection, chosen, lambda: _mine(task, "branches", tables.BRANCHES.schema), self.compat
+            )
+        self._write_candidates(task, "candidates-0", found)
+        self._write_lost(task, "lost-heads", lost)
+
+    def _follow(self, step: int) -> Callable[[Task], None]:
+        def follow(task: Task) -> None:
+            rows = pa.Table.from_batches(_mine(task, f"candidates-{step}", heads.CANDIDATES), heads.CANDIDATES)
+            with session(task.scratch, self.source.join_memory) as connection:
+                roots, further, lost = heads.follow(
+                    connection,
+                    rows,
+                    lambda: _mine(task, "revisions", tables.REVISIONS.schema),
+                    lambda: _mine(task, "releases", tables.RELEASES.schema),
+                    step == heads.CHAIN,
+                )
+            self._write_by_repository(task, f"found-roots-{step}", heads.ROOTS, roots)
+            self._write_candidates(task, f"candidates-{step + 1}", further)
+            self._write_lost(task, f"lost-{step}", lost)
+
+        return follow
+
+    def roots(self, task: Task) -> None:
+        def gathered(names: Sequence[str], schema: pa.Schema) -> pa.Table:
+            read = chain.from_iterable(_mine(task, name, schema) for name in names)
+            return pa.Table.from_batches(read, schema)
+
+        steps = range(heads.CHAIN + 1)
+        roots = gathered([f"found-roots-{k}" for k in steps], heads.ROOTS)
+        lost = gathered(["lost-visits", "lost-heads", *(f"lost-{k}" for k in steps)], heads.LOST)
+        with session(task.scratch, self.source.join_memory) as connection:
+            kept, gone = heads.one_each(connection, roots, lost, self.compat)
+        _write_by(task, "roots", heads.ROOTS, kept.to_batches(), "root")
+        _write(task, "lost", heads.LOST, gone.to_batches())
+        task.stats["lost"] = dict(sorted(Counter(gone["reason"].to_pylist()).items()))
+
+    def _write_candidates(self, task: Task, name: str, rows: pa.Table) -> None:
+        order = [
+            ("target", "ascending"),
+            *((field, "ascending") for field in heads.CANDIDATES.names if field != "target"),
+        ]
+        _write_by(task, name, heads.CANDIDATES, rows.sort_by(order).to_batches(), "target")
+
+    def _write_lost(self, task: Task, name: str, rows: pa.Table) -> None:
+        self._write_by_repository(task, name, heads.LOST, rows)
+
+    def _write_by_repository(self, task: Task, name: str, schema: pa.Schema, rows: pa.Table) -> None:
+        bucket = pa.array(buckets(rows["repository"].combine_chunks(), task.partitions))
+        rows = rows.append_column(_BUCKET, bucket)
+        rows = rows.sort_by([(BUCKET, "ascending"), *((field, "ascending") for field in schema.names)])
+        _write(task, name, pa.schema([_BUCKET, *schema]), rows.to_batches())
+
+    # ---- from roots to files
+
+    def start(self, task: Task) -> None:
+        """The frontier of the first level: each root once."""
+        roots = pa.Table.from_batches(_mine(task, "roots", pa.schema([heads.ROOTS.field("root")])))
+        distinct = roots.group_by("root", use_threads=False).aggregate([]).sort_by("root")["root"]
+        empty = pa.array([b""] * len(distinct), pa.binary())
+        _write_by(
+            task, "frontier-00", FRONTIER, pa.table([distinct, distinct, empty], schema=FRONTIER).to_batches(), "node"
+        )
+
+    def _level(self, depth: int) -> Callable[[Task], None]:
+        def walk(task: Task) -> None:
+            with session(task.scratch, self.source.join_memory) as connection:
+                found = level(
+                    connection,
+                    _mine(task, f"frontier-{depth:02d}", FRONTIER),
+                    lambda: _mine(task, "entries", tables.ENTRIES.schema),
+                    depth,
+                    self.limits,
+                )
+                _write_by(task, f"files-{depth:02d}", FOUND, found.files, "target")
+                _write_by(task, f"frontier-{depth + 1:02d}", FRONTIER, found.frontier, "node")
+                _write_by(task, f"links-{depth:02d}", FOUND, found.links, "root")
+                _write_by(task, f"left-{depth:02d}", LEFT, found.left, "root")
+
+        return walk
+
+    # ---- from files to contents
+
+    def _files(self, task: Task, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        return chain.from_iterable(_mine(task, f"files-{k:02d}", schema) for k in range(self.limits.depth))
+
+    def resolve(self, task: Task) -> None:
+        with session(task.scratch, self.source.join_memory) as connection:
+            wanted, refused = resolve(
+                connection,
+                self._files(task, pa.schema([FOUND.field("target")])),
+                lambda: _mine(task, "contents", tables.CONTENTS.schema),
+                lambda: _mine(task, "skipped", tables.SKIPPED.schema),
+                self.limits,
+            )
+            _write_by(task, "wanted", WANTED, wanted, "content_id")
+            _write_by(task, "refused", REFUSED, refused, "content_id")
+
+    def fetch(self, task: Task) -> None:
+        """Fetch the contents of a range of ids. TemporaryError if some may come another time: what came is in the cache."""
+        store = open_store(self.source.objects, self.source.signed, self.source.endpoint_url)
+        asked = chain.from_iterable(_as_wanted(batch) for batch in _mine(task, "wanted", WANTED))
+        states: list[tuple[Any, ...]] = []
+        told: Counter[str] = Counter()
+        with task.writer("fetched", FETCHED, group_by=BUCKET) as writer:
+            limits = FetchOptions(max_bytes=self.limits.file_bytes)
+            for one in fetch_cached(store, asked, PackedCache(self.cache), options=limits):
+                wanted, data = one.wanted, one.data
+                told[one.state] += 1
+                rule = None if data is not None else one.state
+                states.append((wanted.content_id, wanted.blob_id, wanted.length, rule, None, None, None))
+                if data is not None:
+                    row = [[task.rank], [wanted.content_id], [wanted.blob_id], [len(data)], [data]]
+                    columns = [pa.array(value, field.type) for value, field in zip(row, FETCHED, strict=True)]
+                    writer.write(pa.RecordBatch.from_arrays(columns, schema=FETCHED))
+        if passing := {state: count for state, count in sorted(told.items()) if state in PASSING}:
+            raise TemporaryError(
+                f"{sum(passing.values()):,} of {sum(told.values()):,} contents did not come from {store.shown} "
+                f"({', '.join(f'{state}: {count:,}' for state, count in passing.items())}). Run the build again; what came is kept."
+            )
+        task.stats["states"] = dict(sorted(told.items()))
+        self._place(task, states)
+
+    def _place(self, task: Task, states: list[tuple[Any, ...]]) -> None:
+        columns = zip(*states, strict=True) if states else [()] * len(STATES)
+        fetched = pa.table([pa.array(c, field.type) for c, field in zip(columns, STATES, strict=True)], schema=STATES)
+        with session(task.scratch, self.source.join_memory) as connection:
+            connection.register("fetched", fetched)
+            connection.register("refused", stream(_mine(task, "refused", REFUSED), REFUSED))
+            connection.execute(
+                "CREATE TEMP TABLE states AS SELECT content_id, blob_id, length, rule, value, threshold, detail FROM fetched "
+                "UNION ALL SELECT content_id, NULL, length, rule, value, threshold, detail FROM refused"
+            )
+            connection.register("files", stream(self._files(task, FOUND), FOUND))
+            placed = rows_of(
+                connection,
+                "SELECT f.root, f.path, f.mode, s.content_id, s.blob_id, s.length, s.rule, s.value, s.threshold, s.detail "
+                "FROM files f JOIN states s ON s.content_id = f.target ORDER BY f.root, f.path, f.mode, s.content_id",
+                PLACED,
+            )
+            _write_by(task, "placed", PLACED, placed, "root")
+
+
+# ---------------------------------------------------------------- reading and writing by partition
+
+
+def _where_anyone_stands(depth: int) -> Callable[[PhaseOutputs], list[dict[str, Any]]]:
+    """Tasks for a level: one for each partition, none if the level before led nowhere."""
+
+    def tasks(outputs: PhaseOutputs) -> list[dict[str, Any]]:
+        return [{}] * outputs.partitions if outputs.files[f"frontier-{depth:02d}"] else []
+
+    return tasks
+
+
+def _mine(task: Task, table: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """The rows of a table in this task's partition."""
+    for batch in task.read(table, schema.names, task.rank, BUCKET):
+        yield pa.RecordBatch.from_arrays([batch.column(name) for name in schema.names], schema=schema)
+
+
+def _bucketed(batch: pa.RecordBatch, name: str, partitions: int) -> pa.RecordBatch:
+    """A batch with the partition of an id; rows without the id are no rows of any partition."""
+    if batch.column(name).null_count:
+        batch = batch.filter(batch.column(name).is_valid())
+    ids = batch.column(name)
+    ids = ids if ids.type == ID else ids.cast(ID)
+    bucket = pa.array(content_buckets(id_bytes(ids), partitions).astype(np.uint16))
+    return pa.RecordBatch.from_arrays([bucket, *batch.columns], [BUCKET, *batch.schema.names])
+
+
+def _write_by(task: Task, name: str, schema: pa.Schema, rows: Any, by: str) -> None:
+    """Write rows that are sorted by an id, grouped by its partition."""
+    _write(task, name, pa.schema([_BUCKET, *schema]), (_bucketed(batch, by, task.partitions) for batch in rows))
+
+
+def _write(task: Task, name: str, schema: pa.Schema, rows: Any, **options: Any) -> None:
+    """Write a table grouped by its column `bucket`; no file if there is no row."""
+    writer = None
+    grouped = BUCKET if BUCKET in schema.names else None
+    for batch in rows:
+        if batch.num_rows:
+            writer = writer or task.writer(name, schema, group_by=grouped, **options)
+            writer.write(batch)
+    if writer is not None:
+        writer.close()
+
+
+def _as_wanted(batch: pa.RecordBatch) -> Iterator[Wanted]:
+    columns = (batch.column(name).to_pylist() for name in ("blob_id", "content_id", "length"))
+    for blob_id, content_id, length in zip(*columns, strict=True):
+        yield Wanted(blob_id, content_id, length)
+
+
+def _tell(task: Task, counts: Counts, more: Mapping[str, int]) -> None:
+    """What became of a file's rows, in the task's statistics."""
+    task.stats.update(
+        rows_in=counts.rows_in, rows_out=counts.rows_out, left_out=dict(sorted(counts.left_out.items())), **more
+    )
+
+
+def preload() -> None:
+    """Load DuckDB and the kernels of the conversion once, for all tasks of a server."""
+    import duckdb
+
+    assert duckdb.__version__
+    hexadecimal = pa.array(["00" * 20])
+    unhex(hexadecimal)

@@ -1,0 +1,65 @@
+"""Walks: sources whose files are found by jobs of the plan, which run before ingestion.
+
+Most sources list their units and read each by itself. What a Software Heritage export holds is found by joins over all of it; such a
+source gives a stage of phases (`Source.walk`), and a unit of it is read from the tables that these wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import pyarrow as pa
+
+from stackbuild import registry
+from stackbuild.graph import Job, Node
+from stackbuild.sources.unit import Limits, Source, SourceOptions, Unit
+from stackbuild.stage import Stage
+
+FETCHED = "fetched"  # the table of a walk that holds contents
+Read = Callable[[str, pa.Schema], Iterator[pa.RecordBatch]]
+
+
+class WalkStage(Protocol):
+    """A stage that walks: for each name that a unit is read by, the tables of its phases that hold it."""
+
+    products: dict[str, tuple[str, ...]]
+
+
+class WalkedSource(Source, Protocol):
+    """A source with a walk. Its units are the partitions of its tables, in order; the first knows what to walk."""
+
+    def walk(self, options: Any, first: Unit, limits: Limits, sample: tuple[int, float] | None) -> Stage[Any]: ...
+
+    def read_walk(
+        self, read: Read, options: Any, limits: Limits, scratch: Path
+    ) -> Iterator[tuple[str, pa.RecordBatch]]: ...
+
+
+def walked(kind: str) -> WalkedSource | None:
+    """The source of a kind, if it has a walk."""
+    source = registry.source(kind)
+    return cast(WalkedSource, source) if hasattr(source, "walk") else None
+
+
+def walks_of(recipe: dict[str, Any], units: Sequence[Unit], limits: Limits) -> dict[int, Node]:
+    """The walks of a plan, by the number of their source in the recipe."""
+    sample = (int(recipe["seed"]), float(recipe["sample"])) if recipe.get("sample") is not None else None
+    found: dict[int, Node] = {}
+    for unit in units:
+        number = unit.where["source"]
+        source = walked(unit.kind)
+        if source is None or number in found or unit.key["part"]:
+            continue
+        options: SourceOptions = source.options_model.model_validate(recipe["source"][number])
+        instance = unit.kind if not found else f"{unit.kind}:{number}"
+        found[number] = Node(0, instance, source.walk(options, unit, limits, sample), "occurrence")
+    return found
+
+
+def jobs_of_walks(walks: dict[int, Node]) -> list[Job]:
+    """Their jobs, in the order in which they run."""
+    return [
+        Job(node.phase_job(phase), "phase", (node,), phase) for node in walks.values() for phase in node.stage.phases()
+    ]

@@ -1,0 +1,194 @@
+"""From an export of Software Heritage to a dataset: what `git ls-tree` would list, by jobs of the plan."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from stackbuild import build as building
+from stackbuild.cli import manifest
+from stackbuild.errors import InputError
+from stackbuild.ledger import check_ledger
+from stackbuild.origins import canonical_url, name_of_url
+from tests.sources.swh.mini_export import MiniExport, make_export
+
+
+def recipe(export: MiniExport, **changes: Any) -> dict[str, Any]:
+    source = {"kind": "swh", "export": str(export.root), "objects": str(export.objects), "forges": [], "types": []}
+    body: dict[str, Any] = {
+        "name": "swh",
+        "seed": 7,
+        "partitions": 2,
+        "source": [{**source, **changes.pop("of_source", {})}],
+        "stages": ["exact_dedup", "decode", "languages"],
+        "exact_dedup": {"winner": ["-revision_date"]},
+        "languages": {"unknown": "keep"},
+        "outputs": ["dataset"],
+        "limits": {"depth": 8},
+    }
+    return {**body, **changes}
+
+
+def run(body: dict[str, Any], out: Path, workers: int = 2) -> building.Build:
+    return building.run(building.Request(body, Path("/"), out, workers)).build
+
+
+def table_rows(build: building.Build, job: str, table: str) -> list[dict[str, Any]]:
+    return [row for o in build.outputs(job, table) for row in pq.read_table(build.out / o.file).to_pylist()]
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory: pytest.TempPathFactory) -> MiniExport:
+    return make_export(tmp_path_factory.mktemp("export"), "orc")
+
+
+@pytest.fixture(scope="module")
+def built(export: MiniExport, tmp_path_factory: pytest.TempPathFactory) -> building.Build:
+    return run(recipe(export), tmp_path_factory.mktemp("built"))
+
+
+def name_of(url: str) -> str:
+    found = canonical_url(url)
+    assert found is not None
+    return name_of_url(found)
+
+
+def test_occurrences_are_what_git_lists(export: MiniExport, built: building.Build) -> None:
+    """All files of all chosen roots: taken, or left by a rule that is meant."""
+    taken = Counter(
+        (row["repo_name"], row["path_bytes"], row["mode"], row["content_id"])
+        for row in table_rows(built, "00-occurrences", "occurrences")
+    )
+    left = {
+        (row["repo_name"], row["path_bytes"], row["content_id"]): row["rule"]
+        for job in ("00-ingest", "00-occurrences")
+        for row in table_rows(built, job, "decisions")
+    }
+    expected: Counter[Any] = Counter()
+    for root in export.roots:
+        for path, mode, content_id in export.expected_files(root.url) if root.directory else ():
+            if mode & 0o170000 == 0o100000 and (name_of(root.url), path, content_id) not in left:
+                expected[name_of(root.url), path, mode, content_id] += 1
+    assert taken - expected == Counter() and expected - taken == Counter()
+    assert len(taken) > 40
+    check_ledger(built)
+
+
+def test_what_leaves_says_why(export: MiniExport, built: building.Build) -> None:
+    """Objects that the store has damaged by their state, what is in no table or hidden, what is too large, a lost folder."""
+    rules = {
+        (row["repo_name"], row["path_bytes"].split(b"/")[-1]): row["rule"]
+        for row in table_rows(built, "00-ingest", "decisions")
+    }
+    states = {("dave/texts", f"{state}.txt".encode()): state for state in export.states.values()}
+    assert len(states) >= 6
+    assert rules == {
+        **states,
+        ("dave/texts", b"large.csv"): "too_large",
+        ("dave/skipped", b"b.bin"): "skipped_content",
+        ("dave/skipped", b"c.txt"): "unknown_content",
+        ("dave/skipped", b"d.txt"): "not_visible",
+        ("dave/lost-folder", b"lost"): "missing_object",
+    }
+
+
+def test_a_repository_that_is_not_walked_says_why(export: MiniExport, built: building.Build) -> None:
+    words = {
+        "no_full_visit": "no full visit",
+        "no_branch": "no branch",
+        "alias": "no branch",
+        "not_a_directory": "target",
+        "missing_revision": "missing",
+    }
+    lost = {row["origin"]: words[row["reason"]] for row in table_rows(built, "00-swh.roots", "lost")}
+    assert lost == {root.url: root.reason for root in export.roots if root.directory is None}
+    counted = sum((Counter(shard.stats["lost"]) for shard in built.shards("00-swh.roots")), Counter())
+    assert counted.total() == len(lost)
+
+
+def test_a_repository_is_known_by_what_its_branch_leads_to(export: MiniExport, built: building.Build) -> None:
+    told = {row["repo_url"]: row for row in table_rows(built, "00-ingest", "origins")}
+    for root in export.roots:
+        if root.directory is None:
+            assert root.url not in told
+            continue
+        row = told[root.url]
+        assert row["directory_id"] == root.directory.hex() and row["snapshot_id"] == root.snapshot.hex()
+        assert row["branch_name"] == root.branch.decode("utf-8", "replace")
+        assert root.revision is None or row["revision_id"] == root.revision.hex()
+
+
+def test_links_and_submodules_are_kept_so_that_trees_can_be_proven(built: building.Build) -> None:
+    manifest.write(built.out)
+    with pytest.raises(
+        InputError
+    ) as caught:  # one of the trees is not in git's order: its entries alone do not prove it
+        manifest.verify(built.out, 2, as_json=False)
+    assert set(re.findall(r"dave/[\w-]+", str(caught.value))) == {"dave/odd-order"}
+    modes = {row["mode"] & 0o170000 for row in table_rows(built, "00-ingest", "tree")}
+    assert {0o120000, 0o160000} <= modes
+
+
+def released(build: building.Build) -> dict[str, str]:
+    return {
+        str(path.relative_to(build.out)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for name in ("dataset", "decisions", "manifest")
+        for path in sorted((build.out / name).rglob("*.parquet"))
+    }
+
+
+def test_parquet_and_one_worker_give_the_same_bytes(export: MiniExport, built: building.Build, tmp_path: Path) -> None:
+    """ORC with two workers, Parquet with one; a sliced folder of objects, and another depth than the trees have."""
+    other = make_export(tmp_path / "export", "parquet")
+    place = {"objects": str(other.sliced)}
+    again = run(recipe(other, of_source=place), tmp_path / "out", workers=1)
+    assert released(again) == released(built)
+
+
+def test_a_list_and_a_forge_select(export: MiniExport, tmp_path: Path) -> None:
+    names = tmp_path / "list.txt"
+    names.write_text("# those of Dave\nhttps://github.com/Dave/texts.git\ndave/skipped\n\n")
+    source = {"list": str(names), "forges": ["github.com"], "types": ["git"]}
+    body = recipe(export, of_source=source, limits={"depth": 4}, partitions=1)
+    build = run(body, tmp_path / "out")
+    repos = {row["repo_name"] for row in table_rows(build, "00-ingest", "origins")}
+    assert repos == {"dave/texts", "dave/skipped"}
+    names.write_text("dave/texts\nno repository at all\n")
+    with pytest.raises(InputError, match="line 2: 'no repository at all'"):
+        run(body, tmp_path / "other")
+
+
+@pytest.mark.slow
+def test_a_walk_that_is_killed_goes_on_to_the_same_bytes(
+    export: MiniExport, built: building.Build, tmp_path: Path
+) -> None:
+    body, out = recipe(export), tmp_path / "out"
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps(body))
+    program = (
+        "import json, sys; from pathlib import Path; from stackbuild import build\n"
+        "build.run(build.Request(json.loads(Path(sys.argv[1]).read_text()), Path('/'), Path(sys.argv[2]), 2))"
+    )
+    seen = set()
+    for wait in ("00-swh.convert", "00-swh.level-01", "00-swh.fetch"):
+        process = subprocess.Popen([sys.executable, "-c", program, str(path), str(out)], start_new_session=True)
+        while process.poll() is None and not (out / "stages" / wait).exists():
+            time.sleep(0.05)
+        if process.poll() is None:
+            seen.add(wait)
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert seen
+    assert released(run(body, out)) == released(built)
