@@ -27,7 +27,7 @@ from stackbuild.shards import Attempt, ShardManifest, find_manifest, read_batche
 from stackbuild.sources.unit import Entry, File, Limits, Link, Origin, Unit, Unread
 from stackbuild.swhid import content_id as git_blob_id
 from stackbuild.tables import conform, display_paths
-from stackbuild.walks import walked
+from stackbuild.walks import products_of, walked
 
 FLUSH_BYTES = 64 << 20
 FLUSH_FILES = 100_000
@@ -82,7 +82,7 @@ def read_walk(build: Build, walk: Node, unit: Unit, scratch: Path) -> Iterator[t
     """What a walk found in the range of a unit."""
     source = walked(unit.kind)
     assert source is not None
-    found, part = build.walk_tables(walk), int(unit.key["part"])
+    found, part = products_of(build, walk), int(unit.key["part"])
 
     def read(name: str, columns: pa.Schema) -> Iterator[pa.RecordBatch]:
         for batch in read_batches(build.out, found[name], columns.names, part, BUCKET):

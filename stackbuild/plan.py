@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -46,7 +46,7 @@ from stackbuild.shards import (
 from stackbuild.sources.unit import Limits, Unit
 from stackbuild.stage import Phase, PhaseOutputs
 from stackbuild.stage_manifest import load_stage_manifest, save_stage_manifest
-from stackbuild.walks import FETCHED, WalkStage, jobs_of_walks, walks_of
+from stackbuild.walks import FETCHED, jobs_of_walks, products_of, walks_of
 
 PLAN_VERSION = 1
 # As a phase may name them in what it reads.
@@ -342,24 +342,19 @@ class Build:
         """Ingested files of a table that hold rows of a bucket; contents of walks are there before any unit is read."""
         found = self.outputs(INGEST.name, table)
         if table == "contents":
-            found = [*(o for node in self.walks.values() for o in self._table(node, FETCHED, None)), *found]
+            found = [*(o for node in self.walks.values() for o in self.tables_for(node, [FETCHED])[FETCHED]), *found]
         return [o for o in found if str(bucket) in o.groups]
 
     def walk_of(self, unit: Unit) -> Node | None:
         """The walk that a unit is read from, if its source has one."""
         return self.walks.get(unit.where["source"]) if self.walks else None
 
-    def walk_tables(self, node: Node) -> dict[str, list[Output]]:
-        """What units are read by, with the tables of the walk that hold it."""
-        products = cast(WalkStage, node.stage).products
-        return {name: [o for table in of for o in self._table(node, table, None)] for name, of in products.items()}
-
-    def _walk_identity(self, node: Node) -> str:
+    def _walk_identity(self, node: Node) -> dict[str, str]:
         at = (node.slug, None)
         if at not in self._reads:
-            tables = self.walk_tables(node)
+            tables = products_of(self, node)
             self._reads[at] = {name: digest([o.identity() for o in files]) for name, files in tables.items()}
-        return digest(self._reads[at])
+        return self._reads[at]
 
     def source_table(self, unit: Unit) -> dict[str, Any]:
         """The recipe's `[[source]]` table that a unit came from."""

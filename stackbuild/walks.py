@@ -6,7 +6,7 @@ source gives a stage of phases (`Source.walk`), and a unit of it is read from th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -14,17 +14,12 @@ import pyarrow as pa
 
 from stackbuild import registry
 from stackbuild.graph import Job, Node
+from stackbuild.shards import Output
 from stackbuild.sources.unit import Limits, Source, SourceOptions, Unit
 from stackbuild.stage import Stage
 
 FETCHED = "fetched"  # the table of a walk that holds contents
 Read = Callable[[str, pa.Schema], Iterator[pa.RecordBatch]]
-
-
-class WalkStage(Protocol):
-    """A stage that walks: for each name that a unit is read by, the tables of its phases that hold it."""
-
-    products: dict[str, tuple[str, ...]]
 
 
 class WalkedSource(Source, Protocol):
@@ -35,6 +30,19 @@ class WalkedSource(Source, Protocol):
     def read_walk(
         self, read: Read, options: Any, limits: Limits, scratch: Path
     ) -> Iterator[tuple[str, pa.RecordBatch]]: ...
+
+
+class Tables(Protocol):
+    """What a build gives: the committed files of the tables of a stage's phases."""
+
+    def tables_for(self, node: Node, names: Sequence[str]) -> dict[str, list[Output]]: ...
+
+
+def products_of(build: Tables, node: Node) -> dict[str, list[Output]]:
+    """What units are read by, with the files of the walk that hold it."""
+    products: Mapping[str, Sequence[str]] = cast(Any, node.stage).products
+    tables = {name: build.tables_for(node, of) for name, of in products.items()}
+    return {name: [output for files in of.values() for output in files] for name, of in tables.items()}
 
 
 def walked(kind: str) -> WalkedSource | None:

@@ -18,26 +18,27 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from stackbuild.errors import TemporaryError
-from stackbuild.hashing import content_buckets, id_bytes, uniform
+from stackbuild.hashing import uniform
 from stackbuild.origins import canonical_url, name_of_url
 from stackbuild.schema import CONTENTS as CONTENT_ROWS
 from stackbuild.schema import ID
 from stackbuild.shards import digest
 from stackbuild.sources.swh import heads, tables
-from stackbuild.sources.swh.convert import Counts, convert, unhex, writer_options
+from stackbuild.sources.swh.convert import Counts, convert, writer_options
 from stackbuild.sources.swh.export import ExportFile, opened
 from stackbuild.sources.swh.fetch import PASSING, FetchOptions, Wanted, open_store
 from stackbuild.sources.swh.options import SwhOptions
 from stackbuild.sources.swh.packed import PackedCache, fetch_cached
+from stackbuild.sources.swh.partitions import BUCKET, BUCKET_FIELD, bucketed, mine, warm, write, write_by
 from stackbuild.sources.swh.resolve import REFUSED, WANTED, resolve
 from stackbuild.sources.swh.session import rows_of, session, stream
 from stackbuild.sources.swh.visits import LAST, buckets, last_of, last_visits
@@ -46,12 +47,10 @@ from stackbuild.sources.unit import Limits
 from stackbuild.stage import Options, Phase, PhaseOutputs, Stage
 from stackbuild.task import Task
 
-BUCKET = "bucket"
 # Options that say where things lie and with what they are read, never what comes out.
 PLACES = ("export", "objects", "list", "format", "signed", "endpoint_url", "join_memory")
-_BUCKET = pa.field(BUCKET, pa.uint16(), nullable=False)
 CONVERTED = (tables.ENTRIES, tables.CONTENTS, tables.SKIPPED, tables.REVISIONS, tables.RELEASES, tables.BRANCHES)
-FETCHED = pa.schema([_BUCKET, *CONTENT_ROWS])
+FETCHED = pa.schema([BUCKET_FIELD, *CONTENT_ROWS])
 # A file at its place: what was found, and the content that lies there, or the rule by which it leaves.
 PLACED = pa.schema(
     [
@@ -67,7 +66,6 @@ PLACED = pa.schema(
         pa.field("detail", pa.string()),
     ]
 )
-PRELOAD = "stackbuild.sources.swh.stage:preload"
 STATES = pa.schema([*(field for field in PLACED if field.name not in ("root", "path", "mode"))])
 
 
@@ -113,11 +111,17 @@ class SwhWalk(Stage[Options]):
             "sample": self.sample,
         }
 
+    def warm(self) -> None:
+        """Load DuckDB and compile the kernels of the conversion."""
+        import_module("duckdb")
+        for spec in (tables.VISITS, *CONVERTED):
+            warm(spec)
+
     def phases(self) -> Sequence[Phase]:
         steps = range(heads.CHAIN + 1)
         depths = range(self.limits.depth)
         return (
-            Phase("visits", self.visits, self._visit_files, preload=(PRELOAD,)),
+            Phase("visits", self.visits, self._visit_files),
             Phase("convert", self.convert, self._other_files),
             Phase("chosen", self.chosen, "buckets", reads=("visits",)),
             Phase("heads", self.heads, "buckets", reads=("chosen", "branches")),
@@ -173,17 +177,17 @@ class SwhWalk(Stage[Options]):
             rows = convert(file, tables.VISITS, task.scratch, counts)
             found, told = last_visits(rows, self.selection, task.partitions)
         _tell(task, counts, told)
-        _write(task, "visits", LAST, found.to_batches())
+        write(task, "visits", LAST, found.to_batches())
 
     def convert(self, task: Task) -> None:
         spec = tables.TABLES[task.params["table"]]
         counts = Counts()
-        schema = pa.schema([_BUCKET, *spec.schema])
+        schema = pa.schema([BUCKET_FIELD, *spec.schema])
         with opened(self.files[spec.source][task.params["file"]]) as file:
             rows = (
-                _bucketed(batch, spec.key[0], task.partitions) for batch in convert(file, spec, task.scratch, counts)
+                bucketed(batch, spec.key[0], task.partitions) for batch in convert(file, spec, task.scratch, counts)
             )
-            _write(task, spec.name, schema, rows, **writer_options(spec))
+            write(task, spec.name, schema, rows, **writer_options(spec))
         _tell(task, counts, {})
 
     # ---- from visits to roots
@@ -205,7 +209,7 @@ class SwhWalk(Stage[Options]):
         rows = rows.select(heads.CHOSEN.names).sort_by(
             [("snapshot_id", "ascending"), ("repository", "ascending"), ("origin", "ascending")]
         )
-        _write_by(task, "chosen", heads.CHOSEN, rows.to_batches(), "snapshot_id")
+        write_by(task, "chosen", heads.CHOSEN, rows.to_batches(), "snapshot_id")
         lost = found.filter(pc.invert(usable))
         lost = lost.append_column("reason", pa.array(["no_full_visit"] * len(lost), pa.string())).select(
             heads.LOST.names
@@ -213,23 +217,23 @@ class SwhWalk(Stage[Options]):
         self._write_lost(task, "lost-visits", lost)
 
     def heads(self, task: Task) -> None:
-        chosen = pa.Table.from_batches(_mine(task, "chosen", heads.CHOSEN), heads.CHOSEN)
+        chosen = pa.Table.from_batches(mine(task, "chosen", heads.CHOSEN), heads.CHOSEN)
         with session(task.scratch, self.source.join_memory) as connection:
             found, lost = heads.heads(
-                connection, chosen, lambda: _mine(task, "branches", tables.BRANCHES.schema), self.compat
+                connection, chosen, lambda: mine(task, "branches", tables.BRANCHES.schema), self.compat
             )
         self._write_candidates(task, "candidates-0", found)
         self._write_lost(task, "lost-heads", lost)
 
     def _follow(self, step: int) -> Callable[[Task], None]:
         def follow(task: Task) -> None:
-            rows = pa.Table.from_batches(_mine(task, f"candidates-{step}", heads.CANDIDATES), heads.CANDIDATES)
+            rows = pa.Table.from_batches(mine(task, f"candidates-{step}", heads.CANDIDATES), heads.CANDIDATES)
             with session(task.scratch, self.source.join_memory) as connection:
                 roots, further, lost = heads.follow(
                     connection,
                     rows,
-                    lambda: _mine(task, "revisions", tables.REVISIONS.schema),
-                    lambda: _mine(task, "releases", tables.RELEASES.schema),
+                    lambda: mine(task, "revisions", tables.REVISIONS.schema),
+                    lambda: mine(task, "releases", tables.RELEASES.schema),
                     step == heads.CHAIN,
                 )
             self._write_by_repository(task, f"found-roots-{step}", heads.ROOTS, roots)
@@ -240,7 +244,7 @@ class SwhWalk(Stage[Options]):
 
     def roots(self, task: Task) -> None:
         def gathered(names: Sequence[str], schema: pa.Schema) -> pa.Table:
-            read = chain.from_iterable(_mine(task, name, schema) for name in names)
+            read = chain.from_iterable(mine(task, name, schema) for name in names)
             return pa.Table.from_batches(read, schema)
 
         steps = range(heads.CHAIN + 1)
@@ -248,8 +252,8 @@ class SwhWalk(Stage[Options]):
         lost = gathered(["lost-visits", "lost-heads", *(f"lost-{k}" for k in steps)], heads.LOST)
         with session(task.scratch, self.source.join_memory) as connection:
             kept, gone = heads.one_each(connection, roots, lost, self.compat)
-        _write_by(task, "roots", heads.ROOTS, kept.to_batches(), "root")
-        _write(task, "lost", heads.LOST, gone.to_batches())
+        write_by(task, "roots", heads.ROOTS, kept.to_batches(), "root")
+        write(task, "lost", heads.LOST, gone.to_batches())
         task.stats["lost"] = dict(sorted(Counter(gone["reason"].to_pylist()).items()))
 
     def _write_candidates(self, task: Task, name: str, rows: pa.Table) -> None:
@@ -257,25 +261,25 @@ class SwhWalk(Stage[Options]):
             ("target", "ascending"),
             *((field, "ascending") for field in heads.CANDIDATES.names if field != "target"),
         ]
-        _write_by(task, name, heads.CANDIDATES, rows.sort_by(order).to_batches(), "target")
+        write_by(task, name, heads.CANDIDATES, rows.sort_by(order).to_batches(), "target")
 
     def _write_lost(self, task: Task, name: str, rows: pa.Table) -> None:
         self._write_by_repository(task, name, heads.LOST, rows)
 
     def _write_by_repository(self, task: Task, name: str, schema: pa.Schema, rows: pa.Table) -> None:
         bucket = pa.array(buckets(rows["repository"].combine_chunks(), task.partitions))
-        rows = rows.append_column(_BUCKET, bucket)
+        rows = rows.append_column(BUCKET_FIELD, bucket)
         rows = rows.sort_by([(BUCKET, "ascending"), *((field, "ascending") for field in schema.names)])
-        _write(task, name, pa.schema([_BUCKET, *schema]), rows.to_batches())
+        write(task, name, pa.schema([BUCKET_FIELD, *schema]), rows.to_batches())
 
     # ---- from roots to files
 
     def start(self, task: Task) -> None:
         """The frontier of the first level: each root once."""
-        roots = pa.Table.from_batches(_mine(task, "roots", pa.schema([heads.ROOTS.field("root")])))
+        roots = pa.Table.from_batches(mine(task, "roots", pa.schema([heads.ROOTS.field("root")])))
         distinct = roots.group_by("root", use_threads=False).aggregate([]).sort_by("root")["root"]
         empty = pa.array([b""] * len(distinct), pa.binary())
-        _write_by(
+        write_by(
             task, "frontier-00", FRONTIER, pa.table([distinct, distinct, empty], schema=FRONTIER).to_batches(), "node"
         )
 
@@ -284,39 +288,39 @@ class SwhWalk(Stage[Options]):
             with session(task.scratch, self.source.join_memory) as connection:
                 found = level(
                     connection,
-                    _mine(task, f"frontier-{depth:02d}", FRONTIER),
-                    lambda: _mine(task, "entries", tables.ENTRIES.schema),
+                    mine(task, f"frontier-{depth:02d}", FRONTIER),
+                    lambda: mine(task, "entries", tables.ENTRIES.schema),
                     depth,
                     self.limits,
                 )
-                _write_by(task, f"files-{depth:02d}", FOUND, found.files, "target")
-                _write_by(task, f"frontier-{depth + 1:02d}", FRONTIER, found.frontier, "node")
-                _write_by(task, f"links-{depth:02d}", FOUND, found.links, "root")
-                _write_by(task, f"left-{depth:02d}", LEFT, found.left, "root")
+                write_by(task, f"files-{depth:02d}", FOUND, found.files, "target")
+                write_by(task, f"frontier-{depth + 1:02d}", FRONTIER, found.frontier, "node")
+                write_by(task, f"links-{depth:02d}", FOUND, found.links, "root")
+                write_by(task, f"left-{depth:02d}", LEFT, found.left, "root")
 
         return walk
 
     # ---- from files to contents
 
     def _files(self, task: Task, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        return chain.from_iterable(_mine(task, f"files-{k:02d}", schema) for k in range(self.limits.depth))
+        return chain.from_iterable(mine(task, f"files-{k:02d}", schema) for k in range(self.limits.depth))
 
     def resolve(self, task: Task) -> None:
         with session(task.scratch, self.source.join_memory) as connection:
             wanted, refused = resolve(
                 connection,
                 self._files(task, pa.schema([FOUND.field("target")])),
-                lambda: _mine(task, "contents", tables.CONTENTS.schema),
-                lambda: _mine(task, "skipped", tables.SKIPPED.schema),
+                lambda: mine(task, "contents", tables.CONTENTS.schema),
+                lambda: mine(task, "skipped", tables.SKIPPED.schema),
                 self.limits,
             )
-            _write_by(task, "wanted", WANTED, wanted, "content_id")
-            _write_by(task, "refused", REFUSED, refused, "content_id")
+            write_by(task, "wanted", WANTED, wanted, "content_id")
+            write_by(task, "refused", REFUSED, refused, "content_id")
 
     def fetch(self, task: Task) -> None:
         """Fetch the contents of a range of ids. TemporaryError if some may come another time: what came is in the cache."""
         store = open_store(self.source.objects, self.source.signed, self.source.endpoint_url)
-        asked = chain.from_iterable(_as_wanted(batch) for batch in _mine(task, "wanted", WANTED))
+        asked = chain.from_iterable(_as_wanted(batch) for batch in mine(task, "wanted", WANTED))
         states: list[tuple[Any, ...]] = []
         told: Counter[str] = Counter()
         with task.writer("fetched", FETCHED, group_by=BUCKET) as writer:
@@ -343,7 +347,7 @@ class SwhWalk(Stage[Options]):
         fetched = pa.table([pa.array(c, field.type) for c, field in zip(columns, STATES, strict=True)], schema=STATES)
         with session(task.scratch, self.source.join_memory) as connection:
             connection.register("fetched", fetched)
-            connection.register("refused", stream(_mine(task, "refused", REFUSED), REFUSED))
+            connection.register("refused", stream(mine(task, "refused", REFUSED), REFUSED))
             connection.execute(
                 "CREATE TEMP TABLE states AS SELECT content_id, blob_id, length, rule, value, threshold, detail FROM fetched "
                 "UNION ALL SELECT content_id, NULL, length, rule, value, threshold, detail FROM refused"
@@ -355,10 +359,7 @@ class SwhWalk(Stage[Options]):
                 "FROM files f JOIN states s ON s.content_id = f.target ORDER BY f.root, f.path, f.mode, s.content_id",
                 PLACED,
             )
-            _write_by(task, "placed", PLACED, placed, "root")
-
-
-# ---------------------------------------------------------------- reading and writing by partition
+            write_by(task, "placed", PLACED, placed, "root")
 
 
 def _where_anyone_stands(depth: int) -> Callable[[PhaseOutputs], list[dict[str, Any]]]:
@@ -368,39 +369,6 @@ def _where_anyone_stands(depth: int) -> Callable[[PhaseOutputs], list[dict[str, 
         return [{}] * outputs.partitions if outputs.files[f"frontier-{depth:02d}"] else []
 
     return tasks
-
-
-def _mine(task: Task, table: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """The rows of a table in this task's partition."""
-    for batch in task.read(table, schema.names, task.rank, BUCKET):
-        yield pa.RecordBatch.from_arrays([batch.column(name) for name in schema.names], schema=schema)
-
-
-def _bucketed(batch: pa.RecordBatch, name: str, partitions: int) -> pa.RecordBatch:
-    """A batch with the partition of an id; rows without the id are no rows of any partition."""
-    if batch.column(name).null_count:
-        batch = batch.filter(batch.column(name).is_valid())
-    ids = batch.column(name)
-    ids = ids if ids.type == ID else ids.cast(ID)
-    bucket = pa.array(content_buckets(id_bytes(ids), partitions).astype(np.uint16))
-    return pa.RecordBatch.from_arrays([bucket, *batch.columns], [BUCKET, *batch.schema.names])
-
-
-def _write_by(task: Task, name: str, schema: pa.Schema, rows: Any, by: str) -> None:
-    """Write rows that are sorted by an id, grouped by its partition."""
-    _write(task, name, pa.schema([_BUCKET, *schema]), (_bucketed(batch, by, task.partitions) for batch in rows))
-
-
-def _write(task: Task, name: str, schema: pa.Schema, rows: Any, **options: Any) -> None:
-    """Write a table grouped by its column `bucket`; no file if there is no row."""
-    writer = None
-    grouped = BUCKET if BUCKET in schema.names else None
-    for batch in rows:
-        if batch.num_rows:
-            writer = writer or task.writer(name, schema, group_by=grouped, **options)
-            writer.write(batch)
-    if writer is not None:
-        writer.close()
 
 
 def _as_wanted(batch: pa.RecordBatch) -> Iterator[Wanted]:
@@ -414,12 +382,3 @@ def _tell(task: Task, counts: Counts, more: Mapping[str, int]) -> None:
     task.stats.update(
         rows_in=counts.rows_in, rows_out=counts.rows_out, left_out=dict(sorted(counts.left_out.items())), **more
     )
-
-
-def preload() -> None:
-    """Load DuckDB and the kernels of the conversion once, for all tasks of a server."""
-    import duckdb
-
-    assert duckdb.__version__
-    hexadecimal = pa.array(["00" * 20])
-    unhex(hexadecimal)
