@@ -26,17 +26,16 @@ from stackbuild.errors import InputError
 from stackbuild.kernels import kernel
 from stackbuild.schema import ID, TIMESTAMP
 from stackbuild.sources.swh.export import BATCH_ROWS, TableFile
-from stackbuild.sources.swh.row_order import bytes_of, merge, sorted_batch, write_run
+from stackbuild.sources.swh.row_order import bytes_of, merge, sorted_pieces, write_run
 from stackbuild.sources.swh.tables import ALIAS, TARGET_TYPES, Column, TableSpec
 from stackbuild.sources.timestamps import as_timestamps
 from stackbuild.tables import TableWriter, arrow
 
-MEMORY: Final = (
-    256 << 20
-)  # bytes for gathered rows, their order and their sorted copy; decoding takes its batch besides
-COPIES: Final = 4  # of the gathered rows that are in memory while they are sorted
+MEMORY: Final = 256 << 20  # bytes for rows that are gathered and sorted; the interpreter and the reader come on top
+COPIES: Final = (
+    3  # of the gathered rows in memory: themselves, put together, and their order with a piece of them sorted
+)
 ROW_GROUP_ROWS: Final = 100_000
-PIECE_ROWS: Final = 65_536
 KINDS_READ: Final = {"id": "text", "target": "text", "word": "text", "text": "text", "name": "bytes", "bytes": "bytes",
                      "integer": "integer", "time": "time", "seconds": "time"}  # fmt: skip
 
@@ -79,10 +78,10 @@ def convert(
     runs: list[Path] = []
     for gathered in _gathered(rows, memory_bytes // COPIES):
         if gathered.last and not runs:
-            yield from _sliced(sorted_batch(gathered.whole(), spec.key))
+            yield from sorted_pieces(gathered.whole(), spec.key)
             return
         path = scratch / f"{spec.name}-{len(runs):06d}.arrow"
-        write_run(path, _sliced(sorted_batch(gathered.whole(), spec.key)))
+        write_run(path, sorted_pieces(gathered.whole(), spec.key))
         runs.append(path)
     counts.runs = len(runs)
     if runs:
@@ -107,7 +106,7 @@ class _Gathered:
     def whole(self) -> pa.RecordBatch:
         """One batch; the single ones are let go of."""
         table = pa.Table.from_batches(self.batches)
-        self.batches = []
+        self.batches.clear()
         return table.combine_chunks().to_batches()[0]
 
 
@@ -125,11 +124,6 @@ def _gathered(batches: Iterator[pa.RecordBatch], limit: int) -> Iterator[_Gather
         size += batch.nbytes
     if held:
         yield _Gathered(held, last=True)
-
-
-def _sliced(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    for start in range(0, batch.num_rows, PIECE_ROWS):
-        yield batch.slice(start, PIECE_ROWS)
 
 
 def writer_options(spec: TableSpec) -> dict[str, Any]:

@@ -22,7 +22,10 @@ from stackbuild.tables import arrow
 Ints = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 SHORT: Final = 32  # rows of one word that are sorted by insertion
-BLOCK_ROWS: Final = 8_192  # of a run that are in memory when runs are merged
+PIECE_ROWS: Final = 32_768  # that come out at a time
+PIECE_BYTES: Final = 4 << 20
+BLOCK_ROWS: Final = 4_096  # of a run that are in memory when runs are merged
+BLOCK_BYTES: Final = 256 << 10
 FAN_IN: Final = 64  # runs that are merged at a time
 
 
@@ -97,9 +100,17 @@ def merged_order(key: Key, starts: Sequence[int]) -> Ints:
     return places
 
 
-def sorted_batch(batch: pa.RecordBatch, key: Sequence[str]) -> pa.RecordBatch:
-    """The rows in order."""
-    return batch.take(arrow(order(key_of(batch, key))))
+def sorted_pieces(batch: pa.RecordBatch, key: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """The rows in order, some at a time, so that a sorted copy never stands whole in memory."""
+    places = arrow(order(key_of(batch, key)))
+    step = _rows_of(batch, PIECE_ROWS, PIECE_BYTES)
+    for start in range(0, batch.num_rows, step):
+        yield batch.take(places.slice(start, step))
+
+
+def _rows_of(batch: pa.RecordBatch, rows: int, size: int) -> int:
+    """How many rows of a batch to take at a time: at most `rows`, and about `size` bytes."""
+    return int(max(1, min(rows, size * batch.num_rows // max(batch.nbytes, 1))))
 
 
 # ---------------------------------------------------------------- merging runs
@@ -124,13 +135,14 @@ def merge(runs: Sequence[Path], key: Sequence[str], scratch: Path) -> Iterator[p
 
 
 def write_run(path: Path, batches: Iterator[pa.RecordBatch]) -> None:
-    """Write sorted rows in blocks of at most BLOCK_ROWS."""
+    """Write sorted rows in blocks of at most BLOCK_ROWS and about BLOCK_BYTES."""
     writer = None
     with pa.OSFile(str(path), "wb") as sink:
         for batch in batches:
             writer = writer or pa.ipc.new_file(sink, batch.schema)
-            for start in range(0, batch.num_rows, BLOCK_ROWS):
-                writer.write_batch(batch.slice(start, BLOCK_ROWS))
+            step = _rows_of(batch, BLOCK_ROWS, BLOCK_BYTES)
+            for start in range(0, batch.num_rows, step):
+                writer.write_batch(batch.slice(start, step))
         if writer is not None:
             writer.close()
 
