@@ -1,7 +1,7 @@
 """Converting a Software Heritage export: rows of `directory_entry` per CPU-second, from ORC to sorted Parquet.
 
-The file is generated: directories of random ids in no order, entries with names that repeat as they do in repositories, ZSTD,
-one stripe of 64 MB after the other, as exports have them. Peers make the same table by DuckDB (unhex, ORDER BY, COPY) from
+The file is generated: directories of random ids in no order, their entries sorted by name, names that other directories have too,
+ZSTD, one stripe of 64 MB after the other, as exports have them. Peers make the same table by DuckDB (unhex, ORDER BY, COPY) from
 Arrow's ORC reader, and by pyarrow's own sort.
 
     python -m benchmarks.swh_convert --rows 4 --memory 256
@@ -58,18 +58,24 @@ def generate(path: Path, rows: int) -> int:
     """Write the file; its bytes."""
     path.parent.mkdir(parents=True)
     draw = np.random.default_rng(7)
-    names = pa.array([hashlib.sha1(b"%d" % i).hexdigest()[: 3 + i % 14].encode() + b".py" for i in range(200_000)])
+    names = pa.array(
+        sorted({hashlib.sha1(b"%d" % i).hexdigest()[: 3 + i % 14].encode() + b".py" for i in range(200_000)})
+    )
     kinds, modes = pa.array(["file", "dir", "rev"]), np.array([0o100644, 0o040000, 0o160000], np.int32)
     writer = orc.ORCWriter(str(path), compression="zstd", stripe_size=64 << 20, batch_size=8192)
     for start in range(0, rows, STEP):
         count = min(STEP, rows - start)
         sizes = draw.geometric(1 / ENTRIES_OF_A_DIRECTORY, count)
         owner = np.repeat(np.arange(count), sizes)[:count]
+        first = (
+            np.minimum(draw.zipf(1.3, count), len(names)) - 1
+        )  # name of a directory; those behind it follow, as git has them
+        inside = np.arange(count) - np.searchsorted(owner, owner)
         kind = draw.choice(3, count, p=[0.8, 0.19, 0.01])
         table = pa.table(
             {
                 "directory_id": _hex(draw.integers(0, 256, (count, 20), np.uint8)[owner]),
-                "name": names.take(pa.array(np.minimum(draw.zipf(1.3, count), 200_000) - 1)),
+                "name": names.take(pa.array((first[owner] + 7 * inside) % len(names))),
                 "type": kinds.take(pa.array(kind)),
                 "target": _hex(draw.integers(0, 256, (count, 20), np.uint8)),
                 "perms": modes[kind],

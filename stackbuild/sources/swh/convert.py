@@ -26,17 +26,16 @@ from stackbuild.errors import InputError
 from stackbuild.kernels import kernel
 from stackbuild.schema import ID, TIMESTAMP
 from stackbuild.sources.swh.export import BATCH_ROWS, TableFile
-from stackbuild.sources.swh.row_order import bytes_of, merge, sorted_batch, write_run
+from stackbuild.sources.swh.row_order import bytes_of, merge, sorted_pieces, write_run
 from stackbuild.sources.swh.tables import ALIAS, TARGET_TYPES, Column, TableSpec
 from stackbuild.sources.timestamps import as_timestamps
 from stackbuild.tables import TableWriter, arrow
 
-MEMORY: Final = (
-    256 << 20
-)  # bytes for gathered rows, their order and their sorted copy; decoding takes its batch besides
-COPIES: Final = 4  # of the gathered rows that are in memory while they are sorted
+MEMORY: Final = 256 << 20  # bytes for rows that are gathered and sorted; the interpreter and the reader come on top
+COPIES: Final = (
+    3  # of the gathered rows in memory: themselves, put together, and their order with a piece of them sorted
+)
 ROW_GROUP_ROWS: Final = 100_000
-PIECE_ROWS: Final = 65_536
 KINDS_READ: Final = {"id": "text", "target": "text", "word": "text", "text": "text", "name": "bytes", "bytes": "bytes",
                      "integer": "integer", "time": "time", "seconds": "time"}  # fmt: skip
 
@@ -79,10 +78,10 @@ def convert(
     runs: list[Path] = []
     for gathered in _gathered(rows, memory_bytes // COPIES):
         if gathered.last and not runs:
-            yield from _sliced(sorted_batch(gathered.whole(), spec.key))
+            yield from sorted_pieces(gathered.whole(), spec.key)
             return
         path = scratch / f"{spec.name}-{len(runs):06d}.arrow"
-        write_run(path, _sliced(sorted_batch(gathered.whole(), spec.key)))
+        write_run(path, sorted_pieces(gathered.whole(), spec.key))
         runs.append(path)
     counts.runs = len(runs)
     if runs:
@@ -107,7 +106,7 @@ class _Gathered:
     def whole(self) -> pa.RecordBatch:
         """One batch; the single ones are let go of."""
         table = pa.Table.from_batches(self.batches)
-        self.batches = []
+        self.batches.clear()
         return table.combine_chunks().to_batches()[0]
 
 
@@ -125,11 +124,6 @@ def _gathered(batches: Iterator[pa.RecordBatch], limit: int) -> Iterator[_Gather
         size += batch.nbytes
     if held:
         yield _Gathered(held, last=True)
-
-
-def _sliced(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    for start in range(0, batch.num_rows, PIECE_ROWS):
-        yield batch.slice(start, PIECE_ROWS)
 
 
 def writer_options(spec: TableSpec) -> dict[str, Any]:
@@ -212,8 +206,11 @@ def _plain_bytes(array: pa.Array, column: Column) -> Made:
 def _names(array: pa.Array, column: Column) -> Made:
     """A name of a tree has no "/" or NUL in it, and is not empty: such a row would be a path of somewhere else."""
     names = _plain(array, pa.binary())
-    bad = _no_name(*bytes_of(names))
-    return [names], bad if bad.any() else None, "no name that a folder can hold"
+    offsets, data = bytes_of(names)
+    part = data[offsets[0] : offsets[-1]]
+    if (np.diff(offsets) > 0).all() and not (part == ord("/")).any() and not (part == 0).any():
+        return [names], None, ""
+    return [names], _no_name(offsets, data), "no name that a folder can hold"
 
 
 def _text(array: pa.Array, column: Column) -> Made:
@@ -311,7 +308,7 @@ def unhex(text: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_],
     offsets, data = bytes_of(text)
     null = np.asarray(text.is_null()) if text.null_count else np.zeros(len(text), bool)
     ids = np.zeros((len(text), 20), np.uint8)
-    good = _unhex(offsets, data, DIGITS, ids)
+    good = _unhex(offsets, data, ids)
     return ids, null, ~(good | null)
 
 
@@ -336,20 +333,25 @@ for _value, _digit in enumerate("0123456789abcdef"):
 
 
 @kernel
-def _unhex(offsets: Any, data: Any, digits: Any, ids: Any) -> Any:
-    """Fill `ids`; whether each text is 40 digits, bool (n,)."""
+def _unhex(offsets: Any, data: Any, ids: Any) -> Any:
+    """Fill `ids`; whether each text is 40 digits, bool (n,). By arithmetic, of which the compiler makes vector instructions."""
     rows = len(offsets) - 1
     good = np.zeros(rows, np.bool_)
+    values = np.empty(40, np.uint8)
     for row in range(rows):
         start = offsets[row]
         if offsets[row + 1] - start != 40:
             continue
-        worst = np.uint8(0)
+        text = data[start : start + 40]
+        bad = np.uint8(0)
+        for at in range(40):
+            byte = text[at]
+            digit, letter = np.uint8(byte - np.uint8(48)), np.uint8((byte | np.uint8(32)) - np.uint8(97))
+            values[at] = digit if digit < np.uint8(10) else np.uint8(letter + np.uint8(10))
+            bad |= np.uint8(digit >= np.uint8(10) and letter >= np.uint8(6))
         for at in range(20):
-            high, low = digits[data[start + 2 * at]], digits[data[start + 2 * at + 1]]
-            worst |= high | low
-            ids[row, at] = (high << np.uint8(4)) | (low & np.uint8(15))
-        good[row] = worst < 16
+            ids[row, at] = (values[2 * at] << np.uint8(4)) | (values[2 * at + 1] & np.uint8(15))
+        good[row] = bad == 0
     return good
 
 

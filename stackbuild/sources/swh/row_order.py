@@ -21,8 +21,11 @@ from stackbuild.tables import arrow
 
 Ints = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
-SHORT: Final = 24  # rows of one id that are sorted by insertion
-BLOCK_ROWS: Final = 8_192  # of a run that are in memory when runs are merged
+SHORT: Final = 32  # rows of one word that are sorted by insertion
+PIECE_ROWS: Final = 32_768  # that come out at a time
+PIECE_BYTES: Final = 4 << 20
+BLOCK_ROWS: Final = 4_096  # of a run that are in memory when runs are merged
+BLOCK_BYTES: Final = 256 << 10
 FAN_IN: Final = 64  # runs that are merged at a time
 
 
@@ -87,9 +90,27 @@ def order(key: Key) -> Ints:
     return places
 
 
-def sorted_batch(batch: pa.RecordBatch, key: Sequence[str]) -> pa.RecordBatch:
-    """The rows in order."""
-    return batch.take(arrow(order(key_of(batch, key))))
+def merged_order(key: Key, starts: Sequence[int]) -> Ints:
+    """The same of rows that are sorted runs one behind the other; `starts`: where each begins, and where the last ends."""
+    places: Ints = np.arange(len(key.number))
+    words, bounds = _words(key.ids, key.offsets, key.data), np.asarray(starts, np.int64)
+    while len(bounds) > 2:
+        places, words = _merge_pairs(bounds, places, words, *key.arrays())
+        bounds = np.append(bounds[:-1:2], bounds[-1])
+    return places
+
+
+def sorted_pieces(batch: pa.RecordBatch, key: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """The rows in order, some at a time, so that a sorted copy never stands whole in memory."""
+    places = arrow(order(key_of(batch, key)))
+    step = _rows_of(batch, PIECE_ROWS, PIECE_BYTES)
+    for start in range(0, batch.num_rows, step):
+        yield batch.take(places.slice(start, step))
+
+
+def _rows_of(batch: pa.RecordBatch, rows: int, size: int) -> int:
+    """How many rows of a batch to take at a time: at most `rows`, and about `size` bytes."""
+    return int(max(1, min(rows, size * batch.num_rows // max(batch.nbytes, 1))))
 
 
 # ---------------------------------------------------------------- merging runs
@@ -114,13 +135,14 @@ def merge(runs: Sequence[Path], key: Sequence[str], scratch: Path) -> Iterator[p
 
 
 def write_run(path: Path, batches: Iterator[pa.RecordBatch]) -> None:
-    """Write sorted rows in blocks of at most BLOCK_ROWS."""
+    """Write sorted rows in blocks of at most BLOCK_ROWS and about BLOCK_BYTES."""
     writer = None
     with pa.OSFile(str(path), "wb") as sink:
         for batch in batches:
             writer = writer or pa.ipc.new_file(sink, batch.schema)
-            for start in range(0, batch.num_rows, BLOCK_ROWS):
-                writer.write_batch(batch.slice(start, BLOCK_ROWS))
+            step = _rows_of(batch, BLOCK_ROWS, BLOCK_BYTES)
+            for start in range(0, batch.num_rows, step):
+                writer.write_batch(batch.slice(start, step))
         if writer is not None:
             writer.close()
 
@@ -174,12 +196,16 @@ def _merge(paths: Sequence[Path], key: Sequence[str]) -> Iterator[pa.RecordBatch
             for place, run in enumerate(runs)
         ]
         pieces = [run.batch.slice(0, take) for run, take in zip(runs, takes, strict=True) if run.batch and take]
-        whole = pa.Table.from_batches(pieces).combine_chunks().to_batches()[0] if len(pieces) > 1 else pieces[0]
         for run, take in zip(runs, takes, strict=True):
             if take:
                 run.advance(take)
         runs = [run for run in runs if run.batch is not None]
-        yield sorted_batch(whole, key) if len(pieces) > 1 else whole
+        if len(pieces) == 1:
+            yield pieces[0]
+            continue
+        whole = pa.Table.from_batches(pieces).combine_chunks().to_batches()[0]
+        starts = [0, *np.cumsum([piece.num_rows for piece in pieces]).tolist()]
+        yield whole.take(arrow(merged_order(key_of(whole, key), starts)))
 
 
 def _compare_last(left: _Run, right: _Run) -> int:
@@ -193,18 +219,9 @@ def _compare_last(left: _Run, right: _Run) -> int:
 def _words(ids: Any, offsets: Any, data: Any) -> Any:
     """The first eight bytes of each key as a number, uint64 (n,)."""
     rows, width = len(offsets) - 1, ids.shape[1]
-    words = np.zeros(rows, np.uint64)
+    words = np.empty(rows, np.uint64)
     for row in range(rows):
-        word = np.uint64(0)
-        if width:
-            for at in range(8):
-                word = (word << np.uint64(8)) | np.uint64(ids[row, at])
-        else:
-            size = offsets[row + 1] - offsets[row]
-            for at in range(8):
-                byte = data[offsets[row] + at] if at < size else np.uint8(0)
-                word = (word << np.uint64(8)) | np.uint64(byte)
-        words[row] = word
+        words[row] = _word(ids[row], 0, 8) if width else _word(data, offsets[row], offsets[row + 1])
     return words
 
 
@@ -248,47 +265,93 @@ def _first_beyond(
 
 @kernel
 def _sort_ties(places: Any, words: Any, ids: Any, offsets: Any, data: Any, number: Any) -> None:
-    """Put in order, in place, rows whose words are equal: short runs by insertion, long ones by merging."""
-    rows = len(places)
+    """Put in order, in place, rows whose words are equal.
+
+    Such rows are mostly of one id, entries of one directory: they are compared by the next eight bytes, which are put
+    together, and in full only where these are equal too. Merge sort, of runs that insertion made.
+    """
+    rows, width = len(places), ids.shape[1]
     start = 0
     while start < rows:
+        word = words[places[start]]
         stop = start + 1
-        while stop < rows and words[places[stop]] == words[places[start]]:
+        while stop < rows and words[places[stop]] == word:
             stop += 1
-        if stop - start > 1:
-            width = min(stop - start, SHORT)
-            for first in range(start, stop, width):
-                for at in range(first + 1, min(first + width, stop)):
-                    place = places[at]
+        size = stop - start
+        if size > 1:
+            source = np.sort(places[start:stop])  # as they came: entries are mostly in order already
+            first = source[0]
+            one = True
+            for at in range(8, width):
+                for place in source:
+                    one &= ids[place, at] == ids[first, at]
+            keys = np.empty(size, np.uint64)
+            for at in range(size):
+                row = source[at]
+                if not one:
+                    keys[at] = _word(ids[row], 8, 16)
+                else:
+                    behind = offsets[row] if width else min(offsets[row] + 8, offsets[row + 1])
+                    keys[at] = _word(data, behind, offsets[row + 1])
+            for low in range(0, size, SHORT):
+                for at in range(low + 1, min(low + SHORT, size)):
+                    place, key = source[at], keys[at]
                     to = at
-                    while to > first:
-                        other = places[to - 1]
-                        found = _compare(ids, offsets, data, number, other, ids, offsets, data, number, place)
-                        if found < 0 or (found == 0 and other < place):
-                            break
-                        places[to] = other
+                    while to > low and (
+                        keys[to - 1] > key
+                        or (
+                            keys[to - 1] == key
+                            and _compare(ids, offsets, data, number, source[to - 1], ids, offsets, data, number, place)
+                            > 0
+                        )
+                    ):
+                        source[to], keys[to] = source[to - 1], keys[to - 1]
                         to -= 1
-                    places[to] = place
-            source, target = places[start:stop].copy(), places[start:stop].copy()
-            while width < stop - start:
-                for first in range(0, stop - start, 2 * width):
-                    middle = min(first + width, stop - start)
-                    end = min(first + 2 * width, stop - start)
-                    left, right = first, middle
-                    for to in range(first, end):
-                        take_left = left < middle
-                        if take_left and right < end:
-                            found = _compare(
-                                ids, offsets, data, number, source[left], ids, offsets, data, number, source[right]
-                            )
-                            take_left = found < 0 or (found == 0 and source[left] < source[right])
-                        if take_left:
-                            target[to] = source[left]
-                            left += 1
-                        else:
-                            target[to] = source[right]
-                            right += 1
-                source, target = target, source
-                width *= 2
+                    source[to], keys[to] = place, key
+            run = SHORT
+            while run < size:
+                starts = np.arange(0, size + run, run)
+                starts[-1] = size
+                source, keys = _merge_pairs(starts, source, keys, ids, offsets, data, number)
+                run *= 2
             places[start:stop] = source
         start = stop
+
+
+@kernel
+def _word(data: Any, start: Any, stop: Any) -> Any:
+    """The first eight bytes as a number, zeros behind the end."""
+    word = np.uint64(0)
+    for at in range(8):
+        byte = data[start + at] if start + at < stop else np.uint8(0)
+        word = (word << np.uint64(8)) | np.uint64(byte)
+    return word
+
+
+@kernel
+def _merge_pairs(starts: Any, places: Any, words: Any, ids: Any, offsets: Any, data: Any, number: Any) -> Any:
+    """Merge each two neighbouring sorted runs of rows: (their places, their words). Of equal rows the left run's come first.
+
+    Run k is places[starts[k]:starts[k + 1]]; words[j] is that of places[j], and says all of the order that it can.
+    """
+    merged, of_merged = np.empty_like(places), np.empty_like(words)
+    for pair in range(0, len(starts) - 1, 2):
+        left, middle = starts[pair], starts[pair + 1]
+        right, stop = middle, starts[min(pair + 2, len(starts) - 1)]
+        for to in range(left, stop):
+            take_left = left < middle
+            if take_left and right < stop:
+                if words[left] == words[right]:
+                    take_left = (
+                        _compare(ids, offsets, data, number, places[left], ids, offsets, data, number, places[right])
+                        <= 0
+                    )
+                else:
+                    take_left = words[left] < words[right]
+            if take_left:
+                merged[to], of_merged[to] = places[left], words[left]
+                left += 1
+            else:
+                merged[to], of_merged[to] = places[right], words[right]
+                right += 1
+    return merged, of_merged

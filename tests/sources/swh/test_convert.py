@@ -268,7 +268,7 @@ def test_merged_runs_are_a_stable_sort_of_all(
             )
             at += len(run)
             paths.append(folder / f"{number}.arrow")
-            write_run(paths[-1], iter([row_order.sorted_batch(batch, ("id", "name"))]))
+            write_run(paths[-1], row_order.sorted_pieces(batch, ("id", "name")))
         merged = [row["place"] for batch in merge(paths, ("id", "name"), folder) for row in batch.to_pylist()]
     assert merged == sorted(range(len(rows)), key=lambda place: rows[place][:2])
     assert not list(folder.iterdir())
