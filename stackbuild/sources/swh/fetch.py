@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 
 from stackbuild.errors import InputError
+from stackbuild.sources.swh.engine import Engine
 from stackbuild.sources.swh.objects import OK, PASSING, STATES, Fetched, ObjectStore, Wanted, open_store
+from stackbuild.sources.swh.options import FetchOptions
+from stackbuild.sources.swh.slots import Slot
 
 __all__ = [
     "OK",
@@ -40,31 +42,6 @@ UNKNOWN_LENGTH = 64 * 1024  # what a content of unknown length is taken to have 
 Known = Callable[[list[Wanted]], list[Fetched | None]]
 
 
-@dataclass(frozen=True, slots=True)
-class FetchOptions:
-    """Bounds. None of them changes a result but `max_bytes`, and those that say how long to be patient.
-
-    max_bytes: of a content; a longer one is "too_large" and not asked for (the archive holds none above 100 MB).
-    concurrency: requests at a time, at most. tries: of one object while the store is busy or fails. back_off: seconds before
-    the second try, doubled each time, jittered; longest_wait: the longest pause, also if a server asks for more. timeout: seconds
-    without a byte; deadline: seconds of one request. patience: seconds without any answer from the store, refusals: objects
-    refused one after the other, before the store is said not to answer. window: objects that may wait for one before them.
-    memory_bytes: of bodies and contents at a time, the consumer's apart; one object may always be had.
-    """
-
-    max_bytes: int = 100 * 1024 * 1024
-    concurrency: int = 256
-    tries: int = 8
-    back_off: float = 0.25
-    longest_wait: float = 30.0
-    timeout: float = 30.0
-    deadline: float = 600.0
-    patience: float = 60.0
-    refusals: int = 64
-    window: int = 4_096
-    memory_bytes: int = 256 * 1024 * 1024
-
-
 def fetch(store: ObjectStore, wanted: Iterable[Wanted], *, options: FetchOptions | None = None) -> Iterator[Fetched]:
     """What became of each wanted content, in the order asked; `data` has been verified by length and hashes.
 
@@ -79,8 +56,6 @@ def fetched(
     store: ObjectStore, wanted: Iterable[Wanted], options: FetchOptions, known: Known | None = None
 ) -> Generator[Fetched, None, None]:
     """As `fetch`; what `known` has an answer for, asked in batches in the caller's thread, is not asked of the store."""
-    from stackbuild.sources.swh.engine import Engine, Slot
-
     source = iter(wanted)
     size = BATCH if known is None else options.window // 2
     more = True

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 REDIRECTS: Final = 4
 WORDS_BYTES: Final = 64 * 1024  # of the body of an error that are read, so that the connection can be used again
 CHUNK: Final = 64 * 1024
+SMALL_OBJECT: Final = 1024 * 1024
 SLOW_DOWN: Final = frozenset({429, 503})
 _CODE = re.compile(rb"<Code>([A-Za-z0-9]{1,80})</Code>")
 
@@ -70,9 +71,13 @@ class HttpSession(Session):
         self._auth = aiohttp.BasicAuth(store.user, store.password) if store.user is not None else None
         self._host = URL(store.base).origin()
         self._proxy = _proxy(store.base)
+        # A timer for each read costs as much as the read: a small object has one for the whole instead.
+        self._small = aiohttp.ClientTimeout(total=min(timeout, deadline))
+        self._large = aiohttp.ClientTimeout(total=deadline, sock_connect=timeout, sock_read=timeout)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, ssl=_tls()),
-            timeout=aiohttp.ClientTimeout(total=deadline, sock_connect=timeout, sock_read=timeout),
+            connector=aiohttp.TCPConnector(
+                limit=0, ttl_dns_cache=300, ssl=_tls() if store.base[:6] == "https:" else True
+            ),
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": "stackbuild", "Accept-Encoding": "identity"},
@@ -84,10 +89,13 @@ class HttpSession(Session):
 
     async def get(self, name: str, most: int, room: Room) -> Answer:
         url = self._url(f"{self._store.base}{name}{self._store.query}", encoded=True)
+        timeout = self._small if most <= SMALL_OBJECT else self._large
         try:
             for _ in range(REDIRECTS + 1):
                 auth = self._auth if self._auth is not None and url.origin() == self._host else None
-                async with self._session.get(url, allow_redirects=False, auth=auth, proxy=self._proxy) as response:
+                async with self._session.get(
+                    url, allow_redirects=False, auth=auth, proxy=self._proxy, timeout=timeout
+                ) as response:
                     if response.status == 200:
                         return await _body(response, most, room)
                     if response.status not in (301, 302, 303, 307, 308):

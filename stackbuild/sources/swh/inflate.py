@@ -56,7 +56,7 @@ def is_it(data: bytes, wanted: Wanted) -> bool:
 
 
 def inflated_length(body: bytes, limit: int) -> int:
-    """How many bytes it would become, limit + 1 if more, counted piece by piece; 0 if it is no gzip stream."""
+    """How many bytes it would become, limit + 1 if more, counted piece by piece; -1 for a damaged stream."""
     decoder = zlib.decompressobj(WBITS)
     total = 0
     rest = body
@@ -68,5 +68,5 @@ def inflated_length(body: bytes, limit: int) -> int:
                 break
             total += len(piece)
     except zlib.error:
-        return 0
+        return -1
     return min(total, limit + 1)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import urllib.parse
 import urllib.request
 from abc import ABC, abstractmethod
@@ -199,7 +200,7 @@ def _depths(folder: str, depth: int = 0) -> tuple[int, ...]:
         for _, entry in zip(range(LOOKED_AT), entries, strict=False):
             if _HEX40.fullmatch(entry.name):
                 found.add(depth)
-            elif depth < DEPTH and _HEX2.fullmatch(entry.name) and entry.is_dir():
+            elif depth < DEPTH and _HEX2.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
                 slices.append(entry.name)
             if slices and found:
                 break
@@ -238,17 +239,19 @@ class FolderSession(Session):
                 if not real.startswith(self._root + os.sep):
                     return Answer("forbidden", words="a link that leads out of the store")
                 number = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-            with open(number, "rb", buffering=0) as file:
+            try:
                 info = os.fstat(number)
-                if info.st_mode & 0o170000 != 0o100000:  # a folder, a pipe: no object
+                if not stat.S_ISREG(info.st_mode):  # a folder, a pipe: no object
                     return Answer("missing")
                 if info.st_size > most:
                     return Answer("too_large")
                 await room(info.st_size)
-                body = file.read(info.st_size) or b""
-                while len(body) < info.st_size and (more := file.read(info.st_size - len(body))):
+                body = os.read(number, info.st_size)
+                while len(body) < info.st_size and (more := os.read(number, info.st_size - len(body))):
                     body += more
                 return Answer("body", body)
+            finally:
+                os.close(number)
         except (FileNotFoundError, NotADirectoryError):
             return Answer("missing")
         except PermissionError as error:

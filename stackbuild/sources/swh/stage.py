@@ -36,7 +36,7 @@ from stackbuild.sources.swh import heads, tables
 from stackbuild.sources.swh.convert import Counts, convert, writer_options
 from stackbuild.sources.swh.export import ExportFile, opened
 from stackbuild.sources.swh.fetch import PASSING, FetchOptions, Wanted, open_store
-from stackbuild.sources.swh.options import SwhOptions
+from stackbuild.sources.swh.source_options import SwhOptions
 from stackbuild.sources.swh.packed import PackedCache, fetch_cached
 from stackbuild.sources.swh.partitions import BUCKET, BUCKET_FIELD, bucketed, mine, warm, write, write_by
 from stackbuild.sources.swh.resolve import REFUSED, WANTED, resolve

@@ -78,7 +78,7 @@ class FaultServer:
         self.in_flight = self.most = 0
         self.history: list[tuple[float, int]] = []  # requests in flight when one came
         self.seen: list[dict[str, str]] = []
-        self.url = ""
+        self.url = self.far = ""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._started = threading.Event()
@@ -105,15 +105,15 @@ class FaultServer:
         async def start() -> web.AppRunner:
             app = web.Application()
             app.router.add_get("/{prefix}/{name}", self._answer)
-            runner = web.AppRunner(app, access_log=None)
+            runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
             await runner.setup()
             site = web.TCPSite(runner, "127.0.0.1", 0, shutdown_timeout=0.1)
             await site.start()
             self.url = f"http://127.0.0.1:{runner.addresses[0][1]}/content"
-            self._started.set()
             return runner
 
         runner = self._loop.run_until_complete(start())
+        self._loop.call_soon(self._started.set)
         self._loop.run_forever()
         self._loop.run_until_complete(runner.cleanup())
         self._loop.close()
@@ -136,6 +136,8 @@ class FaultServer:
         self.requests[name] += 1
         if len(self.seen) < 20:
             self.seen.append(dict(request.headers))
+        if request.match_info["prefix"] == "elsewhere":
+            word = "ok"
         if self.delay:
             await asyncio.sleep(self.delay)
         if self.in_flight > self.capacity:
@@ -171,6 +173,8 @@ class FaultServer:
             await asyncio.sleep(3600)
         if word == "redirect":
             return web.Response(status=302, headers={"Location": f"/elsewhere/{name}"})
+        if word == "far":
+            return web.Response(status=307, headers={"Location": f"{self.far}/{name}"})
         if word == "unsafe":
             return web.Response(status=302, headers={"Location": "file:///etc/passwd"})
         if word == "region":
