@@ -1,0 +1,51 @@
+"""The commands of `stackbuild manifest`, named and described; what they do is imported when they are called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Write or verify the SWHID manifest of a dataset, and use it.", no_args_is_help=True)
+
+Folder = Annotated[Path, typer.Argument(metavar="OUT", help="The output folder of a build.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+Objects = Annotated[
+    str | None,
+    typer.Option(
+        "--objects", metavar="URL", help="Take the bytes from this store: a folder, or an http(s) or s3 address."
+    ),
+]
+Signed = Annotated[bool, typer.Option("--signed", help="With an s3 address: use your credentials.")]
+
+
+@app.command()
+def write(out: Folder) -> None:
+    """Write OUT/manifest: a SWHID for every file of the dataset, and what proves it."""
+    from stackbuild.cli.manifest import write
+
+    write(out)
+
+
+@app.command()
+def verify(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A build's output, or just its dataset/ and manifest/.")],
+    level: Annotated[
+        int,
+        typer.Option(
+            "--level",
+            min=0,
+            max=4,
+            help="Up to: 0 syntax, 1 bytes, 2 path in tree, 3 root of revision, 4 emitted text.",
+        ),
+    ] = 4,
+    objects: Objects = None,
+    signed: Signed = False,
+    json_: Json = False,
+) -> None:
+    """Check the manifest against the bytes that the build, or an object store, holds. Exit code 4: something was changed;
+    5: something can no longer be had."""
+    from stackbuild.cli.manifest import verify
+
+    verify(out, level, objects, signed, json_)
