@@ -49,3 +49,19 @@ def verify(
     from stackbuild.cli.manifest import verify
 
     verify(out, level, objects, signed, json_)
+
+
+@app.command()
+def diff(
+    first: Annotated[Path, typer.Argument(metavar="A", help="A folder with manifest/, or a manifest.")],
+    second: Annotated[Path, typer.Argument(metavar="B")],
+    rows: Annotated[
+        Path | None, typer.Option("--rows", metavar="OUT.parquet", help="Write a row for each difference.")
+    ] = None,
+    repositories: Annotated[int, typer.Option("--repositories", min=0, help="How many to name, those of most.")] = 20,
+    json_: Json = False,
+) -> None:
+    """Show which rows a second manifest gained, lost, changed, rewrote and moved, by language and repository."""
+    from stackbuild.cli.manifest_diff import run
+
+    run(first, second, rows, repositories, json_)
