@@ -136,6 +136,13 @@ def build(
     tokenizer: Annotated[
         Path | None, typer.Option("--tokenizer", help="Use this tokenizer.json instead of training one.")
     ] = None,
+    content: Annotated[
+        str,
+        typer.Option(
+            "--content",
+            help="none: a dataset of ids, of every column but the text, and no tokens; `manifest regenerate` fills it.",
+        ),
+    ] = "text",
     sets: Set = None,
     offline: Annotated[bool, typer.Option("--offline", help="Ask no server; use what was downloaded.")] = False,
     update: Annotated[bool, typer.Option("--update", help="Resolve names and versions anew.")] = False,
@@ -146,7 +153,9 @@ def build(
     """Build a dataset from a recipe."""
     from stackbuild.cli.build import run
 
-    run(recipe, output, workers, executor, sample, tokenizer, sets or [], offline, update, json_, wait, dry_run)
+    run(
+        recipe, output, workers, executor, sample, tokenizer, sets or [], offline, update, json_, wait, dry_run, content
+    )
 
 
 @app.command()

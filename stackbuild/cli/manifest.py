@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 from stackbuild.build import manifest_header
-from stackbuild.errors import PartialFailure
+from stackbuild.errors import PartialFailure, UsageError
 from stackbuild.housekeeping import finished
 from stackbuild.journal import only_one
+from stackbuild.layout.columns import REPOS
 from stackbuild.plan import Build
 from stackbuild.proof import GitRoots, Held, directory
-from stackbuild.publish import place, products
+from stackbuild.publish import exchange, layout_of, place, products
 from stackbuild.release.manifest import Manifest, read_manifest
 from stackbuild.release.supply import UNCHECKED, Supply
+from stackbuild.release.train_ids import write_train_ids
 from stackbuild.release.verify import (
     NAMES,
     Level,
@@ -27,17 +30,38 @@ from stackbuild.release.verify import (
 from stackbuild.replay import TextReplay
 from stackbuild.upstream import Upstream
 
+LAYOUTS = ("swhid", "train-ids")
 NO_BYTES = "no bytes are at hand: give --objects URL"
 
 
-def write(out: Path) -> None:
-    """Write OUT/manifest from the finished build."""
+def write(out: Path, layout: str = "swhid") -> None:
+    """Write OUT/manifest, or OUT/train-ids, from the finished build."""
+    if layout not in LAYOUTS:
+        raise UsageError(f"There is no layout {layout!r}; there are {', '.join(LAYOUTS)}.")
     finished(out)  # a folder that is no build is not made one by the lock
     with only_one(out):
         build = finished(out)
+        if layout == "train-ids":
+            repositories = write_repositories(build)
+            print(f"{repositories:,} repositories; {out}/{layout}")
+            return
         place(out, "manifest", {**products(build)["manifest"], "header.json": manifest_header(build)})
     header = read_manifest(out / "manifest").header
     print(f"{header['rows']:,} rows in {len(header['files'])} files; {out}/manifest/header.json")
+
+
+def write_repositories(build: Build) -> int:
+    """Make OUT/train-ids anew; the old one stays until it is whole. Returns how many repositories are in it."""
+    target, fresh = build.out / "train-ids", build.out / ".train-ids.partial"
+    shutil.rmtree(fresh, ignore_errors=True)
+    outputs = build.outputs(layout_of(build).phase_job("repos"), "repos")
+    count = write_train_ids([build.out / output.file for output in outputs], REPOS, fresh)
+    if target.exists():
+        exchange(fresh, target)
+        shutil.rmtree(fresh, ignore_errors=True)
+    else:
+        fresh.rename(target)
+    return count
 
 
 def verify(out: Path, level: int, objects: str | None, signed: bool, as_json: bool) -> None:

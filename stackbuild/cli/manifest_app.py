@@ -21,11 +21,16 @@ Signed = Annotated[bool, typer.Option("--signed", help="With an s3 address: use 
 
 
 @app.command()
-def write(out: Folder) -> None:
-    """Write OUT/manifest: a SWHID for every file of the dataset, and what proves it."""
+def write(
+    out: Folder,
+    layout: Annotated[
+        str, typer.Option("--layout", help="swhid, or train-ids: The Stack v2's, one row for each repository.")
+    ] = "swhid",
+) -> None:
+    """Write OUT/manifest: a SWHID for every file of the dataset, and what proves it; or OUT/train-ids."""
     from stackbuild.cli.manifest import write
 
-    write(out)
+    write(out, layout)
 
 
 @app.command()
@@ -65,3 +70,29 @@ def diff(
     from stackbuild.cli.manifest_diff import run
 
     run(first, second, rows, repositories, json_)
+
+
+@app.command()
+def regenerate(
+    source: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="FOLDER",
+            help="A dataset with its manifest; or published ids: Parquet files, or hf://datasets/owner/name/path.",
+        ),
+    ],
+    objects: Annotated[
+        str, typer.Option("--objects", metavar="URL", help="Where contents are: a folder, an http(s) or s3 address.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Where the dataset goes; run again to resume.")
+    ],
+    signed: Signed = False,
+    json_: Json = False,
+) -> None:
+    """Fetch the contents of a dataset of ids and make its texts again, verified. Exit code 5: some could not be had
+    (they are in DIR/missing.parquet); the same command tries them again."""
+    from stackbuild.cli.regenerate import run
+
+    run(source, objects, output, signed, json_)
