@@ -16,15 +16,15 @@ from stackbuild.cluster import RayOptions
 from stackbuild.errors import InputError, RecipeError, StackbuildError, UsageError
 from stackbuild.graph import INGEST, check, nodes_of
 from stackbuild.hashing import uniform
-from stackbuild.identity import engine_version, without_places
+from stackbuild.identity import engine_version, text_version, without_places, writer_version
 from stackbuild.journal import only_one
 from stackbuild.launch import Executor, JobReport, Launch, Progress, Silent
 from stackbuild.launches import refuse_while_on_cluster
 from stackbuild.not_read import NotRead, not_read, told, told_recipe
 from stackbuild.plan import Build, Plan
-from stackbuild.publish import PRODUCTS, dataset_files, folder_name, publish
+from stackbuild.publish import PRODUCTS, dataset_files, filled_hashes, folder_name, layout_of, publish, tree_files
 from stackbuild.release.card import CardStats, LicenseCount, dataset_card
-from stackbuild.release.manifest import header
+from stackbuild.release.manifest import Released, header
 from stackbuild.report.figures import report_of
 from stackbuild.report.page import as_json, page
 from stackbuild.shards import canonical_json, digest, write_atomically
@@ -116,8 +116,22 @@ def finish(build: Build) -> None:
 def manifest_header(build: Build) -> bytes:
     """header.json of the manifest."""
     rows, dataset = dataset_files(build, "manifest"), dataset_files(build, "dataset")
-    files = {name: (rows[name], dataset[name]) for name in dataset}
-    return header(build.out, files, description(build, complete=True))
+    filled = filled_hashes(build)
+    files = {name: Released(rows[name], dataset[name], filled.get(name)) for name in dataset}
+    return header(build.out, files, tree_files(build), description(build, complete=True), made_by(build))
+
+
+def made_by(build: Build) -> dict[str, Any]:
+    """How the text came about and how files were written: what `manifest regenerate` does again."""
+    layout: Any = layout_of(build).stage
+    return {
+        "content": layout.options.content,
+        "transforms": [
+            {"name": stage.name, "version": text_version(stage), "options": stage.options.model_dump(mode="json")}
+            for stage in layout.rewriters
+        ],
+        "writer": {**writer_version(), "row_group_bytes": layout.options.row_group_bytes},
+    }
 
 
 def report(build: Build) -> dict[str, Any]:

@@ -110,6 +110,7 @@ def check(nodes: Sequence[Node]) -> None:
         if node.stage.makes_files:
             columns.add("content")
     problems += _late_removals(nodes)
+    problems += _texts_in_spite(nodes)
     if problems:
         raise RecipeError("The recipe cannot run:\n" + "\n".join(f"  {problem}" for problem in problems))
 
@@ -131,6 +132,14 @@ def _late_removals(nodes: Sequence[Node]) -> list[str]:
                 f"{earlier.instance}."
             )
     return problems
+
+
+def _texts_in_spite(nodes: Sequence[Node]) -> list[str]:
+    """A release without texts has none elsewhere either."""
+    withheld = any(node.instance == "layout" and node.stage.options.content == "none" for node in nodes)
+    if withheld and any(node.instance == "tokens" for node in nodes):
+        return ['outputs: with layout.content = "none" there can be no "tokens": they are the text.']
+    return []
 
 
 def jobs_of(nodes: Sequence[Node]) -> list[Job]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import json
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -59,6 +60,26 @@ def stage_identity(stage: Stage) -> dict[str, Any]:  # type: ignore[type-arg]
         "options": {k: file_name(v) if k in stage.options.files else v for k, v in options.items()},
         "data": dict(stage.key()),
     }
+
+
+def text_version(stage: Stage) -> str:  # type: ignore[type-arg]
+    """The version under which a stage's rewriting of text is recorded, and asked for when it is done again: its own, and a
+    digest of its rules and of the modules of its own package. What it is built on may change: the text's hash tells."""
+    module = type(stage).__module__
+    own = module.rpartition(".")[0] or module
+    digest = hashlib.sha256(json.dumps(dict(stage.key()), sort_keys=True, default=str).encode())
+    for name in sorted(name for name in reachable(module) if name == own or name.startswith(f"{own}.")):
+        path = source_of(name)
+        if path is not None:
+            digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return f"{stage.version}-{digest.hexdigest()[:16]}"
+
+
+def writer_version() -> dict[str, str]:
+    """What the bytes of a released table depend on beside its rows: the library and our own code that calls it."""
+    path = source_of(f"{PACKAGE}.tables")
+    assert path is not None
+    return {"pyarrow": engine_version("pyarrow"), "tables": hashlib.sha256(path.read_bytes()).hexdigest()[:16]}
 
 
 @cache

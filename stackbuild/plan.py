@@ -52,6 +52,7 @@ PLAN_VERSION = 1
 # As a phase may name them in what it reads.
 ALL_DECISIONS, ALL_PRIVATE_DECISIONS = "*.decisions", "*.private_decisions"
 INGESTED = {"ingest.origins": "origins", "ingest.tree": "tree"}
+GATHERED = "occurrences"  # by owner bucket: the file of bucket k is the k-th
 FILES_TABLE = "files"  # of the stage that turns occurrences into files
 OCCURRENCE_BYTES = 512  # of memory, about, with what stages add
 
@@ -219,6 +220,8 @@ class Build:
             return self._decisions(node, private=name == ALL_PRIVATE_DECISIONS)
         if name in INGESTED:
             return self.outputs(INGEST.name, INGESTED[name])
+        if name == GATHERED:
+            return self.outputs(OCCURRENCES.name, GATHERED)
         stage_name, _, table = name.rpartition(".")
         # A product of a stage that this recipe does without is empty; of one that stands in it twice, it is both.
         owners = [n for n in self.nodes[: node.number] if n.stage.name == stage_name] if stage_name else [node]

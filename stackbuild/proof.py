@@ -1,45 +1,74 @@
-"""What a build can prove its manifest with: the bytes that it holds, and every entry of the trees that it read."""
+"""What a build can prove its manifest with: the bytes that it holds, and the git repositories that it read."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from stackbuild import schema
-from stackbuild.graph import CONTENTS, INGEST, OCCURRENCES
+from stackbuild.errors import InputError
+from stackbuild.graph import CONTENTS
 from stackbuild.plan import Build
-from stackbuild.shards import read_batches, read_table
+from stackbuild.release.supply import Answer, Need
+from stackbuild.shards import read_batches
+from stackbuild.sources.git_objects import CorruptObject, MissingObject, open_store
+from stackbuild.sources.git_refs import NoCommit, read_commit
+from stackbuild.sources.unit import Unit
 
 
 def contents_held(build: Build) -> Iterator[tuple[bytes, bytes]]:
-    """(content_id, bytes) of every content that was ingested."""
+    """(content_id, bytes) of every content that was ingested, by content_id."""
     for batch in read_batches(build.out, build.outputs(CONTENTS.name, "contents"), ["content_id", "content"]):
         yield from zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True)
 
 
-def trees_read(build: Build) -> Iterator[tuple[str, str, str, list[tuple[bytes, int, bytes | None]]]]:
-    """(repository, revision, root directory, entries) of every revision that names a root: files, links, files left unread."""
-    links: dict[tuple[str, str], list[tuple[bytes, int, bytes | None]]] = {}
-    for row in read_table(build.out, build.outputs(INGEST.name, "tree"), schema.TREE).to_pylist():
-        links.setdefault((row["repo_name"], row["revision_id"]), []).append(
-            (row["path_bytes"], row["mode"], row["target"])
-        )
-    columns = ["repo_name", "revision_id", "directory_id", "path_bytes", "mode", "content_id"]
-    for shard in build.shards(OCCURRENCES.name):
-        table = read_table(build.out, shard.table("occurrences"), schema.OCCURRENCES, columns)
-        table = table.filter(pc.is_valid(table["directory_id"]))
-        for key, part in revisions(table):
-            entries = list(zip(*(part[name].to_pylist() for name in columns[3:]), strict=True))
-            yield *key, part["directory_id"][0].as_py(), [*entries, *links.get(key, [])]
+class Held:
+    """A supply of the bytes that a build holds, for needs in order of content_id; one pass over its contents."""
+
+    def __init__(self, build: Build):
+        self.build = build
+
+    def __call__(self, needs: Iterator[Need]) -> Iterator[Answer]:
+        held = contents_held(self.build)
+        at, data = next(held, (None, b""))
+        for need in needs:
+            wanted = need.content_id or b""
+            while at is not None and at < wanted:
+                at, data = next(held, (None, b""))
+            yield Answer("ok", data) if at == wanted else Answer("missing")
 
 
-def revisions(table: pa.Table) -> Iterator[tuple[tuple[str, str], pa.Table]]:
-    """Runs of equal (repo_name, revision_id) of a table sorted by them."""
-    start = 0
-    names, revisions_ = table["repo_name"].to_pylist(), table["revision_id"].to_pylist()
-    for stop in range(1, table.num_rows + 1):
-        if stop == table.num_rows or (names[stop], revisions_[stop]) != (names[start], revisions_[start]):
-            yield (names[start], revisions_[start]), table.slice(start, stop - start)
-            start = stop
+class GitRoots:
+    """The roots of revisions whose git repository the build read and still lies where it was."""
+
+    def __init__(self, build: Build):
+        self.units = {
+            (unit.key["repo_name"], unit.key["commit"]): unit for unit in build.plan.units if unit.kind == "git"
+        }
+
+    def __call__(self, repo_name: str, revision_id: str) -> tuple[bytes | None, str]:
+        """(root, "") of a revision, or (None, why it cannot be told)."""
+        if revision_id.startswith("swh:1:dir:"):
+            return directory(revision_id)
+        unit = self.units.get((repo_name, revision_id))
+        if unit is None:
+            return None, "no git repository of it is at hand"
+        return root_of(unit)
+
+
+def directory(revision_id: str) -> tuple[bytes | None, str]:
+    """The root of a revision that is a directory: itself."""
+    try:
+        return bytes.fromhex(revision_id.removeprefix("swh:1:dir:")), ""
+    except ValueError:
+        return None, "its revision is no SWHID"
+
+
+def root_of(unit: Unit) -> tuple[bytes | None, str]:
+    """The root of the commit that a unit of git planned, read from its repository, whose id is checked on the way."""
+    if unit.key["object_format"] != "sha1":
+        return None, "its repository has SHA-256 ids, which name no SHA-1 root"
+    try:
+        with open_store(Path(unit.where["path"]), unit.key["object_format"]) as store:
+            return read_commit(store, bytes.fromhex(unit.key["commit"])).tree, ""
+    except (InputError, NoCommit, MissingObject, CorruptObject, OSError):
+        return None, "its git repository can no longer be read"

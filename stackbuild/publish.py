@@ -14,6 +14,7 @@ import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from stackbuild.errors import InputError
@@ -36,7 +37,7 @@ def products(build: Build) -> dict[str, dict[str, Output]]:
     decisions = layout.phase_job("decisions")
     found = {
         "dataset": dataset_files(build, "dataset"),
-        "manifest": dataset_files(build, "manifest"),
+        "manifest": {**dataset_files(build, "manifest"), **tree_files(build)},
         "decisions": numbered(build.outputs(decisions, "decisions"), "part"),
         "private": numbered(build.outputs(decisions, "private_decisions"), "decisions"),
     }
@@ -95,12 +96,30 @@ def dataset_files(build: Build, table: str) -> dict[str, Output]:
     data/<language>/train-00000-of-000NN.parquet."""
     files: dict[str, Output] = {}
     for shard in build.shards(layout_of(build).phase_job("files")):
-        stats = shard.stats
-        name = f"data/{folder_name(stats['language'])}/train-{stats['number']:05d}-of-{stats['of']:05d}.parquet"
+        name = dataset_file(shard.stats)
         if name in files:
-            raise InputError(f"Two languages would share {name}: {stats['language']!r} and another of the same folder.")
+            raise InputError(
+                f"Two languages would share {name}: {shard.stats['language']!r} and another of the same folder."
+            )
         files[name] = shard.table(table)[0]
     return files
+
+
+def dataset_file(stats: Mapping[str, Any]) -> str:
+    """Release path of the dataset file that a shard of `layout.files` is."""
+    return f"data/{folder_name(stats['language'])}/train-{stats['number']:05d}-of-{stats['of']:05d}.parquet"
+
+
+def filled_hashes(build: Build) -> dict[str, str]:
+    """By release path the SHA-256 that a dataset file has with its text, of those that are released without."""
+    shards = build.shards(layout_of(build).phase_job("files"))
+    return {dataset_file(s.stats): s.stats["filled_sha256"] for s in shards if "filled_sha256" in s.stats}
+
+
+def tree_files(build: Build) -> dict[str, Output]:
+    """Release path of each file of the manifest's table `tree`."""
+    files = numbered(build.outputs(layout_of(build).phase_job("repos"), "tree"), "part")
+    return {f"tree/{path}": output for path, output in files.items()}
 
 
 def folder_name(language: str) -> str:

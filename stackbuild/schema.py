@@ -63,6 +63,9 @@ TREE = pa.schema(
     ]
 )
 
+# What proves the place of a released file: the rest of its tree. See layout.trees.
+MANIFEST_TREE = pa.schema([field for field in TREE if field.name != "owner_bucket"])
+
 CONTENTS = pa.schema(
     [
         pa.field("content_id", ID, nullable=False),
@@ -104,6 +107,17 @@ SPANS = pa.list_(
             pa.field("entity", pa.string()),
             pa.field("rule", pa.string()),
             pa.field("replacement", pa.string()),
+        ]
+    )
+)
+
+# In a manifest: what changed a decoded text, in order.
+TRANSFORMS = pa.list_(
+    pa.struct(
+        [
+            pa.field("name", pa.string()),  # of the stage
+            pa.field("version", pa.string()),  # of its rules and code
+            pa.field("count", pa.int64()),  # of what it replaced; null where it does not count
         ]
     )
 )

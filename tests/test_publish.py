@@ -162,8 +162,11 @@ def test_after_clean_what_is_published_is_still_verified(copy: Path, capsys: pyt
     assert main(["clean", str(copy)]) == 0
     assert main(["verify", str(copy)]) == 0
     assert "clean" in capsys.readouterr().out
-    assert main(["manifest", "verify", "--level", "0", str(copy)]) == 0
-    for command in (["report"], ["gc"], ["manifest", "write"], ["manifest", "verify"]):
+    assert main(["manifest", "verify", str(copy)]) == 0
+    told = capsys.readouterr().out  # what is released proves its paths; nobody has the bytes
+    assert "level 1 (bytes): 0 ok, 0 wrong" in told and "no bytes are at hand" in told
+    assert "level 2 (paths in their trees): 0 ok" not in told
+    for command in (["report"], ["gc"], ["manifest", "write"]):
         assert main([*command, str(copy)]) == 4
         assert "removed by `stackbuild clean`" in capsys.readouterr().err
     (copy / "dataset" / "README.md").unlink()
@@ -243,10 +246,14 @@ def test_a_description_that_was_changed_is_named(copy: Path, change: dict[str, o
     assert main(["verify", str(copy)]) == 4
 
 
-@pytest.mark.parametrize("command", [["verify"], ["report"], ["manifest", "verify"]])
+@pytest.mark.parametrize(
+    ("command", "job"), [(["verify"], "ingest"), (["report"], "ingest"), (["manifest", "verify"], "contents")]
+)
 @pytest.mark.parametrize("shards", [[], [1]])
-def test_a_stage_manifest_that_was_changed_is_named(copy: Path, command: list[str], shards: list[int]) -> None:
-    path = copy / "stages" / "00-ingest" / "manifest.json"
+def test_a_stage_manifest_that_was_changed_is_named(
+    copy: Path, command: list[str], job: str, shards: list[int]
+) -> None:
+    path = copy / "stages" / f"00-{job}" / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "shards": shards}))
     assert main([*command, str(copy)]) == 4
 

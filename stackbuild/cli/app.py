@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from stackbuild.cli.classifier_app import app as classifier_app
+from stackbuild.cli.manifest_app import app as manifest_app
 
 app = typer.Typer(
     name="stackbuild",
@@ -18,7 +19,6 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-manifest_app = typer.Typer(help="Write or verify the SWHID manifest of a build.", no_args_is_help=True)
 app.add_typer(manifest_app, name="manifest")
 licenses_app = typer.Typer(
     help="Lists of permissive licences: which there are, and how two differ.", no_args_is_help=True
@@ -136,6 +136,13 @@ def build(
     tokenizer: Annotated[
         Path | None, typer.Option("--tokenizer", help="Use this tokenizer.json instead of training one.")
     ] = None,
+    content: Annotated[
+        str,
+        typer.Option(
+            "--content",
+            help="none: a dataset of ids, of every column but the text, and no tokens; `manifest regenerate` fills it.",
+        ),
+    ] = "text",
     sets: Set = None,
     offline: Annotated[bool, typer.Option("--offline", help="Ask no server; use what was downloaded.")] = False,
     update: Annotated[bool, typer.Option("--update", help="Resolve names and versions anew.")] = False,
@@ -146,7 +153,9 @@ def build(
     """Build a dataset from a recipe."""
     from stackbuild.cli.build import run
 
-    run(recipe, output, workers, executor, sample, tokenizer, sets or [], offline, update, json_, wait, dry_run)
+    run(
+        recipe, output, workers, executor, sample, tokenizer, sets or [], offline, update, json_, wait, dry_run, content
+    )
 
 
 @app.command()
@@ -270,26 +279,6 @@ def licenses_diff(
     from stackbuild.cli.licenses import diff
 
     diff(older, newer, build, json_)
-
-
-@manifest_app.command("write")
-def manifest_write(out: Folder) -> None:
-    """Write OUT/manifest: a SWHID for every file of the dataset, and what proves it."""
-    from stackbuild.cli.manifest import write
-
-    write(out)
-
-
-@manifest_app.command("verify")
-def manifest_verify(
-    out: Folder,
-    level: Annotated[int, typer.Option("--level", min=0, max=2, help="0 syntax, 1 bytes, 2 path in tree.")] = 2,
-    json_: Json = False,
-) -> None:
-    """Check the manifest against the bytes that the build holds."""
-    from stackbuild.cli.manifest import verify
-
-    verify(out, level, json_)
 
 
 @app.command("inspect")

@@ -22,6 +22,7 @@ from stackbuild.errors import PartialFailure, UsageError, command
 
 LINE_SECONDS = 5.0
 EXECUTORS = ("local", "slurm", "ray")
+CONTENTS = ("text", "none")
 
 
 def run(
@@ -37,6 +38,7 @@ def run(
     as_json: bool,
     wait: bool = False,
     dry_run: bool = False,
+    content: str = "text",
 ) -> None:
     """Build, then show the funnel, the report's path and what to try next."""
     if executor not in EXECUTORS:
@@ -51,7 +53,14 @@ def run(
     from stackbuild.not_read import not_read
     from stackbuild.recipe import load
 
+    if content not in CONTENTS:
+        raise UsageError(f"There is no content {content!r}; there are {', '.join(CONTENTS)}.")
+    if content != "text":
+        sets = [*sets, f'layout.content="{content}"']
     loaded = load(recipe, sets)
+    if content == "none" and "tokens" in loaded.values["outputs"] and tokenizer is None:
+        left = [name for name in loaded.values["outputs"] if name != "tokens"]
+        loaded = load(recipe, [*sets, f"outputs={json.dumps(left)}"])
     if tokenizer is not None and "tokens" not in loaded.values["outputs"]:
         raise UsageError(f'--tokenizer {tokenizer}: {recipe} makes no tokens; add "tokens" to its outputs.')
     console = Console(stderr=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from pydantic import Field
 
@@ -18,6 +19,10 @@ class LayoutOptions(Options):
     )
     row_group_bytes: int = Field(
         64 << 20, ge=1 << 10, le=128 << 20, description="text of a row group at most, in bytes"
+    )
+    content: Literal["text", "none"] = Field(
+        "text",
+        description="`none`: the dataset has every column but the text, which `stackbuild manifest regenerate` fetches",
     )
 
 

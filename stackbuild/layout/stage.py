@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stackbuild.hashing import content_buckets, id_bytes, owner_bucket, owner_of
+from stackbuild.identity import text_version
 from stackbuild.layout.columns import FILE_STRUCT, REPOS, is_score, pointers, released, repositories
 from stackbuild.layout.conceal import concealed_origins, concealed_rows, pairs, without_concealed_twins
 from stackbuild.layout.manifest_rows import MANIFEST, manifest_rows
 from stackbuild.layout.options import LayoutOptions, cut_by_owner
-from stackbuild.schema import CLUSTERS, CONTENT_INDEX, DATASET, DECISIONS, ORIGINS
-from stackbuild.stage import Phase, PhaseOutputs, Stage
-from stackbuild.tables import conform, in_order
+from stackbuild.layout.trees import ENTRIES, REVISION, proofs
+from stackbuild.schema import CLUSTERS, CONTENT_INDEX, DATASET, DECISIONS, MANIFEST_TREE, ORIGINS
+from stackbuild.shards import read_batches
+from stackbuild.stage import Phase, PhaseOutputs, Stage, with_columns
+from stackbuild.tables import TableWriter, conform, in_order
 from stackbuild.task import Task
 
 RUN = pa.schema(
@@ -45,6 +49,7 @@ POINTERS = pa.schema(
         pa.field("file", FILE_STRUCT),
     ]
 )
+WITHOUT_TEXT = pa.schema([field for field in DATASET if field.name != "content"])
 CONTENTS = pa.schema([pa.field("partition", pa.uint16()), *CONTENT_INDEX])
 DATASET_ORDER = ("owner", "repo_name", "revision_id", "path_bytes", "content_id")
 
@@ -59,16 +64,19 @@ class Layout(Stage[LayoutOptions]):
     def __init__(self, options: LayoutOptions | None = None):
         super().__init__(options)
         self.concealing: tuple[Stage[Any], ...] = ()  # stages whose removals must not be told by name
+        self.rewriters: tuple[Stage[Any], ...] = ()  # stages that changed decoded text
 
     def placed(self, instance: str, before: Sequence[Stage[Any]], behind: Sequence[Stage[Any]]) -> None:
         self.concealing = tuple(stage for stage in before if stage.private_decisions)
+        self.rewriters = tuple(stage for stage in before if stage.rewrites_text and stage.name != "decode")
 
     def phases(self) -> Sequence[Phase]:
         told = ("*.decisions", "*.private_decisions", "ingest.origins")
+        of_repos = ("pointers", "occurrences", "ingest.tree", "*.private_decisions")
         return (
             Phase("runs", self.runs, "partition", columns=("text",), parts=True),
-            Phase("files", self.files, self.plan_files, reads=("counts", "runs")),
-            Phase("repos", self.repos, "buckets", reads=("pointers",)),
+            Phase("files", self.files, self.plan_files, reads=("counts", "runs"), key=self.rewritten_by),
+            Phase("repos", self.repos, "buckets", reads=of_repos, key=self.concealed_by),
             Phase("decisions", self.decisions, "buckets", reads=told, key=self.concealed_by),
             Phase("clusters", self.clusters, "buckets", reads=("near_dedup.clusters",)),
         )
@@ -76,6 +84,10 @@ class Layout(Stage[LayoutOptions]):
     def concealed_by(self) -> dict[str, Any]:
         """What `decisions` depends on beside its tables: the lists of those who are not named."""
         return {"concealing": [[stage.name, stage.version, dict(stage.key())] for stage in self.concealing]}
+
+    def rewritten_by(self) -> dict[str, Any]:
+        """The versions of those who changed the text, which the manifest names."""
+        return {"rewriters": [[stage.name, text_version(stage)] for stage in self.rewriters]}
 
     # ---- sorted runs
 
@@ -161,14 +173,26 @@ class Layout(Stage[LayoutOptions]):
         batches.clear()
         order = pc.sort_indices(table, [(name, "ascending") for name in DATASET_ORDER])
         written = 0
-        writer = task.writer(
-            "dataset", DATASET, release=True, compression_level=3, row_group_bytes=self.options.row_group_bytes
-        )
-        with writer, task.writer("manifest", MANIFEST, release=True, compression_level=3) as rows:
+        options: dict[str, Any] = {
+            "release": True,
+            "compression_level": 3,
+            "row_group_bytes": self.options.row_group_bytes,
+        }
+        withheld = self.options.content == "none"
+        schema = WITHOUT_TEXT if withheld else DATASET
+        with ExitStack() as stack:
+            writer = stack.enter_context(task.writer("dataset", schema, **options))
+            rows = stack.enter_context(task.writer("manifest", MANIFEST, release=True, compression_level=3))
+            # What the file would be with its text, so that whoever fills it knows when it is.
+            filled = stack.enter_context(TableWriter(task.scratch / "filled", DATASET, **options)) if withheld else None
             for part in in_order(table, order):
-                writer.write(part.select(DATASET.names))
-                rows.write(manifest_rows(part, written))
+                writer.write(part.select(schema.names))
+                if filled is not None:
+                    filled.write(part.select(DATASET.names))
+                rows.write(manifest_rows(part, written, self.rewriters))
                 written += part.num_rows
+        if filled is not None:
+            task.stats["filled_sha256"] = filled.sha256
         task.stats.update(
             task.params, files=table.num_rows, bytes=int(pc.sum(pc.binary_length(table["content"])).as_py() or 0)
         )
@@ -176,7 +200,7 @@ class Layout(Stage[LayoutOptions]):
     # ---- what lies beside the dataset
 
     def repos(self, task: Task) -> None:
-        """One row for each repository of an owner bucket."""
+        """One row for each repository of an owner bucket, and what proves its trees."""
         table = pa.Table.from_batches(list(task.read("pointers", None, task.rank, "owner_bucket")), POINTERS)
         table = table.take(
             pc.sort_indices(table, [(n, "ascending") for n in ("repo_name", "revision_id", "path_bytes")])
@@ -184,6 +208,29 @@ class Layout(Stage[LayoutOptions]):
         with task.writer("repos", REPOS, release=True, compression_level=3) as writer:
             if table.num_rows:
                 writer.write(repositories(table))
+        released = table.select([*REVISION, "path_bytes"])
+        entries, hidden = self.entries(task, pc.unique(pairs(released)))
+        with task.writer("tree", MANIFEST_TREE, release=True, compression_level=3) as writer:
+            for part in proofs(entries, released, hidden):
+                writer.write(part)
+
+    def entries(self, task: Task, wanted: pa.Array) -> tuple[pa.Table, pa.Array]:
+        """All that is known to lie in the revisions `wanted` (`pairs`) of an owner bucket, of ENTRIES, and which of it may not
+        be named: what a stage that names nobody removed, and all else of that content."""
+        columns = [name for name in ENTRIES.names if name != "target"]
+        files = read_batches(task.out, task.outputs("occurrences")[task.rank : task.rank + 1], [*columns, "content_id"])
+        links = task.read("ingest.tree", MANIFEST_TREE.names, task.rank, "owner_bucket")
+        named = (with_columns(batch, {"target": batch.column("content_id")}) for batch in files)
+        tables = [pa.Table.from_batches([conform(batch, ENTRIES)]) for batch in (*named, *links)]
+        table = pa.concat_tables(
+            [t.filter(pc.is_in(pairs(t), value_set=wanted)) for t in (ENTRIES.empty_table(), *tables)]
+        )
+        hidden = pa.Table.from_batches(
+            list(task.read("*.private_decisions", DECISIONS.names, task.rank, "owner_bucket")), DECISIONS
+        )
+        secret = np.asarray(pc.is_in(pairs(table), value_set=pc.unique(pairs(hidden))))
+        ids = table.rename_columns(["content_id" if name == "target" else name for name in table.column_names])
+        return table, pa.array(secret | concealed_rows(ids, self.concealing))
 
     def decisions(self, task: Task) -> None:
         """All decisions on the files of an owner bucket, those that may be shown and those that may not, and the

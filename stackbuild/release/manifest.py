@@ -1,57 +1,80 @@
 """The SWHID manifest: what a dataset is made of, so that anyone can check it, and fetch it again.
 
 `OUT/manifest/header.json` says of what and how; the rows (layout.manifest_rows.MANIFEST) lie beside it, one Parquet file
-for each dataset file, in the same order. Verification has levels (Software Heritage practice): 0 the rows are well formed;
-1 the bytes are those of the ids: length, SHA-1 and git SHA-1; 2 each path lies in the root directory that its row names.
+for each dataset file, in the same order; `tree/` has what proves their places (layout.trees). `verify.py` checks all this,
+`regenerate.py` makes the dataset of it again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stackbuild.errors import InputError
 from stackbuild.shards import Output, canonical_json, file_sha256
-from stackbuild.swhid import TreeBuilder, content_id, parse
+from stackbuild.tables import conform
 
-FORMAT_VERSION = 1
-SHOWN = 10
+FORMAT_VERSION = 2
+TREE = "tree"
+PLACE = pa.schema(
+    [pa.field("file", pa.int32()), pa.field("row", pa.int64())]
+)  # of a manifest row: which file, which row
+BATCH_ROWS = 16_384
 
 
-def header(out: Path, files: Mapping[str, tuple[Output, Output]], description: Mapping[str, Any]) -> bytes:
+# ---------------------------------------------------------------- written
+
+
+@dataclass(frozen=True)
+class Released:
+    """A file of the dataset and that of its manifest rows. `filled_sha256`: of the dataset file with its text, where it is
+    released without."""
+
+    rows: Output
+    dataset: Output
+    filled_sha256: str | None = None
+
+
+def header(
+    out: Path,
+    files: Mapping[str, Released],
+    trees: Mapping[str, Output],
+    description: Mapping[str, Any],
+    made: Mapping[str, Any],
+) -> bytes:
     """header.json: the recipe and its stages with options, the tools, and every file with its SHA-256, as canonical JSON.
 
-    `files`: by release path, the committed files of the manifest's rows and of the dataset. InputError if the rows on disk
-    are not the bytes that were committed.
+    `files`: by release path. `trees`: by path below the manifest. `made`: the keys `content`, `transforms` and `writer`,
+    which say how the text came about and how files were written. InputError if the rows on disk are not what was committed.
     """
     root = hashlib.sha256()
     count = 0
-    listed = []
-    for name, (rows, dataset) in sorted(files.items()):
-        path = out / rows.file
-        if file_sha256(path) != rows.sha256:
-            raise InputError(f"{path} does not hash to {rows.sha256}; remove it and build again.")
-        table = pq.read_table(path, columns=["swhid", "repo_name", "revision_id", "path_bytes"])
-        count += table.num_rows
-        for batch in table.to_batches():
-            for swhid, repo, revision, place in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                root.update(b"\0".join([swhid.encode(), repo.encode(), revision.encode(), place]) + b"\n")
-        listed.append(
-            {
-                "manifest": name,
-                "manifest_sha256": rows.sha256,
-                "dataset": name,
-                "dataset_sha256": dataset.sha256,
-                "rows": table.num_rows,
-            }
-        )
+    listed: list[dict[str, Any]] = []
+    for name, file in sorted(files.items()):
+        path = out / file.rows.file
+        if file_sha256(path) != file.rows.sha256:
+            raise InputError(f"{path} does not hash to {file.rows.sha256}; remove it and build again.")
+        rows_here = 0
+        for batch in pq.ParquetFile(path).iter_batches(BATCH_ROWS, columns=list(ROOT_COLUMNS)):
+            root.update(root_bytes(batch))
+            rows_here += batch.num_rows
+        count += rows_here
+        entry = {
+            "manifest": name,
+            "manifest_sha256": file.rows.sha256,
+            "dataset": name,
+            "dataset_sha256": file.dataset.sha256,
+            "rows": rows_here,
+        }
+        listed.append(entry if file.filled_sha256 is None else {**entry, "filled_sha256": file.filled_sha256})
     body = {
         "format": FORMAT_VERSION,
         "name": description["recipe"]["name"],
@@ -64,151 +87,113 @@ def header(out: Path, files: Mapping[str, tuple[Output, Output]], description: M
         "rows": count,
         "rows_sha256": root.hexdigest(),  # over swhid, repo_name, revision_id, path bytes of all rows in order
         "files": listed,
+        "trees": [
+            {"file": name, "sha256": output.sha256, "rows": output.rows} for name, output in sorted(trees.items())
+        ],
+        **made,
     }
     return canonical_json(body) + b"\n"
 
 
-# ---------------------------------------------------------------- verification
+ROOT_COLUMNS = ("swhid", "repo_name", "revision_id", "path_bytes")
 
 
-@dataclass
-class Level:
-    """How one level went: rows that are right, rows that could not be checked, and what is wrong with the others."""
-
-    level: int
-    ok: int = 0
-    unchecked: int = 0
-    problems: list[str] = field(default_factory=list)
-    wrong: int = 0
-
-    def fail(self, text: str) -> None:
-        self.wrong += 1
-        if len(self.problems) < SHOWN:
-            self.problems.append(text)
+def root_bytes(batch: pa.RecordBatch) -> bytes:
+    """What rows add to `rows_sha256`; columns: ROOT_COLUMNS."""
+    columns = [batch.column(name).cast(pa.binary()).to_pylist() for name in ROOT_COLUMNS]
+    return b"".join(b"\0".join(part or b"" for part in row) + b"\n" for row in zip(*columns, strict=True))
 
 
-Contents = Iterator[tuple[bytes, bytes]]  # (content_id, bytes), each id once
-# repository, revision, root id, and (path, mode, id) of all its entries; None for an entry whose id is not known
-Trees = Iterator[tuple[str, str, str, list[tuple[bytes, int, bytes | None]]]]
+# ---------------------------------------------------------------- read
 
 
-def read_header(folder: Path) -> dict[str, Any]:
-    """header.json of a manifest; InputError if it is missing or of another format."""
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest on disk. `files`: the header's entries; `trees`: those of its table `tree`."""
+
+    folder: Path
+    header: dict[str, Any]
+
+    @property
+    def files(self) -> list[dict[str, Any]]:
+        return list(self.header["files"])
+
+    @property
+    def trees(self) -> list[dict[str, Any]]:
+        return list(self.header["trees"])
+
+    def rows(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        """The rows in order, with the columns of `schema`; `file` and `row` of PLACE say where they stand."""
+        for number, entry in enumerate(self.files):
+            yield from placed(self.folder / entry["manifest"], schema, number, entry["manifest_sha256"])
+
+    def tree_rows(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        """The rows of the table `tree`, likewise."""
+        for number, entry in enumerate(self.trees):
+            yield from placed(self.folder / entry["file"], schema, number, entry["sha256"])
+
+    def place(self, file: int, row: int) -> str:
+        """A row for a message."""
+        return f"{self.folder / self.files[file]['manifest']}, row {row}"
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest in a folder; InputError if header.json is missing, torn, of another format, or names a file elsewhere."""
     path = folder / "header.json"
     try:
-        body: dict[str, Any] = json.loads(path.read_bytes())
+        body = json.loads(path.read_bytes())
     except OSError as error:
         raise InputError(
             f"{path} cannot be read ({error.strerror}); write it with `stackbuild manifest write`."
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON ({error}).") from error
-    if body.get("format") != FORMAT_VERSION:
+    if not isinstance(body, dict) or body.get("format") != FORMAT_VERSION:
+        found = body.get("format") if isinstance(body, dict) else None
         raise InputError(
-            f"{path} is a manifest of format {body.get('format')}; this stackbuild reads {FORMAT_VERSION}."
+            f"{path} is a manifest of format {found!r}; this stackbuild reads {FORMAT_VERSION}. Build the dataset again with "
+            "this version, or read the manifest with the one that wrote it."
         )
-    return body
+    listed(path, body, "files", ("manifest", "dataset"), ("manifest_sha256", "dataset_sha256"))
+    listed(path, body, "trees", ("file",), ("sha256",))
+    return Manifest(folder, body)
 
 
-def rows(folder: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    """The manifest's rows, file by file in the header's order."""
-    for entry in read_header(folder)["files"]:
-        try:
-            yield from pq.ParquetFile(folder / entry["manifest"]).iter_batches(16_384, columns=columns)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise InputError(
-                f"{folder / entry['manifest']} cannot be read ({error}); expected SHA-256 {entry['manifest_sha256']}."
-            ) from error
+def listed(header: Path, body: dict[str, Any], key: str, names: Sequence[str], hashes: Sequence[str]) -> None:
+    """InputError unless the header's list names files below its folder, each with hash and rows."""
+    entries = body.get(key)
+    if not isinstance(entries, list):
+        raise InputError(f"{header} has no list of {key}.")
+    for number, entry in enumerate(entries):
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(k), str) for k in (*names, *hashes)):
+            raise InputError(f"{header}: entry {number} of {key} lacks one of {', '.join((*names, *hashes))}.")
+        if not isinstance(entry.get("rows"), int):
+            raise InputError(f"{header}: entry {number} of {key} does not say how many rows it has.")
+        for name in names:
+            path = PurePosixPath(entry[name])
+            if path.is_absolute() or ".." in path.parts or "\0" in entry[name]:
+                raise InputError(
+                    f"{header}: entry {number} of {key} names {entry[name]!r}, which is not below its folder."
+                )
 
 
-def verify_syntax(folder: Path, dataset: Path) -> Level:
-    """Level 0: the files of manifest and dataset hash to the header and are all that there are, every SWHID parses, every
-    path is relative without `..` and stands once."""
-    result = Level(0)
-    seen: set[bytes] = set()
-    entries = read_header(folder)["files"]
-    for below, kind in ((folder, "manifest"), (dataset, "dataset")):
-        for entry in entries:
-            path = below / entry[kind]
-            if not path.exists() or file_sha256(path) != entry[f"{kind}_sha256"]:
-                result.fail(f"{path} is missing or does not hash to {entry[f'{kind}_sha256']}")
-        listed = {entry[kind] for entry in entries}
-        there = {
-            str(path.relative_to(below)) for path in below.rglob("*") if path.suffix == ".parquet" or path.is_symlink()
-        }
-        for extra in sorted(there - listed):
-            result.fail(f"{below / extra} is not in the header")
-    if result.wrong:
-        return result
-    for batch in rows(folder, ["swhid", "repo_name", "revision_id", "path_bytes"]):
-        for swhid, repo, revision, path_bytes in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            place = f"{repo} {path_bytes!r}"
-            key = hashlib.blake2b(b"\0".join([repo.encode(), revision.encode(), path_bytes]), digest_size=16).digest()
-            try:
-                parse(swhid)
-            except Exception as error:
-                result.fail(f"{place}: {error}")
-                continue
-            if path_bytes.startswith(b"/") or b".." in path_bytes.split(b"/") or not path_bytes:
-                result.fail(f"{place}: not a path below the root")
-            elif key in seen:
-                result.fail(f"{place}: twice")
-            else:
-                result.ok += 1
-            seen.add(key)
-    return result
-
-
-def verify_bytes(folder: Path, contents: Contents) -> Level:
-    """Level 1: the bytes have the length, the SHA-1 and the git SHA-1 of the row."""
-    result = Level(1)
-    wanted: dict[bytes, tuple[str, int]] = {}
-    for batch in rows(folder, ["swhid", "sha1", "length"]):
-        for swhid, sha1, length in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            wanted[bytes.fromhex(swhid[-40:])] = (sha1, length)
-    for identifier, data in contents:
-        expected = wanted.pop(identifier, None)
-        if expected is None:
-            continue
-        actual = (hashlib.sha1(data).hexdigest(), len(data))
-        if content_id(data) != identifier or actual != expected:
-            result.fail(f"swh:1:cnt:{identifier.hex()}: its bytes have SHA-1 {actual[0]} and length {actual[1]}")
-        else:
-            result.ok += 1
-    for identifier in wanted:
-        result.fail(f"swh:1:cnt:{identifier.hex()}: its bytes are not there")
-    return result
-
-
-def verify_paths(folder: Path, trees: Trees) -> Level:
-    """Level 2: the root directory, built again from all entries of a revision, has the row's id and holds the row's path and content."""
-    result = Level(2)
-    wanted: dict[tuple[str, str], list[tuple[bytes, bytes, str | None]]] = {}
-    for batch in rows(folder, ["repo_name", "revision_id", "path_bytes", "swhid", "directory_id"]):
-        for repo, revision, path, swhid, directory in zip(
-            *(column.to_pylist() for column in batch.columns), strict=True
-        ):
-            wanted.setdefault((repo, revision), []).append((path, bytes.fromhex(swhid[-40:]), directory))
-    for repo, revision, root, entries in trees:
-        mine = wanted.pop((repo, revision), [])
-        if not mine:
-            continue
-        if any(identifier is None for _, _, identifier in entries):
-            result.unchecked += len(mine)  # a file was left unread whose id its source did not tell
-            continue
-        builder = TreeBuilder()
-        for path, mode, identifier in entries:
-            builder.add(path, mode, identifier or b"")
-        actual = builder.root().hex()
-        there = {path: identifier for path, _, identifier in entries}
-        for path, identifier, directory in mine:
-            if directory is None:
-                result.unchecked += 1
-            elif directory != root or actual != root:
-                result.fail(f"{repo} at {revision}: the root directory is {actual}, the manifest says {directory}")
-            elif there.get(path) != identifier:
-                result.fail(f"{repo} {path!r}: another content lies there")
-            else:
-                result.ok += 1
-    result.unchecked += sum(len(rest) for rest in wanted.values())
-    return result
+def placed(path: Path, schema: pa.Schema, number: int, sha256: str = "") -> Iterator[pa.RecordBatch]:
+    """Batches of a Parquet file with the columns of `schema`; those of PLACE in it are made: `file` is `number`, `row`
+    counts. InputError names the file if it cannot be read, lacks a column, or has one of another type."""
+    made = set(PLACE.names) & set(schema.names)
+    expected = f"; expected SHA-256 {sha256}" if sha256 else ""
+    try:
+        with pq.ParquetFile(path) as file:
+            there = set(file.schema_arrow.names)
+            wanted = [name for name in schema.names if name not in made]
+            if missing := [name for name in wanted if name not in there]:
+                raise InputError(f"{path} has no column {missing[0]}{expected}.")
+            first = 0
+            for batch in file.iter_batches(BATCH_ROWS, columns=wanted):
+                row = pa.array(np.arange(first, first + batch.num_rows))
+                columns = {name: batch.column(name) for name in batch.schema.names if name not in made}
+                columns["row"], columns["file"] = row, pa.repeat(pa.scalar(number, pa.int32()), batch.num_rows)
+                first += batch.num_rows
+                yield conform(pa.RecordBatch.from_pydict(columns), schema)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path} cannot be read ({str(error).splitlines()[0]}){expected}.") from error

@@ -1,0 +1,65 @@
+"""What is fetched from elsewhere: contents from an object store, published tables from the Hugging Face Hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from stackbuild.errors import InputError, TemporaryError
+from stackbuild.release.published import Input, local_inputs
+from stackbuild.release.supply import Answer, Need
+
+HUB = "hf://"
+
+
+class Upstream:
+    """A supply (`release.supply`) from a folder of objects, an HTTP(S) or an S3 address; unsigned unless asked otherwise.
+
+    InputError if there is nothing at the address, TemporaryError (exit 75) if it refuses everything.
+    """
+
+    def __init__(self, url: str, signed: bool = False):
+        from stackbuild.sources.swh.objects import open_store  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+        self.store = open_store(url, signed=signed)
+
+    def __call__(self, needs: Iterator[Need]) -> Iterator[Answer]:
+        from stackbuild.sources.swh.fetch import FetchOptions, fetch  # type: ignore[import-not-found,import-untyped,unused-ignore]
+        from stackbuild.sources.swh.objects import Wanted  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+        wanted = (Wanted(need.blob_id, need.content_id, need.length) for need in needs)
+        for found in fetch(self.store, wanted, options=FetchOptions()):
+            yield Answer(found.state, found.data)
+
+
+def published_inputs(source: str) -> list[Input]:
+    """The Parquet files below a folder, a file, or hf://datasets/owner/name[/path]; InputError if there are none."""
+    if not source.startswith(HUB):
+        path = Path(source).expanduser()
+        if not path.exists():
+            raise InputError(f"{source} is not there.")
+        return local_inputs(path)
+    from huggingface_hub import HfFileSystem
+
+    return hub_inputs(source, HfFileSystem())
+
+
+def hub_inputs(source: str, files: Any) -> list[Input]:
+    """The same of an address of the Hub, through a file system of fsspec."""
+    root = source.removeprefix(HUB).rstrip("/")
+    try:
+        found = sorted(files.find(root)) if files.isdir(root) else [root] if files.isfile(root) else []
+    except OSError as error:  # what the Hub refuses, and what the network does, are both
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status in (401, 403, 404):
+            raise InputError(
+                f"{source} cannot be read ({status}): accept the dataset's terms on its page and run `hf auth login`."
+            ) from error
+        raise TemporaryError(f"{source} cannot be read now: {str(error).splitlines()[0]}") from error
+    paths = [path for path in found if path.endswith(".parquet")]
+    if not paths:
+        raise InputError(f"{source} holds no Parquet files.")
+    base = root if len(paths) > 1 or paths[0] != root else root.rpartition("/")[0]
+    return [Input(path.removeprefix(f"{base}/"), partial(files.open, path, "rb")) for path in paths]
