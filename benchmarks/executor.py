@@ -65,7 +65,8 @@ time = "00:30:00"
 
 def opened(out: Path) -> tuple[Any, Any, Path]:
     """(build, the job, path of its plan)."""
-    from stackbuild.plan import Build, Plan
+    from stackbuild.frozen_plan import Plan
+    from stackbuild.plan import Build
 
     path = next(path for path in (out / "plans").glob("*.json") if path.name != "sources.json")
     build = Build(out, Plan.load(path))

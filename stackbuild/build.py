@@ -14,6 +14,7 @@ from typing import Any
 from stackbuild import __version__, registry
 from stackbuild.cluster import RayOptions
 from stackbuild.errors import InputError, RecipeError, StackbuildError, UsageError
+from stackbuild.frozen_plan import Plan
 from stackbuild.graph import INGEST, check, nodes_of
 from stackbuild.hashing import uniform
 from stackbuild.identity import engine_version, text_version, without_places, writer_version
@@ -21,7 +22,7 @@ from stackbuild.journal import only_one
 from stackbuild.launch import Executor, JobReport, Launch, Progress, Silent
 from stackbuild.launches import refuse_while_on_cluster
 from stackbuild.not_read import NotRead, not_read, told, told_recipe
-from stackbuild.plan import Build, Plan
+from stackbuild.plan import Build
 from stackbuild.publish import PRODUCTS, dataset_files, filled_hashes, folder_name, layout_of, publish, tree_files
 from stackbuild.release.card import CardStats, LicenseCount, dataset_card
 from stackbuild.release.manifest import Released, header

@@ -34,6 +34,7 @@ ENGINE_MODULES = (
     "stage",
     "tables",
     "task",
+    "walks",
 )
 ENGINES = ("pyarrow", "numpy", "numba")
 # Options that say where something lies on this machine. What lies there counts through `Stage.key` and a source's units.

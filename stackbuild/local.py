@@ -13,8 +13,9 @@ from datatrove.executor.local import LocalPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 
 from stackbuild.beats import Beat, Heart
+from stackbuild.frozen_plan import Plan
 from stackbuild.graph import Job
-from stackbuild.plan import Build, Plan
+from stackbuild.plan import Build
 from stackbuild.pool import Ended, Pool, TaskServer, TaskSpec
 from stackbuild.retries import Failure
 

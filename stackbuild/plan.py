@@ -8,10 +8,8 @@ further up is found again whatever made it anew.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ import pyarrow as pa
 
 from stackbuild import registry, schema
 from stackbuild.counts import Ledger
-from stackbuild.errors import InputError
+from stackbuild.frozen_plan import Plan
 from stackbuild.graph import (
     CONTENTS,
     INGEST,
@@ -33,78 +31,25 @@ from stackbuild.graph import (
     nodes_of,
 )
 from stackbuild.identity import engine_identity, module_digest, stage_identity, without_places
-from stackbuild.parts import PART_BYTES, Part, cut
+from stackbuild.parts import Part, cut
 from stackbuild.rows import Rows, Tagged, lengths_of
 from stackbuild.shards import (
     Output,
     ShardManifest,
-    canonical_json,
     digest,
     find_manifest,
-    write_atomically,
 )
 from stackbuild.sources.unit import Limits, Unit
 from stackbuild.stage import Phase, PhaseOutputs
 from stackbuild.stage_manifest import load_stage_manifest, save_stage_manifest
 from stackbuild.walks import FETCHED, jobs_of_walks, products_of, walks_of
 
-PLAN_VERSION = 1
 # As a phase may name them in what it reads.
 ALL_DECISIONS, ALL_PRIVATE_DECISIONS = "*.decisions", "*.private_decisions"
 INGESTED = {"ingest.origins": "origins", "ingest.tree": "tree"}
 GATHERED = "occurrences"  # by owner bucket: the file of bucket k is the k-th
 FILES_TABLE = "files"  # of the stage that turns occurrences into files
 OCCURRENCE_BYTES = 512  # of memory, about, with what stages add
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a build is going to do, as it is written to OUT/plans/ and read by every worker."""
-
-    recipe: dict[str, Any]
-    units: list[Unit]
-    skipped: list[dict[str, str]]
-
-    @property
-    def partitions(self) -> int:
-        return int(self.recipe["partitions"])
-
-    @property
-    def seed(self) -> int:
-        return int(self.recipe["seed"])
-
-    @property
-    def part_bytes(self) -> int:
-        return int(self.recipe.get("part_bytes", PART_BYTES))
-
-    @cached_property
-    def digest(self) -> str:
-        """Names the plan; local paths do not count."""
-        return digest(
-            {
-                "version": PLAN_VERSION,
-                "recipe": without_places(self.recipe),
-                "units": [[u.kind, u.key] for u in self.units],
-            }
-        )
-
-    def save(self, out: Path) -> Path:
-        path = out / "plans" / f"{self.digest[:24]}.json"
-        body = {
-            "version": PLAN_VERSION,
-            "recipe": self.recipe,
-            "units": [asdict(u) for u in self.units],
-            "skipped": self.skipped,
-        }
-        write_atomically(path, canonical_json(body))
-        return path
-
-    @classmethod
-    def load(cls, path: Path) -> Plan:
-        body = json.loads(path.read_bytes())
-        if body["version"] != PLAN_VERSION:
-            raise InputError(f"{path} is a plan of version {body['version']}; this stackbuild reads {PLAN_VERSION}.")
-        return cls(body["recipe"], [Unit(**unit) for unit in body["units"]], body["skipped"])
 
 
 # ---------------------------------------------------------------- a build in progress

@@ -52,7 +52,8 @@ def main(arguments: list[str]) -> int:
 
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
-    from stackbuild.plan import Build, Plan
+    from stackbuild.frozen_plan import Plan
+    from stackbuild.plan import Build
 
     if importlib.util.find_spec("pandas"):
         import pandas  # noqa: F401  pyarrow imports it at the first conversion, which would be in every child

@@ -11,12 +11,13 @@ from typing import Any
 
 from stackbuild.beats import STALE_SECONDS, Beat, beats
 from stackbuild.errors import InputError, UsageError, command
+from stackbuild.frozen_plan import Plan
 from stackbuild.journal import log_folder, took
 from stackbuild.launches import last_launch
 from stackbuild.monitor.failures import after_failures, failure, read_ends
 from stackbuild.monitor.launch import LaunchView
 from stackbuild.monitor.progress import AtWork, BuildStatus, JobStatus, Tally, working
-from stackbuild.plan import Build, Plan
+from stackbuild.plan import Build
 
 TORN = (OSError, ValueError, RecursionError)  # what reading JSON that a crash or a stranger left can raise
 NUMBER = (int, float)

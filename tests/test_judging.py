@@ -18,10 +18,11 @@ from stackbuild import build as building
 from stackbuild import execute, judging, registry
 from stackbuild.errors import BadRows, InputError, StackbuildError
 from stackbuild.execute import run_task
+from stackbuild.frozen_plan import Plan
 from stackbuild.graph import Job
 from stackbuild.housekeeping import remove
 from stackbuild.judging import Try
-from stackbuild.plan import Build, Plan
+from stackbuild.plan import Build
 from stackbuild.shards import find_manifest
 from stackbuild.stage import Options, Stage, Verdict
 from tests.worlds import light, world

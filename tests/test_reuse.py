@@ -16,10 +16,11 @@ import pytest
 
 from stackbuild import build as building
 from stackbuild import identity
+from stackbuild.frozen_plan import Plan
 from stackbuild.journal import driver_journal
 from stackbuild.launch import Launch
 from stackbuild.local import JobStep, Local
-from stackbuild.plan import Build, Plan
+from stackbuild.plan import Build
 from stackbuild.stage import Options, Stage
 from tests.test_build import ran, released, run
 from tests.worlds import light, world

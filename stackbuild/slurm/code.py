@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from stackbuild.errors import InputError
+from stackbuild.frozen_plan import Plan
 from stackbuild.identity import engine_identity, module_digest, stage_identity
 from stackbuild.launches import LaunchFolder
-from stackbuild.plan import Build, Plan
+from stackbuild.plan import Build
 from stackbuild.registry import SOURCES
 from stackbuild.shards import digest
 

@@ -22,6 +22,7 @@ from stackbuild.build import Request, describe, disk_error, published, refuse_a_
 from stackbuild.cluster import SlurmOptions, minutes
 from stackbuild.errors import InputError, UsageError, command
 from stackbuild.estimate.steps import job_key
+from stackbuild.frozen_plan import Plan
 from stackbuild.graph import Job
 from stackbuild.journal import driver_journal, only_one
 from stackbuild.launch import complete_tasks
@@ -36,7 +37,7 @@ from stackbuild.launches import (
     of_another,
     under_way,
 )
-from stackbuild.plan import Build, Plan
+from stackbuild.plan import Build
 from stackbuild.pool import TaskSpec
 from stackbuild.slurm.balance import Expected, chained, elements_for, expected
 from stackbuild.slurm.code import code_digest

@@ -242,7 +242,8 @@ def test_an_edit_of_a_module_that_makes_the_output_changes_the_digest_of_the_cod
     shutil.copytree(ROOT / "stackbuild", tmp_path / "p" / "stackbuild", ignore=shutil.ignore_patterns("__pycache__"))
     plan = complete.out / "plans" / f"{complete.plan.digest[:24]}.json"
     script = (
-        "import sys; from pathlib import Path; from stackbuild.plan import Build, Plan; from stackbuild.slurm.code import code_digest\n"
+        "import sys; from pathlib import Path; from stackbuild.frozen_plan import Plan; from stackbuild.plan import Build\n"
+        "from stackbuild.slurm.code import code_digest\n"
         "print(code_digest(Build(Path(sys.argv[1]), Plan.load(Path(sys.argv[2])))))"
     )
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from stackbuild.hashing import content_buckets, id_bytes
 from stackbuild.schema import ID
 from stackbuild.sources.swh.convert import Counts, convert_batch
-from stackbuild.sources.swh.row_order import sorted_batch
+from stackbuild.sources.swh.row_order import sorted_pieces
 from stackbuild.sources.swh.tables import TableSpec
 from stackbuild.task import Task
 
@@ -68,4 +68,4 @@ def warm(spec: TableSpec) -> None:
     row = {
         c.theirs: pa.array([c.words[0] if c.how == "word" else kinds[c.how]], types.get(c.how)) for c in spec.columns
     }
-    sorted_batch(convert_batch(pa.record_batch(row), spec, Counts()), spec.key)
+    list(sorted_pieces(convert_batch(pa.record_batch(row), spec, Counts()), spec.key))

@@ -36,11 +36,11 @@ from stackbuild.sources.swh import heads, tables
 from stackbuild.sources.swh.convert import Counts, convert, writer_options
 from stackbuild.sources.swh.export import ExportFile, opened
 from stackbuild.sources.swh.fetch import PASSING, FetchOptions, Wanted, open_store
-from stackbuild.sources.swh.source_options import SwhOptions
 from stackbuild.sources.swh.packed import PackedCache, fetch_cached
 from stackbuild.sources.swh.partitions import BUCKET, BUCKET_FIELD, bucketed, mine, warm, write, write_by
 from stackbuild.sources.swh.resolve import REFUSED, WANTED, resolve
 from stackbuild.sources.swh.session import rows_of, session, stream
+from stackbuild.sources.swh.source_options import SwhOptions
 from stackbuild.sources.swh.visits import LAST, buckets, last_of, last_visits
 from stackbuild.sources.swh.walk import FOUND, FRONTIER, LEFT, level
 from stackbuild.sources.unit import Limits
