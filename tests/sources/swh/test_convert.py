@@ -333,6 +333,11 @@ def test_a_name_that_no_folder_can_hold_is_left_out() -> None:
     assert left == {"name: no name that a folder can hold": 3, "name: null": 1}
 
 
+@pytest.mark.parametrize("name", [b"", b"/", b"a/b", b"\0", b"a\0"])
+def test_each_of_them_is_seen_alone(name: bytes) -> None:
+    assert entries(name=[b"ok", name])[1] == {"name: no name that a folder can hold": 1}
+
+
 def test_an_unknown_kind_is_left_out_and_each_row_is_counted_once() -> None:
     rows, left = entries(type=["file", "dir", "rev", "symlink", "", None], target=[B, B, B, "x", B, "y"])
     assert [row["kind"] for row in rows] == [FILE, DIR, REV]
