@@ -117,6 +117,7 @@ class UnitWriter:
         self.stats: dict[str, Any] = {"links": 0, "repos": 0}
         self._rows: list[tuple[Any, ...]] = []
         self._data: list[bytes] = []
+        self._final = False  # what was not read will not be there another time
         self._links: list[tuple[str, str, bytes, int, bytes | None]] = []
         self._unread: list[tuple[Origin, Unread]] = []
         self._bytes = 0
@@ -224,7 +225,11 @@ class UnitWriter:
     # ---- what a walk found
 
     def walked(self, found: Iterator[tuple[str, pa.RecordBatch]]) -> None:
-        """Take the tables of a source that was walked: origins, files without their bytes, links, and what leaves."""
+        """Take the tables of a source that was walked: origins, files without their bytes, links, and what leaves.
+
+        What an export lacks, and a store says of an object, is final: a walk with something to ask again is not complete.
+        """
+        self._final = True
         for kind, batch in found:
             table = pa.Table.from_batches([batch])
             if kind == "origins":
@@ -318,7 +323,7 @@ class UnitWriter:
         with self.attempt.writer("tree", schema.TREE, group_by="owner_bucket") as writer:
             writer.write(pa.Table.from_pylist(tree, schema.TREE))
         self.stats["links"] = len(self._links)
-        if passing := sum(u.rule in PASSING for _, u in self._unread):
+        if not self._final and (passing := sum(u.rule in PASSING for _, u in self._unread)):
             self.stats.update(provisional=True, passing=passing)
         if self._unread:
             paths, _ = display_paths(pa.array([u.path for _, u in self._unread], pa.binary()))

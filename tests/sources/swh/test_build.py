@@ -157,6 +157,12 @@ def test_parquet_and_one_worker_give_the_same_bytes(export: MiniExport, built: b
     assert released(again) == released(built)
 
 
+def test_a_second_run_does_nothing(export: MiniExport, built: building.Build) -> None:
+    """What the export lacks and what the store has damaged is final."""
+    again = building.run(building.Request(recipe(export), Path("/"), built.out, 2))
+    assert {report.job: report.ran for report in again.reports if report.ran} == {}
+
+
 def test_a_list_and_a_forge_select(export: MiniExport, tmp_path: Path) -> None:
     names = tmp_path / "list.txt"
     names.write_text("# those of Dave\nhttps://github.com/Dave/texts.git\ndave/skipped\n\n")
