@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stackbuild.errors import InputError, TemporaryError
+from stackbuild.errors import InputError, StackbuildError, TemporaryError
 from stackbuild.release.published import Input, local_inputs
 from stackbuild.release.supply import Answer, Need
 
 HUB = "hf://"
+CLIENTS = ("httpx", "httpx2", "httpcore", "requests", "huggingface_hub")
 
 
 class Upstream:
@@ -49,17 +51,30 @@ def published_inputs(source: str) -> list[Input]:
 def hub_inputs(source: str, files: Any) -> list[Input]:
     """The same of an address of the Hub, through a file system of fsspec."""
     root = source.removeprefix(HUB).rstrip("/")
-    try:
+    with hub(source):
         found = sorted(files.find(root)) if files.isdir(root) else [root] if files.isfile(root) else []
-    except OSError as error:  # what the Hub refuses, and what the network does, are both
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        if status in (401, 403, 404):
-            raise InputError(
-                f"{source} cannot be read ({status}): accept the dataset's terms on its page and run `hf auth login`."
-            ) from error
-        raise TemporaryError(f"{source} cannot be read now: {str(error).splitlines()[0]}") from error
     paths = [path for path in found if path.endswith(".parquet")]
     if not paths:
         raise InputError(f"{source} holds no Parquet files.")
     base = root if len(paths) > 1 or paths[0] != root else root.rpartition("/")[0]
     return [Input(path.removeprefix(f"{base}/"), partial(files.open, path, "rb")) for path in paths]
+
+
+@contextmanager
+def hub(source: str) -> Iterator[None]:
+    """What the Hub refuses is an InputError, what the network does a TemporaryError. Its client has errors of many kinds, some
+    of the HTTP library that it happens to use: those are told by where they come from."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, StackbuildError) or not (
+            isinstance(error, OSError) or type(error).__module__.split(".")[0] in CLIENTS
+        ):
+            raise
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status in (401, 403, 404):
+            raise InputError(
+                f"{source} cannot be read ({status}): accept the dataset's terms on its page and run `hf auth login`."
+            ) from error
+        words = str(error).splitlines() or [type(error).__name__]
+        raise TemporaryError(f"{source} cannot be read now: {words[0]}") from error

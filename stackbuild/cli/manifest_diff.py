@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from stackbuild.build import disk_error
 from stackbuild.cli.show import escaped
 from stackbuild.errors import InputError
 from stackbuild.release.differences import STATES, differences
@@ -24,7 +25,10 @@ def run(first: Path, second: Path, rows: Path | None, repositories: int, as_json
     """Counts by state, language and repository; with `rows` also a table of all."""
     if rows is not None and not rows.absolute().parent.is_dir():
         raise InputError(f"{rows} cannot be written: its folder is not there.")
-    found = differences(manifest_of(first), manifest_of(second), rows, repositories)
+    try:
+        found = differences(manifest_of(first), manifest_of(second), rows, repositories)
+    except OSError as error:
+        raise disk_error(error, rows or first) from error
     if as_json:
         print(json.dumps(asdict(found)))
         return

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
+from stackbuild.build import disk_error
 from stackbuild.cli.manifest_diff import manifest_of
 from stackbuild.errors import InputError, PartialFailure
 from stackbuild.journal import only_one
@@ -16,12 +18,16 @@ from stackbuild.release.regenerate import refuse_what_cannot_be_done, regenerate
 from stackbuild.release.supply import Supply
 from stackbuild.release.verify import require, verify_syntax
 from stackbuild.replay import TextReplay, decoded
-from stackbuild.upstream import HUB, Upstream, published_inputs
+from stackbuild.upstream import HUB, Upstream, hub, published_inputs
 
 
 def run(source: str, objects: str, output: Path, signed: bool, as_json: bool) -> None:
     """Fill a folder, tell what came of it, and exit with 5 if something is missing."""
-    found = fill(source, output, lambda: Upstream(objects, signed))
+    try:
+        with hub(source) if source.startswith(HUB) else nullcontext():
+            found = fill(source, output, lambda: Upstream(objects, signed))
+    except OSError as error:
+        raise disk_error(error, output) from error
     lost = sum(found.lost.values())
     if as_json:
         print(json.dumps({**vars(found), "missing": lost}))

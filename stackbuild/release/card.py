@@ -139,6 +139,12 @@ _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "
           (10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**10, "1B<n<10B"), (10**11, "10B<n<100B"))  # fmt: skip
 
 
+WITHOUT_TEXTS = (
+    "This release has no texts: the column `content` is not in it. `stackbuild manifest regenerate --from FOLDER "
+    "--objects URL --output OUT` fetches each file by its id, verifies it and makes its text as it was."
+)
+
+
 def size_category(files: int) -> str:
     """The Hub's size category of so many rows."""
     return next((name for limit, name in _SIZES if files < limit), "100B<n<1T")
@@ -192,6 +198,7 @@ def body(stats: CardStats) -> str:
         stats.get("description", ""),
         f"{files:,} source files in {len(languages):,} languages, {amount(size)} of text, each with its origin, its "
         "licence and its SWHID. Built with stackbuild, with an account of every file that left.",
+        WITHOUT_TEXTS if stats.get("settings", {}).get("layout", {}).get("content") == "none" else "",
         "## How to load",
         "```python\nfrom datasets import load_dataset\n\n"
         'everything = load_dataset("FOLDER_OR_REPOSITORY", split="train", streaming=True)\n'

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stackbuild.errors import InputError, UsageError
+from stackbuild.release.passes import ordered, passes
 from stackbuild.release.supply import CHANGED, MISSING, TAKEN_DOWN, UNCHECKED
 from stackbuild.shards import canonical_json, digest, fsync_directory, write_atomically
 from stackbuild.tables import TableWriter
@@ -94,18 +95,17 @@ class Folder:
         return self.marks / f"{digest(name)[:24]}.parquet"
 
     def conclude(self, names: list[str]) -> None:
-        """Put the lists of missing rows together, in the order of the pieces; none is left if nothing is missing."""
+        """Put the lists of missing rows together, sorted by file and row; none is left if nothing is missing."""
         target, fresh = self.out / MISSING_FILE, self.marks / "missing.parquet"
-        with TableWriter(fresh, LOST, compression_level=3) as writer:
-            for name in names:
-                if self.lost_of(name).exists():
-                    for batch in pq.ParquetFile(self.lost_of(name)).iter_batches():
-                        writer.write(batch)
-        if writer.rows:
-            os.replace(fresh, target)
-        else:
-            fresh.unlink()
+        found = [path for path in map(self.lost_of, names) if path.exists()]
+        if not found:
             target.unlink(missing_ok=True)
+            return
+        stream = {"lost": (LOST, lambda: (batch for path in found for batch in pq.ParquetFile(path).iter_batches()))}
+        with TableWriter(fresh, LOST, compression_level=3) as writer, passes() as connection:
+            for batch in ordered(connection, stream, "SELECT * FROM lost ORDER BY file, row"):
+                writer.write(batch)
+        os.replace(fresh, target)
         fsync_directory(self.out)
 
 

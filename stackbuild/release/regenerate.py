@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from stackbuild.errors import InputError
 from stackbuild.identity import writer_version
+from stackbuild.release.card import WITHOUT_TEXTS
 from stackbuild.release.filling import Filled, Folder, Piece, exact_batches
 from stackbuild.release.manifest import Manifest, placed
 from stackbuild.release.supply import CHANGED, OK, Need, Supply, answered
@@ -151,7 +152,8 @@ def accompany(manifest: Manifest, dataset: Path, out: Path, hashes: dict[str, st
     """Put the card and the manifest beside the dataset; the header names the files as they are now."""
     if (dataset / "README.md").is_file():
         (out / "dataset").mkdir(exist_ok=True)
-        shutil.copyfile(dataset / "README.md", out / "dataset" / "README.md")
+        card = (dataset / "README.md").read_bytes().replace(f"{WITHOUT_TEXTS}\n\n".encode(), b"")
+        write_atomically(out / "dataset" / "README.md", card)
     for name in [*(e["manifest"] for e in manifest.files), *(e["file"] for e in manifest.trees)]:
         (out / "manifest" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(manifest.folder / name, out / "manifest" / name)

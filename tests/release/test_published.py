@@ -221,8 +221,16 @@ def test_what_the_hub_refuses_and_what_the_network_does_are_told_apart(tmp_path:
 
     with pytest.raises(InputError, match="hf auth login"):
         hub_inputs("hf://datasets/a/b", Hub(tmp_path, Refused("no")))
-    with pytest.raises(TemporaryError, match="cannot be read now"):
-        hub_inputs("hf://datasets/a/b", Hub(tmp_path, OSError("reset\nby peer")))
+
+    class Unreached(Exception):
+        pass
+
+    Unreached.__module__ = "httpx._exceptions"  # no OSError, as those of the client's library are none
+    for error in (OSError("reset\nby peer"), OSError(), Unreached("no such host")):
+        with pytest.raises(TemporaryError, match="cannot be read now"):
+            hub_inputs("hf://datasets/a/b", Hub(tmp_path, error))
+    with pytest.raises(ZeroDivisionError):  # an error of ours is none of the Hub's
+        hub_inputs("hf://datasets/a/b", Hub(tmp_path, ZeroDivisionError()))
 
 
 def test_an_address_that_is_not_there_is_an_input_error() -> None:

@@ -18,6 +18,7 @@ import pytest
 from stackbuild.errors import RecipeError
 from stackbuild.graph import check, nodes_of
 from stackbuild.layout.columns import REPOS
+from stackbuild.release.card import WITHOUT_TEXTS
 from stackbuild.release.train_ids import published_schema
 from stackbuild.schema import DATASET
 from stackbuild.shards import file_sha256
@@ -113,6 +114,8 @@ def test_a_dataset_without_texts_has_every_other_column_of_every_row(full: Path,
 def test_the_manifest_of_a_dataset_without_texts_says_what_its_files_would_be_with_them(full: Path, ids: Path) -> None:
     header = json.loads((ids / "manifest" / "header.json").read_bytes())
     assert header["content"] == "none"
+    assert WITHOUT_TEXTS in (ids / "dataset" / "README.md").read_text()
+    assert WITHOUT_TEXTS not in (full / "dataset" / "README.md").read_text()
     assert {entry["dataset"]: entry["filled_sha256"] for entry in header["files"]} == tables(full)
     assert main(["manifest", "verify", str(ids)]) == 0
 
@@ -147,6 +150,7 @@ def test_what_is_regenerated_is_the_full_dataset_byte_for_byte(
     assert tables(tmp_path / "out") == tables(full)
     assert "bytes differ" not in capsys.readouterr().out
     assert not (tmp_path / "out" / "missing.parquet").exists()
+    assert WITHOUT_TEXTS not in (tmp_path / "out" / "dataset" / "README.md").read_text()
     texts = [row for row in rows(tmp_path / "out") if row["redactions"]]
     assert texts and all("<EMAIL>" in row["content"] for row in texts)  # PII was replaced again
     assert main(["manifest", "verify", str(tmp_path / "out"), "--objects", str(store)]) == 0
@@ -300,6 +304,19 @@ def test_a_malformed_row_is_named_before_anything_is_fetched(
     rewrite(tmp_path / "r", "data/Python/train-00000-of-00001.parquet", lambda told: [{**told[0], "sha1": "../x"}])
     assert regenerate(tmp_path / "r", objects(tmp_path / "o", [b"1\n"]), tmp_path / "out") == 4
     assert "row 0" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_is_an_error_of_one_paragraph(
+    ids: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full_disk(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("stackbuild.tables.HashingFile.write", full_disk)
+        assert regenerate(ids, store, tmp_path / "out") == 5
+    assert "No space left on device" in capsys.readouterr().err
+    assert regenerate(ids, store, tmp_path / "out") == 0
 
 
 def test_a_dataset_is_not_filled_into_itself(ids: Path, store: Path, tmp_path: Path) -> None:

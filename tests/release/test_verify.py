@@ -205,11 +205,11 @@ def test_bytes_of_another_length_or_hash_are_changed(folder: Path, tmp_path: Pat
     assert (fourth.ok, fourth.unchecked) == (3, 1)
 
 
-def test_two_files_of_one_sha1_are_told_apart_by_the_git_hash(folder: Path) -> None:
-    """As the SHAttered files are, which share the key of the store."""
-    supply = lambda needs: (Answer("ok", b"another") for _ in needs)  # noqa: E731
-    first, _ = bytes_and_texts(folder, supply)
-    assert first.changed == 4
+def test_two_files_of_one_sha1_are_told_apart_by_the_git_hash(folder: Path, tmp_path: Path) -> None:
+    """As the SHAttered files are, which share the key of the store, and their length."""
+    changed(folder, 0, swhid="swh:1:cnt:" + "0" * 40)
+    first, _ = bytes_and_texts(folder, store(tmp_path))
+    assert (first.ok, first.changed) == (3, 1)
 
 
 @pytest.mark.parametrize("state", [state for state in STATES if state != "ok"])
