@@ -106,6 +106,7 @@ class Engine:
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
             asyncio.set_event_loop(loop)
+            loop.set_exception_handler(self._raised)
             loop.run_forever()
             self._over = True
             for task in self._tasks:
@@ -123,7 +124,20 @@ class Engine:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if (
+            not task.cancelled() and (error := task.exception()) is not None
+        ):  # a fault of ours: nobody shall wait for ever
+            self._fail(error)
+
+    def _raised(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if "handle" in context and isinstance(error := context.get("exception"), Exception):  # in a callback of ours
+            self._fail(error)
+        else:
+            loop.default_exception_handler(context)
 
     def _fail(self, error: BaseException) -> None:
         if not self._over:

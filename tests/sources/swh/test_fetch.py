@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from stackbuild.errors import InputError, TemporaryError
-from stackbuild.sources.swh.engine import new_loop
+from stackbuild.sources.swh.engine import Engine, new_loop
 from stackbuild.sources.swh.fetch import PASSING, STATES, FetchOptions, Wanted, fetch, open_store
 from stackbuild.sources.swh.http_store import asked_to_wait
 from stackbuild.sources.swh.inflate import inflated_length, judge
@@ -409,6 +409,18 @@ def test_an_error_of_the_caller_ends_it_too() -> None:
     with serving([b"x"]) as server, pytest.raises(ValueError, match="of the caller"):
         list(fetch(open_store(server.url), broken(), options=FAST))
     assert not any(thread.name == "swh-fetch" for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize("place", ["_settle", "_deliver", "_up"])
+def test_a_fault_in_the_loop_is_raised_and_not_waited_for(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    def fault(*arguments: object) -> None:
+        raise ZeroDivisionError(place)
+
+    monkeypatch.setattr(Engine, place, fault)
+    with serving([b"x"]) as server:
+        server.tell(b"x", "busy_after", "ok")
+        with pytest.raises(ZeroDivisionError, match=place):
+            list(fetch(open_store(server.url), [wanted_for(b"x")], options=FAST))
 
 
 INTERRUPTED = """
