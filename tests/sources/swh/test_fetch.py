@@ -247,7 +247,7 @@ def test_one_refused_object_is_not_a_store_that_refuses_all() -> None:
 
 
 def test_a_store_that_goes_away_in_the_middle_ends_the_fetch() -> None:
-    data = contents(400)
+    data = contents(1_000, most=200)
     with serving(data) as server:
         for one in data[200:]:
             server.tell(one, "forbidden")
@@ -257,7 +257,7 @@ def test_a_store_that_goes_away_in_the_middle_ends_the_fetch() -> None:
             for one in fetch(open_store(server.url), map(wanted_for, data), options=FEW):
                 got.append(one.data)
         assert got == data[:200]
-        assert sum(server.requests.values()) < 200 + 3 * (FEW.refusals + FEW.concurrency)
+        assert sum(server.requests.values()) <= 203 + 3 * (FEW.refusals + 2 * FEW.concurrency)
 
 
 def test_a_refusal_is_told_once_the_store_answers_for_another() -> None:
@@ -266,6 +266,17 @@ def test_a_refusal_is_told_once_the_store_answers_for_another() -> None:
         server.tell(data[0], "forbidden")
         got = states(server, data, replace(FEW, concurrency=4))
     assert got == ["forbidden", *["ok"] * 48] and EMPTY_FILE not in server.requests
+
+
+@pytest.mark.parametrize("options", [replace(FEW, window=300), replace(FEW, memory_bytes=60_000)])
+def test_a_refusal_before_a_full_window_is_not_waited_on_for_ever(options: FetchOptions) -> None:
+    data = contents(600, most=1_000)
+    with serving(data) as server:
+        for number in (100, 250, 599):
+            server.tell(data[number], "forbidden")
+        got = states(server, data, options)
+    assert [number for number, state in enumerate(got) if state == "forbidden"] == [100, 250, 599]
+    assert got.count("ok") == 597
 
 
 def test_missing_is_asked_for_once_and_nowhere_else() -> None:
