@@ -44,10 +44,12 @@ def wanted_of(listed: str) -> list[Wanted]:
 
 def ours(url: str, listed: str, endpoint: str | None = None, signed: bool = False, cache: str | None = None) -> Work:
     """`fetch`, or `fetch_cached` from a cache."""
+    from stackbuild.sources.swh.engine import new_loop
     from stackbuild.sources.swh.fetch import fetch, open_store
     from stackbuild.sources.swh.packed import PackedCache, fetch_cached
 
     wanted, store = wanted_of(listed), open_store(url, signed=signed, endpoint_url=endpoint)
+    new_loop().close()  # what is imported for it is start-up, as a peer's client is
 
     def work() -> dict[str, Any]:
         got = fetch_cached(store, wanted, PackedCache(Path(cache))) if cache else fetch(store, wanted)
@@ -141,7 +143,7 @@ def serve(buckets: Path) -> tuple[subprocess.Popen[bytes], str]:
 def main() -> None:
     """Make the objects, start the server, measure."""
     parser = options(__doc__ or "")
-    parser.add_argument("--objects", type=int, default=1_500)
+    parser.add_argument("--objects", type=int, default=4_000)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)

@@ -30,6 +30,8 @@ DAMAGED_TRIES: Final = 2  # a transfer may have been at fault
 FORBIDDEN_TRIES: Final = 3
 SILENT_TRIES: Final = 8  # without an answer, before patience counts
 NOTHING_FOUND: Final = 1_000  # objects missing, none there: the address is doubted
+FLUSH_SECONDS: Final = 0.01  # that a result may wait for others
+LOOK_SECONDS: Final = 0.05  # until it is looked again whether the caller waits
 JOIN_SECONDS: Final = 30.0
 
 
@@ -58,7 +60,7 @@ class Engine:
         self._session: Session | None = None
         self._pace = Pace(options.concurrency)
         self._rng = random.Random()
-        self._last = self._over = self._asking = self._flushing = self._waking = False
+        self._last = self._over = self._asking = self._flushing = self._waking = self._waited_for = False
         self._in_flight = self._sleeping = self._doubtful = 0
         self._resume_at = 0.0
         self._answers = self._bodies = self._silent = 0
@@ -81,7 +83,12 @@ class Engine:
 
     def take(self) -> list[Fetched]:
         """The next results, at least one; waits for them. Raises what ended the fetch."""
-        found = self._outbox.get()
+        try:
+            found = self._outbox.get_nowait()
+        except queue.Empty:
+            self._waited_for = True
+            found = self._outbox.get()
+            self._waited_for = False
         if isinstance(found, BaseException):
             raise found
         return found
@@ -106,6 +113,7 @@ class Engine:
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
             asyncio.set_event_loop(loop)
+            loop.set_exception_handler(self._raised)
             loop.run_forever()
             self._over = True
             for task in self._tasks:
@@ -123,7 +131,20 @@ class Engine:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if (
+            not task.cancelled() and (error := task.exception()) is not None
+        ):  # a fault of ours: nobody shall wait for ever
+            self._fail(error)
+
+    def _raised(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if "handle" in context and isinstance(error := context.get("exception"), Exception):  # in a callback of ours
+            self._fail(error)
+        else:
+            loop.default_exception_handler(context)
 
     def _fail(self, error: BaseException) -> None:
         if not self._over:
@@ -303,9 +324,9 @@ class Engine:
         slots = self._slots
         while slots and slots[0].result is not None and slots[0].doubt != self._answers:
             self._ready.append(slots.popleft().result)  # type: ignore[arg-type]
-        if self._ready and not self._flushing:  # what comes in one turn of the loop goes at once
+        if self._ready and not self._flushing:  # waking another thread costs as much as a request: some go at once
             self._flushing = True
-            asyncio.get_running_loop().call_soon(self._flush)
+            asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush)
 
     def _flush(self) -> None:
         self._flushing = False
@@ -333,9 +354,13 @@ class Engine:
 
     def _doubt(self) -> None:
         """Nothing is under way: if the oldest slot is done, it was refused, and nothing tells whether all would be."""
-        full = self._last or self._doubtful >= self._options.refusals or len(self._slots) >= self._options.window
-        if full and self._slots and self._slots[0].result is not None:
+        if not self._slots or self._slots[0].result is None:
+            return
+        if self._last or self._waited_for or self._doubtful >= self._options.refusals:
             self._ask_for_the_empty_file()
+        elif not self._waking:  # the caller may be about to feed more, which will tell
+            self._waking = True
+            asyncio.get_running_loop().call_later(LOOK_SECONDS, self._wake)
 
     def _ask_for_the_empty_file(self) -> None:
         if not self._asking:

@@ -58,12 +58,13 @@ def fetched(
     """As `fetch`; what `known` has an answer for, asked in batches in the caller's thread, is not asked of the store."""
     source = iter(wanted)
     size = BATCH if known is None else options.window // 2
+    enough = max(options.window - size, 0)  # not one by one
     more = True
     waiting = held = 0
     engine = Engine(store, options)
     with contextlib.closing(engine):
         while more or waiting:
-            while more and waiting < options.window and (held < options.memory_bytes // 2 or not waiting):
+            while more and waiting <= enough and (held < options.memory_bytes // 2 or not waiting):
                 batch = _batch(source, min(size, options.window - waiting), options)
                 more = bool(batch)
                 answers = known(batch) if known is not None and batch else [None] * len(batch)

@@ -67,7 +67,6 @@ class HttpSession(Session):
         self._store, self._url = store, URL
         self._errors = aiohttp.ClientError
         self._untrusted = aiohttp.ClientConnectorCertificateError
-        self._invalid = aiohttp.InvalidURL
         self._auth = aiohttp.BasicAuth(store.user, store.password) if store.user is not None else None
         self._host = URL(store.base).origin()
         self._proxy = _proxy(store.base)

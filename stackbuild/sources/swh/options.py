@@ -18,7 +18,7 @@ class FetchOptions:
     """
 
     max_bytes: int = 100 * 1024 * 1024
-    concurrency: int = 256
+    concurrency: int = 128
     tries: int = 8
     back_off: float = 0.25
     longest_wait: float = 30.0
