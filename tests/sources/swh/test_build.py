@@ -135,7 +135,7 @@ def test_links_and_submodules_are_kept_so_that_trees_can_be_proven(built: buildi
     with pytest.raises(
         InputError
     ) as caught:  # one of the trees is not in git's order: its entries alone do not prove it
-        manifest.verify(built.out, 2, as_json=False)
+        manifest.verify(built.out, 2, None, False, as_json=False)
     assert set(re.findall(r"dave/[\w-]+", str(caught.value))) == {"dave/odd-order"}
     modes = {row["mode"] & 0o170000 for row in table_rows(built, "00-ingest", "tree")}
     assert {0o120000, 0o160000} <= modes
