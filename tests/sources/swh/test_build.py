@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -130,13 +129,14 @@ def test_a_repository_is_known_by_what_its_branch_leads_to(export: MiniExport, b
         assert root.revision is None or row["revision_id"] == root.revision.hex()
 
 
-def test_links_and_submodules_are_kept_so_that_trees_can_be_proven(built: building.Build) -> None:
+def test_links_and_submodules_are_kept_so_that_trees_can_be_proven(
+    built: building.Build, capsys: pytest.CaptureFixture[str]
+) -> None:
     manifest.write(built.out)
-    with pytest.raises(
-        InputError
-    ) as caught:  # one of the trees is not in git's order: its entries alone do not prove it
-        manifest.verify(built.out, 2, None, False, as_json=False)
-    assert set(re.findall(r"dave/[\w-]+", str(caught.value))) == {"dave/odd-order"}
+    manifest.verify(built.out, 2, None, False, as_json=True)
+    proven = json.loads(capsys.readouterr().out.splitlines()[-1])[2]
+    assert proven["ok"] > 20 and proven["changed"] == proven["malformed"] == 0
+    assert proven["unchecked"] == 2  # of a tree that is not in git's order: its entries alone do not prove it
     modes = {row["mode"] & 0o170000 for row in table_rows(built, "00-ingest", "tree")}
     assert {0o120000, 0o160000} <= modes
 
