@@ -44,8 +44,8 @@ def wanted_of(listed: str) -> list[Wanted]:
 
 def ours(url: str, listed: str, endpoint: str | None = None, signed: bool = False, cache: str | None = None) -> Work:
     """`fetch`, or `fetch_cached` from a cache."""
-    from stackbuild.sources.swh.engine import new_loop
     from stackbuild.sources.swh.fetch import fetch, open_store
+    from stackbuild.sources.swh.loop import new_loop
     from stackbuild.sources.swh.packed import PackedCache, fetch_cached
 
     wanted, store = wanted_of(listed), open_store(url, signed=signed, endpoint_url=endpoint)
