@@ -1,6 +1,6 @@
 """Objects of Software Heritage fetched per CPU-second: ours against boto3, smart_open and s3fs, at the same local server.
 
-    python -m benchmarks.swh_fetch [--objects N] [--rounds N] [--json]
+    python -m benchmarks.swh_fetch [--objects N] [--rounds N] [--all] [--json]
 
 The objects are the interpreter's own library, each file as the archive keeps it (gzip under its SHA-1), in a bucket of localbucket,
 which runs as a process of its own and counts for nobody. Every way inflates within the known length and verifies length, SHA-1
@@ -44,8 +44,8 @@ def wanted_of(listed: str) -> list[Wanted]:
 
 def ours(url: str, listed: str, endpoint: str | None = None, signed: bool = False, cache: str | None = None) -> Work:
     """`fetch`, or `fetch_cached` from a cache."""
-    from stackbuild.sources.swh.engine import new_loop
     from stackbuild.sources.swh.fetch import fetch, open_store
+    from stackbuild.sources.swh.loop import new_loop
     from stackbuild.sources.swh.packed import PackedCache, fetch_cached
 
     wanted, store = wanted_of(listed), open_store(url, signed=signed, endpoint_url=endpoint)
@@ -143,7 +143,8 @@ def serve(buckets: Path) -> tuple[subprocess.Popen[bytes], str]:
 def main() -> None:
     """Make the objects, start the server, measure."""
     parser = options(__doc__ or "")
-    parser.add_argument("--objects", type=int, default=4_000)
+    parser.add_argument("--objects", type=int, default=3_000)
+    parser.add_argument("--all", action="store_true", help="also boto3 without threads, and ours through s3fs: slow")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
@@ -156,8 +157,8 @@ def main() -> None:
         try:
             url = f"s3://{BUCKET}/{PREFIX}"
             ask = {"listed": str(listed), "endpoint": endpoint}
-            mine = f"{__name__ if __name__ != '__main__' else 'benchmarks.swh_fetch'}:ours"
-            theirs = mine.removesuffix("ours")
+            theirs = "benchmarks.swh_fetch:"
+            mine = f"{theirs}ours"
             comparison = Comparison(
                 "swh_fetch",
                 "objects/CPU-s",
@@ -170,18 +171,17 @@ def main() -> None:
             )
             cache = str(place / "cache")
             ours(str(folder), str(listed), cache=cache)()
-            comparison.take_turns(
-                {
-                    "ours": (mine, {"url": url} | ask),
-                    "boto3": (f"{theirs}by_boto3", ask),
-                    "boto3, one thread": (f"{theirs}by_boto3", ask | {"threads": 1}),
-                    "smart_open": (f"{theirs}by_smart_open", ask),
-                    "ours by s3fs": (mine, {"url": f"s3://{BUCKET}/{PREFIX}", "signed": True} | ask),
-                    "a folder": (mine, {"url": str(folder), "listed": str(listed)}),
-                    "packed cache": (mine, {"url": str(folder), "listed": str(listed), "cache": cache}),
-                },
-                arguments.rounds,
-            )
+            ways: dict[str, tuple[str, dict[str, Any]]] = {
+                "ours": (mine, {"url": url} | ask),
+                "boto3": (f"{theirs}by_boto3", ask),
+                "smart_open": (f"{theirs}by_smart_open", ask),
+                "a folder": (mine, {"url": str(folder), "listed": str(listed)}),
+                "packed cache": (mine, {"url": str(folder), "listed": str(listed), "cache": cache}),
+            }
+            if arguments.all:
+                ways["boto3, one thread"] = (f"{theirs}by_boto3", ask | {"threads": 1})
+                ways["ours by s3fs"] = (mine, {"url": url, "signed": True} | ask)
+            comparison.take_turns(ways, arguments.rounds)
             comparison.show(arguments.json)
         finally:
             server.terminate()

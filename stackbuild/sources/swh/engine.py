@@ -18,10 +18,11 @@ from typing import Any, Final
 
 from stackbuild.errors import InputError, TemporaryError
 from stackbuild.sources.swh.inflate import inflated_length, judge, stored_limit
+from stackbuild.sources.swh.loop import new_loop
 from stackbuild.sources.swh.objects import EMPTY_FILE, OK, Answer, Fetched, ObjectStore, Session
 from stackbuild.sources.swh.options import FetchOptions
 from stackbuild.sources.swh.pace import Pace, pause
-from stackbuild.sources.swh.slots import Budget, Slot
+from stackbuild.sources.swh.slots import Budget, Slot, unlimited
 
 REFUSED: Final = frozenset({"forbidden", "gave_up"})  # states of which it is doubted that they are the object's
 SMALL: Final = 64 * 1024  # bytes that an object of unknown length is let have before it asks for room
@@ -33,15 +34,6 @@ NOTHING_FOUND: Final = 1_000  # objects missing, none there: the address is doub
 FLUSH_SECONDS: Final = 0.01  # that a result may wait for others
 LOOK_SECONDS: Final = 0.05  # until it is looked again whether the caller waits
 JOIN_SECONDS: Final = 30.0
-
-
-def new_loop() -> asyncio.AbstractEventLoop:
-    """uvloop's if it is installed, which takes a fifth off the CPU of an object."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
 
 
 class Engine:
@@ -373,7 +365,7 @@ class Engine:
         options = self._options
         try:
             for tries in range(1, FORBIDDEN_TRIES + 1):
-                answer = await self._session.get(EMPTY_FILE, SMALL, self._no_room)
+                answer = await self._session.get(EMPTY_FILE, SMALL, unlimited)
                 if answer.kind not in ("busy", "failed", "forbidden"):
                     break
                 self._refusals[answer.words] += 1
@@ -398,10 +390,6 @@ class Engine:
         self._answered()
         self._deliver()
         self._pump()
-
-    @staticmethod
-    async def _no_room(count: int) -> None:
-        return
 
     def _no_answer(self) -> TemporaryError:
         said = ", ".join(f"{words} {count:,}" for words, count in self._refusals.most_common(4))

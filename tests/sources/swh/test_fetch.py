@@ -21,10 +21,11 @@ from pathlib import Path
 import pytest
 
 from stackbuild.errors import InputError, TemporaryError
-from stackbuild.sources.swh.engine import Engine, new_loop
+from stackbuild.sources.swh.engine import Engine
 from stackbuild.sources.swh.fetch import PASSING, STATES, FetchOptions, Wanted, fetch, open_store
 from stackbuild.sources.swh.http_store import asked_to_wait
 from stackbuild.sources.swh.inflate import inflated_length, judge
+from stackbuild.sources.swh.loop import new_loop
 from stackbuild.sources.swh.objects import EMPTY_FILE
 from stackbuild.sources.swh.pace import Pace, pause
 from tests.sources.swh.faults import FINAL, FaultServer, bomb, contents, folder_of, packed, serving, wanted_for
