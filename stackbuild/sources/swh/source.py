@@ -25,9 +25,10 @@ from stackbuild.shards import digest
 from stackbuild.sources.swh import heads, tables
 from stackbuild.sources.swh.convert import times
 from stackbuild.sources.swh.export import ExportFile, open_export
+from stackbuild.sources.swh.placed import PLACED
 from stackbuild.sources.swh.session import rows_of, session, stream
 from stackbuild.sources.swh.source_options import SwhOptions, read_names
-from stackbuild.sources.swh.stage import CONVERTED, PLACED, PLACES, SwhWalk, repo_name
+from stackbuild.sources.swh.stage import CONVERTED, PLACES, SwhWalk, repo_name
 from stackbuild.sources.swh.walk import FOUND, LEFT
 from stackbuild.sources.unit import Entry, Limits, Origin, ResolveContext, Skipped, Unit
 

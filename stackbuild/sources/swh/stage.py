@@ -29,8 +29,6 @@ import pyarrow.compute as pc
 from stackbuild.errors import TemporaryError
 from stackbuild.hashing import uniform
 from stackbuild.origins import canonical_url, name_of_url
-from stackbuild.schema import CONTENTS as CONTENT_ROWS
-from stackbuild.schema import ID
 from stackbuild.shards import digest
 from stackbuild.sources.swh import heads, tables
 from stackbuild.sources.swh.convert import Counts, convert, writer_options
@@ -38,6 +36,7 @@ from stackbuild.sources.swh.export import ExportFile, opened
 from stackbuild.sources.swh.fetch import PASSING, FetchOptions, Wanted, open_store
 from stackbuild.sources.swh.packed import PackedCache, fetch_cached
 from stackbuild.sources.swh.partitions import BUCKET, BUCKET_FIELD, bucketed, mine, warm, write, write_by
+from stackbuild.sources.swh.placed import FETCHED, PLACED, contents_of, gathered, states_of
 from stackbuild.sources.swh.resolve import REFUSED, WANTED, resolve
 from stackbuild.sources.swh.session import rows_of, session, stream
 from stackbuild.sources.swh.source_options import SwhOptions
@@ -50,23 +49,6 @@ from stackbuild.task import Task
 # Options that say where things lie and with what they are read, never what comes out.
 PLACES = ("export", "objects", "list", "format", "signed", "endpoint_url", "join_memory")
 CONVERTED = (tables.ENTRIES, tables.CONTENTS, tables.SKIPPED, tables.REVISIONS, tables.RELEASES, tables.BRANCHES)
-FETCHED = pa.schema([BUCKET_FIELD, *CONTENT_ROWS])
-# A file at its place: what was found, and the content that lies there, or the rule by which it leaves.
-PLACED = pa.schema(
-    [
-        pa.field("root", ID, nullable=False),
-        pa.field("path", pa.binary(), nullable=False),
-        pa.field("mode", pa.int32(), nullable=False),
-        pa.field("content_id", ID, nullable=False),
-        pa.field("blob_id", ID),
-        pa.field("length", pa.int64()),
-        pa.field("rule", pa.string()),
-        pa.field("value", pa.float64()),
-        pa.field("threshold", pa.float64()),
-        pa.field("detail", pa.string()),
-    ]
-)
-STATES = pa.schema([*(field for field in PLACED if field.name not in ("root", "path", "mode"))])
 
 
 def repo_name(origin: str, repository: str) -> str:
@@ -321,37 +303,26 @@ class SwhWalk(Stage[Options]):
         """Fetch the contents of a range of ids. TemporaryError if some may come another time: what came is in the cache."""
         store = open_store(self.source.objects, self.source.signed, self.source.endpoint_url)
         asked = chain.from_iterable(_as_wanted(batch) for batch in mine(task, "wanted", WANTED))
-        states: list[tuple[Any, ...]] = []
+        limits = FetchOptions(max_bytes=self.limits.file_bytes)
         told: Counter[str] = Counter()
-        with task.writer("fetched", FETCHED, group_by=BUCKET) as writer:
-            limits = FetchOptions(max_bytes=self.limits.file_bytes)
-            for one in fetch_cached(store, asked, PackedCache(self.cache), options=limits):
-                wanted, data = one.wanted, one.data
-                told[one.state] += 1
-                rule = None if data is not None else one.state
-                states.append((wanted.content_id, wanted.blob_id, wanted.length, rule, None, None, None))
-                if data is not None:
-                    row = [[task.rank], [wanted.content_id], [wanted.blob_id], [len(data)], [data]]
-                    columns = [pa.array(value, field.type) for value, field in zip(row, FETCHED, strict=True)]
-                    writer.write(pa.RecordBatch.from_arrays(columns, schema=FETCHED))
-        if passing := {state: count for state, count in sorted(told.items()) if state in PASSING}:
-            raise TemporaryError(
-                f"{sum(passing.values()):,} of {sum(told.values()):,} contents did not come from {store.shown} "
-                f"({', '.join(f'{state}: {count:,}' for state, count in passing.items())}). Run the build again; what came is kept."
-            )
-        task.stats["states"] = dict(sorted(told.items()))
-        self._place(task, states)
-
-    def _place(self, task: Task, states: list[tuple[Any, ...]]) -> None:
-        columns = zip(*states, strict=True) if states else [()] * len(STATES)
-        fetched = pa.table([pa.array(c, field.type) for c, field in zip(columns, STATES, strict=True)], schema=STATES)
         with session(task.scratch, self.source.join_memory) as connection:
-            connection.register("fetched", fetched)
             connection.register("refused", stream(mine(task, "refused", REFUSED), REFUSED))
             connection.execute(
-                "CREATE TEMP TABLE states AS SELECT content_id, blob_id, length, rule, value, threshold, detail FROM fetched "
-                "UNION ALL SELECT content_id, NULL, length, rule, value, threshold, detail FROM refused"
+                "CREATE TEMP TABLE states AS "
+                "SELECT content_id, NULL::BLOB AS blob_id, length, rule, value, threshold, detail FROM refused"
             )
+            with task.writer("fetched", FETCHED, group_by=BUCKET) as writer:
+                for some in gathered(fetch_cached(store, asked, PackedCache(self.cache), options=limits)):
+                    told.update(one.state for one in some)
+                    writer.write(contents_of(task.rank, some))
+                    connection.register("arriving", states_of(some))
+                    connection.execute("INSERT INTO states SELECT * FROM arriving")
+            if passing := {state: count for state, count in sorted(told.items()) if state in PASSING}:
+                raise TemporaryError(
+                    f"{sum(passing.values()):,} of {sum(told.values()):,} contents did not come from {store.shown} "
+                    f"({', '.join(f'{state}: {count:,}' for state, count in passing.items())}). Run the build again; what came is "
+                    "kept."
+                )
             connection.register("files", stream(self._files(task, FOUND), FOUND))
             placed = rows_of(
                 connection,
@@ -360,6 +331,7 @@ class SwhWalk(Stage[Options]):
                 PLACED,
             )
             write_by(task, "placed", PLACED, placed, "root")
+        task.stats["states"] = dict(sorted(told.items()))
 
 
 def _where_anyone_stands(depth: int) -> Callable[[PhaseOutputs], list[dict[str, Any]]]:
