@@ -187,6 +187,9 @@ WRONG = [5, -1, 2.5, True, None, "x", "\0", "\ud800", 10**400, [], [5], [None], 
          [{"name": "x", "versions": [5]}], {}, {"x": 5}, {"x": None}, {"x": [1]}, {"x": {"y": [{}]}}]  # fmt: skip
 
 
+NEEDS = {"pypi": {"packages": ["x"]}, "swh": {"export": "x", "objects": "x"}}
+
+
 def fields(model: type[BaseModel], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """Every field of a model, and of the models within it."""
     for name, field in model.model_fields.items():
@@ -206,7 +209,7 @@ def misshapen() -> Iterator[tuple[str, str, dict[str, Any]]]:
     """(what, dotted path of the value, recipe) with a value of every wrong type for every option there is."""
     whole = tomllib.loads(SMALL)
     for kind in registry.source_kinds():
-        needs = {"packages": ["x"]} if kind == "pypi" else {"paths": ["x"]}
+        needs = NEEDS.get(kind, {"paths": ["x"]})
         for path in fields(model_of(registry.source_options(kind))):
             for value in WRONG:
                 for table in nested(path, value):

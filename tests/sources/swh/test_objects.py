@@ -137,7 +137,7 @@ def test_a_missing_package_is_named_with_its_extra(
     import fsspec.registry  # noqa: F401
 
     monkeypatch.setitem(sys.modules, module, None)
-    monkeypatch.setattr(sys.modules["fsspec.registry"], "_registry", {})
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)  # of whoever opened one before
     with pytest.raises(MissingDependency, match=rf"stackbuild\[{extra}\]"):
         open_store(url, signed=signed)
 
