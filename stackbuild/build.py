@@ -24,6 +24,7 @@ from stackbuild.launches import refuse_while_on_cluster
 from stackbuild.not_read import NotRead, not_read, told, told_recipe
 from stackbuild.plan import Build
 from stackbuild.publish import PRODUCTS, dataset_files, filled_hashes, folder_name, layout_of, publish, tree_files
+from stackbuild.recipe import SOURCE_ADDRESSES, SOURCE_PATHS
 from stackbuild.release.card import CardStats, LicenseCount, dataset_card
 from stackbuild.release.manifest import Released, header
 from stackbuild.report.figures import report_of
@@ -303,8 +304,8 @@ def resolve_source(table: dict[str, Any], request: Request) -> tuple[list[Unit],
     """Ask one source what there is to read; relative paths start from the recipe's folder."""
     source = registry.source(table["kind"])
     located = dict(table)
-    for name in ("paths", "list"):
-        if table.get(name) is not None:
+    for name in (*SOURCE_PATHS, *SOURCE_ADDRESSES):
+        if table.get(name) is not None and "://" not in table[name]:
             located[name] = locate(table[name], request.folder)
     options = source.options_model.model_validate(located)
     leave_out = (os.path.realpath(request.out),)

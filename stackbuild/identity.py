@@ -38,8 +38,10 @@ ENGINE_MODULES = (
 )
 ENGINES = ("pyarrow", "numpy", "numba")
 # Options that say where something lies on this machine. What lies there counts through `Stage.key` and a source's units.
-PLACES = ("paths", "urls")  # of sources
+PLACES = ("paths", "urls", "endpoint_url")  # of sources
 FILES = (
+    "export",
+    "objects",
     "list",
     "tokenizer",
     "rules",

@@ -21,6 +21,7 @@ from stackbuild.recipe_merge import Layer, LayerError, find, is_bundled, joined,
 from stackbuild.shards import digest
 
 SOURCE_PATHS = ("paths", "list")  # options of sources that say where to read
+SOURCE_ADDRESSES = ("export", "objects")  # paths too, unless they are URLs
 STAGE_FILES = ("list", "tokenizer", "rules", "policy", "permissive", "model")  # options of stages that may name a file
 ALWAYS_FILES = ("list", "model")
 FILE_SUFFIXES = (".toml", ".json", ".jsonl", ".txt")
@@ -86,8 +87,10 @@ def located(values: dict[str, Any], layer: Layer, folder: Path) -> dict[str, Any
 
     def source(table: dict[str, Any], dotted: str) -> dict[str, Any]:
         changed = dict(table)
-        for key in SOURCE_PATHS:
+        for key in (*SOURCE_PATHS, *SOURCE_ADDRESSES):
             value, path = table.get(key), joined(dotted, key)
+            if key in SOURCE_ADDRESSES and isinstance(value, str) and "://" in value:
+                continue
             if isinstance(value, str):
                 changed[key] = absolute(value, path)
             elif isinstance(value, list):

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from stackbuild.origins import Unreadable, host
+from stackbuild.sources.credentials import without_credentials
 from stackbuild.sources.swh.visits import Selection
 from stackbuild.sources.timestamps import nanoseconds
 from stackbuild.sources.unit import SourceOptions
@@ -59,6 +60,16 @@ class SwhOptions(SourceOptions):
         if value is not None and nanoseconds(value) is None:
             raise ValueError(f"{value!r} is no date of ISO 8601, as in 2026-06-04 or 2026-06-04T12:00:00Z")
         return value
+
+    @field_validator("export", "objects")
+    @classmethod
+    def _holds_no_secret(cls, address: str) -> str:
+        if "://" in address and without_credentials(address) != address:
+            raise ValueError(
+                f"{without_credentials(address)!r} was given with a user, a password or a query, and a recipe is released: "
+                "name the address alone; S3 credentials come from the environment (signed = true)"
+            )
+        return address
 
     @field_validator("forges")
     @classmethod

@@ -18,9 +18,10 @@ import pytest
 
 from stackbuild import build as building
 from stackbuild.cli import manifest
-from stackbuild.errors import InputError
+from stackbuild.errors import InputError, RecipeError
 from stackbuild.ledger import check_ledger
 from stackbuild.origins import canonical_url, name_of_url
+from stackbuild.recipe import load
 from tests.sources.swh.mini_export import MiniExport, make_export
 
 
@@ -155,6 +156,36 @@ def test_parquet_and_one_worker_give_the_same_bytes(export: MiniExport, built: b
     place = {"objects": str(other.sliced)}
     again = run(recipe(other, of_source=place), tmp_path / "out", workers=1)
     assert released(again) == released(built)
+
+
+def test_what_is_released_says_nothing_of_where_the_export_lies(export: MiniExport, built: building.Build) -> None:
+    manifest.write(built.out)
+    for name in ("dataset", "decisions", "manifest", "report"):
+        for path in (path for path in (built.out / name).rglob("*") if path.is_file()):
+            data = path.read_bytes()
+            assert str(export.root.parent).encode() not in data and str(export.objects).encode() not in data, path
+
+
+def test_places_of_an_export_start_from_the_recipe_and_hold_no_secret(tmp_path: Path) -> None:
+    text = """
+name = "swh"
+partitions = 1
+stages = ["exact_dedup", "decode"]
+outputs = ["dataset"]
+[exact_dedup]
+winner = ["-revision_date"]
+[[source]]
+kind = "swh"
+export = "graph"
+objects = "OBJECTS"
+"""
+    (tmp_path / "r.toml").write_text(text.replace("OBJECTS", "s3://softwareheritage/content"))
+    (source,) = load(tmp_path / "r.toml").values["source"]
+    assert (source["export"], source["objects"]) == (str(tmp_path / "graph"), "s3://softwareheritage/content")
+    (tmp_path / "r.toml").write_text(text.replace("OBJECTS", "https://me:secret@host/content"))
+    with pytest.raises(RecipeError, match="a recipe is released") as caught:
+        load(tmp_path / "r.toml")
+    assert "secret" not in str(caught.value)
 
 
 def test_a_second_run_does_nothing(export: MiniExport, built: building.Build) -> None:
