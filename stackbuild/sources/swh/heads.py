@@ -86,7 +86,7 @@ def heads(
     connection.register("chosen", chosen)
     connection.register("all_branches", stream(branches(), BRANCHES.schema))
     connection.execute(
-        "CREATE OR REPLACE TEMP TABLE known AS SELECT snapshot_id, name, target, target_type FROM all_branches "
+        "CREATE OR REPLACE TEMP TABLE known AS SELECT DISTINCT snapshot_id, name, target, target_type FROM all_branches "
         "SEMI JOIN chosen USING (snapshot_id)"
     )
     connection.unregister("all_branches")

@@ -82,7 +82,8 @@ def level(
     """Walk one level down.
 
     `frontier`: FRONTIER, the places at which the walk stands, `depth` levels below their roots. `entries`: rows of ENTRIES of all
-    directories of the range that the frontier's nodes are in, whatever their order; it is read once. Memory is that of the
+    directories of the range that the frontier's nodes are in, whatever their order, a directory perhaps twice, as exports are
+    written at least once; it is read once. Memory is that of the
     connection; both tables may be larger.
     """
     connection.register("arriving", stream(frontier, FRONTIER))
@@ -93,7 +94,7 @@ def level(
     connection.execute(
         f"""
         CREATE OR REPLACE TEMP TABLE reached AS
-        SELECT node, root, path, kind, target, mode,
+        SELECT DISTINCT node, root, path, kind, target, mode,
             CASE WHEN regexp_matches(name, '{UNSAFE}') THEN 'unsafe_path'
                  WHEN octet_length(path) > {limits.path_bytes} THEN 'long_path'
                  WHEN kind = {DIR} AND {depth + 1} >= {limits.depth} THEN 'too_deep' END AS rule

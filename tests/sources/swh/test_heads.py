@@ -205,3 +205,9 @@ def test_of_several_branches_the_newest_commit_stands_for_a_repository(tmp_path:
         [candidate("several", f"rev{n}", "revision", heads.NEWEST, f"refs/heads/{n}") for n in (1, 3, 2, 9)],
     )
     assert roots == {"several": "dir3"} and lost == {}
+
+
+@pytest.mark.parametrize("compat", [False, True])
+def test_a_snapshot_that_an_export_holds_twice_is_one(tmp_path: Path, compat: bool) -> None:
+    for listed in ([(OTHER, "a", "revision")], [("HEAD", MAIN, "alias"), (MAIN, "a", "revision")]):
+        assert branch_of(tmp_path, listed * 2, compat=compat) == branch_of(tmp_path, listed, compat=compat)

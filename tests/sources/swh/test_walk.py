@@ -163,3 +163,14 @@ def test_a_directory_that_is_not_there_is_told_and_the_empty_one_is_not_missed(t
         (root, b"gone", "missing_object"),
         (b"s" * 20, b"", "missing_object"),
     ]
+
+
+def test_a_directory_that_an_export_holds_twice_is_walked_once(tmp_path: Path) -> None:
+    """Exports are written at least once: twice on each of many levels would be a file 2 ** depth times."""
+    tree: Node = {b"file": b"x"}
+    for _ in range(12):
+        tree = {b"d": tree, b"here": b"y"}
+    entries: dict[bytes, Rows] = {}
+    root = store(tree, entries)
+    rows = [row for listed in entries.values() for row in listed]
+    assert walked([root], rows * 2, tmp_path) == walked([root], rows, tmp_path)
