@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, Final
 
 from stackbuild.errors import InputError
+from stackbuild.sources.varint import varint
 
 WINDOW: Final = 64 * 1024  # bytes of one header; statistics in it are at most a few kilobytes
 DICTIONARY_PAGE: Final = 2
@@ -55,21 +56,8 @@ def read_struct(data: bytes) -> tuple[dict[int, Any], int]:
         raise InputError("a page header is damaged or too long") from error
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-        if shift > 63:
-            raise ValueError("a number with more than 64 bits")
-
-
 def _zigzag(data: bytes, at: int) -> tuple[int, int]:
-    value, at = _varint(data, at)
+    value, at = varint(data, at)
     return (value >> 1) ^ -(value & 1), at
 
 
@@ -98,14 +86,14 @@ def _value(data: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
     if kind == 7:
         return None, at + 8
     if kind == 8:
-        length, at = _varint(data, at)
+        length, at = varint(data, at)
         return data[at : at + length], at + length
     if kind in (9, 10):
         head = data[at]
         at += 1
         length = head >> 4
         if length == 15:
-            length, at = _varint(data, at)
+            length, at = varint(data, at)
         items = []
         for _ in range(length):
             item, at = _value(data, at, head & 0x0F, depth)

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stackbuild.errors import InputError
+from stackbuild.sources.varint import varint
 
 BASE: Final = 1_420_070_400  # 2015-01-01T00:00:00Z
 LONG, TIMESTAMP, TIMESTAMP_INSTANT = 4, 9, 18  # kinds of types
@@ -27,19 +28,6 @@ CODECS: Final = {0: None, 1: "zlib", 5: "zstd"}  # what a footer is compressed b
 UTC: Final = (b"", b"UTC", b"GMT", b"Etc/UTC")
 FOOTER_BYTES: Final = 64 << 20
 Fields = list[tuple[int, int, int | bytes]]  # number, wire type, value
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-        if shift > 63:
-            raise ValueError("a number of more than 64 bits")
 
 
 def _number(value: int) -> bytes:
@@ -55,13 +43,13 @@ def parse(data: bytes) -> Fields:
     fields: Fields = []
     at = 0
     while at < len(data):
-        tag, at = _varint(data, at)
+        tag, at = varint(data, at)
         number, wire = tag >> 3, tag & 7
         if wire == 0:
-            value, at = _varint(data, at)
+            value, at = varint(data, at)
             fields.append((number, wire, value))
             continue
-        size, at = _varint(data, at) if wire == 2 else ({1: 8, 5: 4}[wire], at)
+        size, at = varint(data, at) if wire == 2 else ({1: 8, 5: 4}[wire], at)
         if at + size > len(data):
             raise ValueError("a field beyond the end")
         fields.append((number, wire, data[at : at + size]))
