@@ -23,13 +23,13 @@ class Upstream:
     """
 
     def __init__(self, url: str, signed: bool = False):
-        from stackbuild.sources.swh.objects import open_store  # type: ignore[import-not-found,import-untyped,unused-ignore]
+        from stackbuild.sources.swh.objects import open_store
 
         self.store = open_store(url, signed=signed)
 
     def __call__(self, needs: Iterator[Need]) -> Iterator[Answer]:
-        from stackbuild.sources.swh.fetch import FetchOptions, fetch  # type: ignore[import-not-found,import-untyped,unused-ignore]
-        from stackbuild.sources.swh.objects import Wanted  # type: ignore[import-not-found,import-untyped,unused-ignore]
+        from stackbuild.sources.swh.fetch import FetchOptions, fetch
+        from stackbuild.sources.swh.objects import Wanted
 
         wanted = (Wanted(need.blob_id, need.content_id, need.length) for need in needs)
         for found in fetch(self.store, wanted, options=FetchOptions()):
