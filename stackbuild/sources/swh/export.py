@@ -8,22 +8,19 @@ and read in batches of bounded rows, only those that are asked for: a `revision`
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, BinaryIO, Final, Literal
-from urllib.parse import unquote
 
-import fsspec
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyarrow import orc
 
-from stackbuild.errors import InputError, MissingDependency, StackbuildError, TemporaryError
-from stackbuild.sources.credentials import hidden
+from stackbuild.errors import InputError, TemporaryError
+from stackbuild.sources.remote import errors_of, file_system, is_remote, open_file
 from stackbuild.sources.swh.orc_times import since_1970, utc_only, with_seconds
 
 Format = Literal["orc", "parquet"]
@@ -35,7 +32,6 @@ KNOWN_TABLES: Final = frozenset({
 # The last major version of each program whose files are known; columns of earlier ones are looked at like all others.
 MAJORS: Final = {"swh_model_version": 8, "swh_export_version": 1, "swh_dataset_version": 1}
 BATCH_ROWS: Final = 65_536
-REMOTE_BLOCK: Final = 4 << 20  # bytes of one request; a column's stripe is mostly larger
 META_BYTES: Final = 64 << 20
 OLD: Final = "Exports of 2018 and 2019 have other tables and columns, which stackbuild does not read."
 
@@ -83,8 +79,8 @@ def open_export(root: str, kind: Literal["auto", "orc", "parquet"] = "auto", sig
     anonymous. InputError if there is no export; MissingDependency if the file system's package is not there;
     TemporaryError if a server does not answer.
     """
-    with _errors(root, remote="://" in root):
-        system, path = _file_system(root, signed)
+    with errors_of(root, remote="://" in root):
+        system, path = file_system(root, signed)
         formats = FORMATS if kind == "auto" else (kind,)
         places = [f"{path.rstrip('/')}/{name}" for name in formats] + [path.rstrip("/")]
         for place in places:
@@ -193,7 +189,7 @@ class TableFile:
 
     def batches(self, columns: Sequence[str], rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
         """Batches of these columns, of at most `rows` rows, in the file's order."""
-        with _errors(self.file.url, _is_remote(self.file.url), self._failed):
+        with errors_of(self.file.url, is_remote(self.file.url), self._failed):
             if self.file.format == "orc":
                 yield from _orc_batches(self._source, columns, rows)
             else:
@@ -207,7 +203,7 @@ class TableFile:
         if self.file.format == "parquet":
             yield from self.batches(columns, rows)
             return
-        with _errors(self.file.url, _is_remote(self.file.url), self._failed):
+        with errors_of(self.file.url, is_remote(self.file.url), self._failed):
             utc_only(self._raw)
             source = pa.PythonFile(with_seconds(self._raw), mode="r")
             times = {name for name in columns if pa.types.is_timestamp(self.schema.field(name).type)}
@@ -220,7 +216,7 @@ class TableFile:
         times = [field.name for field in self.schema if pa.types.is_timestamp(field.type)]
         if self.file.format == "parquet" or not times:
             return False
-        with _errors(self.file.url, _is_remote(self.file.url), self._failed):
+        with errors_of(self.file.url, is_remote(self.file.url), self._failed):
             try:
                 for _ in _orc_batches(self._source, times, BATCH_ROWS):
                     pass
@@ -250,53 +246,14 @@ def _since_1970(batch: pa.RecordBatch, times: set[str]) -> pa.RecordBatch:
 @contextlib.contextmanager
 def opened(file: ExportFile) -> Iterator[TableFile]:
     """Open a file of an export. InputError if it is damaged, of a later version, or not what was listed."""
-    remote = _is_remote(file.url)
     failed: list[TemporaryError] = []
     with contextlib.ExitStack() as stack:
-        with _errors(file.url, remote, failed):
-            system, path = _file_system(file.url, file.signed)
-            size = int(system.size(path))
-            if size != file.size:
-                raise InputError(f"{file.url} has {size} bytes; it had {file.size} when the export was listed.")
-            if remote:
-                far = stack.enter_context(system.open(path, "rb", block_size=REMOTE_BLOCK, cache_type="readahead"))
-                raw: BinaryIO = io.BufferedReader(_Remote(far, file.url, failed))
-                source = pa.PythonFile(raw, mode="r")
-            else:
-                raw = stack.enter_context(open(path, "rb"))
-                source = stack.enter_context(pa.OSFile(path))
+        with errors_of(file.url, is_remote(file.url), failed):
+            raw = stack.enter_context(open_file(file.url, file.size, file.signed, failed))
+            source = pa.PythonFile(raw, mode="r") if is_remote(file.url) else stack.enter_context(pa.OSFile(raw.name))
             table = TableFile(file, source, raw, failed)
         table.check_version()
         yield table
-
-
-class _Remote(io.RawIOBase):
-    """A file on a server. What its client raises is kept in `failed`, as readers of ORC and Parquet make errors of damage of it."""
-
-    def __init__(self, file: Any, url: str, failed: list[TemporaryError]):
-        self._file, self._url, self._failed = file, url, failed
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return int(self._file.seek(offset, whence))
-
-    def tell(self) -> int:
-        return int(self._file.tell())
-
-    def readinto(self, buffer: Any) -> int:
-        try:
-            data = self._file.read(len(buffer))
-        except Exception as error:  # each client has errors of its own
-            words = hidden(str(error) or type(error).__name__, self._url)
-            self._failed.append(TemporaryError(f"{hidden(self._url, self._url)} cannot be read now: {words}"))
-            raise self._failed[-1] from error
-        buffer[: len(data)] = data
-        return len(data)
 
 
 def _text(value: Any) -> str:
@@ -334,58 +291,3 @@ def _is_integer(kind: pa.DataType) -> bool:
 
 
 ACCEPTED: Final = {"text": _is_text, "bytes": _is_bytes, "integer": _is_integer, "time": _is_time}
-
-
-# ---------------------------------------------------------------- file systems and their errors
-
-
-def _file_system(url: str, signed: bool) -> tuple[Any, str]:
-    """(fsspec file system, path on it)."""
-    protocol = url.partition("://")[0] if "://" in url else "file"
-    options: dict[str, Any] = {"anon": not signed} if protocol in ("s3", "s3a") else {}
-    try:
-        system, path = fsspec.core.url_to_fs(url, **options)
-    except ImportError as error:
-        extra = " pip install 'stackbuild[s3]'" if protocol in ("s3", "s3a") else ""
-        raise MissingDependency(f"{protocol}:// needs a package that is not installed ({error}):{extra}") from error
-    except ValueError as error:
-        raise InputError(f"{hidden(url, url)} is no address that can be read: {error}") from error
-    return system, path
-
-
-def _is_remote(url: str) -> bool:
-    return not url.startswith(("file:", "/")) and "://" in url
-
-
-@contextlib.contextmanager
-def _errors(url: str, remote: bool, failed: list[TemporaryError] | None = None) -> Iterator[None]:
-    """What goes wrong with a file or server, as an error that names it. `failed`: of a file that is being read, what its server
-    did (`_Remote`).
-    """
-    shown = hidden(unquote(url), url)
-    try:
-        yield
-    except StackbuildError:
-        raise
-    except Exception as error:
-        if failed:
-            raise failed[-1] from error
-        if (named := _named(error, shown, url, remote, failed is not None)) is error:
-            raise
-        raise named from error
-
-
-def _named(error: Exception, shown: str, url: str, remote: bool, reading: bool) -> Exception:
-    """The error to raise for one of a file system or of Arrow."""
-    words = hidden(str(error) or type(error).__name__, url)
-    if isinstance(error, FileNotFoundError):
-        return InputError(f"{shown} is not there.")
-    if isinstance(error, PermissionError):
-        return InputError(f"{shown} may not be read: {words}")
-    # Arrow tells damage also by an OSError without a number; a server's client has errors of its own.
-    plain = type(error) in (OSError, EOFError, ValueError) and not getattr(error, "errno", None)
-    if isinstance(error, (pa.ArrowException, UnicodeDecodeError)) or (reading and plain):
-        return InputError(f"{shown} is damaged: {words}. Fetch it again.")
-    if remote:
-        return TemporaryError(f"{shown} cannot be read now: {words}")
-    return InputError(f"{shown} cannot be read: {words}") if isinstance(error, OSError) else error
