@@ -42,6 +42,7 @@ PLACES = ("paths", "urls", "endpoint_url")  # of sources
 FILES = (
     "export",
     "objects",
+    "gharchive",
     "list",
     "tokenizer",
     "rules",

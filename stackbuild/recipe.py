@@ -21,7 +21,7 @@ from stackbuild.recipe_merge import Layer, LayerError, find, is_bundled, joined,
 from stackbuild.shards import digest
 
 SOURCE_PATHS = ("paths", "list")  # options of sources that say where to read
-SOURCE_ADDRESSES = ("export", "objects")  # paths too, unless they are URLs
+SOURCE_ADDRESSES = ("export", "objects", "gharchive")  # paths too, unless they are URLs
 STAGE_FILES = ("list", "tokenizer", "rules", "policy", "permissive", "model")  # options of stages that may name a file
 ALWAYS_FILES = ("list", "model")
 FILE_SUFFIXES = (".toml", ".json", ".jsonl", ".txt")

@@ -31,6 +31,10 @@ ORIGIN_FIELDS = [
     pa.field("gha_event_created_at", TIMESTAMP),
     pa.field("gha_created_at", TIMESTAMP),
     pa.field("gha_language", pa.string()),
+    pa.field(
+        "other_names", pa.string()
+    ),  # by which it was known beside repo_name, the oldest first, with a space between two
+    pa.field("forked_from", pa.string()),  # the repository, as it was called then
 ]
 
 OCCURRENCES = pa.schema(

@@ -24,6 +24,7 @@ from stackbuild.swhid import content_id
 
 HEX_ID = re.compile(r"[0-9a-fA-F]{40}")
 SWHID = re.compile(r"swh:1:(cnt|dir|rev|rel|snp|ori):([0-9a-f]{40})(;.*)?", re.DOTALL | re.IGNORECASE)
+GITHUB_NAME = re.compile(r"[a-z0-9_-]+(/[a-z0-9_.-]+)?")  # folded
 PLACES = ("/", "./", "../", "~")  # what a query that means a file or folder begins with, whatever the index knows
 ID_COLUMNS = {"dir": "directory_id", "rev": "revision_id", "snp": "snapshot_id"}
 LARGEST_FILE = 1 << 30
@@ -110,6 +111,18 @@ class Lookup:
                 if answer.seen:
                     answer.kind = "repository" if column == "name" else "owner"
                     return answer
+        return self._by_other_name(answer, why)
+
+    def _by_other_name(self, answer: Answer, why: bool) -> Answer:
+        """A repository, or those of an owner, under a name that it once bore: every bucket is looked through."""
+        wanted = canonical_name(answer.query)
+        if not GITHUB_NAME.fullmatch(wanted) or "other_names" not in pq.read_schema(self.names[0]).names:
+            return answer
+        name = f"(^| ){re.escape(wanted)}" + ("( |$)" if "/" in wanted else "/")
+        self._everywhere(answer, pc.match_substring_regex(pc.field("other_names"), name, ignore_case=True), why)
+        if answer.repositories:
+            names = sorted({row["repo_name"] for row in answer.repositories})
+            answer.note = f"{answer.query} is a former or later name of {', '.join(names)}. {answer.note}".strip()
         return answer
 
     def by_id(self, query: str, column: str, digits: str, why: bool) -> Answer:

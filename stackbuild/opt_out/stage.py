@@ -62,20 +62,27 @@ class Matcher:
         return named
 
     def _by_name(self, files: pa.RecordBatch) -> dict[str, npt.NDArray[np.bool_]]:
-        """Judge each distinct (name, URL) of a batch once."""
+        """Judge each distinct (name, URL, other names) of a batch once."""
         if not (self.owners or self.repos or self.origins):
             return {kind: np.zeros(files.num_rows, bool) for kind in _BY_NAME}
-        names, urls = files["repo_name"].dictionary_encode(), files["repo_url"].dictionary_encode()
-        width = len(urls.dictionary) + 1
-        pairs, row_pair = np.unique(_codes(names) * width + _codes(urls), return_inverse=True)
-        name_of, url_of = [None, *names.dictionary.to_pylist()], [None, *urls.dictionary.to_pylist()]
-        judged = [self.kinds_of(name_of[pair // width], url_of[pair % width]) for pair in pairs.tolist()]
-        by_row = np.array(judged, bool).reshape(-1, len(_BY_NAME))[row_pair]
+        columns = [files[name].dictionary_encode() for name in ("repo_name", "repo_url", "other_names")]
+        values = [[None, *column.dictionary.to_pylist()] for column in columns]
+        shape = tuple(map(len, values))
+        kinds, row_kind = np.unique(
+            np.ravel_multi_index([_codes(column) for column in columns], shape), return_inverse=True
+        )
+        of_kind = zip(*(codes.tolist() for codes in np.unravel_index(kinds, shape)), strict=True)
+        judged = [self.kinds_of(*(value[code] for value, code in zip(values, codes, strict=True))) for codes in of_kind]
+        by_row = np.array(judged, bool).reshape(-1, len(_BY_NAME))[row_kind]
         return {kind: by_row[:, k] for k, kind in enumerate(_BY_NAME)}
 
-    def kinds_of(self, repo_name: str | None, repo_url: str | None) -> tuple[bool, bool, bool]:
-        """Whether an owner's, a repository's or an origin's entry names this repository."""
-        names = origins_of_row(repo_name, repo_url)
+    def kinds_of(
+        self, repo_name: str | None, repo_url: str | None, other_names: str | None = None
+    ) -> tuple[bool, bool, bool]:
+        """Whether an owner's, a repository's or an origin's entry names this repository, by any name that it ever bore."""
+        names = origins_of_row(repo_name, repo_url).union(
+            *(origins_of_row(name, None) for name in (other_names or "").split())
+        )
         above = {prefix for name in names for prefix in prefixes(name)}
         bare = {name.removeprefix(f"{GITHUB}/") for name in names}
         owner = bool(self.owners & above) or any(
@@ -122,7 +129,7 @@ class OptOut(Stage[OptOutOptions]):
 
     name = "opt_out"
     space = ("occurrence", "file")
-    reads = ("repo_name", "repo_url", "snapshot_id", "revision_id", "directory_id", "content_id")
+    reads = ("repo_name", "repo_url", "other_names", "snapshot_id", "revision_id", "directory_id", "content_id")
     private_decisions: ClassVar[bool] = True
     options_model = OptOutOptions
 

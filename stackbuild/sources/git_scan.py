@@ -62,6 +62,8 @@ class Listed(BaseModel):
     gha_event_created_at: datetime | None = None
     gha_created_at: datetime | None = None
     gha_language: str | None = None
+    other_names: str | None = None
+    forked_from: str | None = None
 
     def columns(self) -> dict[str, Any]:
         """The columns of `Origin` that this line gives, dates as nanoseconds since 1970."""

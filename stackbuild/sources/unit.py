@@ -66,6 +66,8 @@ class Origin:
     gha_event_created_at: int | None = None
     gha_created_at: int | None = None
     gha_language: str | None = None
+    other_names: str | None = None
+    forked_from: str | None = None
 
 
 @dataclass(frozen=True)

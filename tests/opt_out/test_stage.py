@@ -43,6 +43,20 @@ def leaving(tmp_path: Path, text: str, batch: pa.RecordBatch) -> dict[int, str]:
 
 @pytest.mark.parametrize(
     ("entry", "rule"),
+    [("jo", "opt_out:owner"), ("jo/former", "opt_out:repo"), ("https://github.com/Jo/Former.git", "opt_out:origin")],
+)
+def test_a_repository_leaves_by_each_name_that_it_ever_bore(tmp_path: Path, entry: str, rule: str) -> None:
+    moved = {"repo_name": "bo/now", "repo_url": "https://github.com/bo/now"}
+    batch = rows(
+        {**moved, "other_names": "Jo/Former bo/between"},
+        {**moved, "other_names": "jon/former bo/jo"},
+        {**moved, "other_names": None},
+    )
+    assert leaving(tmp_path, entry, batch) == {0: rule}
+
+
+@pytest.mark.parametrize(
+    ("entry", "rule"),
     [
         ("JO", "opt_out:owner"),
         ("https://github.com/jo", "opt_out:owner"),

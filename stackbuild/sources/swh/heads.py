@@ -2,8 +2,8 @@
 
 The branch is, of those that the snapshot has, the first of
 
-  0  the one that the user's metadata calls the default (GH Archive)
-  1  HEAD, which is an alias in nearly all snapshots: followed by name, at most `HOPS` times
+  0  HEAD, which is an alias in nearly all snapshots: followed by name, at most `HOPS` times
+  1  the one that GH Archive calls the default, where it is given
   2  refs/heads/main, 3 refs/heads/master, 4 refs/heads/trunk, 5 refs/heads/develop
   6  the only branch below refs/heads/
   7  of several the one whose commit is the newest, of at most `HEADS` in the order of their names
@@ -11,8 +11,11 @@ The branch is, of those that the snapshot has, the first of
 A branch points to a revision, a release (which points further, at most `CHAIN` times) or a directory; one that points to a
 content or a snapshot has no directory. What is not found is a row in LOST with its reason, never a gap.
 
-With `compat` the branches are The Stack v2's (bigcode-project/the-stack-v2, merge_gha_swh.py): only such as point to a
-revision, so that HEAD is hardly ever there; the default one where it is known, else HEAD, master and main, all of them.
+With `compat` the choice is The Stack v2's (bigcode-project/the-stack-v2, merge_gha_swh.py): only branches that point to a
+revision, so that HEAD is hardly ever there; the default one where it is known, else HEAD, master and main, all of them; of all
+repositories with one commit a single one, before anything is known of them; and of all with one root directory the one with the
+first licence by its name, the most stars, the most forks, the earliest commit, the lowest number, the earliest visit. Where that left
+it to chance, the first by name is taken.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from typing import Any
 import pyarrow as pa
 
 from stackbuild.schema import ID
+from stackbuild.sources.gharchive.facts import TOLD
 from stackbuild.sources.swh.session import stream, table_of
 from stackbuild.sources.swh.tables import (
     ALIAS,
@@ -36,7 +40,7 @@ from stackbuild.sources.swh.tables import (
 
 HOPS, CHAIN, HEADS = 5, 3, 1_000
 NAMED = ("refs/heads/main", "refs/heads/master", "refs/heads/trunk", "refs/heads/develop")
-DEFAULT, HEAD, ONLY, NEWEST = 0, 1, 6, 7
+HEAD, DEFAULT, ONLY, NEWEST = 0, 1, 6, 7
 COMPAT = ("HEAD", "refs/heads/master", "refs/heads/main")
 
 VISITED = (
@@ -58,7 +62,7 @@ CANDIDATES = pa.schema(
         pa.field("target_type", pa.int8(), nullable=False),
     ]
 )
-ROOTS = pa.schema(
+FOUND_ROOTS = pa.schema(
     [
         *VISITED,
         pa.field("branch", pa.binary(), nullable=False),
@@ -70,6 +74,8 @@ ROOTS = pa.schema(
         pa.field("committer_date_seconds", pa.int64()),
     ]
 )
+ROOTS = pa.schema([*FOUND_ROOTS, *TOLD])  # with what GH Archive tells of the repository
+CHOSEN_TOLD = pa.schema([VISITED[0], VISITED[1], *TOLD])  # the same by itself
 LOST = pa.schema([*VISITED, pa.field("reason", pa.string(), nullable=False)])
 
 _VISITED = ", ".join(f"c.{field.name}" for field in VISITED)
@@ -95,7 +101,7 @@ def heads(
     found = table_of(
         connection,
         f"""
-        SELECT {_VISITED}, b.name AS branch, b.rank::TINYINT AS rank,
+        SELECT DISTINCT {_VISITED}, b.name AS branch, b.rank::TINYINT AS rank,
             CASE WHEN b.target_type IN ({REVISION}, {RELEASE}) THEN b.target END AS anchor, b.target, b.target_type
         FROM chosen c JOIN candidate b ON b.snapshot_id = c.snapshot_id
             AND (b.only_if IS NULL OR b.only_if = encode('refs/heads/' || c.default_branch)
@@ -108,7 +114,7 @@ def heads(
     lost = table_of(
         connection,
         f"""
-        SELECT {_VISITED}, CASE WHEN h.snapshot_id IS NULL THEN 'no_branch' ELSE 'alias' END AS reason
+        SELECT DISTINCT {_VISITED}, CASE WHEN h.snapshot_id IS NULL THEN 'no_branch' ELSE 'alias' END AS reason
         FROM chosen c ANTI JOIN found f ON f.repository = c.repository AND f.origin = c.origin
         LEFT JOIN (SELECT DISTINCT snapshot_id FROM known WHERE name = 'HEAD'::BLOB AND target_type = {ALIAS}) h
             ON h.snapshot_id = c.snapshot_id
@@ -138,7 +144,7 @@ _RANKS = f"""
     {
     "".join(
         f" UNION ALL SELECT snapshot_id, name, target, target_type, {rank}, NULL FROM plain WHERE name = '{name}'::BLOB"
-        for rank, name in enumerate(NAMED, HEAD + 1)
+        for rank, name in enumerate(NAMED, DEFAULT + 1)
     )
 }
     UNION ALL SELECT snapshot_id, name, target, target_type, {ONLY}, NULL FROM several WHERE n = 1
@@ -154,7 +160,7 @@ _COMPAT_RANKS = f"""
     "".join(
         f" UNION ALL SELECT snapshot_id, name, target, target_type, {rank}, ''::BLOB FROM known "
         f"WHERE target_type = {REVISION} AND name = '{name}'::BLOB"
-        for rank, name in enumerate(COMPAT, HEAD)
+        for rank, name in enumerate(COMPAT, DEFAULT + 1)
     )
 }
 """
@@ -166,8 +172,9 @@ def follow(
     revisions: Callable[[], Iterator[pa.RecordBatch]],
     releases: Callable[[], Iterator[pa.RecordBatch]],
     last: bool,
+    compat: bool = False,
 ) -> tuple[pa.Table, pa.Table, pa.Table]:
-    """One step from what branches point to: (ROOTS, CANDIDATES that lead on, LOST).
+    """One step from what branches point to: (FOUND_ROOTS, CANDIDATES that lead on, LOST).
 
     `candidates`: CANDIDATES, with revisions and releases of the range of ids at hand; `last`: nothing may lead on.
     """
@@ -179,16 +186,21 @@ def follow(
             "SEMI JOIN candidate_rows c ON c.target = arriving.id ORDER BY ALL"
         )
         connection.unregister("arriving")
+    # All have the commit's date, so that the branch's name and then chance decided.
+    single = (
+        "QUALIFY row_number() OVER (PARTITION BY c.target ORDER BY branch DESC, origin, visit) = 1" if compat else ""
+    )
     roots = table_of(
         connection,
         f"""
         SELECT {_VISITED}, branch, rank, anchor, r.id AS revision, coalesce(r.directory_id, c.target) AS root,
             r.date_seconds, r.committer_date_seconds
         FROM candidate_rows c LEFT JOIN revisions r ON c.target_type = {REVISION} AND r.id = c.target
-        WHERE c.target_type = {DIRECTORY} OR r.id IS NOT NULL ORDER BY ALL
+        WHERE c.target_type = {DIRECTORY} OR r.id IS NOT NULL {single} ORDER BY ALL
         """,
-        ROOTS,
+        FOUND_ROOTS,
     )
+    connection.register("found_roots", roots)
     further = table_of(
         connection,
         f"""
@@ -209,28 +221,40 @@ def follow(
         FROM candidate_rows c LEFT JOIN revisions r ON c.target_type = {REVISION} AND r.id = c.target
         LEFT JOIN releases l ON c.target_type = {RELEASE} AND l.id = c.target
         WHERE c.target_type <> {DIRECTORY} AND r.id IS NULL
-            AND (l.id IS NULL OR l.target IS NULL OR l.target_type IS NULL OR {last}) ORDER BY ALL
+            AND (l.id IS NULL OR l.target IS NULL OR l.target_type IS NULL OR {last})
+        UNION ALL SELECT {_VISITED}, 'same_revision' FROM candidate_rows c
+        JOIN revisions r ON c.target_type = {REVISION} AND r.id = c.target
+        ANTI JOIN found_roots f ON f.origin = c.origin AND f.branch = c.branch AND f.revision = c.target
+        ORDER BY ALL
         """,
         LOST,
     )
     return roots, further, lost
 
 
-def one_each(connection: Any, roots: pa.Table, lost: pa.Table, compat: bool = False) -> tuple[pa.Table, pa.Table]:
+def one_each(
+    connection: Any, roots: pa.Table, lost: pa.Table, told: pa.Table, compat: bool = False
+) -> tuple[pa.Table, pa.Table]:
     """Of all that was found for a visit the one that stands for it, the newest commit of several; and what is lost for good.
 
-    `roots`: ROOTS, `lost`: LOST of all steps, of the range of repositories at hand. Returns (ROOTS in order of root, LOST). A visit
-    is lost if nothing of it was found.
+    `roots`: FOUND_ROOTS, `lost`: LOST of all steps, `told`: CHOSEN_TOLD, of the range of repositories at hand. Returns (ROOTS in order
+    of root, LOST). A visit is lost if nothing of it was found. With `compat` all that was found stays, as often as something is told of it.
     """
     connection.register("roots", roots)
     connection.register("lost", lost)
+    connection.register("told", told)
     first = (
         "QUALIFY row_number() OVER (PARTITION BY repository, origin "
         "ORDER BY rank, committer_date_seconds DESC NULLS LAST, branch, root) = 1"
     )
+    facts = ", ".join(f"t.{field.name}" for field in TOLD)
     kept = table_of(
         connection,
-        f"SELECT * FROM roots {'' if compat else first} ORDER BY root, repository, origin, branch, anchor",
+        f"""
+        SELECT r.*, {facts} FROM (SELECT * FROM roots {"" if compat else first}) r
+        LEFT JOIN told t ON t.repository = r.repository AND t.origin = r.origin
+        ORDER BY r.root, r.repository, r.origin, r.branch, r.anchor, {facts}
+        """,
         ROOTS,
     )
     gone = table_of(
@@ -240,3 +264,31 @@ def one_each(connection: Any, roots: pa.Table, lost: pa.Table, compat: bool = Fa
         LOST,
     )
     return kept, gone
+
+
+def one_of_each_root(connection: Any, roots: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """With `compat`, of all repositories with one root directory the one that The Stack v2 kept: (ROOTS, LOST).
+
+    `roots`: ROOTS of the range of roots at hand. A repository that keeps none of its roots is lost as `same_directory`.
+    """
+    connection.register("roots", roots)
+    kept = table_of(
+        connection,
+        """
+        SELECT * FROM roots
+        QUALIFY row_number() OVER (
+            PARTITION BY root ORDER BY gha_license_id ASC NULLS LAST, star_events_count DESC NULLS LAST,
+            fork_events_count DESC NULLS LAST, date_seconds ASC NULLS FIRST, github_id ASC NULLS FIRST, date ASC NULLS FIRST,
+            origin, branch) = 1
+        ORDER BY root
+        """,
+        ROOTS,
+    )
+    connection.register("kept", kept)
+    lost = table_of(
+        connection,
+        f"SELECT DISTINCT {_VISITED}, 'same_directory' AS reason FROM roots c "
+        "ANTI JOIN kept k ON k.origin = c.origin AND k.root = c.root AND k.branch = c.branch ORDER BY ALL",
+        LOST,
+    )
+    return kept, lost

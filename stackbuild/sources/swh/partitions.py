@@ -13,6 +13,7 @@ from stackbuild.schema import ID
 from stackbuild.sources.swh.convert import Counts, convert_batch
 from stackbuild.sources.swh.row_order import sorted_pieces
 from stackbuild.sources.swh.tables import TableSpec
+from stackbuild.sources.swh.visits import buckets
 from stackbuild.task import Task
 
 BUCKET = "bucket"
@@ -38,6 +39,14 @@ def bucketed(batch: pa.RecordBatch, name: str, partitions: int) -> pa.RecordBatc
 def write_by(task: Task, name: str, schema: pa.Schema, rows: Iterable[pa.RecordBatch], by: str) -> None:
     """Write rows that are sorted by an id, grouped by its partition."""
     write(task, name, pa.schema([BUCKET_FIELD, *schema]), (bucketed(batch, by, task.partitions) for batch in rows))
+
+
+def write_by_repository(task: Task, name: str, schema: pa.Schema, rows: pa.Table) -> None:
+    """Write rows grouped by the partition of the name in their column `repository`, in a total order."""
+    bucket = pa.array(buckets(rows["repository"].combine_chunks(), task.partitions))
+    rows = rows.append_column(BUCKET_FIELD, bucket)
+    rows = rows.sort_by([(BUCKET, "ascending"), *((field, "ascending") for field in schema.names)])
+    write(task, name, pa.schema([BUCKET_FIELD, *schema]), rows.to_batches())
 
 
 def write(task: Task, name: str, schema: pa.Schema, rows: Iterable[pa.RecordBatch], **options: Any) -> None:

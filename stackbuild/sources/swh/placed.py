@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 from stackbuild.schema import CONTENTS, ID
-from stackbuild.sources.swh.fetch import Fetched
+from stackbuild.sources.swh.fetch import Fetched, Wanted
 from stackbuild.sources.swh.partitions import BUCKET_FIELD
 
 FETCHED = pa.schema([BUCKET_FIELD, *CONTENTS])
@@ -28,6 +28,13 @@ PLACED = pa.schema(
     ]
 )
 STATES = pa.schema([*(field for field in PLACED if field.name not in ("root", "path", "mode"))])
+
+
+def wanted_of(batch: pa.RecordBatch) -> Iterator[Wanted]:
+    """What to fetch, of rows with blob_id, content_id and length."""
+    columns = (batch.column(name).to_pylist() for name in ("blob_id", "content_id", "length"))
+    for blob_id, content_id, length in zip(*columns, strict=True):
+        yield Wanted(blob_id, content_id, length)
 
 
 def gathered(fetched: Iterator[Fetched]) -> Iterator[list[Fetched]]:

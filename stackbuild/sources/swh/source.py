@@ -22,6 +22,8 @@ import pyarrow as pa
 
 from stackbuild.schema import ID, ORIGIN_FIELDS
 from stackbuild.shards import digest
+from stackbuild.sources.gharchive.facts import TOLD
+from stackbuild.sources.gharchive.hours import HourFile, list_hours
 from stackbuild.sources.swh import heads, tables
 from stackbuild.sources.swh.convert import times
 from stackbuild.sources.swh.export import ExportFile, open_export
@@ -30,6 +32,7 @@ from stackbuild.sources.swh.session import rows_of, session, stream
 from stackbuild.sources.swh.source_options import SwhOptions, read_names
 from stackbuild.sources.swh.stage import CONVERTED, PLACES, SwhWalk, repo_name
 from stackbuild.sources.swh.walk import FOUND, LEFT
+from stackbuild.sources.timestamps import as_timestamps
 from stackbuild.sources.unit import Entry, Limits, Origin, ResolveContext, Skipped, Unit
 
 ORIGIN = pa.schema(ORIGIN_FIELDS)
@@ -81,10 +84,12 @@ class SwhSource:
         export = open_export(options.export, options.format, options.signed)
         files = {spec.source: export.table(spec.source) for spec in (tables.VISITS, *CONVERTED)}
         names = read_names(options.list) if options.list else None
+        hours = list_hours(options.gharchive, options.signed) if options.gharchive else ()
         listed = [[file.name, file.size, file.etag] for table in sorted(files) for file in files[table]]
         selected = options.model_dump(mode="json", exclude=set(PLACES))
         key = {
             "export": digest(listed),
+            "gharchive": digest([[hour.name, hour.size, hour.etag] for hour in hours]),
             "selected": digest([selected, sorted(names) if names is not None else None]),
             "of": context.partitions,
         }
@@ -92,6 +97,7 @@ class SwhSource:
         first = {
             "files": {table: [asdict(file) for file in found] for table, found in files.items()},
             "names": sorted(names) if names is not None else None,
+            "hours": [asdict(hour) for hour in hours],
         }
         return [
             Unit("swh", {**key, "part": part}, {**where, **(first if not part else {})}, 0, None)
@@ -102,7 +108,8 @@ class SwhSource:
         """The walk of the export that the first unit was planned of."""
         files = {table: [ExportFile(**file) for file in found] for table, found in first.where["files"].items()}
         names = frozenset(first.where["names"]) if first.where["names"] is not None else None
-        return SwhWalk(options, files, names, limits, Path(first.where["cache"]), sample)
+        hours = [HourFile(**hour) for hour in first.where["hours"]]
+        return SwhWalk(options, files, names, limits, Path(first.where["cache"]), sample, hours)
 
     def read(self, unit: Unit, options: SwhOptions, limits: Limits) -> Iterator[Origin | Entry]:
         raise TypeError("what is read of an export is what its walk wrote: read_walk")
@@ -173,8 +180,20 @@ def origins_of(roots: pa.Table) -> pa.Table:
     columns["visit_date"] = roots["date"].combine_chunks()
     for name, seconds in (("revision_date", "date_seconds"), ("committer_date", "committer_date_seconds")):
         columns[name], _ = times(roots[seconds].combine_chunks())
+    for field in TOLD:
+        if field.name in columns:
+            told = roots[field.name].combine_chunks()
+            columns[field.name] = as_timestamps(told) if pa.types.is_timestamp(field.type) else told
+    names = zip(columns["repo_name"].to_pylist(), roots["names"].to_pylist(), strict=True)
+    columns["other_names"] = pa.array([_others(name, told) for name, told in names], pa.string())
     table = pa.table([columns[name].cast(ORIGIN.field(name).type) for name in ORIGIN.names], schema=ORIGIN)
     return table.append_column("root", roots["root"].combine_chunks())
+
+
+def _others(repo_name: str, names: str | None) -> str | None:
+    """The names without this one; null if there is no other."""
+    others = [name for name in (names or "").split() if name.casefold() != repo_name.casefold()]
+    return " ".join(others) or None
 
 
 SOURCE = SwhSource()

@@ -23,6 +23,11 @@ class SwhOptions(SourceOptions):
         min_length=1, description="folder of an export, or its URL (s3://softwareheritage/graph/2026-06-04)"
     )
     objects: str = Field(min_length=1, description="folder of gzip objects, or its URL (s3://softwareheritage/content)")
+    gharchive: str | None = Field(
+        None,
+        min_length=1,
+        description="folder of GH Archive's hourly files, or its URL: default branches, stars, forks, former names, licences",
+    )
     format: Literal["auto", "orc", "parquet"] = Field("auto", description="of the export's files")
     forges: tuple[str, ...] | None = Field(
         ("github.com",), description="hosts; not given in the recipe: github.com; []: all"
@@ -35,7 +40,9 @@ class SwhOptions(SourceOptions):
     visited_before: str | None = Field(None, description="ISO 8601: visits before")
     types: tuple[str, ...] = Field(("git",), description="of visits; []: all")
     partial: bool = Field(False, description="partial visits count as well as full ones")
-    compat: Literal["the-stack-v2"] | None = Field(None, description="choose visits and branches as that dataset did")
+    compat: Literal["the-stack-v2"] | None = Field(
+        None, description="choose visits, branches and repositories as that dataset did"
+    )
     signed: bool = Field(False, description="use the S3 credentials of the environment")
     endpoint_url: str | None = Field(None, description="of an S3-compatible server")
     join_memory: int = Field(
@@ -61,10 +68,10 @@ class SwhOptions(SourceOptions):
             raise ValueError(f"{value!r} is no date of ISO 8601, as in 2026-06-04 or 2026-06-04T12:00:00Z")
         return value
 
-    @field_validator("export", "objects")
+    @field_validator("export", "objects", "gharchive")
     @classmethod
-    def _holds_no_secret(cls, address: str) -> str:
-        if "://" in address and without_credentials(address) != address:
+    def _holds_no_secret(cls, address: str | None) -> str | None:
+        if address is not None and "://" in address and without_credentials(address) != address:
             raise ValueError(
                 f"{without_credentials(address)!r} was given with a user, a password or a query, and a recipe is released: "
                 "name the address alone; S3 credentials come from the environment (signed = true)"

@@ -2,10 +2,13 @@
 
   visits       a task for each file of visits: the last visit of each repository in it
   convert      a task for each other file: sorted rows with binary ids, grouped by the partition of their key
+  events       with GH Archive: what it tells of repositories (`told.py`), then facts by their number
+  known        and visits by their name, with the facts of their repository
   chosen       by repository: the last visit of all
   heads        by snapshot: the branch that stands for the repository
   follow-N     by what branches point to: revisions, and releases of releases
   roots        by repository: one root each; what has none, and why
+  trees        with compat: one repository of each root directory
   level-NN     by directory: one level of the walk; a level at which nobody stands has no tasks
   resolve      by content: the plain SHA-1, the length, or why there is none
   fetch        by content: the bytes, verified; each place of a content is told what became of it
@@ -30,24 +33,36 @@ from stackbuild.errors import TemporaryError
 from stackbuild.hashing import uniform
 from stackbuild.origins import canonical_url, name_of_url
 from stackbuild.shards import digest
+from stackbuild.sources.gharchive.events import GATHERED
+from stackbuild.sources.gharchive.hours import HourFile, by_day
 from stackbuild.sources.swh import heads, tables
 from stackbuild.sources.swh.convert import Counts, convert, writer_options
 from stackbuild.sources.swh.export import ExportFile, opened
-from stackbuild.sources.swh.fetch import PASSING, FetchOptions, Wanted, open_store
+from stackbuild.sources.swh.fetch import PASSING, FetchOptions, open_store
 from stackbuild.sources.swh.packed import PackedCache, fetch_cached
-from stackbuild.sources.swh.partitions import BUCKET, BUCKET_FIELD, bucketed, mine, warm, write, write_by
-from stackbuild.sources.swh.placed import FETCHED, PLACED, contents_of, gathered, states_of
+from stackbuild.sources.swh.partitions import (
+    BUCKET,
+    BUCKET_FIELD,
+    bucketed,
+    mine,
+    warm,
+    write,
+    write_by,
+    write_by_repository,
+)
+from stackbuild.sources.swh.placed import FETCHED, PLACED, contents_of, gathered, states_of, wanted_of
 from stackbuild.sources.swh.resolve import REFUSED, WANTED, resolve
 from stackbuild.sources.swh.session import rows_of, session, stream
 from stackbuild.sources.swh.source_options import SwhOptions
-from stackbuild.sources.swh.visits import LAST, buckets, last_of, last_visits
+from stackbuild.sources.swh.told import KNOWN, gather_facts, know_visits, read_day, taken_of
+from stackbuild.sources.swh.visits import LAST, last_of, last_visits
 from stackbuild.sources.swh.walk import FOUND, FRONTIER, LEFT, level
 from stackbuild.sources.unit import Limits
 from stackbuild.stage import Options, Phase, PhaseOutputs, Stage
 from stackbuild.task import Task
 
 # Options that say where things lie and with what they are read, never what comes out.
-PLACES = ("export", "objects", "list", "format", "signed", "endpoint_url", "join_memory")
+PLACES = ("export", "objects", "gharchive", "list", "format", "signed", "endpoint_url", "join_memory")
 CONVERTED = (tables.ENTRIES, tables.CONTENTS, tables.SKIPPED, tables.REVISIONS, tables.RELEASES, tables.BRANCHES)
 
 
@@ -58,7 +73,9 @@ def repo_name(origin: str, repository: str) -> str:
 
 
 class SwhWalk(Stage[Options]):
-    """The walk of one export. `files`: of each table of the export; `names`: of the list of repositories, if there is one."""
+    """The walk of one export. `files`: of each table of the export; `names`: of the list of repositories, if there is one; `hours`: of
+    GH Archive, if it is given.
+    """
 
     name = "swh"
     space = ("occurrence",)
@@ -72,8 +89,10 @@ class SwhWalk(Stage[Options]):
         limits: Limits,
         cache: Path,
         sample: tuple[int, float] | None = None,
+        hours: Sequence[HourFile] = (),
     ):
         super().__init__()
+        self.hours = hours
         self.source, self.files, self.names, self.limits, self.cache = source, files, names, limits, cache
         self.sample = sample  # (seed, share of the repositories)
         self.selection = source.selection(names)
@@ -87,6 +106,7 @@ class SwhWalk(Stage[Options]):
         names = sorted(self.names) if self.names is not None else None
         return {
             "files": digest(listed),
+            "hours": digest([[hour.name, hour.size, hour.etag] for hour in self.hours]),
             "selected": selected,
             "names": digest(names),
             "limits": limits,
@@ -105,7 +125,16 @@ class SwhWalk(Stage[Options]):
         return (
             Phase("visits", self.visits, self._visit_files),
             Phase("convert", self.convert, self._other_files),
-            Phase("chosen", self.chosen, "buckets", reads=("visits",)),
+            *(
+                (
+                    Phase("events", self.events, self._days),
+                    Phase("facts", self.facts, "buckets", reads=tuple(GATHERED)),
+                    Phase("known", self.known, "buckets", reads=("visits", "facts")),
+                )
+                if self.hours
+                else ()
+            ),
+            Phase("chosen", self.chosen, "buckets", reads=("known",) if self.hours else ("visits",)),
             Phase("heads", self.heads, "buckets", reads=("chosen", "branches")),
             *(
                 Phase(f"follow-{k}", self._follow(k), "buckets", reads=(f"candidates-{k}", "revisions", "releases"))
@@ -120,8 +149,10 @@ class SwhWalk(Stage[Options]):
                     *(f"lost-{k}" for k in steps),
                     "lost-visits",
                     "lost-heads",
+                    "told",
                 ),
             ),
+            *((Phase("trees", self.trees, "buckets", reads=("all-roots",)),) if self.compat else ()),
             Phase("start", self.start, "buckets", reads=("roots",)),
             *(
                 Phase(f"level-{k:02d}", self._level(k), _where_anyone_stands(k), reads=(f"frontier-{k:02d}", "entries"))
@@ -147,6 +178,9 @@ class SwhWalk(Stage[Options]):
 
     def _visit_files(self, outputs: PhaseOutputs) -> list[dict[str, Any]]:
         return [{"file": number} for number in range(len(self.files[tables.VISITS.source]))]
+
+    def _days(self, outputs: PhaseOutputs) -> list[dict[str, Any]]:
+        return [{"day": number} for number in range(len(by_day(self.hours)))]
 
     def _other_files(self, outputs: PhaseOutputs) -> list[dict[str, Any]]:
         return [
@@ -174,11 +208,20 @@ class SwhWalk(Stage[Options]):
 
     # ---- from visits to roots
 
+    def events(self, task: Task) -> None:
+        read_day(task, by_day(self.hours)[task.params["day"]], self.source.join_memory, self.compat)
+
+    def facts(self, task: Task) -> None:
+        gather_facts(task, self.source.join_memory, self.compat)
+
+    def known(self, task: Task) -> None:
+        know_visits(task, self.selection, self.source.join_memory)
+
     def chosen(self, task: Task) -> None:
-        found = last_of(
-            [LAST.empty_table(), pa.Table.from_batches(task.read("visits", None, task.rank, BUCKET), LAST)],
-            self.selection,
-        )
+        schema = KNOWN if self.hours else LAST
+        read = task.read("known" if self.hours else "visits", None, task.rank, BUCKET)
+        rows = pa.Table.from_batches((batch.select(schema.names) for batch in read), schema)
+        found = rows if self.hours and self.compat else last_of([rows], self.selection)
         if self.sample is not None:
             seed, share = self.sample
             names = (
@@ -187,16 +230,18 @@ class SwhWalk(Stage[Options]):
             )
             found = found.filter(pa.array([uniform(seed, "sample", name) < share for name in names], pa.bool_()))
         usable = found["usable"].combine_chunks()
-        rows = found.filter(usable).append_column("default_branch", pa.nulls(int(usable.true_count), pa.string()))
-        rows = rows.select(heads.CHOSEN.names).sort_by(
+        taken = taken_of(found.filter(usable))
+        rows = taken.select(heads.CHOSEN.names).sort_by(
             [("snapshot_id", "ascending"), ("repository", "ascending"), ("origin", "ascending")]
         )
         write_by(task, "chosen", heads.CHOSEN, rows.to_batches(), "snapshot_id")
+        if self.hours:
+            write_by_repository(task, "told", heads.CHOSEN_TOLD, taken.select(heads.CHOSEN_TOLD.names))
         lost = found.filter(pc.invert(usable))
         lost = lost.append_column("reason", pa.array(["no_full_visit"] * len(lost), pa.string())).select(
             heads.LOST.names
         )
-        self._write_lost(task, "lost-visits", lost)
+        write_by_repository(task, "lost-visits", heads.LOST, lost)
 
     def heads(self, task: Task) -> None:
         chosen = pa.Table.from_batches(mine(task, "chosen", heads.CHOSEN), heads.CHOSEN)
@@ -205,7 +250,7 @@ class SwhWalk(Stage[Options]):
                 connection, chosen, lambda: mine(task, "branches", tables.BRANCHES.schema), self.compat
             )
         self._write_candidates(task, "candidates-0", found)
-        self._write_lost(task, "lost-heads", lost)
+        write_by_repository(task, "lost-heads", heads.LOST, lost)
 
     def _follow(self, step: int) -> Callable[[Task], None]:
         def follow(task: Task) -> None:
@@ -217,10 +262,11 @@ class SwhWalk(Stage[Options]):
                     lambda: mine(task, "revisions", tables.REVISIONS.schema),
                     lambda: mine(task, "releases", tables.RELEASES.schema),
                     step == heads.CHAIN,
+                    self.compat,
                 )
-            self._write_by_repository(task, f"found-roots-{step}", heads.ROOTS, roots)
+            write_by_repository(task, f"found-roots-{step}", heads.FOUND_ROOTS, roots)
             self._write_candidates(task, f"candidates-{step + 1}", further)
-            self._write_lost(task, f"lost-{step}", lost)
+            write_by_repository(task, f"lost-{step}", heads.LOST, lost)
 
         return follow
 
@@ -230,13 +276,23 @@ class SwhWalk(Stage[Options]):
             return pa.Table.from_batches(read, schema)
 
         steps = range(heads.CHAIN + 1)
-        roots = gathered([f"found-roots-{k}" for k in steps], heads.ROOTS)
+        roots = gathered([f"found-roots-{k}" for k in steps], heads.FOUND_ROOTS)
+        told = gathered(["told"], heads.CHOSEN_TOLD)
         lost = gathered(["lost-visits", "lost-heads", *(f"lost-{k}" for k in steps)], heads.LOST)
         with session(task.scratch, self.source.join_memory) as connection:
-            kept, gone = heads.one_each(connection, roots, lost, self.compat)
-        write_by(task, "roots", heads.ROOTS, kept.to_batches(), "root")
+            kept, gone = heads.one_each(connection, roots, lost, told, self.compat)
+        write_by(task, "all-roots" if self.compat else "roots", heads.ROOTS, kept.to_batches(), "root")
         write(task, "lost", heads.LOST, gone.to_batches())
         task.stats["lost"] = dict(sorted(Counter(gone["reason"].to_pylist()).items()))
+
+    def trees(self, task: Task) -> None:
+        """With `compat`, one repository for each root directory."""
+        with session(task.scratch, self.source.join_memory) as connection:
+            all_roots = pa.Table.from_batches(mine(task, "all-roots", heads.ROOTS), heads.ROOTS)
+            kept, lost = heads.one_of_each_root(connection, all_roots)
+        write_by(task, "roots", heads.ROOTS, kept.to_batches(), "root")
+        write(task, "lost-trees", heads.LOST, lost.to_batches())
+        task.stats["lost"] = {"same_directory": len(lost)} if len(lost) else {}
 
     def _write_candidates(self, task: Task, name: str, rows: pa.Table) -> None:
         order = [
@@ -244,15 +300,6 @@ class SwhWalk(Stage[Options]):
             *((field, "ascending") for field in heads.CANDIDATES.names if field != "target"),
         ]
         write_by(task, name, heads.CANDIDATES, rows.sort_by(order).to_batches(), "target")
-
-    def _write_lost(self, task: Task, name: str, rows: pa.Table) -> None:
-        self._write_by_repository(task, name, heads.LOST, rows)
-
-    def _write_by_repository(self, task: Task, name: str, schema: pa.Schema, rows: pa.Table) -> None:
-        bucket = pa.array(buckets(rows["repository"].combine_chunks(), task.partitions))
-        rows = rows.append_column(BUCKET_FIELD, bucket)
-        rows = rows.sort_by([(BUCKET, "ascending"), *((field, "ascending") for field in schema.names)])
-        write(task, name, pa.schema([BUCKET_FIELD, *schema]), rows.to_batches())
 
     # ---- from roots to files
 
@@ -302,7 +349,7 @@ class SwhWalk(Stage[Options]):
     def fetch(self, task: Task) -> None:
         """Fetch the contents of a range of ids. TemporaryError if some may come another time: what came is in the cache."""
         store = open_store(self.source.objects, self.source.signed, self.source.endpoint_url)
-        asked = chain.from_iterable(_as_wanted(batch) for batch in mine(task, "wanted", WANTED))
+        asked = chain.from_iterable(wanted_of(batch) for batch in mine(task, "wanted", WANTED))
         limits = FetchOptions(max_bytes=self.limits.file_bytes)
         told: Counter[str] = Counter()
         with session(task.scratch, self.source.join_memory) as connection:
@@ -341,12 +388,6 @@ def _where_anyone_stands(depth: int) -> Callable[[PhaseOutputs], list[dict[str, 
         return [{}] * outputs.partitions if outputs.files[f"frontier-{depth:02d}"] else []
 
     return tasks
-
-
-def _as_wanted(batch: pa.RecordBatch) -> Iterator[Wanted]:
-    columns = (batch.column(name).to_pylist() for name in ("blob_id", "content_id", "length"))
-    for blob_id, content_id, length in zip(*columns, strict=True):
-        yield Wanted(blob_id, content_id, length)
 
 
 def _tell(task: Task, counts: Counts, more: Mapping[str, int]) -> None:

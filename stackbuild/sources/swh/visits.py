@@ -85,6 +85,12 @@ def _repository(url: str) -> str | None:
     return "/".join([host, *parts]) if parts else None
 
 
+def facts_key(urls: pa.StringArray) -> pa.StringArray:
+    """By what The Stack v2 joined a URL with GH Archive: the first two parts of its path, as they are written; else the URL."""
+    found = pc.struct_field(pc.extract_regex(urls, rf"^{V2_PREFIX}(?P<name>[^/]+/[^/]+)"), "name")
+    return pc.coalesce(pc.binary_join_element_wise(GITHUB, found, "/"), urls)
+
+
 def buckets(names: pa.StringArray, partitions: int) -> npt.NDArray[np.uint16]:
     """The partition of each repository, by its name: uint16 (n,)."""
     encoded = names.dictionary_encode()
@@ -144,7 +150,8 @@ def _wanted(batch: pa.RecordBatch, selection: Selection, partitions: int, counts
         pc.is_in(rows["status"], value_set=pa.array(counting, pa.int8())), pc.is_valid(rows["snapshot_id"])
     )
     columns: dict[str, Any] = {name: rows[name] for name in VISITS.schema.names}
-    columns |= {"bucket": pa.array(buckets(names, partitions)), "repository": names, "usable": usable}
+    key = facts_key(rows["origin"]) if selection.compat else names
+    columns |= {"bucket": pa.array(buckets(key, partitions)), "repository": names, "usable": usable}
     return pa.table([columns[field.name] for field in LAST], schema=LAST)
 
 

@@ -19,9 +19,11 @@ import pytest
 from stackbuild import build as building
 from stackbuild.cli import manifest
 from stackbuild.errors import InputError, RecipeError
+from stackbuild.index.lookup import Lookup
 from stackbuild.ledger import check_ledger
 from stackbuild.origins import canonical_url, name_of_url
 from stackbuild.recipe import load
+from tests.sources.gharchive.mini_hours import Hours, whole
 from tests.sources.swh.mini_export import MiniExport, make_export
 
 
@@ -205,6 +207,63 @@ def test_a_list_and_a_forge_select(export: MiniExport, tmp_path: Path) -> None:
     names.write_text("dave/texts\nno repository at all\n")
     with pytest.raises(InputError, match="line 2: 'no repository at all'"):
         run(body, tmp_path / "other")
+
+
+def known_world(tmp_path: Path) -> tuple[dict[str, Any], Path]:
+    """A selection of the mini export, and what GH Archive tells of it: a repository that was renamed, and its fork."""
+    hours = Hours()
+    hours.pull_request(
+        7, "alice/new-name", "2016-05-02T10:00:00Z", default_branch="main", license="MIT", language="Python"
+    )
+    hours.event("WatchEvent", 7, "Alice/alias", "2015-05-02T10:00:00Z")
+    hours.fork(7, "Alice/alias", "2015-06-02T10:00:00Z", whole(8, "erin/alias", fork=True))
+    hours.event("CreateEvent", 9, "bob/no-head", "2015-06-02T10:00:00Z", master_branch="develop")
+    hours.event("WatchEvent", 10, "dave/names", "2017-06-02T10:00:00Z")
+    names = tmp_path / "list.txt"
+    names.write_text("alice/alias\nalice/new-name\nerin/alias\nbob/no-head\nbob/only-head\n")
+    folder = hours.write(tmp_path / "hours")
+    return {"list": str(names), "gharchive": str(folder), "forges": ["github.com"], "types": ["git"]}, folder
+
+
+def test_gh_archive_tells_of_renames_forks_and_default_branches(export: MiniExport, tmp_path: Path) -> None:
+    source, folder = known_world(tmp_path)
+    body = recipe(export, of_source=source, partitions=2, outputs=["dataset", "index"])
+    build = run(body, tmp_path / "out")
+    told = {row["repo_name"]: row for row in table_rows(build, "00-ingest", "origins")}
+    assert set(told) == {"alice/new-name", "erin/alias", "bob/no-head", "bob/only-head"}, "a renamed repository is one"
+    assert told["bob/no-head"]["branch_name"] == "refs/heads/develop"
+    row = told["alice/new-name"]
+    assert (row["github_id"], row["star_events_count"], row["fork_events_count"]) == (7, 1, 1)
+    assert (row["gha_license_id"], row["gha_language"], row["other_names"]) == ("MIT", "Python", "Alice/alias")
+    assert (told["erin/alias"]["github_id"], told["erin/alias"]["forked_from"]) == (8, "Alice/alias")
+    assert told["bob/only-head"]["github_id"] is None and told["bob/only-head"]["star_events_count"] == 0
+    (released_row, *_) = pq.read_table(next((build.out / "dataset").rglob("*.parquet"))).to_pylist()
+    assert released_row["github_id"] in (None, 7, 8, 9)
+    (answer,) = Lookup(build.out).ask("alice/alias")
+    assert answer.seen and {row["repo_name"] for row in answer.repositories} == {"alice/new-name"}
+    again = building.run(building.Request(body, Path("/"), build.out, 2))
+    assert {report.job: report.ran for report in again.reports if report.ran} == {}
+    for name in ("dataset", "decisions", "index", "report"):
+        for path in (path for path in (build.out / name).rglob("*") if path.is_file()):
+            assert str(folder).encode() not in path.read_bytes(), path
+
+
+def test_compat_walks_one_repository_of_each_root(export: MiniExport, tmp_path: Path) -> None:
+    source, _ = known_world(tmp_path)
+    build = run(
+        recipe(export, of_source={**source, "compat": "the-stack-v2"}, partitions=1), tmp_path / "out", workers=1
+    )
+    told = table_rows(build, "00-ingest", "origins")
+    # HEAD is an alias and does not count; only-head's branch is neither main nor master, and no-head has both. alias, new-name and
+    # no-head's master are at one commit: the branch that is last by name goes first.
+    assert {(row["repo_url"].removeprefix("https://github.com/"), row["branch_name"]) for row in told} == {
+        ("alice/new-name", "refs/heads/main"),
+        ("bob/no-head", "refs/heads/main"),
+        ("bob/no-head", "refs/heads/master"),
+    }
+    assert {(row["origin"].rpartition("/")[2], row["reason"]) for row in table_rows(build, "00-swh.roots", "lost")} >= {
+        ("only-head", "no_branch")
+    }
 
 
 @pytest.mark.slow

@@ -90,9 +90,11 @@ def test_an_alias_is_followed_five_times_and_no_more(tmp_path: Path) -> None:
         assert branch_of(tmp_path, [*listed, (f"b{hops}", "a", "revision")]) == expected
 
 
-def test_a_default_branch_that_is_known_goes_first_if_it_is_there(tmp_path: Path) -> None:
-    listed = [("HEAD", MASTER, "alias"), (MASTER, "a", "revision"), (OTHER, "b", "revision")]
+def test_head_goes_before_a_default_branch_and_that_before_all_others(tmp_path: Path) -> None:
+    listed = [(MASTER, "a", "revision"), (OTHER, "b", "revision")]
     assert branch_of(tmp_path, listed, "other") == [(OTHER, "b")]
+    assert branch_of(tmp_path, [("HEAD", MASTER, "alias"), *listed], "other") == [(MASTER, "a")]
+    assert branch_of(tmp_path, [("HEAD", "gone", "alias"), *listed], "other") == [(OTHER, "b")]
     assert branch_of(tmp_path, listed, "removed") == [(MASTER, "a")]
 
 
@@ -162,7 +164,9 @@ def followed(tmp_path: Path, candidates: list[dict[str, Any]]) -> tuple[dict[str
         lost.append(gone)
     assert not waiting.num_rows
     with session(tmp_path) as connection:
-        kept, gone = heads.one_each(connection, pa.concat_tables(roots), pa.concat_tables(lost))
+        kept, gone = heads.one_each(
+            connection, pa.concat_tables(roots), pa.concat_tables(lost), heads.CHOSEN_TOLD.empty_table()
+        )
     return (
         {row["repository"]: row["root"].decode().rstrip(".") for row in kept.to_pylist()},
         {row["repository"]: row["reason"] for row in gone.to_pylist()},
@@ -211,3 +215,56 @@ def test_of_several_branches_the_newest_commit_stands_for_a_repository(tmp_path:
 def test_a_snapshot_that_an_export_holds_twice_is_one(tmp_path: Path, compat: bool) -> None:
     for listed in ([(OTHER, "a", "revision")], [("HEAD", MAIN, "alias"), (MAIN, "a", "revision")]):
         assert branch_of(tmp_path, listed * 2, compat=compat) == branch_of(tmp_path, listed, compat=compat)
+
+
+def test_compat_keeps_one_repository_of_a_commit_by_the_name_of_its_branch(tmp_path: Path) -> None:
+    """Before anything is known of them: all have the commit's date, the branch's name decides, and then chance; with us the URL."""
+    rows = [
+        candidate(name, "rev1", "revision", 2, branch) for name, branch in (("a", MAIN), ("c", MASTER), ("b", MASTER))
+    ]
+    revision = {"id": identifier("rev1"), "directory_id": identifier("dir1"), "committer_date_seconds": 1}
+    with session(tmp_path) as connection:
+        found, _, lost = heads.follow(
+            connection,
+            pa.Table.from_pylist(rows, heads.CANDIDATES),
+            lambda: iter(pa.Table.from_pylist([revision], REVISIONS.schema).to_batches()),
+            lambda: iter(RELEASES.schema.empty_table().to_batches()),
+            last=False,
+            compat=True,
+        )
+    assert found["repository"].to_pylist() == ["b"]
+    assert {row["repository"]: row["reason"] for row in lost.to_pylist()} == dict.fromkeys("ac", "same_revision")
+
+
+@pytest.mark.parametrize(
+    ("better", "worse"),
+    [
+        ({"gha_license_id": "AGPL-3.0", "star_events_count": 0}, {"gha_license_id": "MIT", "star_events_count": 9}),
+        ({"gha_license_id": "MIT"}, {"gha_license_id": None, "star_events_count": 9}),
+        ({"star_events_count": 2}, {"star_events_count": 1, "fork_events_count": 5}),
+        ({"fork_events_count": 2, "date_seconds": 5}, {"fork_events_count": 1, "date_seconds": 1}),
+        ({"date_seconds": 1, "github_id": 2}, {"date_seconds": 2, "github_id": 1}),
+        ({"github_id": 1}, {"github_id": 2}),
+    ],
+)
+def test_compat_keeps_the_repository_of_a_root_that_the_stack_v2_kept(
+    tmp_path: Path, better: dict[str, Any], worse: dict[str, Any]
+) -> None:
+    plain = {
+        "visit": 1,
+        "snapshot_id": identifier("s"),
+        "branch": b"HEAD",
+        "rank": 1,
+        "root": identifier("dir1"),
+        "star_events_count": 0,
+        "fork_events_count": 0,
+        "date_seconds": 0,
+    }
+    rows = [
+        {**plain, "repository": name, "origin": name, **told}
+        for name, told in (("a worse one", worse), ("the one", better))
+    ]
+    with session(tmp_path) as connection:
+        kept, lost = heads.one_of_each_root(connection, pa.Table.from_pylist(rows, heads.ROOTS))
+    assert kept["origin"].to_pylist() == ["the one"]
+    assert [(row["origin"], row["reason"]) for row in lost.to_pylist()] == [("a worse one", "same_directory")]

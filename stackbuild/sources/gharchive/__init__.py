@@ -1,0 +1,1 @@
+"""GH Archive: what the public events of GitHub tell of its repositories."""
