@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from stackbuild.origins import GITHUB
 from stackbuild.sources.gharchive.events import ABOUT, BRANCH, FORKED, NEWEST, PUBLISHED, SEEN, WHOLE
-from stackbuild.sources.swh.session import stream, table_of
+from stackbuild.sources.swh.session import rows_of, stream, table_of
 
 TIME = pa.timestamp("us")
 # What is told of one repository; as schema.ORIGIN_FIELDS has it.
@@ -40,10 +40,14 @@ FACTS = pa.schema(
         *TOLD,
     ]
 )
+BUCKETED = pa.schema([pa.field("bucket", pa.uint16(), nullable=False), *FACTS])
 
 
-def facts(connection: Any, tables: Mapping[str, Iterator[pa.RecordBatch]], compat: bool = False) -> pa.Table:
-    """FACTS of a partition of numbers, from rows of SEEN, ABOUT and FORKED of all days, in order of number and name.
+def facts(
+    connection: Any, tables: Mapping[str, Iterator[pa.RecordBatch]], partitions: int, compat: bool = False
+) -> Iterator[pa.RecordBatch]:
+    """What is told of a partition of numbers, from rows of SEEN, ABOUT and FORKED of all days: `bucket`, the partition of the name
+    (as `visits.buckets` has it), and FACTS, in order.
 
     `repository` is `github.com/owner/name` in lower case, with `compat` as it is written.
     """
@@ -51,7 +55,9 @@ def facts(connection: Any, tables: Mapping[str, Iterator[pa.RecordBatch]], compa
         connection.register("arriving", stream(tables[name], schema))
         connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT * FROM arriving")
         connection.unregister("arriving")
-    return table_of(connection, _COMPAT if compat else _FACTS, FACTS)
+    bucket = f"(('0x' || sha1(repository)[:4])::UINTEGER * {partitions} >> 16)::USMALLINT AS bucket"
+    query = f"SELECT {bucket}, * FROM ({_COMPAT if compat else _FACTS}) ORDER BY ALL"
+    return rows_of(connection, query, BUCKETED)
 
 
 _NAMES = """
@@ -73,8 +79,7 @@ _FACTS = f"""
     FROM names n JOIN counted c USING (github_id) JOIN every e USING (github_id)
     LEFT JOIN newest w ON w.github_id = n.github_id AND w.use = {WHOLE}
     LEFT JOIN newest b ON b.github_id = n.github_id AND b.use = {BRANCH}
-    LEFT JOIN parents p ON p.github_id = n.github_id
-    ORDER BY n.github_id, n.folded"""
+    LEFT JOIN parents p ON p.github_id = n.github_id"""
 _COMPAT = f"""
     WITH names AS (
         SELECT github_id, name, min("first") AS "first", max("last") AS "last", sum(stars) AS stars, sum(forks) AS forks
@@ -85,8 +90,7 @@ _COMPAT = f"""
         n.stars::BIGINT AS star_events_count, n.forks::BIGINT AS fork_events_count, w.license_id AS gha_license_id,
         w.moment AS gha_event_created_at, w.created_at AS gha_created_at, w.language AS gha_language,
         NULL::VARCHAR AS names, NULL::VARCHAR AS forked_from
-    FROM names n LEFT JOIN newest w ON w.github_id = n.github_id AND w.full_name = n.name
-    ORDER BY n.github_id, n.name"""
+    FROM names n LEFT JOIN newest w ON w.github_id = n.github_id AND w.full_name = n.name"""
 
 
 def told_of_visits(

@@ -14,7 +14,7 @@ from itertools import chain
 import pyarrow as pa
 
 from stackbuild.sources.gharchive.events import ABOUT, FORKED, GATHERED, SEEN, gather
-from stackbuild.sources.gharchive.facts import FACTS, TOLD, facts, told_of_visits
+from stackbuild.sources.gharchive.facts import BUCKETED, FACTS, TOLD, facts, told_of_visits
 from stackbuild.sources.gharchive.hours import HourFile, lines
 from stackbuild.sources.swh.heads import CHOSEN
 from stackbuild.sources.swh.partitions import BUCKET, BUCKET_FIELD, mine, write, write_by_repository
@@ -44,7 +44,7 @@ def gather_facts(task: Task, memory: int, compat: bool) -> None:
         tables = {
             name: mine(task, name, schema) for name, schema in (("seen", SEEN), ("about", ABOUT), ("forked", FORKED))
         }
-        write_by_repository(task, "facts", FACTS, facts(connection, tables, compat))
+        write(task, "facts", BUCKETED, facts(connection, tables, task.partitions, compat))
 
 
 def know_visits(task: Task, selection: Selection, memory: int) -> None:

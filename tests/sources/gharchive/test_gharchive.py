@@ -10,15 +10,17 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pytest
 
 from stackbuild.errors import InputError
 from stackbuild.sources.gharchive import hours as hourly
 from stackbuild.sources.gharchive.events import GATHERED, gather
-from stackbuild.sources.gharchive.facts import facts, told_of_visits
+from stackbuild.sources.gharchive.facts import BUCKETED, facts, told_of_visits
 from stackbuild.sources.gharchive.hours import HourFile, by_day, lines, list_hours
 from stackbuild.sources.swh.session import rows_of, session
+from stackbuild.sources.swh.visits import buckets
 from tests.sources.gharchive.mini_hours import Hours, whole
 
 DAY = "2016-05-01T10:00:00Z"
@@ -35,7 +37,9 @@ def told(hours: Hours, folder: Path, compat: bool = False) -> tuple[dict[str, di
             for name, (query, schema) in GATHERED.items():
                 days[name] += rows_of(connection, f"SELECT * FROM ({query}) ORDER BY ALL", schema)
     with session(folder / "scratch") as connection:
-        found = facts(connection, {name: iter(batches) for name, batches in days.items()}, compat)
+        batches = facts(connection, {name: iter(batches) for name, batches in days.items()}, 4, compat)
+        found = pa.Table.from_batches(batches, BUCKETED)
+    assert found["bucket"].to_pylist() == sorted(buckets(found["repository"].combine_chunks(), 4).tolist())
     return {f"{row['repository'].removeprefix('github.com/')}": row for row in found.to_pylist()}, +left_out
 
 
@@ -222,6 +226,19 @@ def test_hours_are_found_wherever_they_lie_and_told_apart_by_name(tmp_path: Path
         list_hours(str(tmp_path / "gone"))
 
 
+def test_hours_are_read_from_any_place_that_fsspec_knows() -> None:
+    system = fsspec.filesystem("memory")
+    hours = Hours()
+    for _ in range(3):
+        hours.event("WatchEvent", 7, "alice/tool", DAY)
+    system.pipe("/gharchive/2016-05-01-10.json.gz", gzip.compress(b"\n".join(hours.lines["2016-05-01-10"])))
+    (hour,) = list_hours("memory://gharchive")
+    assert sum(map(len, lines(hour, Counter()))) == 3
+    system.rm("/gharchive", recursive=True)
+    with pytest.raises(InputError, match="is not there"):
+        list(lines(hour, Counter()))
+
+
 def test_a_file_that_changed_since_it_was_listed_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "2016-05-01-1.json"
     path.write_bytes(b"{}\n")
@@ -246,7 +263,7 @@ def visited(
         files = list_hours(str(folder / "hours"))
         gather(connection, chain.from_iterable(lines(hour, left_out) for hour in files), left_out, compat)
         tables = {name: rows_of(connection, query, schema) for name, (query, schema) in GATHERED.items()}
-        known = facts(connection, {name: iter(list(batches)) for name, batches in tables.items()}, compat)
+        known = list(facts(connection, {name: iter(list(batches)) for name, batches in tables.items()}, 1, compat))
     rows = [
         {
             "repository": f"https://github.com/{name}" if compat else f"github.com/{name.lower()}",
@@ -256,7 +273,7 @@ def visited(
         for name, date in visits.items()
     ]
     with session(folder / "scratch") as connection:
-        found = told_of_visits(connection, pa.Table.from_pylist(rows, VISITS), iter(known.to_batches()), compat)
+        found = told_of_visits(connection, pa.Table.from_pylist(rows, VISITS), iter(known), compat)
     by_name: dict[str, list[dict[str, Any]]] = {name: [] for name in visits}
     for row in found.to_pylist():
         by_name[row["origin"].removeprefix("https://github.com/")].append(row)
