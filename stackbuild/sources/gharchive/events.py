@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 # A name that a repository bore. `events`: its own; `first`, `last`: also of events that name it in passing (a fork, a pull request).
@@ -112,10 +113,11 @@ def _parsed(compat: bool, readable: str) -> str:
             CASE WHEN e.type = 'ForkEvent' THEN coalesce({_id("e.payload.forkee.id")},
                 {_id("json_extract_string(line, '$.payload.forkee')")}) END AS fork,
             CASE WHEN e.type = 'CreateEvent' THEN nullif(e.payload.master_branch, '') END AS told_branch
-        FROM (SELECT number, line, json_transform(line, '{_EVENT}') AS e FROM arriving WHERE {readable})
-        WHERE moment IS NOT NULL AND type IS NOT NULL"""
+        FROM (SELECT number, line, json_transform(line, '{_EVENT}') AS e FROM arriving WHERE {readable})"""
 
 
+# As a condition of the query above it would have each line parsed twice.
+_NO_EVENTS = "DELETE FROM parsed WHERE moment IS NULL OR type IS NULL"
 # What events hold of repositories. `place`: 0 the base of a pull request and a new fork, 1 the head, 2 the Timeline API's.
 _OBJECTS = f"""
     CREATE OR REPLACE TEMP TABLE objects AS
@@ -171,20 +173,20 @@ def gather(connection: Any, batches: Iterator[pa.StringArray], left_out: Counter
     event = "number::VARCHAR" if compat else "coalesce(event, '-' || number)"
     read = 0
     for texts in batches:
-        numbers = pa.array(range(read, read + len(texts)), pa.int64())
+        numbers = pa.array(np.arange(read, read + len(texts)))
         read += len(texts)
         connection.register("arriving", pa.table({"number": numbers, "line": texts}))
         _parse(connection, left_out, compat)
         connection.unregister("arriving")
+        (without,) = connection.execute(_NO_EVENTS).fetchall()
+        left_out["not_an_event"] += int(without[0])
         connection.execute(_OBJECTS)
         for query in _GATHER:
             connection.execute(query.format(order=NEWEST, event=event))
-        ((parsed, whole),) = connection.execute(
-            "SELECT count(*), count(*) FILTER (github_id IS NOT NULL AND name IS NOT NULL) FROM parsed"
+        ((nameless,),) = connection.execute(
+            "SELECT count(*) FROM parsed WHERE github_id IS NULL OR name IS NULL"
         ).fetchall()
-        left_out["not_an_event"] += len(texts) - parsed
-        left_out["no_repository"] += parsed - whole
-    left_out["not_an_event"] -= left_out["not_json"]
+        left_out["no_repository"] += nameless
     return read
 
 

@@ -96,7 +96,8 @@ def lines(file: HourFile, left_out: Counter[str]) -> Iterator[pa.StringArray]:
     Counts in `left_out` what was not read: `damaged_files`, `long_lines`, and `not_utf8`, lines whose bad bytes were replaced.
     """
     failed: list[TemporaryError] = []
-    held = bytearray()
+    held: list[bytes] = []
+    size = 0
     skipping = False  # within a line that is too long
     with errors_of(file.url, "://" in file.url, failed), open_file(file.url, file.size, file.signed, failed) as raw:
         pieces = _inflated(raw, left_out) if file.url.endswith(".gz") else iter(lambda: raw.read(READ), b"")
@@ -105,19 +106,19 @@ def lines(file: HourFile, left_out: Counter[str]) -> Iterator[pa.StringArray]:
             if skipping and not begin:
                 continue
             skipping = False
-            held += memoryview(piece)[begin:]
-            if len(held) < BATCH:
+            held.append(piece[begin:])
+            size += len(held[-1])
+            if size < BATCH:
                 continue
-            end = held.rfind(b"\n") + 1
-            if end:
-                yield from _split(bytes(memoryview(held)[:end]), left_out)
-                del held[:end]
-            if len(held) > LONGEST:
+            data = b"".join(held)
+            end = data.rfind(b"\n") + 1
+            yield from _split(data, end, left_out)
+            held, size = [data[end:]], len(data) - end
+            if size > LONGEST:
                 left_out["long_lines"] += 1
-                held.clear()
-                skipping = True
-        if held:
-            yield from _split(bytes(held), left_out)
+                held, size, skipping = [], 0, True
+        data = b"".join(held)
+        yield from _split(data, len(data), left_out)
 
 
 def _inflated(raw: BinaryIO, left_out: Counter[str]) -> Iterator[bytes]:
@@ -142,18 +143,19 @@ def _inflated(raw: BinaryIO, left_out: Counter[str]) -> Iterator[bytes]:
         yield inflate.flush()
 
 
-def _split(data: bytes, left_out: Counter[str]) -> Iterator[pa.StringArray]:
-    """The lines of some text, without a copy of it."""
-    ends = np.flatnonzero(np.frombuffer(data, np.uint8) == 10) + 1
-    if not len(ends) or ends[-1] != len(data):
-        ends = np.append(ends, len(data))
+def _split(data: bytes, end: int, left_out: Counter[str]) -> Iterator[pa.StringArray]:
+    """The lines of the first `end` bytes of some text, without a copy of it."""
+    ends = np.flatnonzero(np.frombuffer(data, np.uint8, end) == 10) + 1
+    if end and (not len(ends) or ends[-1] != end):
+        ends = np.append(ends, end)
     offsets = np.concatenate([[0], ends]).astype(np.int32)
     found = pa.BinaryArray.from_buffers(pa.binary(), len(ends), [None, pa.py_buffer(offsets), pa.py_buffer(data)])
     try:
         text = found.cast(pa.string())
     except pa.ArrowInvalid:
         text = _replaced(found, left_out)
-    text = text.filter(pc.greater(pc.binary_length(text), 1))
+    if (np.diff(ends, prepend=0) <= 1).any():
+        text = text.filter(pc.greater(pc.binary_length(text), 1))
     if len(text):
         yield text
 
