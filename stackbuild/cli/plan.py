@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +62,8 @@ def run(
     table.add_column("job")
     table.add_column("tasks", justify="right")
     table.add_column("complete", justify="right")
-    for job in jobs:
-        table.add_row(
-            short(job["job"]), str(job["tasks"] if job["tasks"] is not None else "from its input"), str(job["complete"])
-        )
+    for name, tasks, complete in shown(jobs):
+        table.add_row(name, tasks, complete)
     Console().print(table)
     for name, text in loaded.values["deviations"].items():
         print(f"deviation: {name}: {text}")
@@ -72,6 +73,18 @@ def run(
     print(f"estimate: {guess['cpu_hours']:.2f} CPU-hours, {guess['disk_bytes'] / 1e6:,.0f} MB of disk")
     if "near_dedup" in loaded.values:
         show_curve(loaded.values["near_dedup"])
+
+
+def shown(jobs: Sequence[dict[str, Any]]) -> Iterator[tuple[str, str, str]]:
+    """Name, tasks and how many are complete of each job; jobs that differ in their last number only are one line."""
+
+    def alike(job: dict[str, Any]) -> tuple[str, str, str]:
+        tasks = "from its input" if job["tasks"] is None else str(job["tasks"])
+        return re.sub(r"-\d+$", "", short(job["job"])), tasks, str(job["complete"])
+
+    for (name, tasks, complete), group in groupby(jobs, alike):
+        first, *_, last = [short(job["job"]) for job in group] * 2
+        yield (first if first == last else f"{first} … {last.removeprefix(name)}"), tasks, complete
 
 
 def refuse_without_estimate(context: typer.Context) -> None:

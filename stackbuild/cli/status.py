@@ -173,7 +173,11 @@ ONLY_IF_ANY = ("at work", "left")
 
 
 def table_of(jobs: Sequence[JobStatus], width: int, most: int | None) -> Table:
-    """A row for each job; those that only wait for others, and more done ones than there is room for, are told together."""
+    """A row for each job; those that only wait for others, more done ones than there is room for, and those that had nothing to do
+    (levels of a walk at which nobody stands) are told together.
+    """
+    idle = [job for job in jobs if job.state == "done" and not job.tasks]
+    jobs = [job for job in jobs if job not in idle] if len(idle) > 1 else jobs
     later = [job for job in jobs if job.state in ("waiting", "blocked") or (job.state == "stopped" and not job.started)]
     begun = [job for job in jobs if job not in later]
     done = [job for job in begun if job.state == "done"]
@@ -182,6 +186,7 @@ def table_of(jobs: Sequence[JobStatus], width: int, most: int | None) -> Table:
     rows += [(short(job.job), *cells([job]), job.state) for job in begun if len(folded) < 2 or job not in folded]
     rows += [(short(job.job), *cells([job]), job.state) for job in later[:1]]
     rows += [(f"{len(later) - 1} more", *cells(later[1:]), later[-1].state)] if len(later) > 1 else []
+    rows += [(f"{len(idle)} without tasks", *cells(idle), "done")] if len(idle) > 1 else []
     shown = [name not in ONLY_IF_ANY or any(row[1 + i] for row in rows) for i, name in enumerate(COLUMNS)]
     rows = [(row[0], *(cell for cell, keep in zip(row[1:-1], shown, strict=True) if keep), row[-1]) for row in rows]
     names = [name for name, keep in zip(COLUMNS, shown, strict=True) if keep]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import json
 import os
 import pty
@@ -14,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from stackbuild.beats import Beat, Heart
 from stackbuild.cli import status as screen
+from stackbuild.cli.plan import shown
 from stackbuild.journal import driver_journal
 from stackbuild.monitor import elements
-from stackbuild.monitor.progress import BuildStatus
+from stackbuild.monitor.progress import BuildStatus, JobStatus
 from stackbuild.pool import Ended, Pool, Running, TaskSpec
 from stackbuild.retries import Cause, Failure
 from stackbuild.status import Look, status_of
@@ -162,3 +165,23 @@ def test_a_local_run_under_way_shows_what_its_driver_tells(out: Path) -> None:
         assert "a.py" in text_of(out)
     status = status_of(out)
     assert status.state == "failed" and counts(status.jobs[0]) == (9, 5, 0, 3, 1) and not status.jobs[0].at_work
+
+
+def test_jobs_without_tasks_are_told_together() -> None:
+    """Of the 64 levels of a walk most find nobody standing."""
+    levels = [JobStatus(f"00-swh.level-{k:02d}", 2 if k < 3 else 0, state="done") for k in range(64)]
+    console = Console(width=100, file=(shown_text := io.StringIO()))
+    console.print(screen.table_of(levels, 100, None))
+    lines = [line for line in shown_text.getvalue().splitlines() if "done" in line]
+    assert [line.split()[0] for line in lines] == ["swh.level-00", "swh.level-01", "swh.level-02", "61"]
+    assert "61 without tasks" in lines[-1]
+
+
+def test_a_plan_shows_jobs_that_differ_in_their_number_only_as_one() -> None:
+    jobs = [{"job": f"00-swh.level-{k:02d}", "tasks": None, "complete": 0} for k in range(64)]
+    jobs += [{"job": f"00-swh.follow-{k}", "tasks": 2, "complete": int(k < 2)} for k in range(3)]
+    assert list(shown(jobs)) == [
+        ("swh.level-00 … -63", "from its input", "0"),
+        ("swh.follow-0 … -1", "2", "1"),
+        ("swh.follow-2", "2", "0"),
+    ]
