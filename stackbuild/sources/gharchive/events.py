@@ -96,20 +96,22 @@ def _object(place: str) -> str:
     )
 
 
-_OLD = "e.repository"
-_OLD_NAME = (
-    f"coalesce({_name(f'''regexp_extract({_OLD}.url, '^https?://github[.]com/([^/]+/[^/]+)$', 1)''')}, "
-    f"{_name(f'''coalesce({_OLD}.organization, {_OLD}.owner) || '/' || {_OLD}.name''')})"
-)
+def _old_name(old: str) -> str:
+    """Of the Timeline API's repository: by its address; an organisation's may have a person for its owner."""
+    by_address = _name(f"regexp_extract({old}.url, '^https?://github[.]com/([^/]+/[^/]+)$', 1)")
+    by_owner = _name(f"coalesce({old}.organization, {old}.owner) || '/' || {old}.name")
+    return f"coalesce({by_address}, {by_owner})"
 
 
 def _parsed(compat: bool, readable: str) -> str:
     """The query that parses lines. The event's own repository is, with `compat`, only what events since 2015 tell."""
-    own_id = _id("e.repo.id") if compat else f"coalesce({_id('e.repo.id')}, {_id(_OLD + '.id')})"
-    own_name = _name("e.repo.name") if compat else f"coalesce({_name('e.repo.name')}, {_OLD_NAME})"
+    own_id = _id("e.repo.id") if compat else f"coalesce({_id('e.repo.id')}, {_id('e.repository.id')})"
+    own_name = _name("e.repo.name") if compat else f"coalesce({_name('e.repo.name')}, {_old_name('e.repository')})"
     return f"""
         CREATE OR REPLACE TEMP TABLE parsed AS
-        SELECT number, e, e.type AS type, e.id AS event, {_time("e.created_at")} AS moment, {own_id} AS github_id, {own_name} AS name,
+        SELECT number, CASE WHEN e.type IN ('PullRequestEvent', 'ForkEvent') THEN e.payload END AS payload,
+            CASE WHEN e.repository.id IS NOT NULL THEN e.repository END AS old,
+            e.type AS type, e.id AS event, {_time("e.created_at")} AS moment, {own_id} AS github_id, {own_name} AS name,
             CASE WHEN e.type = 'ForkEvent' THEN coalesce({_id("e.payload.forkee.id")},
                 {_id("json_extract_string(line, '$.payload.forkee')")}) END AS fork,
             CASE WHEN e.type = 'CreateEvent' THEN nullif(e.payload.master_branch, '') END AS told_branch
@@ -121,11 +123,11 @@ _NO_EVENTS = "DELETE FROM parsed WHERE moment IS NULL OR type IS NULL"
 # What events hold of repositories. `place`: 0 the base of a pull request and a new fork, 1 the head, 2 the Timeline API's.
 _OBJECTS = f"""
     CREATE OR REPLACE TEMP TABLE objects AS
-    SELECT moment, 0 AS place, unnest({_object("e.payload.pull_request.base.repo")}) FROM parsed WHERE type = 'PullRequestEvent'
-    UNION ALL SELECT moment, 0, unnest({_object("e.payload.forkee")}) FROM parsed WHERE type = 'ForkEvent'
-    UNION ALL SELECT moment, 1, unnest({_object("e.payload.pull_request.head.repo")}) FROM parsed WHERE type = 'PullRequestEvent'
-    UNION ALL SELECT moment, 2, {_id(_OLD + ".id")}, {_OLD_NAME}, nullif({_OLD}.master_branch, ''), NULL, {_OLD}.language,
-        {_time(_OLD + ".created_at")} FROM parsed WHERE {_OLD}.id IS NOT NULL"""
+    SELECT moment, 0 AS place, unnest({_object("payload.pull_request.base.repo")}) FROM parsed WHERE type = 'PullRequestEvent'
+    UNION ALL SELECT moment, 0, unnest({_object("payload.forkee")}) FROM parsed WHERE type = 'ForkEvent'
+    UNION ALL SELECT moment, 1, unnest({_object("payload.pull_request.head.repo")}) FROM parsed WHERE type = 'PullRequestEvent'
+    UNION ALL SELECT moment, 2, {_id("old.id")}, {_old_name("old")}, nullif(old.master_branch, ''), NULL, old.language,
+        {_time("old.created_at")} FROM parsed WHERE old.id IS NOT NULL"""
 _TABLES = """
     CREATE OR REPLACE TEMP TABLE seen (github_id BIGINT, name VARCHAR, "first" TIMESTAMP, "last" TIMESTAMP, events BIGINT);
     CREATE OR REPLACE TEMP TABLE marks (event VARCHAR, github_id BIGINT, name VARCHAR, star BOOLEAN);
