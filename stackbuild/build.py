@@ -32,6 +32,7 @@ from stackbuild.report.page import as_json, page
 from stackbuild.shards import canonical_json, digest, write_atomically
 from stackbuild.sources.unit import ResolveContext, Skipped, Unit
 from stackbuild.status import described
+from stackbuild.walks import walked
 
 ENGINES = ("pyarrow", "numba", "numpy", "duckdb", "datatrove", "enry-python", "scancode-toolkit-mini", "licenseclassifier", "google-re2",
            "chardetng-py", "tokenizers", "pygit2")  # fmt: skip
@@ -128,12 +129,33 @@ def made_by(build: Build) -> dict[str, Any]:
     layout: Any = layout_of(build).stage
     return {
         "content": layout.options.content,
+        "sources": sources_of(build),
+        "stages": [
+            {"name": node.instance, "version": node.stage.version, "digest": digest(dict(node.stage.key()))}
+            for node in build.nodes
+            if not node.stage.private_decisions  # of a short opt-out list a digest would tell who is on it
+        ],
         "transforms": [
             {"name": stage.name, "version": text_version(stage), "options": stage.options.model_dump(mode="json")}
             for stage in layout.rewriters
         ],
         "writer": {**writer_version(), "row_group_bytes": layout.options.row_group_bytes},
     }
+
+
+def sources_of(build: Build) -> list[dict[str, Any]]:
+    """What each source of the recipe was: its kind, the number of its units and a digest of what their rows follow from (commits,
+    digests of archives, files of an export); of an export also its files.
+    """
+    found = []
+    for number, table in enumerate(build.plan.recipe["source"]):
+        units = [unit for unit in build.plan.units if unit.where["source"] == number]
+        source = walked(table["kind"])
+        told = source.told(units[0]) if source and units else {}
+        found.append(
+            {"kind": table["kind"], "units": len(units), "digest": digest([unit.key for unit in units]), **told}
+        )
+    return found
 
 
 def report(build: Build) -> dict[str, Any]:

@@ -27,6 +27,10 @@ class WalkedSource(Source, Protocol):
 
     def walk(self, options: Any, first: Unit, limits: Limits, sample: tuple[int, float] | None) -> Stage[Any]: ...
 
+    def told(self, first: Unit) -> dict[str, Any]:
+        """What a manifest says of the source: its files, by what was listed of them."""
+        ...
+
     def read_walk(
         self, read: Read, options: Any, limits: Limits, scratch: Path
     ) -> Iterator[tuple[str, pa.RecordBatch]]: ...

@@ -111,6 +111,14 @@ class SwhSource:
         hours = [HourFile(**hour) for hour in first.where["hours"]]
         return SwhWalk(options, files, names, limits, Path(first.where["cache"]), sample, hours)
 
+    def told(self, first: Unit) -> dict[str, Any]:
+        """The export's files, [name, bytes, etag], and the hours of GH Archive, [name, bytes]."""
+        files = [
+            [file["name"], file["size"], file["etag"]] for table in first.where["files"].values() for file in table
+        ]
+        hours = [[hour["name"], hour["size"]] for hour in first.where["hours"]]
+        return {"files": sorted(files, key=str), **({"hours": hours} if hours else {})}
+
     def read(self, unit: Unit, options: SwhOptions, limits: Limits) -> Iterator[Origin | Entry]:
         raise TypeError("what is read of an export is what its walk wrote: read_walk")
 

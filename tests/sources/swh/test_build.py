@@ -160,6 +160,19 @@ def test_parquet_and_one_worker_give_the_same_bytes(export: MiniExport, built: b
     assert released(again) == released(built)
 
 
+def test_a_manifest_says_which_export_it_is_made_from_and_by_which_stages(
+    export: MiniExport, built: building.Build
+) -> None:
+    manifest.write(built.out)
+    header = json.loads((built.out / "manifest" / "header.json").read_text())
+    (source,) = header["sources"]
+    assert (source["kind"], source["units"]) == ("swh", 2)
+    there = {f"{path.parent.name}/{path.name}": path.stat().st_size for path in export.root.rglob("*.orc")}
+    assert {name: size for name, size, _ in source["files"]}.items() <= there.items() and len(source["files"]) >= 7
+    assert [stage["name"] for stage in header["stages"]] == [node.instance for node in built.nodes]
+    assert all(len(stage["digest"]) == 64 for stage in header["stages"])
+
+
 def test_what_is_released_says_nothing_of_where_the_export_lies(export: MiniExport, built: building.Build) -> None:
     manifest.write(built.out)
     for name in ("dataset", "decisions", "manifest", "report"):
