@@ -101,6 +101,7 @@ def test_a_task_that_outgrows_its_memory_is_ended_named_and_tried_again(
     assert any("eater" in where for where in found["where"])
 
 
+@pytest.mark.slow
 def test_one_that_outgrows_it_alone_too_fails_as_out_of_memory(tmp_path: Path, environment: dict[str, str]) -> None:
     found = run(tmp_path, environment, "0.first", "0.second")
     [[rank, cause, reason]] = found["failures"]

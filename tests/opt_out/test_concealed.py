@@ -39,7 +39,7 @@ def only_at_ingest(root: Path, name: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("listed", ["local/secretive", "swhid"])
+@pytest.mark.parametrize("listed", ["local/secretive", pytest.param("swhid", marks=pytest.mark.slow)])
 def test_a_repository_that_left_at_ingest_only_is_not_named(tmp_path: Path, listed: str) -> None:
     root = world(tmp_path / "w", repos=1, files=2)
     only_at_ingest(root, "secretive")

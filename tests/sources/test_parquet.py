@@ -249,6 +249,7 @@ def test_units_are_runs_of_whole_row_groups_and_lines(tmp_path: Path, monkeypatc
         assert [entry.path for _, entry in found] == [f"row-y-{n}".encode() for n in range(40)], "numbers run through"
 
 
+@pytest.mark.slow
 def test_the_release_does_not_depend_on_how_files_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw = random.Random(3)
     texts = [f"def f{n}():\n" + f"    total += {n}\n" * draw.randrange(5, 60) for n in range(60)]

@@ -261,6 +261,7 @@ def test_gh_archive_tells_of_renames_forks_and_default_branches(export: MiniExpo
             assert str(folder).encode() not in path.read_bytes(), path
 
 
+@pytest.mark.slow
 def test_compat_walks_one_repository_of_each_root(export: MiniExport, tmp_path: Path) -> None:
     source, _ = known_world(tmp_path)
     build = run(
