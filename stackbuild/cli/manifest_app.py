@@ -24,10 +24,14 @@ Signed = Annotated[bool, typer.Option("--signed", help="With an s3 address: use 
 def write(
     out: Folder,
     layout: Annotated[
-        str, typer.Option("--layout", help="swhid, or train-ids: The Stack v2's, one row for each repository.")
+        str,
+        typer.Option(
+            "--layout",
+            help="swhid; train-ids: The Stack v2's, one row for each repository; spdx: SPDX 3 documents of OUT/manifest.",
+        ),
     ] = "swhid",
 ) -> None:
-    """Write OUT/manifest: a SWHID for every file of the dataset, and what proves it; or OUT/train-ids."""
+    """Write OUT/manifest: a SWHID for every file of the dataset, and what proves it; or OUT/train-ids, or OUT/spdx."""
     from stackbuild.cli.manifest import write
 
     write(out, layout)
