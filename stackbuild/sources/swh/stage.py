@@ -141,7 +141,7 @@ class SwhWalk(Stage[Options]):
         """The tables that occurrences are made of, each of several phases."""
         depths = [f"{k:02d}" for k in range(self.limits.depth)]
         every = {name: tuple(f"{name}-{k}" for k in depths) for name in ("links", "left")}
-        return {"roots": ("roots",), "placed": ("placed",), **every}
+        return {"roots": ("roots",), "lost": ("lost",), "placed": ("placed",), **every}
 
     # ---- from the export's files
 
@@ -235,7 +235,7 @@ class SwhWalk(Stage[Options]):
         with session(task.scratch, self.source.join_memory) as connection:
             kept, gone = heads.one_each(connection, roots, lost, self.compat)
         write_by(task, "roots", heads.ROOTS, kept.to_batches(), "root")
-        write(task, "lost", heads.LOST, gone.to_batches())
+        self._write_lost(task, "lost", gone)
         task.stats["lost"] = dict(sorted(Counter(gone["reason"].to_pylist()).items()))
 
     def _write_candidates(self, task: Task, name: str, rows: pa.Table) -> None:
