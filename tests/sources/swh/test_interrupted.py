@@ -1,0 +1,106 @@
+"""A build from an export that does not go well: killed in each phase, without room, with a store that gives nothing.
+
+Whatever happened, the next run of the same command goes on, and what it releases is what an undisturbed build does, byte for byte.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.sources.swh import fault_points
+from tests.sources.swh.faults import FaultServer
+from tests.sources.swh.mini_export import MiniExport, make_export
+from tests.sources.swh.mini_world import World
+from tests.sources.swh.test_build import recipe, released
+
+DOWN = "http://127.0.0.1:9/content"  # discard: nobody listens
+TEXTS = [b"print(1)\n", b"x = 2\n", b"y = 3\n"]
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory: pytest.TempPathFactory) -> MiniExport:
+    """One repository, two levels deep, whose branch names a tag; and one without a visit."""
+    world = World()
+    commit = world.commit(world.tree({b"a.py": TEXTS[0], b"b/c.py": TEXTS[1], b"b/d.py": TEXTS[2], b"empty": b""}))
+    tag = world.tag(b"v1", commit, "revision")
+    main = b"refs/heads/main"
+    world.origin("https://github.com/ann/a", {b"HEAD": ("alias", main), main: ("release", tag)}, b"HEAD")
+    world.visited("https://github.com/bob/b", 1, 0, ("failed", None))
+    return make_export(tmp_path_factory.mktemp("export"), "parquet", world, files=1)
+
+
+def body(export: MiniExport, **of_source: Any) -> dict[str, Any]:
+    return recipe(export, partitions=1, limits={"depth": 3}, outputs=["dataset"], of_source=of_source)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(export: MiniExport, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    done = fault_points.build(body(export), folder, folder / "out")
+    assert done.returncode == 0, done.stderr
+    found = released(folder / "out")
+    assert len(found) >= 3
+    return found
+
+
+PHASES = (
+    *(f"00-swh.{name}" for name in ("visits", "convert", "chosen", "heads", "follow-0", "follow-1", "roots", "start")),
+    *(f"00-swh.{name}" for name in ("level-00", "level-01", "resolve", "fetch")),
+    "00-ingest",
+)
+
+
+@pytest.mark.slow
+def test_a_build_that_is_killed_in_each_phase_comes_to_the_same_bytes(
+    export: MiniExport, undisturbed: dict[str, str], tmp_path: Path
+) -> None:
+    """While its first file is flushed: written, and not committed."""
+    out = tmp_path / "out"
+    for job in PHASES:
+        done = fault_points.build(body(export), tmp_path, out, f"kill /stages/{job}/")
+        assert done.returncode == -9, (job, done.stderr)
+        assert not list((out / "stages" / job).glob("manifests/*.json")), (
+            job
+        )  # it was this phase, and nothing of it counts
+    done = fault_points.build(body(export), tmp_path, out)
+    assert done.returncode == 0, done.stderr
+    assert released(out) == undisturbed
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_named_and_the_next_run_goes_on_to_the_same_bytes(
+    export: MiniExport, undisturbed: dict[str, str], tmp_path: Path
+) -> None:
+    out, cache = tmp_path / "out", tmp_path / "elsewhere"
+    for place in (f"{out}/stages/00-swh.level-00/data", f"{cache}/swh/contents"):
+        done = fault_points.build(body(export), tmp_path, out, f"full {place}", cache)
+        assert done.returncode == 5, done.stderr
+        assert f"No space left on device: '{place}" in done.stderr and "make room" in done.stderr
+        assert not list(cache.rglob(".part-*")) and not list(out.rglob("manifests/.*"))
+    done = fault_points.build(body(export), tmp_path, out, cache=cache)
+    assert done.returncode == 0, done.stderr
+    assert released(out) == undisturbed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("state", ["forbidden", "down"])
+def test_a_store_that_gives_nothing_ends_with_75_and_the_next_run_goes_on(
+    export: MiniExport, undisturbed: dict[str, str], tmp_path: Path, state: str
+) -> None:
+    """Nothing of it is taken for a fact: no refusal becomes a decision, none a state in the cache."""
+    out = tmp_path / "out"
+    with FaultServer(list(export.world.contents.values()), default="forbidden") as server:
+        first = server.url if state == "forbidden" else DOWN
+        done = fault_points.build(body(export, objects=first), tmp_path, out, "hurry")
+        assert done.returncode == 75, done.stderr
+        words = "403 AccessDenied" if state == "forbidden" else "ClientConnectorError"
+        assert re.search(rf"gives nothing: (\d+) tries since its last answer \({words} \1\)", done.stderr), done.stderr
+        assert "Try again later" in done.stderr and not (out / "dataset").exists()
+        server.default = "ok"
+        done = fault_points.build(body(export, objects=server.url), tmp_path, out, "hurry")
+    assert done.returncode == 0, done.stderr
+    assert released(out) == undisturbed
