@@ -258,7 +258,8 @@ class SwhWalk(Stage[Options]):
 
     def start(self, task: Task) -> None:
         """The frontier of the first level: each root once."""
-        roots = pa.Table.from_batches(mine(task, "roots", pa.schema([heads.ROOTS.field("root")])))
+        column = pa.schema([heads.ROOTS.field("root")])
+        roots = pa.Table.from_batches(mine(task, "roots", column), column)
         distinct = roots.group_by("root", use_threads=False).aggregate([]).sort_by("root")["root"]
         empty = pa.array([b""] * len(distinct), pa.binary())
         write_by(

@@ -1,6 +1,7 @@
 """A build from an export that does not go well: killed in each phase, without room, with a store that gives nothing.
 
 Whatever happened, the next run of the same command goes on, and what it releases is what an undisturbed build does, byte for byte.
+So does one that is cut into more partitions than there are rows.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.sources.swh import fault_points
 from tests.sources.swh.faults import FaultServer
 from tests.sources.swh.mini_export import MiniExport, make_export
 from tests.sources.swh.mini_world import World
-from tests.sources.swh.test_build import recipe, released
+from tests.sources.swh.test_build import recipe, released, run
 
 DOWN = "http://127.0.0.1:9/content"  # discard: nobody listens
 TEXTS = [b"print(1)\n", b"x = 2\n", b"y = 3\n"]
@@ -38,18 +40,24 @@ def body(export: MiniExport, **of_source: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(export: MiniExport, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def whole(export: MiniExport, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of a build that nothing happened to."""
     folder = tmp_path_factory.mktemp("undisturbed")
     done = fault_points.build(body(export), folder, folder / "out")
     assert done.returncode == 0, done.stderr
-    found = released(folder / "out")
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(whole: Path) -> dict[str, str]:
+    found = released(whole)
     assert len(found) >= 3
     return found
 
 
 PHASES = (
-    *(f"00-swh.{name}" for name in ("visits", "convert", "chosen", "heads", "follow-0", "follow-1", "roots", "start")),
-    *(f"00-swh.{name}" for name in ("level-00", "level-01", "resolve", "fetch")),
+    *(f"00-swh.{name}" for name in ("visits", "convert", "chosen", "heads", "follow-1", "roots")),
+    *(f"00-swh.{name}" for name in ("level-01", "resolve", "fetch")),
     "00-ingest",
 )
 
@@ -104,3 +112,35 @@ def test_a_store_that_gives_nothing_ends_with_75_and_the_next_run_goes_on(
         done = fault_points.build(body(export, objects=server.url), tmp_path, out, "hurry")
     assert done.returncode == 0, done.stderr
     assert released(out) == undisturbed
+
+
+@pytest.mark.slow
+def test_any_number_of_partitions_and_workers_gives_the_same_rows(
+    export: MiniExport, whole: Path, tmp_path: Path
+) -> None:
+    """Most of sixteen have no rows at all. The dataset and its manifest are the same bytes; what is released by partition, the
+    same rows."""
+    build = run({**body(export), "partitions": 16}, tmp_path / "out", workers=2)
+    assert data_of(build.out) == data_of(whole) and len(data_of(whole)) > 1
+    for folder in ("decisions", "manifest/tree"):
+        assert rows_of(build.out / folder) == rows_of(whole / folder) != [], folder
+    for table in ("00-contents/contents", "00-occurrences/occurrences", "00-ingest/tree", "00-ingest/origins"):
+        job, name = table.split("/")
+        ours, theirs = (sorted((out / "stages" / job).rglob(f"{name}-*.parquet")) for out in (build.out, whole))
+        assert rows_of(*ours) == rows_of(*theirs) != [], table
+
+
+def data_of(out: Path) -> dict[str, str]:
+    """Of what is released, the files that are not cut by partition."""
+    return {name: digest for name, digest in released(out).items() if name.split("/")[1] == "data"}
+
+
+def rows_of(*places: Path) -> list[str]:
+    """The rows of tables, in an order of their own, without the partition that each is in."""
+    paths = [path for place in places for path in (sorted(place.rglob("*.parquet")) if place.is_dir() else [place])]
+    tables = [pq.read_table(path) for path in paths]
+    return sorted(
+        str([(name, value) for name, value in row.items() if name != "owner_bucket"])
+        for t in tables
+        for row in t.to_pylist()
+    )
