@@ -33,7 +33,7 @@ from stackbuild.shards import digest
 from stackbuild.sources.swh import heads, tables
 from stackbuild.sources.swh.convert import Counts, convert, writer_options
 from stackbuild.sources.swh.export import ExportFile, opened
-from stackbuild.sources.swh.fetch import PASSING, FetchOptions, Wanted, open_store
+from stackbuild.sources.swh.fetch import PASSING, STATES, FetchOptions, Wanted, open_store
 from stackbuild.sources.swh.packed import PackedCache, fetch_cached
 from stackbuild.sources.swh.partitions import BUCKET, BUCKET_FIELD, bucketed, mine, warm, write, write_by
 from stackbuild.sources.swh.placed import FETCHED, PLACED, contents_of, gathered, states_of
@@ -133,8 +133,18 @@ class SwhWalk(Stage[Options]):
                 "buckets",
                 reads=(*(f"files-{k:02d}" for k in depths), "contents", "skipped"),
             ),
-            Phase("fetch", self.fetch, "buckets", reads=(*(f"files-{k:02d}" for k in depths), "wanted", "refused")),
+            Phase(
+                "fetch",
+                self.fetch,
+                "buckets",
+                reads=(*(f"files-{k:02d}" for k in depths), "wanted", "refused"),
+                key=self._store,
+            ),
         )
+
+    def _store(self) -> Mapping[str, Any]:
+        """Which store is asked: another one may have what this one lacks. What came of any is in the cache."""
+        return {"objects": digest([self.source.objects, self.source.endpoint_url])}
 
     @property
     def products(self) -> Mapping[str, tuple[str, ...]]:
@@ -301,7 +311,9 @@ class SwhWalk(Stage[Options]):
             write_by(task, "refused", REFUSED, refused, "content_id")
 
     def fetch(self, task: Task) -> None:
-        """Fetch the contents of a range of ids. TemporaryError if some may come another time: what came is in the cache."""
+        """Fetch the contents of a range of ids. TemporaryError if some may come another time: what came is in the cache.
+
+        What the store said of an object in an earlier build is not believed: it may have it by now."""
         store = open_store(self.source.objects, self.source.signed, self.source.endpoint_url)
         asked = chain.from_iterable(_as_wanted(batch) for batch in mine(task, "wanted", WANTED))
         limits = FetchOptions(max_bytes=self.limits.file_bytes)
@@ -313,7 +325,7 @@ class SwhWalk(Stage[Options]):
                 "SELECT content_id, NULL::BLOB AS blob_id, length, rule, value, threshold, detail FROM refused"
             )
             with task.writer("fetched", FETCHED, group_by=BUCKET) as writer:
-                for some in gathered(fetch_cached(store, asked, PackedCache(self.cache), options=limits)):
+                for some in gathered(fetch_cached(store, asked, PackedCache(self.cache), options=limits, again=STATES)):
                     told.update(one.state for one in some)
                     writer.write(contents_of(task.rank, some))
                     connection.register("arriving", states_of(some))

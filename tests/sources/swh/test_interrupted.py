@@ -6,7 +6,10 @@ So does one that is cut into more partitions than there are rows.
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +115,38 @@ def test_a_store_that_gives_nothing_ends_with_75_and_the_next_run_goes_on(
         done = fault_points.build(body(export, objects=server.url), tmp_path, out, "hurry")
     assert done.returncode == 0, done.stderr
     assert released(out) == undisturbed
+
+
+@pytest.mark.slow
+def test_what_a_store_lacks_is_asked_of_another_and_of_itself_by_another_build(
+    export: MiniExport, undisturbed: dict[str, str], tmp_path: Path
+) -> None:
+    """In the same folder the next run of the same recipe asks nobody; what came of whatever store is asked of none again."""
+    texts = list(export.world.contents.values())
+    with FaultServer(texts) as first, FaultServer(texts) as second:
+        first.tell(TEXTS[1], "missing")
+        build = run(body(export, objects=first.url), tmp_path / "out", workers=1)
+        assert states_of(build) == {"missing": 1, "ok": 3}
+        asked = first.requests.copy()
+        assert states_of(run(body(export, objects=first.url), tmp_path / "out", workers=1)) == {"missing": 1, "ok": 3}
+        assert first.requests == asked
+        build = run(body(export, objects=second.url), tmp_path / "out", workers=1)
+        assert states_of(build) == {"ok": 4} and released(build.out) == undisturbed
+        assert set(second.requests) == {hashlib.sha1(TEXTS[1]).hexdigest()}
+        # … and that this content came later is in the cache as well; one that never did, a new build asks for again.
+        first.tell(TEXTS[1], "ok")
+        first.requests.clear()
+        shutil.rmtree(Path(os.environ["STACKBUILD_CACHE"]) / "swh" / "contents")
+        build = run(body(export, objects=first.url), tmp_path / "new", workers=1)
+        assert states_of(build) == {"ok": 4} and released(build.out) == undisturbed
+        assert first.requests[hashlib.sha1(TEXTS[1]).hexdigest()] == 1
+
+
+def states_of(build: Any) -> dict[str, int]:
+    """What became of the contents that were asked for."""
+    (shard,) = build.shards("00-swh.fetch")
+    found: dict[str, int] = shard.stats["states"]
+    return found
 
 
 @pytest.mark.slow
