@@ -93,10 +93,18 @@ def regenerate(
         Path, typer.Option("--output", "-o", metavar="DIR", help="Where the dataset goes; run again to resume.")
     ],
     signed: Signed = False,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--cache",
+            metavar="DIR",
+            help="Keep contents there, and ask for none that it has; builds keep theirs in ~/.cache/stackbuild/swh.",
+        ),
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Fetch the contents of a dataset of ids and make its texts again, verified. Exit code 5: some could not be had
     (they are in DIR/missing.parquet); the same command tries them again."""
     from stackbuild.cli.regenerate import run
 
-    run(source, objects, output, signed, json_)
+    run(source, objects, output, signed, json_, cache)

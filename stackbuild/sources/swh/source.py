@@ -128,6 +128,8 @@ class SwhSource:
 
 
 _ORIGIN = ", ".join(f"o.{name}" for name in ORIGIN.names)
+# The cap holds here and not in the walk, where the tasks of a level have each a range of directories, of all roots: how many files a
+# root has none of them knows, and to sum them up would be another job for each level. `walk.COPIES` keeps a root from exploding.
 _CROWDED = """
     CREATE OR REPLACE TEMP TABLE crowded AS SELECT root, path, content_id FROM placed_there
     SEMI JOIN (SELECT root FROM placed_there GROUP BY root HAVING count(*) > {most}) USING (root)

@@ -33,7 +33,7 @@ from stackbuild.shards import digest
 from stackbuild.sources.swh import heads, tables
 from stackbuild.sources.swh.convert import Counts, convert, writer_options
 from stackbuild.sources.swh.export import ExportFile, opened
-from stackbuild.sources.swh.fetch import PASSING, STATES, FetchOptions, Wanted, open_store
+from stackbuild.sources.swh.fetch import FetchOptions, open_store
 from stackbuild.sources.swh.packed import PackedCache, fetch_cached
 from stackbuild.sources.swh.partitions import BUCKET, BUCKET_FIELD, bucketed, mine, warm, write, write_by
 from stackbuild.sources.swh.placed import FETCHED, PLACED, contents_of, gathered, states_of
@@ -45,6 +45,7 @@ from stackbuild.sources.swh.walk import FOUND, FRONTIER, LEFT, level
 from stackbuild.sources.unit import Limits
 from stackbuild.stage import Options, Phase, PhaseOutputs, Stage
 from stackbuild.task import Task
+from stackbuild.wanted import PASSING, STATES, Wanted
 
 # Options that say where things lie and with what they are read, never what comes out.
 PLACES = ("export", "objects", "list", "format", "signed", "endpoint_url", "join_memory")
