@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from stackbuild.errors import InputError
 from stackbuild.release import passes as passes_module
-from stackbuild.release.manifest import read_manifest
+from stackbuild.release.manifest import placed, read_manifest
 from stackbuild.release.supply import STATES
 from stackbuild.release.verify import (
     Level,
@@ -360,6 +362,19 @@ def test_a_redacted_text_is_redacted_again_by_the_version_that_is_named(tmp_path
 
 
 # ---------------------------------------------------------------- any size
+
+
+def test_a_manifest_is_read_without_being_held(tmp_path: Path) -> None:
+    """Arrow would fetch all of a file ahead and keep it until the last row."""
+    rows, random_ = 100_000, random.Random(3)
+    schema = pa.schema([pa.field("sha1", pa.string())])
+    table = pa.table({"sha1": [random_.randbytes(20).hex() for _ in range(rows)]}, schema=schema)
+    pq.write_table(table, tmp_path / "rows.parquet", row_group_size=2_000, use_dictionary=False)
+    del table
+    size = (tmp_path / "rows.parquet").stat().st_size
+    before = pa.total_allocated_bytes()
+    held = [pa.total_allocated_bytes() - before for _ in placed(tmp_path / "rows.parquet", schema, 0)]
+    assert max(held[1:]) < size / 2 < 4_000_000, (held, size)
 
 
 def test_what_does_not_fit_in_memory_is_spilled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
