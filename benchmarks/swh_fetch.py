@@ -27,8 +27,8 @@ from typing import Any
 
 from benchmarks.measure import Comparison, options
 from stackbuild.sources.swh.inflate import judge
-from stackbuild.sources.swh.objects import Wanted
 from stackbuild.swhid import content_id
+from stackbuild.wanted import Wanted
 
 BUCKET, PREFIX = "softwareheritage", "content"
 LONGEST = 100_000

@@ -227,7 +227,7 @@ def _components(paths: Iterable[Path], selection: Selection) -> list[Component]:
     """The projects of the selected files, by name and revision."""
     found: dict[tuple[str, str], Component] = {}
     for path in paths:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
             for batch in file.iter_batches(columns=list(COLUMNS)):
                 for row in selection.rows(batch).to_pylist():
                     key = row["repo_name"], row["revision_id"]

@@ -8,11 +8,11 @@ from pathlib import Path
 from stackbuild.errors import InputError
 from stackbuild.graph import CONTENTS
 from stackbuild.plan import Build
-from stackbuild.release.supply import Answer, Need
 from stackbuild.shards import read_batches
 from stackbuild.sources.git_objects import CorruptObject, MissingObject, open_store
 from stackbuild.sources.git_refs import NoCommit, read_commit
 from stackbuild.sources.unit import Unit
+from stackbuild.wanted import Fetched, Wanted
 
 
 def contents_held(build: Build) -> Iterator[tuple[bytes, bytes]]:
@@ -22,19 +22,19 @@ def contents_held(build: Build) -> Iterator[tuple[bytes, bytes]]:
 
 
 class Held:
-    """A supply of the bytes that a build holds, for needs in order of content_id; one pass over its contents."""
+    """A supply of the bytes that a build holds, asked in order of content_id; one pass over its contents."""
 
     def __init__(self, build: Build):
         self.build = build
 
-    def __call__(self, needs: Iterator[Need]) -> Iterator[Answer]:
+    def __call__(self, wanted: Iterator[Wanted]) -> Iterator[Fetched]:
         held = contents_held(self.build)
         at, data = next(held, (None, b""))
-        for need in needs:
-            wanted = need.content_id or b""
-            while at is not None and at < wanted:
+        for one in wanted:
+            identifier = one.content_id or b""
+            while at is not None and at < identifier:
                 at, data = next(held, (None, b""))
-            yield Answer("ok", data) if at == wanted else Answer("missing")
+            yield Fetched(one, "ok", data) if at == identifier else Fetched(one, "missing")
 
 
 class GitRoots:

@@ -58,7 +58,7 @@ REMEDY = {  # before the same command is typed again, which goes on with what is
     Cause.KILLED: "see its log and the node's for who ended it",
     Cause.TEMPORARY: "wait until the server answers again",
     Cause.REFUSED: "mend what the message names",
-    Cause.DISK: "make room in the output folder",
+    Cause.DISK: "make room in the output folder, or where the message says",
 }
 
 

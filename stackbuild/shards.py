@@ -211,11 +211,11 @@ def publish_manifest(out: Path, manifest: ShardManifest, replace: bool = False, 
     target.parent.mkdir(parents=True, exist_ok=True)
     # A name of its own: two that put the parts of a shard together have one attempt's name between them.
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}")
-    with open(temporary, "wb") as file:
-        file.write(canonical_json(body))
-        file.flush()
-        os.fsync(file.fileno())
     try:
+        with open(temporary, "wb") as file:
+            file.write(canonical_json(body))
+            file.flush()
+            os.fsync(file.fileno())
         if replace:
             os.replace(temporary, target)
         else:

@@ -275,10 +275,8 @@ class Swhid:
             raise InvalidSwhid(f"a SWHID has one of the types {', '.join(TYPES)} and a hash of 20 bytes")
         if self.origin is not None and not _is_uri(self.origin):
             raise InvalidSwhid(f"the origin of a SWHID is a URL, not {self.origin!r}")
-        for name, core, types in (
-            ("visit", self.visit, ("snp",)),
-            ("anchor", self.anchor, ("dir", "rev", "rel", "snp")),
-        ):
+        cores = (("visit", self.visit, ("snp",)), ("anchor", self.anchor, ("dir", "rev", "rel", "snp")))
+        for name, core, types in cores:
             if core is not None and (core.type not in types or core != Swhid(core.type, core.digest)):
                 raise InvalidSwhid(f"the {name} of a SWHID is a bare SWHID of type {' or '.join(types)}, not {core}")
         if self.visit is not None and self.origin is None:
@@ -301,8 +299,7 @@ class Swhid:
     def __str__(self) -> str:
         text = self.core
         for name in QUALIFIERS:
-            value = getattr(self, name)
-            if value is None:
+            if (value := getattr(self, name)) is None:
                 continue
             if name in ("lines", "bytes"):
                 value = f"{value[0]}" if value[0] == value[1] else f"{value[0]}-{value[1]}"
@@ -320,9 +317,8 @@ def parse_leniently(text: str) -> tuple[Swhid, tuple[str, ...]]:
     core, *rest = text.split(";")
     match = _CORE.fullmatch(core)
     if not match:
-        raise InvalidSwhid(
-            f"{core[:80]!r} is not a SWHID: expected swh:1:<{'|'.join(TYPES)}>:<40 lower-case hexadecimal digits>"
-        )
+        expected = f"swh:1:<{'|'.join(TYPES)}>:<40 lower-case hexadecimal digits>"
+        raise InvalidSwhid(f"{core[:80]!r} is not a SWHID: expected {expected}")
     ignored: list[str] = []
     values: dict[str, object] = {}
     for part in rest:
@@ -331,7 +327,7 @@ def parse_leniently(text: str) -> tuple[Swhid, tuple[str, ...]]:
             ignored.append(f"unknown qualifier {part[:80]!r}")
         elif name in values:
             ignored.append(f"second {name}")
-        elif (value := _qualifier(name, raw)) is None:
+        elif (value := _qualifier(name, raw)) is None or not _can_be(name, value):
             ignored.append(f"invalid {name} {raw[:80]!r}")
         else:
             values[name] = value
@@ -343,10 +339,9 @@ def parse_leniently(text: str) -> tuple[Swhid, tuple[str, ...]]:
         if name in values:
             try:
                 Swhid(match[1], digest, **{**accepted, name: values[name]})  # type: ignore[arg-type]
+                accepted[name] = values[name]
             except InvalidSwhid as error:
                 ignored.append(f"{name}: {error}")
-            else:
-                accepted[name] = values[name]
     return Swhid(match[1], digest, **accepted), tuple(ignored)  # type: ignore[arg-type]
 
 
@@ -381,8 +376,17 @@ def _is_uri(text: str) -> bool:
     return bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]*:.", text)) and not re.search(r"[\s\x00-\x20\x7f]", text)
 
 
+def _can_be(name: str, value: object) -> bool:
+    """Whether a qualifier may have a value on a SWHID that lacks nothing for it; if not, another of its name still may."""
+    needs: dict[str, object] = {"origin": "x:y"} if name == "visit" else {"path": b"/"} if name == "anchor" else {}
+    try:
+        return bool(Swhid("cnt", bytes(20), **{**needs, name: value}))  # type: ignore[arg-type]
+    except InvalidSwhid:
+        return False
+
+
 def _qualifier(name: str, raw: str) -> object:
-    """The value of one qualifier, None if it is invalid by itself."""
+    """The value that one qualifier is written as, None if there is none."""
     if name in ("lines", "bytes"):
         span = _RANGE.fullmatch(raw)
         return (int(span[1]), int(span[2] or span[1])) if span else None
@@ -392,7 +396,5 @@ def _qualifier(name: str, raw: str) -> object:
     data = unescape(raw)
     if name == "path" or data is None:
         return data
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return None
+    text = data.decode("utf-8", "replace")
+    return text if text.encode() == data else None

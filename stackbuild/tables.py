@@ -38,7 +38,11 @@ class HashingFile:
     def write(self, data: Any) -> int:
         view = memoryview(data).cast("B")
         self._hash.update(view)
-        self._file.write(view)
+        try:
+            self._file.write(view)
+        except OSError as error:
+            self._name(error)
+            raise
         self.bytes += len(view)
         return len(view)
 
@@ -59,10 +63,18 @@ class HashingFile:
 
     def close(self) -> None:
         if not self.closed:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
+            try:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                self._file.close()
+            except OSError as error:
+                self._name(error)
+                raise
             self.closed = True
+
+    def _name(self, error: OSError) -> None:
+        """Let an error of the system name the file: there may be several disks, and one of them is full."""
+        error.filename = error.filename or str(self.path)
 
     @property
     def sha256(self) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from stackbuild.errors import InputError, StackbuildError, TemporaryError
 from stackbuild.release.published import Input, local_inputs
-from stackbuild.release.supply import Answer, Need
+from stackbuild.wanted import STATES, Fetched, Wanted
 
 HUB = "hf://"
 CLIENTS = ("httpx", "httpx2", "httpcore", "requests", "huggingface_hub")
@@ -19,21 +19,22 @@ CLIENTS = ("httpx", "httpx2", "httpcore", "requests", "huggingface_hub")
 class Upstream:
     """A supply (`release.supply`) from a folder of objects, an HTTP(S) or an S3 address; unsigned unless asked otherwise.
 
-    InputError if there is nothing at the address, TemporaryError (exit 75) if it refuses everything.
+    `cache`: a folder of contents that came before, of whatever store, which are not asked for; what comes is kept there. What did not
+    come is asked for each time. InputError if there is nothing at the address, TemporaryError (exit 75) if it refuses everything.
     """
 
-    def __init__(self, url: str, signed: bool = False):
+    def __init__(self, url: str, signed: bool = False, cache: Path | None = None):
         from stackbuild.sources.swh.objects import open_store
 
-        self.store = open_store(url, signed=signed)
+        self.store, self.cache = open_store(url, signed=signed), cache
 
-    def __call__(self, needs: Iterator[Need]) -> Iterator[Answer]:
-        from stackbuild.sources.swh.fetch import FetchOptions, fetch
-        from stackbuild.sources.swh.objects import Wanted
+    def __call__(self, wanted: Iterator[Wanted]) -> Iterator[Fetched]:
+        from stackbuild.sources.swh.fetch import fetch
+        from stackbuild.sources.swh.packed import PackedCache, fetch_cached
 
-        wanted = (Wanted(need.blob_id, need.content_id, need.length) for need in needs)
-        for found in fetch(self.store, wanted, options=FetchOptions()):
-            yield Answer(found.state, found.data)
+        if self.cache is None:
+            return fetch(self.store, wanted)
+        return fetch_cached(self.store, wanted, PackedCache(self.cache), again=STATES)
 
 
 def published_inputs(source: str) -> list[Input]:

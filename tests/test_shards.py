@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from itertools import pairwise
 from pathlib import Path
@@ -112,6 +113,30 @@ def provisional(out: Path, replaces: str | None = None) -> Attempt:
     with attempt.writer("t", TEXT) as writer:
         writer.write(table([(0, 1)]))
     return attempt
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [("contents-000", "No space left on device: '.*contents-000.parquet'"), ("manifests/.", "No space")],
+)
+def test_a_full_disk_is_named_by_its_file_and_leaves_nothing_behind(
+    out: Path, monkeypatch: pytest.MonkeyPatch, place: str, words: str
+) -> None:
+    """Wherever it is found full: by the file of a table, or by the manifest."""
+    flush = os.fsync
+
+    def full(number: int) -> None:
+        if place in os.readlink(f"/proc/self/fd/{number}"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        flush(number)
+
+    monkeypatch.setattr(os, "fsync", full)
+    attempt = Attempt(out, "job", 0)
+    with pytest.raises(OSError, match=words):
+        attempt.writer("contents", TEXT).write(table([(0, 1)]))
+        attempt.commit("k" * 64, Ledger(), {})
+    attempt.discard()
+    assert not [path for path in (out / "stages").rglob("*") if path.is_file()]
 
 
 def test_of_two_copies_that_could_not_read_all_the_first_counts_and_a_later_run_replaces_it(out: Path) -> None:

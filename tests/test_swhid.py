@@ -247,6 +247,70 @@ def test_a_swhid_reads_back_as_it_printed(value: Swhid) -> None:
     assert text.isprintable() and " " not in text
 
 
+@st.composite
+def noisy(draw: st.DrawFn) -> tuple[Swhid, str, int]:
+    """A SWHID, a text of it with its qualifiers in any order and others among them, and how many of those there are."""
+    value = draw(swhids())
+    parts = draw(st.permutations(str(value).split(";")[1:]))
+    wrong = [
+        "colour=red", "path", "", "Lines=1", "lines=0", "lines=2-1", "lines=01", "bytes=-1", "bytes=1-", "path=relative",
+        "path=/%0", "path=/%00",
+        "origin=no url", "origin=https://x.org/%FF", f"visit={REV}", f"anchor={CNT}", "visit=swh:1:snp:1",
+    ]  # fmt: skip
+    if value.bytes:
+        wrong.append("lines=3-4")
+    if not value.origin:
+        wrong.append(f"visit={SNP}")
+    if not value.path:
+        wrong.append(f"anchor={REV}")
+    if value.type != "cnt":
+        wrong += ["lines=1", "bytes=0"]
+    if value.type not in ("cnt", "dir"):
+        wrong.append("path=/a")
+    noise = draw(st.lists(st.sampled_from(wrong), unique_by=lambda text: text.partition("=")[0], max_size=5))
+    for text in noise:
+        parts.insert(draw(st.integers(0, len(parts))), text)
+    for text in draw(st.lists(st.sampled_from(parts), max_size=2)) if parts else ():  # a second time, behind the first
+        parts.append(text)
+        noise.append(text)
+    return value, ";".join([value.core, *parts]), len(noise)
+
+
+@given(noisy())
+def test_what_is_valid_is_read_whatever_else_is_there(one: tuple[Swhid, str, int]) -> None:
+    """In any order, each once; what is unknown, malformed, doubled, or lacks what it needs is ignored and told, one by one."""
+    value, text, noise = one
+    found, ignored = swhid.parse_leniently(text)
+    assert found == value and len(ignored) == noise, ignored
+
+
+def test_known_swhids_with_qualifiers() -> None:
+    """The examples of the specification (core identifiers and qualified ones), as it prints them."""
+    farm = (
+        "swh:1:cnt:4d99d2d18326621ccdd70f5ea66c2e2ac236ad8b;origin=https://gitorious.org/ocamlp3l/ocamlp3l_cvs.git;"
+        "visit=swh:1:snp:d7f1b9eb7ccb596c2622c4780febaa02549830f9;anchor=swh:1:rev:2db189928c94d62a3b4757b3eec68f0a4d4113f0;"
+        "path=/Examples/SimpleFarm/simplefarm.ml;lines=9-15"
+    )
+    found = swhid.parse(farm)
+    assert str(found) == farm
+    assert (found.lines, found.path, found.origin) == (
+        (9, 15),
+        b"/Examples/SimpleFarm/simplefarm.ml",
+        "https://gitorious.org/ocamlp3l/ocamlp3l_cvs.git",
+    )
+    assert found.visit and found.anchor and (found.visit.type, found.anchor.type) == ("snp", "rev")
+    for text in (
+        "swh:1:cnt:94a9ed024d3859793618152ea559a168bbcbb5e2",
+        "swh:1:dir:d198bc9d7a6bcf6db04f476d29314f157507d505",
+        "swh:1:rev:309cf2674ee7a0749978cf8265ab91a60aea0f7d",
+        "swh:1:rel:22ece559cc7cc2364edc5e5593d63ae8bd229f9f",
+        "swh:1:snp:c7c108084bc0bf3d81436bf980b46e98bd338453",
+        "swh:1:cnt:94a9ed024d3859793618152ea559a168bbcbb5e2;bytes=0-4",
+        "swh:1:cnt:94a9ed024d3859793618152ea559a168bbcbb5e2;lines=1",
+    ):
+        assert str(swhid.parse(text)) == text and swhid.parse_leniently(text)[1] == ()
+
+
 @given(st.text(max_size=60) | st.text(max_size=40).map((CNT + ";").__add__))
 def test_any_text_parses_or_is_refused(text: str) -> None:
     try:

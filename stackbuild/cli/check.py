@@ -48,15 +48,19 @@ def show(answer: Answer, why: bool) -> None:
     verdict = (
         "in the dataset"
         if answer.found
+        else "not in the dataset"
+        if answer.repositories and not any(repo["revision_id"] for repo in answer.repositories)
         else "was read, but nothing of it is in the dataset"
         if answer.seen
         else "not found"
     )
     print(f"{escaped(answer.query)}: {verdict}")
     for repo in answer.repositories:
-        print(
-            f"  {escaped(repo['repo_name'])} at {escaped(repo['revision_id'])}: {repo['kept']:,} of {repo['files']:,} files kept"
-        )
+        if repo["revision_id"]:
+            kept = f"{repo['kept']:,} of {repo['files']:,} files kept"
+            print(f"  {escaped(repo['repo_name'])} at {escaped(repo['revision_id'])}: {kept}")
+        else:
+            print(f"  {escaped(repo['repo_name'])}: nothing of it could be read")
         if repo.get("other_names"):
             print(f"    also known as {escaped(', '.join(repo['other_names'].split()))}")
         if repo.get("forked_from"):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stackbuild.build import manifest_header
+from stackbuild.build import disk_error, manifest_header
 from stackbuild.errors import PartialFailure, UsageError
 from stackbuild.housekeeping import finished
 from stackbuild.journal import only_one
@@ -16,6 +18,7 @@ from stackbuild.plan import Build
 from stackbuild.proof import GitRoots, Held, directory
 from stackbuild.publish import exchange, layout_of, place, products
 from stackbuild.release.manifest import Manifest, read_manifest
+from stackbuild.release.spdx import write_spdx
 from stackbuild.release.supply import UNCHECKED, Supply
 from stackbuild.release.train_ids import write_train_ids
 from stackbuild.release.verify import (
@@ -30,14 +33,20 @@ from stackbuild.release.verify import (
 from stackbuild.replay import TextReplay
 from stackbuild.upstream import Upstream
 
-LAYOUTS = ("swhid", "train-ids")
+LAYOUTS = ("swhid", "train-ids", "spdx")
 NO_BYTES = "no bytes are at hand: give --objects URL"
 
 
 def write(out: Path, layout: str = "swhid") -> None:
-    """Write OUT/manifest, or OUT/train-ids, from the finished build."""
+    """Write OUT/manifest or OUT/train-ids from the finished build, or OUT/spdx from OUT/manifest."""
     if layout not in LAYOUTS:
         raise UsageError(f"There is no layout {layout!r}; there are {', '.join(LAYOUTS)}.")
+    if layout == "spdx":
+        manifest = read_manifest(out / "manifest")
+        with only_one(out), replaced(out / layout) as fresh:
+            documents, files = write_spdx(manifest, fresh)
+        print(f"{documents:,} documents of {files:,} files; {out}/{layout}")
+        return
     finished(out)  # a folder that is no build is not made one by the lock
     with only_one(out):
         build = finished(out)
@@ -51,17 +60,28 @@ def write(out: Path, layout: str = "swhid") -> None:
 
 
 def write_repositories(build: Build) -> int:
-    """Make OUT/train-ids anew; the old one stays until it is whole. Returns how many repositories are in it."""
-    target, fresh = build.out / "train-ids", build.out / ".train-ids.partial"
-    shutil.rmtree(fresh, ignore_errors=True)
+    """Make OUT/train-ids anew; returns how many repositories are in it."""
     outputs = build.outputs(layout_of(build).phase_job("repos"), "repos")
-    count = write_train_ids([build.out / output.file for output in outputs], REPOS, fresh)
-    if target.exists():
-        exchange(fresh, target)
+    with replaced(build.out / "train-ids") as fresh:
+        return write_train_ids([build.out / output.file for output in outputs], REPOS, fresh)
+
+
+@contextmanager
+def replaced(target: Path) -> Iterator[Path]:
+    """A fresh folder that takes the place of `target` when it is whole; until then the old one stays. InputError if the disk
+    is full or refuses."""
+    fresh = target.with_name(f".{target.name}.partial")
+    try:
         shutil.rmtree(fresh, ignore_errors=True)
-    else:
-        fresh.rename(target)
-    return count
+        yield fresh
+        if target.exists():
+            exchange(fresh, target)
+        else:
+            fresh.rename(target)
+    except OSError as error:
+        raise disk_error(error, target) from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def verify(out: Path, level: int, objects: str | None, signed: bool, as_json: bool) -> None:

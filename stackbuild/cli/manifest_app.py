@@ -24,10 +24,14 @@ Signed = Annotated[bool, typer.Option("--signed", help="With an s3 address: use 
 def write(
     out: Folder,
     layout: Annotated[
-        str, typer.Option("--layout", help="swhid, or train-ids: The Stack v2's, one row for each repository.")
+        str,
+        typer.Option(
+            "--layout",
+            help="swhid; train-ids: The Stack v2's, one row for each repository; spdx: SPDX 3 documents of OUT/manifest.",
+        ),
     ] = "swhid",
 ) -> None:
-    """Write OUT/manifest: a SWHID for every file of the dataset, and what proves it; or OUT/train-ids."""
+    """Write OUT/manifest: a SWHID for every file of the dataset, and what proves it; or OUT/train-ids, or OUT/spdx."""
     from stackbuild.cli.manifest import write
 
     write(out, layout)
@@ -89,10 +93,18 @@ def regenerate(
         Path, typer.Option("--output", "-o", metavar="DIR", help="Where the dataset goes; run again to resume.")
     ],
     signed: Signed = False,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--cache",
+            metavar="DIR",
+            help="Keep contents there, and ask for none that it has; builds keep theirs in ~/.cache/stackbuild/swh.",
+        ),
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Fetch the contents of a dataset of ids and make its texts again, verified. Exit code 5: some could not be had
     (they are in DIR/missing.parquet); the same command tries them again."""
     from stackbuild.cli.regenerate import run
 
-    run(source, objects, output, signed, json_)
+    run(source, objects, output, signed, json_, cache)

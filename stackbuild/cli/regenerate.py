@@ -21,11 +21,11 @@ from stackbuild.replay import TextReplay, decoded
 from stackbuild.upstream import HUB, Upstream, hub, published_inputs
 
 
-def run(source: str, objects: str, output: Path, signed: bool, as_json: bool) -> None:
+def run(source: str, objects: str, output: Path, signed: bool, as_json: bool, cache: Path | None = None) -> None:
     """Fill a folder, tell what came of it, and exit with 5 if something is missing."""
     try:
         with hub(source) if source.startswith(HUB) else nullcontext():
-            found = fill(source, output, lambda: Upstream(objects, signed))
+            found = fill(source, output, lambda: Upstream(objects, signed, cache))
     except OSError as error:
         raise disk_error(error, output) from error
     lost = sum(found.lost.values())

@@ -196,7 +196,7 @@ def _matching(pattern: str) -> list[str]:
 
 def _open(path: str) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(path, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path} is no Parquet file that can be read: {error}") from error
 

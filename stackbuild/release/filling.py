@@ -101,7 +101,12 @@ class Folder:
         if not found:
             target.unlink(missing_ok=True)
             return
-        stream = {"lost": (LOST, lambda: (batch for path in found for batch in pq.ParquetFile(path).iter_batches()))}
+        stream = {
+            "lost": (
+                LOST,
+                lambda: (batch for path in found for batch in pq.ParquetFile(path, pre_buffer=False).iter_batches()),
+            )
+        }
         with TableWriter(fresh, LOST, compression_level=3) as writer, passes() as connection:
             for batch in ordered(connection, stream, "SELECT * FROM lost ORDER BY file, row"):
                 writer.write(batch)

@@ -63,7 +63,7 @@ def header(
         if file_sha256(path) != file.rows.sha256:
             raise InputError(f"{path} does not hash to {file.rows.sha256}; remove it and build again.")
         rows_here = 0
-        for batch in pq.ParquetFile(path).iter_batches(BATCH_ROWS, columns=list(ROOT_COLUMNS)):
+        for batch in pq.ParquetFile(path, pre_buffer=False).iter_batches(BATCH_ROWS, columns=list(ROOT_COLUMNS)):
             root.update(root_bytes(batch))
             rows_here += batch.num_rows
         count += rows_here
@@ -183,7 +183,7 @@ def placed(path: Path, schema: pa.Schema, number: int, sha256: str = "") -> Iter
     made = set(PLACE.names) & set(schema.names)
     expected = f"; expected SHA-256 {sha256}" if sha256 else ""
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
             there = set(file.schema_arrow.names)
             wanted = [name for name in schema.names if name not in made]
             if missing := [name for name in wanted if name not in there]:

@@ -22,9 +22,10 @@ import pyarrow.parquet as pq
 
 from stackbuild.errors import InputError
 from stackbuild.release.filling import Filled, Folder, Piece
-from stackbuild.release.supply import CHANGED, OK, Answer, Need, Supply, answered
+from stackbuild.release.supply import CHANGED, OK, Supply, answered
 from stackbuild.release.verify import judged
 from stackbuild.tables import TableWriter, conform
+from stackbuild.wanted import Fetched, Wanted
 
 IDS: Final = ("blob_id", "content_id", "path")
 FILES, CONTENT, COUNT = "files", "content", "num_files"
@@ -146,9 +147,9 @@ def fill_piece(
 ) -> dict[str, Any]:
     """Write one piece; returns what its mark says."""
     with piece.writer(layout.schema, release=True, compression_level=3) as writer:
-        ready: list[tuple[Row, Answer]] = []
+        ready: list[tuple[Row, Fetched]] = []
         size = 0
-        for row, answer in answered(rows_of(file, groups, layout, piece, name), lambda row: row.need, supply):
+        for row, answer in answered(rows_of(file, groups, layout, piece, name), lambda row: row.wanted, supply):
             if (ready and row.batch is not ready[0][0].batch) or size >= WRITE_BYTES:
                 write(ready, decode, piece, writer, layout)
                 ready, size = [], 0
@@ -161,12 +162,12 @@ def fill_piece(
 
 @dataclass(frozen=True)
 class Row:
-    """A file: a row of a batch of exploded rows, its number in the piece, and what it needs."""
+    """A file: a row of a batch of exploded rows, its number in the piece, and what it wants."""
 
     batch: pa.RecordBatch
     index: int
     number: int
-    need: Need
+    wanted: Wanted
 
 
 def rows_of(file: pq.ParquetFile, groups: list[int], layout: Layout, piece: Piece, name: str) -> Iterator[Row]:
@@ -183,7 +184,7 @@ def rows_of(file: pq.ParquetFile, groups: list[int], layout: Layout, piece: Piec
             pairs = zip(keys.to_pylist(), ids.to_pylist(), fine.tolist(), strict=True)
             for index, (key, identifier, is_id) in enumerate(pairs):
                 if is_id:
-                    yield Row(batch, index, number, Need(bytes.fromhex(key), bytes.fromhex(identifier), None))
+                    yield Row(batch, index, number, Wanted(bytes.fromhex(key), bytes.fromhex(identifier)))
                 else:
                     piece.lose(number, CHANGED, "its blob_id and content_id are not SHA-1s", told(batch, index))
                 number += 1
@@ -220,7 +221,7 @@ def told(batch: pa.RecordBatch, index: int) -> dict[str, Any]:
     }
 
 
-def write(ready: list[tuple[Row, Answer]], decode: Decode, piece: Piece, writer: TableWriter, layout: Layout) -> None:
+def write(ready: list[tuple[Row, Fetched]], decode: Decode, piece: Piece, writer: TableWriter, layout: Layout) -> None:
     """Append those of some rows of a batch that have a text; note the others."""
     if not ready:
         return
@@ -229,7 +230,7 @@ def write(ready: list[tuple[Row, Answer]], decode: Decode, piece: Piece, writer:
     kept: list[int] = []
     texts: list[bytes] = []
     for row, answer in ready:
-        state, detail = judged(row.need, answer)
+        state, detail = judged(answer)
         if state == OK and answer.data is not None:
             encoding = batch.column("src_encoding")[row.index].as_py() if there else None
             text = decode(answer.data, encoding or "UTF-8")

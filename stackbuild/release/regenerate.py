@@ -21,11 +21,12 @@ from stackbuild.identity import writer_version
 from stackbuild.release.card import WITHOUT_TEXTS
 from stackbuild.release.filling import Filled, Folder, Piece, exact_batches
 from stackbuild.release.manifest import Manifest, placed
-from stackbuild.release.supply import CHANGED, OK, Need, Supply, answered
+from stackbuild.release.supply import CHANGED, OK, Supply, answered
 from stackbuild.release.verify import DERIVED, Replay, judged
 from stackbuild.schema import DATASET
 from stackbuild.shards import canonical_json, write_atomically
 from stackbuild.tables import SLICE_ROWS, TableWriter, conform
+from stackbuild.wanted import Wanted
 
 WITHOUT = pa.schema([field for field in DATASET if field.name != "content"])
 SIDE = pa.schema([*DERIVED, ("repo_name", pa.string()), ("path", pa.string()), ("row", pa.int64())])
@@ -71,7 +72,7 @@ def fill(
     piece = folder.piece(entry["dataset"])
     options = {"row_group_bytes": manifest.header["writer"]["row_group_bytes"]}
     with piece.writer(DATASET, release=True, compression_level=RELEASE_LEVEL, **options) as writer:
-        rows = answered(matched(manifest, entry, dataset), need_of, supply)
+        rows = answered(matched(manifest, entry, dataset), wanted_of, supply)
         for batch, answers in in_slices(rows):
             write(batch, answers, replay, piece, writer)
     piece.commit(writer)
@@ -81,9 +82,9 @@ def fill(
 Row = tuple[pa.RecordBatch, int, dict[str, Any]]  # a batch of the dataset, a row in it, and its manifest row
 
 
-def need_of(row: Row) -> Need:
+def wanted_of(row: Row) -> Wanted:
     told = row[2]
-    return Need(bytes.fromhex(told["sha1"]), bytes.fromhex(told["swhid"][10:50]), told["length"])
+    return Wanted(bytes.fromhex(told["sha1"]), bytes.fromhex(told["swhid"][10:50]), told["length"])
 
 
 def matched(manifest: Manifest, entry: dict[str, Any], dataset: Path) -> Iterator[Row]:
@@ -119,7 +120,7 @@ def write(
     """Append the rows of a batch whose text is the one that the manifest states; note the others."""
     raw, states = [], []
     for told, answer in answers:
-        state, detail = judged(need_of((batch, 0, told)), answer)
+        state, detail = judged(answer)
         reason = replay.refused(told["transforms"] or []) if state == OK else None
         states.append((CHANGED, reason) if reason else (state, detail))
         raw.append(answer.data if states[-1][0] == OK else b"")

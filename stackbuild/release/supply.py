@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Final, TypeVar
+
+from stackbuild.wanted import Fetched, Wanted
 
 OK, MISSING, TAKEN_DOWN, CHANGED, UNCHECKED = "ok", "missing", "taken_down", "changed", "unchecked"
 
@@ -25,35 +26,20 @@ STATES: Final = {
 }
 
 
-@dataclass(frozen=True)
-class Need:
-    """A content that is wanted. `blob_id`: its SHA-1, the object's key. `content_id`: git's, where known."""
-
-    blob_id: bytes
-    content_id: bytes | None
-    length: int | None
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came of it: a state of STATES, and the bytes if it is "ok"."""
-
-    state: str
-    data: bytes | None = None
-
-
-Supply = Callable[[Iterator[Need]], Iterator[Answer]]  # answers in the order of the needs
+Supply = Callable[[Iterator[Wanted]], Iterator[Fetched]]  # in the order asked
 ItemT = TypeVar("ItemT")
 
 
-def answered(items: Iterable[ItemT], need: Callable[[ItemT], Need], supply: Supply) -> Iterator[tuple[ItemT, Answer]]:
-    """Each item with the answer to its need. As many items are held as the supply asks for ahead of its answers."""
+def answered(
+    items: Iterable[ItemT], wanted_by: Callable[[ItemT], Wanted], supply: Supply
+) -> Iterator[tuple[ItemT, Fetched]]:
+    """Each item with what became of the content that it wants. As many items are held as the supply asks for ahead."""
     waiting: deque[ItemT] = deque()
 
-    def needs() -> Iterator[Need]:
+    def wanted() -> Iterator[Wanted]:
         for item in items:
             waiting.append(item)
-            yield need(item)
+            yield wanted_by(item)
 
-    for answer in supply(needs()):
-        yield waiting.popleft(), answer
+    for fetched in supply(wanted()):
+        yield waiting.popleft(), fetched

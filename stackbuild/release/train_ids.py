@@ -44,4 +44,4 @@ def write_train_ids(sources: list[Path], repos: pa.Schema, folder: Path) -> int:
 
 def batches(path: Path) -> Iterator[pa.RecordBatch]:
     """Repositories, few at a time: one may have a million files."""
-    yield from pq.ParquetFile(path).iter_batches(64)
+    yield from pq.ParquetFile(path, pre_buffer=False).iter_batches(64)

@@ -24,10 +24,11 @@ import pyarrow.compute as pc
 from stackbuild.errors import InputError
 from stackbuild.release.manifest import PLACE, ROOT_COLUMNS, Manifest, root_bytes
 from stackbuild.release.passes import WIDE_ROWS, ordered, passes
-from stackbuild.release.supply import CHANGED, OK, STATES, UNCHECKED, Answer, Need, Supply, answered
+from stackbuild.release.supply import CHANGED, OK, STATES, UNCHECKED, Supply, answered
 from stackbuild.schema import MANIFEST_TREE, TRANSFORMS
 from stackbuild.shards import file_sha256
 from stackbuild.swhid import MalformedTree, TreeBuilder, content_id
+from stackbuild.wanted import Fetched, Wanted
 
 SHOWN = 10  # problems of a level
 NAMES = ("syntax", "bytes", "paths in their trees", "roots of their revisions", "emitted text")
@@ -204,7 +205,7 @@ DERIVED = pa.schema(
 class Content:
     """A content and the rows that are made of it."""
 
-    need: Need
+    wanted: Wanted
     rows: list[dict[str, Any]]
 
 
@@ -213,10 +214,12 @@ def verify_bytes(manifest: Manifest, supply: Supply, replay: Replay | None) -> l
     first, fourth = Level(1), Level(4)
     ready: list[tuple[bytes, dict[str, Any]]] = []
     size = 0
-    for content, answer in answered(contents_of(manifest), lambda content: content.need, supply):
-        state, problem = judged(content.need, answer)
+    for content, answer in answered(contents_of(manifest), lambda content: content.wanted, supply):
+        state, problem = judged(answer)
         place = manifest.place(content.rows[0]["file"], content.rows[0]["row"])
-        what = f"{place}: swh:1:cnt:{content.need.content_id.hex()}: {problem}" if content.need.content_id else place
+        what = (
+            f"{place}: swh:1:cnt:{content.wanted.content_id.hex()}: {problem}" if content.wanted.content_id else place
+        )
         first.count(state, len(content.rows), answer.state if state == UNCHECKED else what)
         if replay is None:
             continue
@@ -243,17 +246,18 @@ def contents_of(manifest: Manifest) -> Iterator[Content]:
         batches = ordered(connection, {"rows": (schema, lambda: manifest.rows(schema))}, query)
         rows = chain.from_iterable(batch.to_pylist() for batch in batches)
         for (identifier, sha1, length), group in groupby(rows, itemgetter("swhid", "sha1", "length")):
-            yield Content(Need(bytes.fromhex(sha1), bytes.fromhex(identifier), length), list(group))
+            yield Content(Wanted(bytes.fromhex(sha1), bytes.fromhex(identifier), length), list(group))
 
 
-def judged(need: Need, answer: Answer) -> tuple[str, str]:
+def judged(answer: Fetched) -> tuple[str, str]:
     """(state of the rows, what is wrong in words) of an answer; bytes are hashed whoever brought them."""
+    wanted = answer.wanted
     if answer.state != "ok" or answer.data is None:
         words = {"missing": "its bytes are not there", "forbidden": "its bytes are withheld by the store"}
         return STATES.get(answer.state, CHANGED), words.get(answer.state, f"its bytes came {answer.state}")
     sha1, length = hashlib.sha1(answer.data, usedforsecurity=False).digest(), len(answer.data)
-    known = need.content_id is None or content_id(answer.data) == need.content_id
-    if known and sha1 == need.blob_id and need.length in (None, length):
+    known = wanted.content_id is None or content_id(answer.data) == wanted.content_id
+    if known and sha1 == wanted.blob_id and wanted.length in (None, length):
         return OK, ""
     return CHANGED, f"its bytes have SHA-1 {sha1.hex()} and length {length}"
 

@@ -54,7 +54,7 @@ def _counted(build: Build, node: Node) -> dict[str, int]:
 
 def _tables(paths: Iterable[Path], columns: Sequence[str]) -> Iterator[pa.Table]:
     for path in paths:
-        for batch in pq.ParquetFile(path).iter_batches(65_536, columns=list(columns)):
+        for batch in pq.ParquetFile(path, pre_buffer=False).iter_batches(65_536, columns=list(columns)):
             yield pa.Table.from_batches([batch])
 
 

@@ -94,7 +94,7 @@ def released_counts(dataset: list[Path], cluster_files: list[Path]) -> dict[str,
     redactions = 0
     columns = ["repo_name", "license_type", "license_class", "length_bytes", "detected_licenses", "redactions"]
     for path in dataset:
-        for batch in pq.ParquetFile(path).iter_batches(65_536, columns=columns):
+        for batch in pq.ParquetFile(path, pre_buffer=False).iter_batches(65_536, columns=columns):
             table = pa.Table.from_batches([batch])
             repos.update(pc.unique(table["repo_name"]).to_pylist())
             redactions += pc.sum(table["redactions"]).as_py() or 0

@@ -45,7 +45,7 @@ def write_changes(out: Path, published: Sequence[Path], before: Sequence[Path], 
             yield _record(batch, EARLIER, records)
         for says, paths in ((WAS_OUT, before), (IS_OUT, published)):
             for path in paths:
-                with pq.ParquetFile(path) as file:
+                with pq.ParquetFile(path, pre_buffer=False) as file:
                     for batch in file.iter_batches(AT_ONCE, columns=records.names[:-1]):
                         yield _record(batch.filter(pc.invert(batch.column("kept"))), says, records)
 

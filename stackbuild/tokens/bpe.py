@@ -76,7 +76,7 @@ def train_bpe(texts: Iterable[Sequence[str]], vocab_size: int, sentinels: Sequen
 
 def sample_texts(sample: str | Path, rows: int = 256) -> Iterator[list[str]]:
     """Batches of the `content` of a sample written by `job.sample`."""
-    with pq.ParquetFile(sample) as file:
+    with pq.ParquetFile(sample, pre_buffer=False) as file:
         for batch in file.iter_batches(rows, columns=["content"]):
             yield batch.column(0).to_pylist()
 

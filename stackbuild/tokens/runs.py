@@ -156,7 +156,7 @@ def merged(paths: Sequence[str | Path], bucket: int, scratch: str | Path) -> Ite
 def _chunks(path: str | Path) -> Iterator[pa.Table]:
     """The dataset file's rows in tables of at most about `CHUNK` bytes of text, content_id as binary(20)."""
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(path, pre_buffer=False)
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path}: cannot be read as Parquet: {error}") from error
     with file:

@@ -123,7 +123,7 @@ def train(sample_path: str | Path, options: TokensOptions, out_tokenizer_json: s
 
 def _open(path: str | Path) -> pq.ParquetFile:
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(path, pre_buffer=False)
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path}: cannot be read as Parquet: {error}") from error
     missing = {"language", "content_id", "length_bytes", "content"} - set(file.schema_arrow.names)

@@ -18,11 +18,11 @@ from stackbuild.identity import writer_version
 from stackbuild.layout.manifest_rows import MANIFEST, manifest_rows
 from stackbuild.layout.trees import ENTRIES, proofs
 from stackbuild.release.manifest import Manifest, Released, header, read_manifest
-from stackbuild.release.supply import Answer, Need
 from stackbuild.schema import DATASET, MANIFEST_TREE
 from stackbuild.shards import Output, file_sha256
 from stackbuild.swhid import content_id, tree_ids
 from stackbuild.tables import TableWriter
+from stackbuild.wanted import Fetched, Wanted
 
 ROW_GROUP_BYTES = 1 << 20
 MADE = {
@@ -162,20 +162,20 @@ def objects(folder: Path, contents: Iterable[bytes]) -> Path:
 class FolderSupply:
     """A supply from such a folder; a file that says "forbidden" is refused."""
 
-    def __init__(self, url: str | Path, signed: bool = False):
+    def __init__(self, url: str | Path, signed: bool = False, cache: Path | None = None):
         self.folder = Path(url)
 
-    def __call__(self, needs: Iterator[Need]) -> Iterator[Answer]:
-        for need in needs:
-            path = self.folder / need.blob_id.hex()
+    def __call__(self, wanted: Iterator[Wanted]) -> Iterator[Fetched]:
+        for one in wanted:
+            path = self.folder / one.blob_id.hex()
             if not path.exists():
-                yield Answer("missing")
+                yield Fetched(one, "missing")
             elif (raw := path.read_bytes()) == b"forbidden":
-                yield Answer("forbidden")
+                yield Fetched(one, "forbidden")
             elif not raw.strip(b"\0"):
-                yield Answer("zeroed")
+                yield Fetched(one, "zeroed")
             else:
-                yield Answer("ok", gzip.decompress(raw))
+                yield Fetched(one, "ok", gzip.decompress(raw))
 
 
 def use_stand_in(patch: pytest.MonkeyPatch) -> None:

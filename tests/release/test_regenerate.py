@@ -77,8 +77,8 @@ def own_store(store: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(store, tmp_path / "store"))
 
 
-def regenerate(source: Path, store: Path, out: Path) -> int:
-    return main(["manifest", "regenerate", "--from", str(source), "--objects", str(store), "--output", str(out)])
+def regenerate(source: Path, store: Path, out: Path, *more: str) -> int:
+    return main(["manifest", "regenerate", "--from", str(source), "--objects", str(store), "--output", str(out), *more])
 
 
 def tables(folder: Path) -> dict[str, str]:
@@ -159,6 +159,22 @@ def test_what_is_regenerated_is_the_full_dataset_byte_for_byte(
 def test_a_full_dataset_is_regenerated_too(full: Path, store: Path, tmp_path: Path) -> None:
     assert regenerate(full, store, tmp_path / "out") == 0
     assert tables(tmp_path / "out") == tables(full)
+
+
+def test_contents_that_came_once_are_not_asked_for_again_with_a_cache(
+    full: Path, ids: Path, store: Path, own_store: Path, tmp_path: Path
+) -> None:
+    """Neither by another output, nor of another store; what is missing is asked for each time."""
+    cache = ["--cache", str(tmp_path / "cache")]
+    lost = own_store / one_of(ids)["blob_id"]
+    kept = lost.read_bytes()
+    lost.unlink()
+    assert regenerate(ids, own_store, tmp_path / "first", *cache) == 5
+    for path in own_store.iterdir():
+        path.write_bytes(b"nothing that anybody could use")
+    lost.write_bytes(kept)
+    assert regenerate(ids, own_store, tmp_path / "second", *cache) == 0
+    assert tables(tmp_path / "second") == tables(full)
 
 
 def test_a_second_run_has_nothing_to_do(

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from stackbuild.errors import InputError
 from stackbuild.release import passes as passes_module
-from stackbuild.release.manifest import read_manifest
-from stackbuild.release.supply import STATES, Answer, Need
+from stackbuild.release.manifest import placed, read_manifest
+from stackbuild.release.supply import STATES
 from stackbuild.release.verify import (
     Level,
     verify_bytes,
@@ -22,6 +24,8 @@ from stackbuild.release.verify import (
     verify_syntax,
 )
 from stackbuild.replay import TextReplay
+from stackbuild.wanted import STATES as FETCHED_STATES
+from stackbuild.wanted import Fetched, Wanted
 from tests.release.releases import MADE, File, FolderSupply, objects, release, rewrite
 
 NAME = "data/Python/train-00000-of-00001.parquet"
@@ -212,9 +216,13 @@ def test_two_files_of_one_sha1_are_told_apart_by_the_git_hash(folder: Path, tmp_
     assert (first.ok, first.changed) == (3, 1)
 
 
+def test_every_state_that_a_fetch_may_end_in_says_something_of_the_row() -> None:
+    assert set(STATES) == set(FETCHED_STATES)
+
+
 @pytest.mark.parametrize("state", [state for state in STATES if state != "ok"])
 def test_states_of_a_store_are_told_apart(folder: Path, state: str) -> None:
-    first, fourth = bytes_and_texts(folder, lambda needs: (Answer(state) for _ in needs))
+    first, fourth = bytes_and_texts(folder, lambda wanted: (Fetched(one, state) for one in wanted))
     counts = {name: getattr(first, name) for name in ("missing", "taken_down", "changed", "unchecked")}
     assert {name: count for name, count in counts.items() if count} == {STATES[state]: 4}
     assert fourth.ok == 0 and fourth.unchecked == 4
@@ -222,12 +230,12 @@ def test_states_of_a_store_are_told_apart(folder: Path, state: str) -> None:
 
 def test_a_content_of_several_rows_is_fetched_once(tmp_path: Path) -> None:
     release(tmp_path / "r", [File(f"x/{n}", b"same.py", b"same\n") for n in range(5)])
-    asked: list[Need] = []
+    asked: list[Wanted] = []
 
-    def supply(needs: Any) -> Any:
-        for need in needs:
-            asked.append(need)
-            yield Answer("ok", b"same\n")
+    def supply(wanted: Any) -> Any:
+        for one in wanted:
+            asked.append(one)
+            yield Fetched(one, "ok", b"same\n")
 
     first, fourth = bytes_and_texts(tmp_path / "r", supply)
     assert len(asked) == 1 and first.ok == fourth.ok == 5
@@ -354,6 +362,19 @@ def test_a_redacted_text_is_redacted_again_by_the_version_that_is_named(tmp_path
 
 
 # ---------------------------------------------------------------- any size
+
+
+def test_a_manifest_is_read_without_being_held(tmp_path: Path) -> None:
+    """Arrow would fetch all of a file ahead and keep it until the last row."""
+    rows, random_ = 100_000, random.Random(3)
+    schema = pa.schema([pa.field("sha1", pa.string())])
+    table = pa.table({"sha1": [random_.randbytes(20).hex() for _ in range(rows)]}, schema=schema)
+    pq.write_table(table, tmp_path / "rows.parquet", row_group_size=2_000, use_dictionary=False)
+    del table
+    size = (tmp_path / "rows.parquet").stat().st_size
+    before = pa.total_allocated_bytes()
+    held = [pa.total_allocated_bytes() - before for _ in placed(tmp_path / "rows.parquet", schema, 0)]
+    assert max(held[1:]) < size / 2 < 4_000_000, (held, size)
 
 
 def test_what_does_not_fit_in_memory_is_spilled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,10 +19,11 @@ from typing import Any, Final
 from stackbuild.errors import InputError, TemporaryError
 from stackbuild.sources.swh.inflate import inflated_length, judge, stored_limit
 from stackbuild.sources.swh.loop import new_loop
-from stackbuild.sources.swh.objects import EMPTY_FILE, OK, Answer, Fetched, ObjectStore, Session
+from stackbuild.sources.swh.objects import EMPTY_FILE, Answer, ObjectStore, Session
 from stackbuild.sources.swh.options import FetchOptions
 from stackbuild.sources.swh.pace import Pace, pause
 from stackbuild.sources.swh.slots import Budget, Slot, unlimited
+from stackbuild.wanted import OK, Fetched
 
 REFUSED: Final = frozenset({"forbidden", "gave_up"})  # states of which it is doubted that they are the object's
 SMALL: Final = 64 * 1024  # bytes that an object of unknown length is let have before it asks for room

@@ -19,9 +19,10 @@ from itertools import islice
 
 from stackbuild.errors import InputError
 from stackbuild.sources.swh.engine import Engine
-from stackbuild.sources.swh.objects import OK, PASSING, STATES, Fetched, ObjectStore, Wanted, open_store
+from stackbuild.sources.swh.objects import ObjectStore, open_store
 from stackbuild.sources.swh.options import FetchOptions
 from stackbuild.sources.swh.slots import Slot
+from stackbuild.wanted import OK, PASSING, STATES, Fetched, Wanted
 
 __all__ = [
     "OK",

@@ -76,6 +76,7 @@ FOUND_ROOTS = pa.schema(
 )
 ROOTS = pa.schema([*FOUND_ROOTS, *TOLD])  # with what GH Archive tells of the repository
 CHOSEN_TOLD = pa.schema([VISITED[0], VISITED[1], *TOLD])  # the same by itself
+VISIT = pa.schema([VISITED[0], VISITED[1]])
 LOST = pa.schema([*VISITED, pa.field("reason", pa.string(), nullable=False)])
 
 _VISITED = ", ".join(f"c.{field.name}" for field in VISITED)
@@ -269,7 +270,7 @@ def one_each(
 def one_of_each_root(connection: Any, roots: pa.Table) -> tuple[pa.Table, pa.Table]:
     """With `compat`, of all repositories with one root directory the one that The Stack v2 kept: (ROOTS, LOST).
 
-    `roots`: ROOTS of the range of roots at hand. A repository that keeps none of its roots is lost as `same_directory`.
+    `roots`: ROOTS of the range of roots at hand. LOST has a row, `same_directory`, for each root that a repository leaves to another.
     """
     connection.register("roots", roots)
     kept = table_of(
@@ -292,3 +293,10 @@ def one_of_each_root(connection: Any, roots: pa.Table) -> tuple[pa.Table, pa.Tab
         LOST,
     )
     return kept, lost
+
+
+def without_any(lost: pa.Table, kept: pa.Table) -> pa.Table:
+    """The rows of LOST of repositories that are not in `kept` (VISIT), each once."""
+    keys = VISIT.names
+    rows = lost.join(kept, keys=keys, join_type="left anti", use_threads=False).select(LOST.names)
+    return rows.group_by(LOST.names, use_threads=False).aggregate([]).select(LOST.names).cast(LOST)

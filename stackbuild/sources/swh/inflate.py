@@ -10,8 +10,8 @@ import hashlib
 import zlib
 from typing import Final
 
-from stackbuild.sources.swh.objects import OK, Wanted
 from stackbuild.swhid import content_id
+from stackbuild.wanted import OK, Wanted
 
 GZIP: Final = b"\x1f\x8b"
 WBITS: Final = 31  # a gzip frame, nothing else

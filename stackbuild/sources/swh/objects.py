@@ -18,27 +18,12 @@ import urllib.parse
 import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from stackbuild.errors import InputError, MissingDependency
 from stackbuild.sources.credentials import without_credentials
 
-OK: Final = "ok"
-STATES: Final = (  # what may become of a wanted object; only "ok" has bytes
-    OK,
-    "missing",  # 404: never there, or taken down; not looked for elsewhere
-    "forbidden",  # 403 of this object, by a store that gives others
-    "zeroed",  # nothing but NUL bytes, a known damage of the archive
-    "not_gzip",  # no gzip stream, or a damaged one
-    "truncated",  # the gzip stream has no end
-    "trailing_data",  # bytes behind the gzip stream
-    "too_large",  # inflates to more than its length, or than the limit
-    "hash_mismatch",  # another length, SHA-1 or git SHA-1 than asked for
-    "gave_up",  # every try failed: busy, reset, timed out
-)
-PASSING: Final = frozenset({"gave_up"})  # may be another the next time; the other states are final
 EMPTY_FILE: Final = (
     "da39a3ee5e6b4b0d3255bfef95601890afd80709"  # SHA-1 of no bytes: an object that the archive surely has
 )
@@ -49,24 +34,6 @@ LOOKED_AT: Final = 1_000  # entries of a folder before it is said to hold no obj
 DEPTH: Final = 4  # levels of two digits at most
 
 Room = Callable[[int], Awaitable[None]]  # waits until so many bytes of memory may be used
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A content that is asked for. `blob_id`: plain SHA-1 of the bytes, the key; `content_id`: git's SHA-1; both 20 bytes."""
-
-    blob_id: bytes
-    content_id: bytes | None = None
-    length: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """What became of it: one of STATES, and the bytes if it is "ok", else None."""
-
-    wanted: Wanted
-    state: str
-    data: bytes | None = None
 
 
 class Answer(NamedTuple):

@@ -20,9 +20,10 @@ import pyarrow.compute as pc
 
 from stackbuild.schema import CONTENTS
 from stackbuild.sources.swh.fetch import FetchOptions, fetched
-from stackbuild.sources.swh.objects import OK, PASSING, Fetched, ObjectStore, Wanted
+from stackbuild.sources.swh.objects import ObjectStore
 from stackbuild.sources.swh.shelf import Shelf
 from stackbuild.swhid import blob_id, content_id
+from stackbuild.wanted import OK, PASSING, Fetched, Wanted
 
 GROUP_BYTES: Final = 256 * 1024  # of a row group: what one look-up inflates
 FLUSH_BYTES: Final = 32 * 1024 * 1024  # of contents that are held until they are written

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 from stackbuild.schema import CONTENTS, ID
-from stackbuild.sources.swh.fetch import Fetched, Wanted
 from stackbuild.sources.swh.partitions import BUCKET_FIELD
+from stackbuild.wanted import Fetched, Wanted
 
 FETCHED = pa.schema([BUCKET_FIELD, *CONTENTS])
 WRITTEN_ROWS, WRITTEN_BYTES = 4_096, 8 << 20  # of contents that are written at a time

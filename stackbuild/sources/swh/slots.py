@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from stackbuild.sources.swh.objects import Fetched, Wanted
+from stackbuild.wanted import Fetched, Wanted
 
 
 class Slot:

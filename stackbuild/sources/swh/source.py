@@ -6,8 +6,8 @@ root: forks that did not diverge are one walk, and as many occurrences.
 
 Identity: `repo_name` from the URL, `revision_id` the commit that the branch leads to, else what the branch names (a release whose
 directory is no commit's, or a directory). Rules beside those of `walk.py` and `resolve.py`: `too_many_files`, from the file on that
-passes the cap of a repository; and of the fetch `missing`, `forbidden`, `zeroed`, `not_gzip`, `truncated`, `trailing_data`,
-`hash_mismatch`.
+passes the cap of a repository; of the fetch `missing`, `forbidden`, `zeroed`, `not_gzip`, `truncated`, `trailing_data`,
+`hash_mismatch`; and for a repository without a root the reason that `heads.py` or `visits.py` give.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from stackbuild.sources.swh.placed import PLACED
 from stackbuild.sources.swh.session import rows_of, session, stream
 from stackbuild.sources.swh.source_options import SwhOptions, read_names
 from stackbuild.sources.swh.stage import CONVERTED, PLACES, SwhWalk, repo_name
-from stackbuild.sources.swh.walk import FOUND, LEFT
+from stackbuild.sources.swh.walk import DIRECTORY_MODE, FOUND, LEFT
 from stackbuild.sources.timestamps import as_timestamps
 from stackbuild.sources.unit import Entry, Limits, Origin, ResolveContext, Skipped, Unit
 
@@ -138,9 +138,13 @@ class SwhSource:
             for name, (query, schema) in _QUERIES.items():
                 for batch in rows_of(connection, query.format(most=limits.unit_files), schema):
                     yield name, batch
+        for batch in read("lost", heads.LOST):
+            yield "left", gone_whole(batch)
 
 
 _ORIGIN = ", ".join(f"o.{name}" for name in ORIGIN.names)
+# The cap holds here and not in the walk, where the tasks of a level have each a range of directories, of all roots: how many files a
+# root has none of them knows, and to sum them up would be another job for each level. `walk.COPIES` keeps a root from exploding.
 _CROWDED = """
     CREATE OR REPLACE TEMP TABLE crowded AS SELECT root, path, content_id FROM placed_there
     SEMI JOIN (SELECT root FROM placed_there GROUP BY root HAVING count(*) > {most}) USING (root)
@@ -202,6 +206,18 @@ def _others(repo_name: str, names: str | None) -> str | None:
     """The names without this one; null if there is no other."""
     others = [name for name in (names or "").split() if name.casefold() != repo_name.casefold()]
     return " ".join(others) or None
+
+
+def gone_whole(lost: pa.RecordBatch) -> pa.RecordBatch:
+    """Rows of GONE for repositories that have no root: one each, which stands for all that is in it. No revision is known."""
+    rows = lost.select(["origin", "repository", "reason"]).to_pylist()
+    columns: dict[str, pa.Array] = {name: pa.nulls(len(rows), GONE.field(name).type) for name in GONE.names}
+    columns["repo_name"] = pa.array([repo_name(row["origin"], row["repository"]) for row in rows], pa.string())
+    columns["revision_id"] = pa.array([""] * len(rows), pa.string())
+    columns["path_bytes"] = pa.array([b""] * len(rows), pa.binary())
+    columns["mode"] = pa.array([DIRECTORY_MODE] * len(rows), pa.int32())
+    columns["rule"] = lost.column("reason")
+    return pa.RecordBatch.from_arrays([columns[name] for name in GONE.names], schema=GONE)
 
 
 SOURCE = SwhSource()

@@ -8,7 +8,7 @@
   heads        by snapshot: the branch that stands for the repository
   follow-N     by what branches point to: revisions, and releases of releases
   roots        by repository: one root each; what has none, and why
-  trees        with compat: one repository of each root directory
+  trees        with compat: one repository of each root directory; and those of which no root is left
   level-NN     by directory: one level of the walk; a level at which nobody stands has no tasks
   resolve      by content: the plain SHA-1, the length, or why there is none
   fetch        by content: the bytes, verified; each place of a content is told what became of it
@@ -38,7 +38,7 @@ from stackbuild.sources.gharchive.hours import HourFile, by_day
 from stackbuild.sources.swh import heads, tables
 from stackbuild.sources.swh.convert import Counts, convert, writer_options
 from stackbuild.sources.swh.export import ExportFile, opened
-from stackbuild.sources.swh.fetch import PASSING, FetchOptions, open_store
+from stackbuild.sources.swh.fetch import FetchOptions, open_store
 from stackbuild.sources.swh.packed import PackedCache, fetch_cached
 from stackbuild.sources.swh.partitions import (
     BUCKET,
@@ -60,6 +60,7 @@ from stackbuild.sources.swh.walk import FOUND, FRONTIER, LEFT, level
 from stackbuild.sources.unit import Limits
 from stackbuild.stage import Options, Phase, PhaseOutputs, Stage
 from stackbuild.task import Task
+from stackbuild.wanted import PASSING, STATES
 
 # Options that say where things lie and with what they are read, never what comes out.
 PLACES = ("export", "objects", "gharchive", "list", "format", "signed", "endpoint_url", "join_memory")
@@ -152,7 +153,14 @@ class SwhWalk(Stage[Options]):
                     "told",
                 ),
             ),
-            *((Phase("trees", self.trees, "buckets", reads=("all-roots",)),) if self.compat else ()),
+            *(
+                (
+                    Phase("trees", self.trees, "buckets", reads=("all-roots",)),
+                    Phase("without", self.without, "buckets", reads=("kept-trees", "lost-trees")),
+                )
+                if self.compat
+                else ()
+            ),
             Phase("start", self.start, "buckets", reads=("roots",)),
             *(
                 Phase(f"level-{k:02d}", self._level(k), _where_anyone_stands(k), reads=(f"frontier-{k:02d}", "entries"))
@@ -164,15 +172,26 @@ class SwhWalk(Stage[Options]):
                 "buckets",
                 reads=(*(f"files-{k:02d}" for k in depths), "contents", "skipped"),
             ),
-            Phase("fetch", self.fetch, "buckets", reads=(*(f"files-{k:02d}" for k in depths), "wanted", "refused")),
+            Phase(
+                "fetch",
+                self.fetch,
+                "buckets",
+                reads=(*(f"files-{k:02d}" for k in depths), "wanted", "refused"),
+                key=self._store,
+            ),
         )
+
+    def _store(self) -> Mapping[str, Any]:
+        """Which store is asked: another one may have what this one lacks. What came of any is in the cache."""
+        return {"objects": digest([self.source.objects, self.source.endpoint_url])}
 
     @property
     def products(self) -> Mapping[str, tuple[str, ...]]:
         """The tables that occurrences are made of, each of several phases."""
         depths = [f"{k:02d}" for k in range(self.limits.depth)]
         every = {name: tuple(f"{name}-{k}" for k in depths) for name in ("links", "left")}
-        return {"roots": ("roots",), "placed": ("placed",), **every}
+        lost = ("lost", "lost-repositories") if self.compat else ("lost",)
+        return {"roots": ("roots",), "lost": lost, "placed": ("placed",), **every}
 
     # ---- from the export's files
 
@@ -282,7 +301,7 @@ class SwhWalk(Stage[Options]):
         with session(task.scratch, self.source.join_memory) as connection:
             kept, gone = heads.one_each(connection, roots, lost, told, self.compat)
         write_by(task, "all-roots" if self.compat else "roots", heads.ROOTS, kept.to_batches(), "root")
-        write(task, "lost", heads.LOST, gone.to_batches())
+        write_by_repository(task, "lost", heads.LOST, gone)
         task.stats["lost"] = dict(sorted(Counter(gone["reason"].to_pylist()).items()))
 
     def trees(self, task: Task) -> None:
@@ -291,8 +310,18 @@ class SwhWalk(Stage[Options]):
             all_roots = pa.Table.from_batches(mine(task, "all-roots", heads.ROOTS), heads.ROOTS)
             kept, lost = heads.one_of_each_root(connection, all_roots)
         write_by(task, "roots", heads.ROOTS, kept.to_batches(), "root")
-        write(task, "lost-trees", heads.LOST, lost.to_batches())
-        task.stats["lost"] = {"same_directory": len(lost)} if len(lost) else {}
+        write_by_repository(task, "kept-trees", heads.VISIT, kept.select(heads.VISIT.names))
+        write_by_repository(task, "lost-trees", heads.LOST, lost)
+
+    def without(self, task: Task) -> None:
+        """With `compat`, the repositories of which no root is left."""
+        kept, lost = (
+            pa.Table.from_batches(mine(task, name, schema), schema)
+            for name, schema in (("kept-trees", heads.VISIT), ("lost-trees", heads.LOST))
+        )
+        gone = heads.without_any(lost, kept)
+        write_by_repository(task, "lost-repositories", heads.LOST, gone)
+        task.stats["lost"] = {"same_directory": len(gone)} if len(gone) else {}
 
     def _write_candidates(self, task: Task, name: str, rows: pa.Table) -> None:
         order = [
@@ -305,7 +334,8 @@ class SwhWalk(Stage[Options]):
 
     def start(self, task: Task) -> None:
         """The frontier of the first level: each root once."""
-        roots = pa.Table.from_batches(mine(task, "roots", pa.schema([heads.ROOTS.field("root")])))
+        column = pa.schema([heads.ROOTS.field("root")])
+        roots = pa.Table.from_batches(mine(task, "roots", column), column)
         distinct = roots.group_by("root", use_threads=False).aggregate([]).sort_by("root")["root"]
         empty = pa.array([b""] * len(distinct), pa.binary())
         write_by(
@@ -347,7 +377,9 @@ class SwhWalk(Stage[Options]):
             write_by(task, "refused", REFUSED, refused, "content_id")
 
     def fetch(self, task: Task) -> None:
-        """Fetch the contents of a range of ids. TemporaryError if some may come another time: what came is in the cache."""
+        """Fetch the contents of a range of ids. TemporaryError if some may come another time: what came is in the cache.
+
+        What the store said of an object in an earlier build is not believed: it may have it by now."""
         store = open_store(self.source.objects, self.source.signed, self.source.endpoint_url)
         asked = chain.from_iterable(wanted_of(batch) for batch in mine(task, "wanted", WANTED))
         limits = FetchOptions(max_bytes=self.limits.file_bytes)
@@ -359,7 +391,7 @@ class SwhWalk(Stage[Options]):
                 "SELECT content_id, NULL::BLOB AS blob_id, length, rule, value, threshold, detail FROM refused"
             )
             with task.writer("fetched", FETCHED, group_by=BUCKET) as writer:
-                for some in gathered(fetch_cached(store, asked, PackedCache(self.cache), options=limits)):
+                for some in gathered(fetch_cached(store, asked, PackedCache(self.cache), options=limits, again=STATES)):
                     told.update(one.state for one in some)
                     writer.write(contents_of(task.rank, some))
                     connection.register("arriving", states_of(some))

@@ -15,8 +15,8 @@ from functools import cache
 from pathlib import Path
 from types import TracebackType
 
-from stackbuild.sources.swh.objects import Wanted
 from stackbuild.swhid import content_id
+from stackbuild.wanted import Wanted
 
 
 def packed(data: bytes) -> bytes:

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import typer
 
 from stackbuild import build as building
-from stackbuild.cli import manifest
+from stackbuild.cli import check, manifest
 from stackbuild.errors import InputError, RecipeError
 from stackbuild.index.lookup import Lookup
 from stackbuild.ledger import check_ledger
@@ -37,7 +33,7 @@ def recipe(export: MiniExport, **changes: Any) -> dict[str, Any]:
         "stages": ["exact_dedup", "decode", "languages"],
         "exact_dedup": {"winner": ["-revision_date"]},
         "languages": {"unknown": "keep"},
-        "outputs": ["dataset"],
+        "outputs": ["dataset", "index"],
         "limits": {"depth": 8},
     }
     return {**body, **changes}
@@ -93,6 +89,7 @@ def test_what_leaves_says_why(export: MiniExport, built: building.Build) -> None
     rules = {
         (row["repo_name"], row["path_bytes"].split(b"/")[-1]): row["rule"]
         for row in table_rows(built, "00-ingest", "decisions")
+        if row["path_bytes"]
     }
     states = {("dave/texts", f"{state}.txt".encode()): state for state in export.states.values()}
     assert len(states) >= 6
@@ -106,18 +103,39 @@ def test_what_leaves_says_why(export: MiniExport, built: building.Build) -> None
     }
 
 
-def test_a_repository_that_is_not_walked_says_why(export: MiniExport, built: building.Build) -> None:
-    words = {
-        "no_full_visit": "no full visit",
-        "no_branch": "no branch",
-        "alias": "no branch",
-        "not_a_directory": "target",
-        "missing_revision": "missing",
-    }
-    lost = {row["origin"]: words[row["reason"]] for row in table_rows(built, "00-swh.roots", "lost")}
-    assert lost == {root.url: root.reason for root in export.roots if root.directory is None}
-    counted = sum((Counter(shard.stats["lost"]) for shard in built.shards("00-swh.roots")), Counter())
-    assert counted.total() == len(lost)
+REASONS = {
+    "no_full_visit": "no full visit",
+    "no_branch": "no branch",
+    "alias": "no branch",
+    "not_a_directory": "target",
+    "missing_revision": "missing",
+}
+
+
+def test_a_repository_without_a_root_is_a_decision_with_its_reason(
+    export: MiniExport, built: building.Build, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One for each, which stands for all of it: in the released decisions, in the report's counts, and for `check`."""
+    expected = {name_of(root.url): root.reason for root in export.roots if root.directory is None}
+    whole = [
+        row
+        for path in sorted((built.out / "decisions").glob("*.parquet"))
+        for row in pq.read_table(path).to_pylist()
+        if not row["path_bytes"]
+    ]
+    assert {row["repo_name"]: REASONS[row["rule"]] for row in whole} == expected and len(whole) == len(expected)
+    assert {(row["stage"], row["outcome"], row["revision_id"]) for row in whole} == {("ingest", "dropped", "")}
+    counted = Counter(row["rule"] for row in whole)
+    report = json.loads((built.out / "report" / "report.json").read_text())
+    rules = next(stage for stage in report["funnel"] if stage["stage"] == "ingest")["rules"]
+    assert {rule: rules[rule]["rows"] for rule in counted} == counted
+    for name in sorted(expected):
+        with pytest.raises(typer.Exit) as ended:
+            check.run(built.out, [f"https://{name if name.count('/') > 1 else f'github.com/{name}'}"], False, False)
+        assert ended.value.exit_code == 1
+        said = capsys.readouterr().out
+        assert ": not in the dataset" in said and f"{name}: nothing of it could be read" in said
+        assert REASONS[said.split("left by ingest: ")[1].split()[0]] == expected[name]
 
 
 def test_a_repository_is_known_by_what_its_branch_leads_to(export: MiniExport, built: building.Build) -> None:
@@ -144,11 +162,12 @@ def test_links_and_submodules_are_kept_so_that_trees_can_be_proven(
     assert {0o120000, 0o160000} <= modes
 
 
-def released(build: building.Build) -> dict[str, str]:
+def released(out: Path) -> dict[str, str]:
+    """SHA-256 of each table that is released, by its path."""
     return {
-        str(path.relative_to(build.out)): hashlib.sha256(path.read_bytes()).hexdigest()
+        str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
         for name in ("dataset", "decisions", "manifest")
-        for path in sorted((build.out / name).rglob("*.parquet"))
+        for path in sorted((out / name).rglob("*.parquet"))
     }
 
 
@@ -157,7 +176,7 @@ def test_parquet_and_one_worker_give_the_same_bytes(export: MiniExport, built: b
     other = make_export(tmp_path / "export", "parquet")
     place = {"objects": str(other.sliced)}
     again = run(recipe(other, of_source=place), tmp_path / "out", workers=1)
-    assert released(again) == released(built)
+    assert released(again.out) == released(built.out)
 
 
 def test_a_manifest_says_which_export_it_is_made_from_and_by_which_stages(
@@ -211,12 +230,27 @@ def test_a_second_run_does_nothing(export: MiniExport, built: building.Build) ->
 
 def test_a_list_and_a_forge_select(export: MiniExport, tmp_path: Path) -> None:
     names = tmp_path / "list.txt"
-    names.write_text("# those of Dave\nhttps://github.com/Dave/texts.git\ndave/skipped\n\n")
+    names.write_text("# those of Dave\nhttps://github.com/Dave/texts.git\ndave/skipped\nalice/empty\n\n")
+    left_out = tmp_path / "opt-out.txt"
+    left_out.write_text("alice/empty\n")
     source = {"list": str(names), "forges": ["github.com"], "types": ["git"]}
-    body = recipe(export, of_source=source, limits={"depth": 4}, partitions=1)
+    changes = {"stages": ["opt_out", *recipe(export)["stages"]], "opt_out": {"list": str(left_out)}}
+    body = recipe(export, of_source=source, limits={"depth": 4}, partitions=1, **changes)
     build = run(body, tmp_path / "out")
     repos = {row["repo_name"] for row in table_rows(build, "00-ingest", "origins")}
     assert repos == {"dave/texts", "dave/skipped"}
+    # A repository that was asked to be left out is named nowhere, also if it was never walked.
+    assert [row["rule"] for row in table_rows(build, "00-ingest", "decisions") if not row["path_bytes"]] == [
+        "no_branch"
+    ]
+    for folder in ("dataset", "decisions", "index", "report"):
+        for path in (build.out / folder).rglob("*"):
+            told = (
+                str(pq.read_table(path).to_pylist())
+                if path.suffix == ".parquet"
+                else path.is_file() and path.read_text()
+            )
+            assert "alice" not in (told or ""), path
     names.write_text("dave/texts\nno repository at all\n")
     with pytest.raises(InputError, match="line 2: 'no repository at all'"):
         run(body, tmp_path / "other")
@@ -275,30 +309,7 @@ def test_compat_walks_one_repository_of_each_root(export: MiniExport, tmp_path: 
         ("bob/no-head", "refs/heads/main"),
         ("bob/no-head", "refs/heads/master"),
     }
-    assert {(row["origin"].rpartition("/")[2], row["reason"]) for row in table_rows(build, "00-swh.roots", "lost")} >= {
-        ("only-head", "no_branch")
+    left = {
+        row["repo_name"]: row["rule"] for row in table_rows(build, "00-ingest", "decisions") if not row["revision_id"]
     }
-
-
-@pytest.mark.slow
-def test_a_walk_that_is_killed_goes_on_to_the_same_bytes(
-    export: MiniExport, built: building.Build, tmp_path: Path
-) -> None:
-    body, out = recipe(export), tmp_path / "out"
-    path = tmp_path / "recipe.json"
-    path.write_text(json.dumps(body))
-    program = (
-        "import json, sys; from pathlib import Path; from stackbuild import build\n"
-        "build.run(build.Request(json.loads(Path(sys.argv[1]).read_text()), Path('/'), Path(sys.argv[2]), 2))"
-    )
-    seen = set()
-    for wait in ("00-swh.convert", "00-swh.level-01", "00-swh.fetch"):
-        process = subprocess.Popen([sys.executable, "-c", program, str(path), str(out)], start_new_session=True)
-        while process.poll() is None and not (out / "stages" / wait).exists():
-            time.sleep(0.05)
-        if process.poll() is None:
-            seen.add(wait)
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    assert seen
-    assert released(run(body, out)) == released(built)
+    assert left == {"alice/alias": "same_revision", "erin/alias": "same_revision", "bob/only-head": "no_branch"}

@@ -268,3 +268,6 @@ def test_compat_keeps_the_repository_of_a_root_that_the_stack_v2_kept(
         kept, lost = heads.one_of_each_root(connection, pa.Table.from_pylist(rows, heads.ROOTS))
     assert kept["origin"].to_pylist() == ["the one"]
     assert [(row["origin"], row["reason"]) for row in lost.to_pylist()] == [("a worse one", "same_directory")]
+    there = pa.Table.from_pylist([{"repository": "a worse one", "origin": "a worse one"}], heads.VISIT)
+    assert heads.without_any(pa.concat_tables([lost, lost]), there.slice(0, 0)).equals(lost)
+    assert not heads.without_any(lost, there).num_rows, "another of its roots stays"
