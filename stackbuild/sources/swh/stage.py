@@ -305,7 +305,8 @@ class SwhWalk(Stage[Options]):
 
     def start(self, task: Task) -> None:
         """The frontier of the first level: each root once."""
-        roots = pa.Table.from_batches(mine(task, "roots", pa.schema([heads.ROOTS.field("root")])))
+        schema = pa.schema([heads.ROOTS.field("root")])
+        roots = pa.Table.from_batches(mine(task, "roots", schema), schema)  # a partition may have none
         distinct = roots.group_by("root", use_threads=False).aggregate([]).sort_by("root")["root"]
         empty = pa.array([b""] * len(distinct), pa.binary())
         write_by(

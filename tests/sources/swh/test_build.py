@@ -213,7 +213,7 @@ def test_a_list_and_a_forge_select(export: MiniExport, tmp_path: Path) -> None:
     names = tmp_path / "list.txt"
     names.write_text("# those of Dave\nhttps://github.com/Dave/texts.git\ndave/skipped\n\n")
     source = {"list": str(names), "forges": ["github.com"], "types": ["git"]}
-    body = recipe(export, of_source=source, limits={"depth": 4}, partitions=1)
+    body = recipe(export, of_source=source, limits={"depth": 4}, partitions=4)  # most of them without a root
     build = run(body, tmp_path / "out")
     repos = {row["repo_name"] for row in table_rows(build, "00-ingest", "origins")}
     assert repos == {"dave/texts", "dave/skipped"}
