@@ -35,7 +35,8 @@ from stackbuild.origins import canonical_url, name_of_url
 from stackbuild.shards import digest
 from stackbuild.sources.gharchive.events import GATHERED
 from stackbuild.sources.gharchive.hours import HourFile, by_day
-from stackbuild.sources.swh import heads, tables
+from stackbuild.sources.swh import by_id, heads, tables
+from stackbuild.sources.swh.by_id import Looked, rows_by_id
 from stackbuild.sources.swh.convert import Counts, convert, writer_options
 from stackbuild.sources.swh.export import ExportFile, opened
 from stackbuild.sources.swh.fetch import PASSING, FetchOptions, open_store
@@ -44,6 +45,7 @@ from stackbuild.sources.swh.partitions import (
     BUCKET,
     BUCKET_FIELD,
     bucketed,
+    has_any,
     mine,
     warm,
     write,
@@ -114,8 +116,9 @@ class SwhWalk(Stage[Options]):
         }
 
     def warm(self) -> None:
-        """Load DuckDB and compile the kernels of the conversion."""
+        """Load DuckDB and compile the kernels of the conversion and of the levels."""
         import_module("duckdb")
+        by_id.warm()
         for spec in (tables.VISITS, *CONVERTED):
             warm(spec)
 
@@ -315,11 +318,14 @@ class SwhWalk(Stage[Options]):
 
     def _level(self, depth: int) -> Callable[[Task], None]:
         def walk(task: Task) -> None:
+            if not has_any(task, f"frontier-{depth:02d}"):
+                return
+            looked = Looked()
             with session(task.scratch, self.source.join_memory) as connection:
                 found = level(
                     connection,
                     mine(task, f"frontier-{depth:02d}", FRONTIER),
-                    lambda: mine(task, "entries", tables.ENTRIES.schema),
+                    lambda nodes: rows_by_id(task, tables.ENTRIES, nodes, looked),
                     depth,
                     self.limits,
                 )
@@ -327,6 +333,7 @@ class SwhWalk(Stage[Options]):
                 write_by(task, f"frontier-{depth + 1:02d}", FRONTIER, found.frontier, "node")
                 write_by(task, f"links-{depth:02d}", FOUND, found.links, "root")
                 write_by(task, f"left-{depth:02d}", LEFT, found.left, "root")
+            task.stats.update(entries_read=looked.rows_read, entries_skipped=looked.rows_skipped)
 
         return walk
 
@@ -336,16 +343,18 @@ class SwhWalk(Stage[Options]):
         return chain.from_iterable(mine(task, f"files-{k:02d}", schema) for k in range(self.limits.depth))
 
     def resolve(self, task: Task) -> None:
+        looked = Looked()
         with session(task.scratch, self.source.join_memory) as connection:
             wanted, refused = resolve(
                 connection,
                 self._files(task, pa.schema([FOUND.field("target")])),
-                lambda: mine(task, "contents", tables.CONTENTS.schema),
-                lambda: mine(task, "skipped", tables.SKIPPED.schema),
+                lambda ids: rows_by_id(task, tables.CONTENTS, ids, looked),
+                lambda ids: rows_by_id(task, tables.SKIPPED, ids, looked),
                 self.limits,
             )
             write_by(task, "wanted", WANTED, wanted, "content_id")
             write_by(task, "refused", REFUSED, refused, "content_id")
+        task.stats.update(contents_read=looked.rows_read, contents_skipped=looked.rows_skipped)
 
     def fetch(self, task: Task) -> None:
         """Fetch the contents of a range of ids. TemporaryError if some may come another time: what came is in the cache."""

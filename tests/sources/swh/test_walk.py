@@ -77,7 +77,12 @@ def walked(
             )
             with session(scratch) as connection:
                 one = walk.level(
-                    connection, iter(frontier.to_batches()), lambda: iter(table.to_batches(3)), depth, limits, copies
+                    connection,
+                    iter(frontier.to_batches()),
+                    lambda nodes: iter(table.to_batches(3)),
+                    depth,
+                    limits,
+                    copies,
                 )
                 found += [tuple(row.values()) for batch in one.files for row in batch.to_pylist()]
                 further += [tuple(row.values()) for batch in one.frontier for row in batch.to_pylist()]
