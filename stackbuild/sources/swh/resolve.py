@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from stackbuild.schema import ID
-from stackbuild.sources.swh.session import Ids, ids_of, rows_of, stream
+from stackbuild.sources.swh.session import MEMORY, Ids, ids_of, rows_of, stream
 from stackbuild.sources.swh.tables import CONTENTS, SKIPPED, VISIBLE
 from stackbuild.sources.swh.walk import FOUND
 from stackbuild.sources.unit import Limits
@@ -49,6 +49,7 @@ def resolve(
     contents: Callable[[Ids | None], Iterator[pa.RecordBatch]],
     skipped: Callable[[Ids | None], Iterator[pa.RecordBatch]],
     limits: Limits,
+    memory: int = MEMORY,
 ) -> tuple[Iterator[pa.RecordBatch], Iterator[pa.RecordBatch]]:
     """(WANTED, REFUSED) of the files in `found` (FOUND; only targets of files), to be read in this order.
 
@@ -59,7 +60,7 @@ def resolve(
     connection.register("arriving", stream(found, pa.schema([FOUND.field("target")])))
     connection.execute("CREATE OR REPLACE TEMP TABLE asked AS SELECT DISTINCT target AS content_id FROM arriving")
     connection.unregister("arriving")
-    ids = ids_of(connection, "asked", "content_id")
+    ids = ids_of(connection, "asked", "content_id", memory)
     for name, schema, batches, order in (
         ("known", CONTENTS.schema, contents, f"content_id, status <> {VISIBLE}, blob_id, length"),
         ("not_taken", SKIPPED.schema, skipped, "content_id, reason, length"),

@@ -328,6 +328,7 @@ class SwhWalk(Stage[Options]):
                     lambda nodes: rows_by_id(task, tables.ENTRIES, nodes, looked),
                     depth,
                     self.limits,
+                    memory=self.source.join_memory,
                 )
                 write_by(task, f"files-{depth:02d}", FOUND, found.files, "target")
                 write_by(task, f"frontier-{depth + 1:02d}", FRONTIER, found.frontier, "node")
@@ -351,6 +352,7 @@ class SwhWalk(Stage[Options]):
                 lambda ids: rows_by_id(task, tables.CONTENTS, ids, looked),
                 lambda ids: rows_by_id(task, tables.SKIPPED, ids, looked),
                 self.limits,
+                self.source.join_memory,
             )
             write_by(task, "wanted", WANTED, wanted, "content_id")
             write_by(task, "refused", REFUSED, refused, "content_id")

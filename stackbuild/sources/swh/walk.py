@@ -24,7 +24,7 @@ from typing import Any
 import pyarrow as pa
 
 from stackbuild.schema import ID
-from stackbuild.sources.swh.session import Ids, ids_of, rows_of, stream
+from stackbuild.sources.swh.session import MEMORY, Ids, ids_of, rows_of, stream
 from stackbuild.sources.swh.tables import DIR, ENTRIES, FILE
 from stackbuild.sources.unit import Limits
 from stackbuild.swhid import object_id, serialize_tree
@@ -78,18 +78,19 @@ def level(
     depth: int,
     limits: Limits,
     copies: int = COPIES,
+    memory: int = MEMORY,
 ) -> Level:
     """Walk one level down.
 
     `frontier`: FRONTIER, the places at which the walk stands, `depth` levels below their roots. `entries`: rows of ENTRIES of the
     directories that it is given, sorted and each once, or of more, of all for None; whatever their order, a directory perhaps twice, as
-    exports are written at least once; it is called once. Memory is that of the connection; both tables may be larger.
+    exports are written at least once; it is called once. `memory`: of the connection; both tables may be larger.
     """
     connection.register("arriving", stream(frontier, FRONTIER))
     connection.execute("CREATE OR REPLACE TEMP TABLE standing AS SELECT DISTINCT node, root, path FROM arriving")
     connection.unregister("arriving")
     _drop_copies(connection, copies)
-    connection.register("entries", stream(entries(ids_of(connection, "standing", "node")), ENTRIES.schema))
+    connection.register("entries", stream(entries(ids_of(connection, "standing", "node", memory)), ENTRIES.schema))
     # Made one, and judged, before the join: a directory may stand in thousands of places.
     connection.execute(
         f"""
