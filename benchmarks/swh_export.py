@@ -60,7 +60,8 @@ class Export:
 
 
 def make_export(folder: Path, repositories: Sequence[Path], entries: int, forks: int) -> Export:
-    """Write an export of at most `entries` directory entries (all of the forks' trees, then others) and `forks` origins each."""
+    """Write an export of at most `entries` directory entries (all of the forks' trees, then others; none for 0) and `forks` origins
+    for each repository."""
     export = Export(folder / "graph" / "2026-06-04")
     tables = Tables(export)
     visits: list[tuple[Any, ...]] = []
@@ -105,7 +106,10 @@ def make_export(folder: Path, repositories: Sequence[Path], entries: int, forks:
         )
         while some := list(islice(rows, 100_000)):
             tables.add("content", hashes, some)
-    _entries(tables, repositories, entries)
+    if entries:
+        _entries(tables, repositories, entries)
+    else:
+        tables.write("directory_entry", ENTRIES, ENTRIES.empty_table())
     tables.close()
     (export.root / "meta").mkdir()
     (export.root / "meta" / "export.json").write_text(json.dumps({"flavor": "full", "formats": ["orc"]}))

@@ -91,11 +91,13 @@ def made(folder: Path, repositories: Sequence[Path], entries: int, forks: int) -
     return Export(Path(body["root"]), body["rows"], origins)
 
 
-def walk(export: Export, out: Path, partitions: int, memory: int) -> Build:
-    """Run the phases of a build up to the contents that are asked for, anew."""
+def walk(
+    export: Export, out: Path, partitions: int, memory: int, last: str = LAST, objects: Path | None = None
+) -> Build:
+    """Run the phases of a build, anew, up to the one named."""
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    source = {"kind": "swh", "export": str(export.root), "objects": str(out), "join_memory": memory << 20}
+    source = {"kind": "swh", "export": str(export.root), "objects": str(objects or out), "join_memory": memory << 20}
     recipe = {"name": "swh_walk", "seed": 1, "partitions": partitions, "source": [source], "stages": ["exact_dedup", "decode", "languages"],
               "outputs": ["dataset"], "exact_dedup": {"winner": ["-revision_date"]}}  # fmt: skip
     plan = resolve(Request(recipe, out, out, workers=1))
@@ -105,7 +107,7 @@ def walk(export: Export, out: Path, partitions: int, memory: int) -> Build:
     try:
         for job in build.jobs:
             launch.run_job(job, driver_journal(out))
-            if job.name.endswith(f".{LAST}"):
+            if job.name == f"{SOURCE}.{last}":
                 break
     finally:
         executor.close()
@@ -115,8 +117,8 @@ def walk(export: Export, out: Path, partitions: int, memory: int) -> Build:
 # ---------------------------------------------------------------- figures
 
 
-def figures(export: Export, build: Build) -> dict[str, Any]:
-    """What each phase took, and the origins whose files are not as git lists them."""
+def phases_of(build: Build) -> list[dict[str, Any]]:
+    """What each phase that ran took and left."""
     events: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for event in read_events(build.out / "launches" / "journal.jsonl"):
         if event["event"] == "task":
@@ -142,11 +144,16 @@ def figures(export: Export, build: Build) -> dict[str, Any]:
                 "stats": dict(stats),
             }
         )
+    return phases
+
+
+def figures(export: Export, build: Build) -> dict[str, Any]:
+    """What each phase took, and the origins whose files are not as git lists them."""
     looked_at = export.origins[:: -(-len(export.origins) // COMPARED)]
     return {
         "rows": export.rows,
         "origins": len(export.origins),
-        "phases": phases,
+        "phases": phases_of(build),
         "compared": len(looked_at),
         "not_as_git_lists": not_as_git_lists(looked_at, build),
     }
