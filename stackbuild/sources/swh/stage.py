@@ -20,7 +20,8 @@ order, so that the number of partitions is all that its bytes depend on. `source
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
@@ -36,16 +37,15 @@ from stackbuild.shards import digest
 from stackbuild.sources.gharchive.events import GATHERED
 from stackbuild.sources.gharchive.hours import HourFile, by_day
 from stackbuild.sources.swh import by_id, heads, tables
-from stackbuild.sources.swh.by_id import Looked, rows_by_id
 from stackbuild.sources.swh.convert import Counts, convert, writer_options
 from stackbuild.sources.swh.export import ExportFile, opened
 from stackbuild.sources.swh.fetch import PASSING, FetchOptions, open_store
+from stackbuild.sources.swh.levels import files_of, resolve_files, walk_level
 from stackbuild.sources.swh.packed import PackedCache, fetch_cached
 from stackbuild.sources.swh.partitions import (
     BUCKET,
     BUCKET_FIELD,
     bucketed,
-    has_any,
     mine,
     warm,
     write,
@@ -53,12 +53,12 @@ from stackbuild.sources.swh.partitions import (
     write_by_repository,
 )
 from stackbuild.sources.swh.placed import FETCHED, PLACED, contents_of, gathered, states_of, wanted_of
-from stackbuild.sources.swh.resolve import REFUSED, WANTED, resolve
+from stackbuild.sources.swh.resolve import REFUSED, WANTED
 from stackbuild.sources.swh.session import rows_of, session, stream
 from stackbuild.sources.swh.source_options import SwhOptions
 from stackbuild.sources.swh.told import KNOWN, gather_facts, know_visits, read_day, taken_of
 from stackbuild.sources.swh.visits import LAST, last_of, last_visits
-from stackbuild.sources.swh.walk import FOUND, FRONTIER, LEFT, level
+from stackbuild.sources.swh.walk import FOUND, FRONTIER
 from stackbuild.sources.unit import Limits
 from stackbuild.stage import Options, Phase, PhaseOutputs, Stage
 from stackbuild.task import Task
@@ -100,15 +100,25 @@ class SwhWalk(Stage[Options]):
         self.selection = source.selection(names)
         self.compat = source.compat is not None
 
-    def key(self) -> Mapping[str, Any]:
-        """The export's files, what is selected of it, and the caps; not where any of it lies."""
+    # What phases depend on, apart, so that another selection finds the conversion again, and another export GH Archive's events.
+
+    def _exported(self) -> Mapping[str, Any]:
+        """The export's files, not where they lie."""
         listed = [[file.name, file.size, file.etag] for table in sorted(self.files) for file in self.files[table]]
+        return {"files": digest(listed)}
+
+    def _told(self) -> Mapping[str, Any]:
+        """GH Archive's hours, and how they are read."""
+        return {"hours": digest([[hour.name, hour.size, hour.etag] for hour in self.hours]), "compat": self.compat}
+
+    def _selected(self) -> Mapping[str, Any]:
+        """Both, what is selected, and the caps."""
         limits = [self.limits.depth, self.limits.path_bytes, self.limits.file_bytes]
         selected = self.source.model_dump(mode="json", exclude=set(PLACES))
         names = sorted(self.names) if self.names is not None else None
         return {
-            "files": digest(listed),
-            "hours": digest([[hour.name, hour.size, hour.etag] for hour in self.hours]),
+            **self._exported(),
+            **self._told(),
             "selected": selected,
             "names": digest(names),
             "limits": limits,
@@ -123,6 +133,10 @@ class SwhWalk(Stage[Options]):
             warm(spec)
 
     def phases(self) -> Sequence[Phase]:
+        own = {"convert": self._exported, "events": self._told}
+        return [replace(one, key=own.get(one.name, self._selected)) for one in self._phases()]
+
+    def _phases(self) -> Sequence[Phase]:
         steps = range(heads.CHAIN + 1)
         depths = range(self.limits.depth)
         return (
@@ -317,46 +331,12 @@ class SwhWalk(Stage[Options]):
         )
 
     def _level(self, depth: int) -> Callable[[Task], None]:
-        def walk(task: Task) -> None:
-            if not has_any(task, f"frontier-{depth:02d}"):
-                return
-            looked = Looked()
-            with session(task.scratch, self.source.join_memory) as connection:
-                found = level(
-                    connection,
-                    mine(task, f"frontier-{depth:02d}", FRONTIER),
-                    lambda nodes: rows_by_id(task, tables.ENTRIES, nodes, looked),
-                    depth,
-                    self.limits,
-                    memory=self.source.join_memory,
-                )
-                write_by(task, f"files-{depth:02d}", FOUND, found.files, "target")
-                write_by(task, f"frontier-{depth + 1:02d}", FRONTIER, found.frontier, "node")
-                write_by(task, f"links-{depth:02d}", FOUND, found.links, "root")
-                write_by(task, f"left-{depth:02d}", LEFT, found.left, "root")
-            task.stats.update(entries_read=looked.rows_read, entries_skipped=looked.rows_skipped)
-
-        return walk
+        return lambda task: walk_level(task, depth, self.limits, self.source.join_memory)
 
     # ---- from files to contents
 
-    def _files(self, task: Task, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        return chain.from_iterable(mine(task, f"files-{k:02d}", schema) for k in range(self.limits.depth))
-
     def resolve(self, task: Task) -> None:
-        looked = Looked()
-        with session(task.scratch, self.source.join_memory) as connection:
-            wanted, refused = resolve(
-                connection,
-                self._files(task, pa.schema([FOUND.field("target")])),
-                lambda ids: rows_by_id(task, tables.CONTENTS, ids, looked),
-                lambda ids: rows_by_id(task, tables.SKIPPED, ids, looked),
-                self.limits,
-                self.source.join_memory,
-            )
-            write_by(task, "wanted", WANTED, wanted, "content_id")
-            write_by(task, "refused", REFUSED, refused, "content_id")
-        task.stats.update(contents_read=looked.rows_read, contents_skipped=looked.rows_skipped)
+        resolve_files(task, self.limits, self.source.join_memory)
 
     def fetch(self, task: Task) -> None:
         """Fetch the contents of a range of ids. TemporaryError if some may come another time: what came is in the cache."""
@@ -382,7 +362,7 @@ class SwhWalk(Stage[Options]):
                     f"({', '.join(f'{state}: {count:,}' for state, count in passing.items())}). Run the build again; what came is "
                     "kept."
                 )
-            connection.register("files", stream(self._files(task, FOUND), FOUND))
+            connection.register("files", stream(files_of(task, self.limits, FOUND), FOUND))
             placed = rows_of(
                 connection,
                 "SELECT f.root, f.path, f.mode, s.content_id, s.blob_id, s.length, s.rule, s.value, s.threshold, s.detail "
