@@ -14,10 +14,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stackbuild.footers import leaf_of, row_groups_of
 from stackbuild.kernels import kernel
+from stackbuild.schema import ID
 from stackbuild.shards import Output, open_parquet, read_row_group
 from stackbuild.sources.swh.bloom import SALTS, any_may_be_in, bits_of
 from stackbuild.sources.swh.partitions import BUCKET, mine
@@ -64,6 +66,13 @@ def rows_by_id(task: Task, spec: TableSpec, ids: Ids | None, looked: Looked) -> 
                 batch = _rows(task, output, file, group, spec, near)
                 if batch is not None:
                     yield batch
+
+
+def rows_in(task: Task, spec: TableSpec, column: pa.ChunkedArray) -> Iterator[pa.RecordBatch]:
+    """The rows of a converted table in this task's partition whose id stands in a column, which may hold nulls."""
+    asked = pc.unique(column).drop_null().cast(pa.binary())
+    ids = asked.take(pc.sort_indices(asked)).cast(ID)
+    return rows_by_id(task, spec, id_bytes(ids), Looked())
 
 
 def warm() -> None:

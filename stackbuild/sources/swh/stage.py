@@ -37,6 +37,7 @@ from stackbuild.shards import digest
 from stackbuild.sources.gharchive.events import GATHERED
 from stackbuild.sources.gharchive.hours import HourFile, by_day
 from stackbuild.sources.swh import by_id, heads, tables
+from stackbuild.sources.swh.by_id import rows_in
 from stackbuild.sources.swh.convert import Counts, convert, writer_options
 from stackbuild.sources.swh.export import ExportFile, opened
 from stackbuild.sources.swh.fetch import PASSING, FetchOptions, open_store
@@ -46,6 +47,7 @@ from stackbuild.sources.swh.partitions import (
     BUCKET,
     BUCKET_FIELD,
     bucketed,
+    has_any,
     mine,
     warm,
     write,
@@ -264,20 +266,22 @@ class SwhWalk(Stage[Options]):
         chosen = pa.Table.from_batches(mine(task, "chosen", heads.CHOSEN), heads.CHOSEN)
         with session(task.scratch, self.source.join_memory) as connection:
             found, lost = heads.heads(
-                connection, chosen, lambda: mine(task, "branches", tables.BRANCHES.schema), self.compat
+                connection, chosen, lambda: rows_in(task, tables.BRANCHES, chosen["snapshot_id"]), self.compat
             )
         self._write_candidates(task, "candidates-0", found)
         write_by_repository(task, "lost-heads", heads.LOST, lost)
 
     def _follow(self, step: int) -> Callable[[Task], None]:
         def follow(task: Task) -> None:
+            if not has_any(task, f"candidates-{step}"):
+                return
             rows = pa.Table.from_batches(mine(task, f"candidates-{step}", heads.CANDIDATES), heads.CANDIDATES)
             with session(task.scratch, self.source.join_memory) as connection:
                 roots, further, lost = heads.follow(
                     connection,
                     rows,
-                    lambda: mine(task, "revisions", tables.REVISIONS.schema),
-                    lambda: mine(task, "releases", tables.RELEASES.schema),
+                    lambda: rows_in(task, tables.REVISIONS, rows["target"]),
+                    lambda: rows_in(task, tables.RELEASES, rows["target"]),
                     step == heads.CHAIN,
                     self.compat,
                 )

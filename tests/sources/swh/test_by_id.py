@@ -67,6 +67,14 @@ def test_rows_by_id_are_those_that_a_filter_finds(task: Any, numbers: Any) -> No
     assert looked.rows_read + looked.rows_skipped == len(mine)
 
 
+def test_ids_of_a_column_may_be_null_and_stand_twice(task: Any) -> None:
+    one, other = (next(n for n in numbers if identifier(n)[0] < 128) for numbers in (range(1_000), range(1_000, 2_000)))
+    ids = [identifier(other), None, identifier(one), identifier(other), identifier(9_999)]
+    for column in (pa.chunked_array([ids[:2], ids[2:]], pa.binary(20)), pa.chunked_array([], pa.binary(20))):
+        found = [row["perms"] for batch in by_id.rows_in(task, ENTRIES, column) for row in batch.to_pylist()]
+        assert found == ([one] * 3 + [other] * 3 if len(column) else [])
+
+
 def test_row_groups_that_hold_none_of_the_ids_are_not_read(task: Any) -> None:
     """One directory lies in one of twenty row groups; its range is that of a row group in each of the two files."""
     read = 0
