@@ -112,9 +112,16 @@ def phases(graph: Graph, chosen: Selection, machines: Machines, rates: SwhRates)
     convert = sum(at.rows[name] * rates.convert[name]["row"] for name in CONVERTED)
     found = [at.phase("convert and visits", graph.files, convert, graph.orc_bytes, sum(at.sizes.values()), graph.files)]
 
-    cpu, written = chosen.origins * rates.origin["row"], chosen.origins * rates.origin["bytes"]
-    looks = at.look("branches", 1.0) + at.look("revisions", 4.0) + at.look("releases", 4.0)
-    read = at.sizes["branches"] + 4 * (at.sizes["revisions"] + at.sizes["releases"])
+    cpu, written, read, looks = (
+        chosen.origins * rates.origin["row"],
+        chosen.origins * rates.origin["bytes"],
+        0.0,
+        Looks(0.0, 0.0),
+    )
+    for name in ("branches", "revisions", "releases"):
+        looked = at.hit(chosen.origins / (at.rows[name] / ROW_GROUP_ROWS))
+        cpu += at.rows[name] * looked * rates.level["entry"]
+        read, looks = read + at.sizes[name] * looked, looks + at.look(name, 1.0)
     found.append(at.phase("origins to roots", machines.partitions, cpu, read, written, looks))
 
     for depth, (standing, places) in enumerate(zip(rates.walk["standing"], rates.walk["found"], strict=True)):
