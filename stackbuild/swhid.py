@@ -51,14 +51,14 @@ def object_id(kind: str, payload: bytes, algorithm: str = "sha1") -> bytes:
     return digest.digest()
 
 
-def content_id(data: bytes) -> bytes:
+def content_id(data: bytes | memoryview) -> bytes:
     """Git's SHA-1 of a file's bytes, the hash in its `swh:1:cnt:`."""
     digest = hashlib.sha1(b"blob %d\0" % len(data), usedforsecurity=False)
     digest.update(data)
     return digest.digest()
 
 
-def blob_id(data: bytes) -> bytes:
+def blob_id(data: bytes | memoryview) -> bytes:
     """The plain SHA-1 of a file's bytes, the key of Software Heritage's object store."""
     return hashlib.sha1(data, usedforsecurity=False).digest()
 

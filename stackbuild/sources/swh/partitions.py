@@ -26,6 +26,11 @@ def mine(task: Task, table: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         yield pa.RecordBatch.from_arrays([batch.column(name) for name in schema.names], schema=schema)
 
 
+def has_any(task: Task, table: str) -> bool:
+    """Whether a table has rows in this task's partition, from what its files say of themselves."""
+    return any(str(task.rank) in output.groups for output in task.outputs(table))
+
+
 def bucketed(batch: pa.RecordBatch, name: str, partitions: int) -> pa.RecordBatch:
     """A batch with the partition of an id; rows without the id are no rows of any partition."""
     if batch.column(name).null_count:

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from stackbuild.schema import ID
-from stackbuild.sources.swh.session import rows_of, stream
+from stackbuild.sources.swh.session import MEMORY, Ids, ids_of, rows_of, stream
 from stackbuild.sources.swh.tables import CONTENTS, SKIPPED, VISIBLE
 from stackbuild.sources.swh.walk import FOUND
 from stackbuild.sources.unit import Limits
@@ -46,23 +46,26 @@ REFUSED = pa.schema(
 def resolve(
     connection: Any,
     found: Iterator[pa.RecordBatch],
-    contents: Callable[[], Iterator[pa.RecordBatch]],
-    skipped: Callable[[], Iterator[pa.RecordBatch]],
+    contents: Callable[[Ids | None], Iterator[pa.RecordBatch]],
+    skipped: Callable[[Ids | None], Iterator[pa.RecordBatch]],
     limits: Limits,
+    memory: int = MEMORY,
 ) -> tuple[Iterator[pa.RecordBatch], Iterator[pa.RecordBatch]]:
     """(WANTED, REFUSED) of the files in `found` (FOUND; only targets of files), to be read in this order.
 
-    `contents`, `skipped`: rows of CONTENTS and SKIPPED of the range of ids at hand, each read once. Two rows of one content
-    (exports are written at least once) are one: the visible one, then the smaller SHA-1.
+    `contents`, `skipped`: rows of CONTENTS and SKIPPED of the contents that they are given, or of more, of all in the range at hand
+    for None; each called once. Two rows of one content (exports are written at least once) are one: the visible one, then the
+    smaller SHA-1.
     """
     connection.register("arriving", stream(found, pa.schema([FOUND.field("target")])))
     connection.execute("CREATE OR REPLACE TEMP TABLE asked AS SELECT DISTINCT target AS content_id FROM arriving")
     connection.unregister("arriving")
+    ids = ids_of(connection, "asked", "content_id", memory)
     for name, schema, batches, order in (
         ("known", CONTENTS.schema, contents, f"content_id, status <> {VISIBLE}, blob_id, length"),
         ("not_taken", SKIPPED.schema, skipped, "content_id, reason, length"),
     ):
-        connection.register("arriving", stream(batches(), schema))
+        connection.register("arriving", stream(batches(ids), schema))
         connection.execute(
             f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT DISTINCT ON (content_id) * FROM arriving "
             f"SEMI JOIN asked USING (content_id) ORDER BY {order}"

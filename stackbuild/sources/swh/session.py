@@ -11,12 +11,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from stackbuild.errors import InputError
+from stackbuild.schema import ID
+from stackbuild.sources.swh.row_order import id_bytes
 
 MEMORY = 256 << 20  # bytes for one session, beside Arrow's batches
 ROWS = 65_536
+MEMORY_OF_ID = 256  # bytes of a session for each id that is asked for by itself, which takes 28 beside it
+
+Ids = npt.NDArray[np.uint8]  # (n, 20), sorted, each once
 
 
 @contextmanager
@@ -52,6 +59,14 @@ def rows_of(connection: Any, query: str, schema: pa.Schema) -> Iterator[pa.Recor
 def table_of(connection: Any, query: str, schema: pa.Schema) -> pa.Table:
     """All rows of a query."""
     return pa.Table.from_batches(rows_of(connection, query, schema), schema)
+
+
+def ids_of(connection: Any, table: str, column: str, memory: int) -> Ids | None:
+    """The distinct ids in a column of a table; None if they are more than go with a session of so much memory."""
+    most = memory // MEMORY_OF_ID
+    query = f"SELECT DISTINCT {column} AS id FROM {table} ORDER BY id LIMIT {most + 1}"
+    found = table_of(connection, query, pa.schema([pa.field("id", ID)]))
+    return id_bytes(found["id"].combine_chunks()) if len(found) <= most else None
 
 
 def stream(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBatchReader:

@@ -20,7 +20,8 @@ order, so that the number of partitions is all that its bytes depend on. `source
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
@@ -29,38 +30,35 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stackbuild.errors import TemporaryError
 from stackbuild.hashing import uniform
 from stackbuild.origins import canonical_url, name_of_url
 from stackbuild.shards import digest
 from stackbuild.sources.gharchive.events import GATHERED
 from stackbuild.sources.gharchive.hours import HourFile, by_day
-from stackbuild.sources.swh import heads, tables
+from stackbuild.sources.swh import by_id, heads, tables
+from stackbuild.sources.swh.by_id import rows_in
 from stackbuild.sources.swh.convert import Counts, convert, writer_options
 from stackbuild.sources.swh.export import ExportFile, opened
-from stackbuild.sources.swh.fetch import FetchOptions, open_store
-from stackbuild.sources.swh.packed import PackedCache, fetch_cached
+from stackbuild.sources.swh.levels import fetch_files, resolve_files, walk_level
 from stackbuild.sources.swh.partitions import (
     BUCKET,
     BUCKET_FIELD,
     bucketed,
+    has_any,
     mine,
     warm,
     write,
     write_by,
     write_by_repository,
 )
-from stackbuild.sources.swh.placed import FETCHED, PLACED, contents_of, gathered, states_of, wanted_of
-from stackbuild.sources.swh.resolve import REFUSED, WANTED, resolve
-from stackbuild.sources.swh.session import rows_of, session, stream
+from stackbuild.sources.swh.session import session
 from stackbuild.sources.swh.source_options import SwhOptions
 from stackbuild.sources.swh.told import KNOWN, gather_facts, know_visits, read_day, taken_of
 from stackbuild.sources.swh.visits import LAST, last_of, last_visits
-from stackbuild.sources.swh.walk import FOUND, FRONTIER, LEFT, level
+from stackbuild.sources.swh.walk import FRONTIER
 from stackbuild.sources.unit import Limits
 from stackbuild.stage import Options, Phase, PhaseOutputs, Stage
 from stackbuild.task import Task
-from stackbuild.wanted import PASSING, STATES
 
 # Options that say where things lie and with what they are read, never what comes out.
 PLACES = ("export", "objects", "gharchive", "list", "format", "signed", "endpoint_url", "join_memory")
@@ -99,15 +97,25 @@ class SwhWalk(Stage[Options]):
         self.selection = source.selection(names)
         self.compat = source.compat is not None
 
-    def key(self) -> Mapping[str, Any]:
-        """The export's files, what is selected of it, and the caps; not where any of it lies."""
+    # What phases depend on, apart, so that another selection finds the conversion again, and another export GH Archive's events.
+
+    def _exported(self) -> Mapping[str, Any]:
+        """The export's files, not where they lie."""
         listed = [[file.name, file.size, file.etag] for table in sorted(self.files) for file in self.files[table]]
+        return {"files": digest(listed)}
+
+    def _told(self) -> Mapping[str, Any]:
+        """GH Archive's hours, and how they are read."""
+        return {"hours": digest([[hour.name, hour.size, hour.etag] for hour in self.hours]), "compat": self.compat}
+
+    def _selected(self) -> Mapping[str, Any]:
+        """Both, what is selected, and the caps."""
         limits = [self.limits.depth, self.limits.path_bytes, self.limits.file_bytes]
         selected = self.source.model_dump(mode="json", exclude=set(PLACES))
         names = sorted(self.names) if self.names is not None else None
         return {
-            "files": digest(listed),
-            "hours": digest([[hour.name, hour.size, hour.etag] for hour in self.hours]),
+            **self._exported(),
+            **self._told(),
             "selected": selected,
             "names": digest(names),
             "limits": limits,
@@ -115,12 +123,17 @@ class SwhWalk(Stage[Options]):
         }
 
     def warm(self) -> None:
-        """Load DuckDB and compile the kernels of the conversion."""
+        """Load DuckDB and compile the kernels of the conversion and of the levels."""
         import_module("duckdb")
+        by_id.warm()
         for spec in (tables.VISITS, *CONVERTED):
             warm(spec)
 
     def phases(self) -> Sequence[Phase]:
+        own = {"convert": self._exported, "events": self._told}
+        return [replace(one, key=own.get(one.name, self._selected)) for one in self._phases()]
+
+    def _phases(self) -> Sequence[Phase]:
         steps = range(heads.CHAIN + 1)
         depths = range(self.limits.depth)
         return (
@@ -266,20 +279,22 @@ class SwhWalk(Stage[Options]):
         chosen = pa.Table.from_batches(mine(task, "chosen", heads.CHOSEN), heads.CHOSEN)
         with session(task.scratch, self.source.join_memory) as connection:
             found, lost = heads.heads(
-                connection, chosen, lambda: mine(task, "branches", tables.BRANCHES.schema), self.compat
+                connection, chosen, lambda: rows_in(task, tables.BRANCHES, chosen["snapshot_id"]), self.compat
             )
         self._write_candidates(task, "candidates-0", found)
         write_by_repository(task, "lost-heads", heads.LOST, lost)
 
     def _follow(self, step: int) -> Callable[[Task], None]:
         def follow(task: Task) -> None:
+            if not has_any(task, f"candidates-{step}"):
+                return
             rows = pa.Table.from_batches(mine(task, f"candidates-{step}", heads.CANDIDATES), heads.CANDIDATES)
             with session(task.scratch, self.source.join_memory) as connection:
                 roots, further, lost = heads.follow(
                     connection,
                     rows,
-                    lambda: mine(task, "revisions", tables.REVISIONS.schema),
-                    lambda: mine(task, "releases", tables.RELEASES.schema),
+                    lambda: rows_in(task, tables.REVISIONS, rows["target"]),
+                    lambda: rows_in(task, tables.RELEASES, rows["target"]),
                     step == heads.CHAIN,
                     self.compat,
                 )
@@ -334,8 +349,8 @@ class SwhWalk(Stage[Options]):
 
     def start(self, task: Task) -> None:
         """The frontier of the first level: each root once."""
-        column = pa.schema([heads.ROOTS.field("root")])
-        roots = pa.Table.from_batches(mine(task, "roots", column), column)
+        schema = pa.schema([heads.ROOTS.field("root")])
+        roots = pa.Table.from_batches(mine(task, "roots", schema), schema)  # a partition may have none
         distinct = roots.group_by("root", use_threads=False).aggregate([]).sort_by("root")["root"]
         empty = pa.array([b""] * len(distinct), pa.binary())
         write_by(
@@ -343,74 +358,15 @@ class SwhWalk(Stage[Options]):
         )
 
     def _level(self, depth: int) -> Callable[[Task], None]:
-        def walk(task: Task) -> None:
-            with session(task.scratch, self.source.join_memory) as connection:
-                found = level(
-                    connection,
-                    mine(task, f"frontier-{depth:02d}", FRONTIER),
-                    lambda: mine(task, "entries", tables.ENTRIES.schema),
-                    depth,
-                    self.limits,
-                )
-                write_by(task, f"files-{depth:02d}", FOUND, found.files, "target")
-                write_by(task, f"frontier-{depth + 1:02d}", FRONTIER, found.frontier, "node")
-                write_by(task, f"links-{depth:02d}", FOUND, found.links, "root")
-                write_by(task, f"left-{depth:02d}", LEFT, found.left, "root")
-
-        return walk
+        return lambda task: walk_level(task, depth, self.limits, self.source.join_memory)
 
     # ---- from files to contents
 
-    def _files(self, task: Task, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        return chain.from_iterable(mine(task, f"files-{k:02d}", schema) for k in range(self.limits.depth))
-
     def resolve(self, task: Task) -> None:
-        with session(task.scratch, self.source.join_memory) as connection:
-            wanted, refused = resolve(
-                connection,
-                self._files(task, pa.schema([FOUND.field("target")])),
-                lambda: mine(task, "contents", tables.CONTENTS.schema),
-                lambda: mine(task, "skipped", tables.SKIPPED.schema),
-                self.limits,
-            )
-            write_by(task, "wanted", WANTED, wanted, "content_id")
-            write_by(task, "refused", REFUSED, refused, "content_id")
+        resolve_files(task, self.limits, self.source.join_memory)
 
     def fetch(self, task: Task) -> None:
-        """Fetch the contents of a range of ids. TemporaryError if some may come another time: what came is in the cache.
-
-        What the store said of an object in an earlier build is not believed: it may have it by now."""
-        store = open_store(self.source.objects, self.source.signed, self.source.endpoint_url)
-        asked = chain.from_iterable(wanted_of(batch) for batch in mine(task, "wanted", WANTED))
-        limits = FetchOptions(max_bytes=self.limits.file_bytes)
-        told: Counter[str] = Counter()
-        with session(task.scratch, self.source.join_memory) as connection:
-            connection.register("refused", stream(mine(task, "refused", REFUSED), REFUSED))
-            connection.execute(
-                "CREATE TEMP TABLE states AS "
-                "SELECT content_id, NULL::BLOB AS blob_id, length, rule, value, threshold, detail FROM refused"
-            )
-            with task.writer("fetched", FETCHED, group_by=BUCKET) as writer:
-                for some in gathered(fetch_cached(store, asked, PackedCache(self.cache), options=limits, again=STATES)):
-                    told.update(one.state for one in some)
-                    writer.write(contents_of(task.rank, some))
-                    connection.register("arriving", states_of(some))
-                    connection.execute("INSERT INTO states SELECT * FROM arriving")
-            if passing := {state: count for state, count in sorted(told.items()) if state in PASSING}:
-                raise TemporaryError(
-                    f"{sum(passing.values()):,} of {sum(told.values()):,} contents did not come from {store.shown} "
-                    f"({', '.join(f'{state}: {count:,}' for state, count in passing.items())}). Run the build again; what came is "
-                    "kept."
-                )
-            connection.register("files", stream(self._files(task, FOUND), FOUND))
-            placed = rows_of(
-                connection,
-                "SELECT f.root, f.path, f.mode, s.content_id, s.blob_id, s.length, s.rule, s.value, s.threshold, s.detail "
-                "FROM files f JOIN states s ON s.content_id = f.target ORDER BY f.root, f.path, f.mode, s.content_id",
-                PLACED,
-            )
-            write_by(task, "placed", PLACED, placed, "root")
-        task.stats["states"] = dict(sorted(told.items()))
+        fetch_files(task, self.source, self.limits, self.cache)
 
 
 def _where_anyone_stands(depth: int) -> Callable[[PhaseOutputs], list[dict[str, Any]]]:

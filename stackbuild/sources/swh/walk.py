@@ -24,7 +24,7 @@ from typing import Any
 import pyarrow as pa
 
 from stackbuild.schema import ID
-from stackbuild.sources.swh.session import rows_of, stream
+from stackbuild.sources.swh.session import MEMORY, Ids, ids_of, rows_of, stream
 from stackbuild.sources.swh.tables import DIR, ENTRIES, FILE
 from stackbuild.sources.unit import Limits
 from stackbuild.swhid import object_id, serialize_tree
@@ -74,36 +74,44 @@ class Level:
 def level(
     connection: Any,
     frontier: Iterator[pa.RecordBatch],
-    entries: Callable[[], Iterator[pa.RecordBatch]],
+    entries: Callable[[Ids | None], Iterator[pa.RecordBatch]],
     depth: int,
     limits: Limits,
     copies: int = COPIES,
+    memory: int = MEMORY,
 ) -> Level:
     """Walk one level down.
 
-    `frontier`: FRONTIER, the places at which the walk stands, `depth` levels below their roots. `entries`: rows of ENTRIES of all
-    directories of the range that the frontier's nodes are in, whatever their order, a directory perhaps twice, as exports are
-    written at least once; it is read once. Memory is that of the
-    connection; both tables may be larger.
+    `frontier`: FRONTIER, the places at which the walk stands, `depth` levels below their roots. `entries`: rows of ENTRIES of the
+    directories that it is given, sorted and each once, or of more, of all for None; whatever their order, a directory perhaps twice, as
+    exports are written at least once; it is called once. `memory`: of the connection; both tables may be larger.
     """
     connection.register("arriving", stream(frontier, FRONTIER))
-    connection.execute("CREATE OR REPLACE TEMP TABLE standing AS SELECT node, root, path FROM arriving")
+    connection.execute("CREATE OR REPLACE TEMP TABLE standing AS SELECT DISTINCT node, root, path FROM arriving")
     connection.unregister("arriving")
     _drop_copies(connection, copies)
-    connection.register("entries", stream(entries(), ENTRIES.schema))
+    connection.register("entries", stream(entries(ids_of(connection, "standing", "node", memory)), ENTRIES.schema))
+    # Made one, and judged, before the join: a directory may stand in thousands of places.
     connection.execute(
         f"""
-        CREATE OR REPLACE TEMP TABLE reached AS
-        SELECT DISTINCT node, root, path, kind, target, mode,
-            CASE WHEN regexp_matches(name, '{UNSAFE}') THEN 'unsafe_path'
-                 WHEN octet_length(path) > {limits.path_bytes} THEN 'long_path'
-                 WHEN kind = {DIR} AND {depth + 1} >= {limits.depth} THEN 'too_deep' END AS rule
-        FROM (SELECT s.node, s.root, CASE WHEN s.path = ''::BLOB THEN e.name ELSE s.path || '/'::BLOB || e.name END AS path,
-                  e.kind, e.target, e.perms AS mode, hex(e.name) AS name
-              FROM entries e JOIN standing s ON e.directory_id = s.node)
+        CREATE OR REPLACE TEMP TABLE held AS
+        SELECT *, regexp_matches(hex(name), '{UNSAFE}') AS unsafe
+        FROM (SELECT DISTINCT directory_id AS node, name, kind, target, perms FROM entries)
+        SEMI JOIN standing USING (node)
         """
     )
     connection.unregister("entries")
+    connection.execute(
+        f"""
+        CREATE OR REPLACE TEMP TABLE reached AS
+        SELECT *, CASE WHEN unsafe THEN 'unsafe_path'
+                       WHEN octet_length(path) > {limits.path_bytes} THEN 'long_path'
+                       WHEN kind = {DIR} AND {depth + 1} >= {limits.depth} THEN 'too_deep' END AS rule
+        FROM (SELECT s.root, CASE WHEN s.path = ''::BLOB THEN h.name ELSE s.path || '/'::BLOB || h.name END AS path,
+                  h.kind, h.target, h.perms AS mode, h.unsafe
+              FROM held h JOIN standing s USING (node))
+        """
+    )
     thresholds = f"CASE rule WHEN 'long_path' THEN {limits.path_bytes} WHEN 'too_deep' THEN {limits.depth} END"
     values = f"CASE rule WHEN 'long_path' THEN octet_length(path) WHEN 'too_deep' THEN {depth + 1} END"
     is_file = f"(kind = {FILE} AND mode & {TYPE_MASK} <> {LINK_MODE})"
@@ -130,7 +138,7 @@ def level(
             "FROM reached WHERE rule IS NOT NULL "
             "UNION ALL SELECT target, root, path, mode, rule, value, threshold FROM crowded "
             f"UNION ALL SELECT node, root, path, {DIRECTORY_MODE}, 'missing_object', NULL, NULL FROM standing "
-            f"ANTI JOIN reached USING (node) WHERE node <> unhex('{EMPTY_TREE.hex()}') ORDER BY root, path, target, mode, rule",
+            f"ANTI JOIN held USING (node) WHERE node <> unhex('{EMPTY_TREE.hex()}') ORDER BY root, path, target, mode, rule",
             LEFT,
         ),
     )

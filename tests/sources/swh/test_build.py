@@ -235,7 +235,7 @@ def test_a_list_and_a_forge_select(export: MiniExport, tmp_path: Path) -> None:
     left_out.write_text("alice/empty\n")
     source = {"list": str(names), "forges": ["github.com"], "types": ["git"]}
     changes = {"stages": ["opt_out", *recipe(export)["stages"]], "opt_out": {"list": str(left_out)}}
-    body = recipe(export, of_source=source, limits={"depth": 4}, partitions=1, **changes)
+    body = recipe(export, of_source=source, limits={"depth": 4}, partitions=4, **changes)  # most of them without a root
     build = run(body, tmp_path / "out")
     repos = {row["repo_name"] for row in table_rows(build, "00-ingest", "origins")}
     assert repos == {"dave/texts", "dave/skipped"}
@@ -254,6 +254,23 @@ def test_a_list_and_a_forge_select(export: MiniExport, tmp_path: Path) -> None:
     names.write_text("dave/texts\nno repository at all\n")
     with pytest.raises(InputError, match="line 2: 'no repository at all'"):
         run(body, tmp_path / "other")
+
+
+def test_another_selection_finds_what_was_converted_again(export: MiniExport, tmp_path: Path) -> None:
+    """The conversion depends on the export's files alone; every other phase on what is selected, and on the caps."""
+
+    def keys(**changes: Any) -> dict[str, str]:
+        plan = building.resolve(building.Request(recipe(export, **changes), Path("/"), tmp_path, 1))
+        build = building.Build(tmp_path, plan)
+        params = {"table": "entries", "file": 0}
+        named = ("00-swh.visits", "00-swh.convert")  # what comes before the others are files of these
+        return {job.name: build.key(job, 0, params) for job in build.jobs if job.name in named}
+
+    as_built = keys()
+    for changes in ({"of_source": {"pattern": "dave"}}, {"limits": {"depth": 7}}, {"sample": 0.5}):
+        other = keys(**changes)
+        assert other["00-swh.convert"] == as_built["00-swh.convert"], changes
+        assert other["00-swh.visits"] != as_built["00-swh.visits"], changes
 
 
 def known_world(tmp_path: Path) -> tuple[dict[str, Any], Path]:

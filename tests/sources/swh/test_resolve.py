@@ -28,8 +28,8 @@ def resolved(
     tables = (pa.Table.from_pylist(known, CONTENTS.schema), pa.Table.from_pylist(skipped, SKIPPED.schema))
     with session(tmp_path) as connection:
         wanted, refused = resolve(
-            connection, iter(found.to_batches(2)), lambda: iter(tables[0].to_batches(2)),
-            lambda: iter(tables[1].to_batches(2)), Limits(file_bytes=100),
+            connection, iter(found.to_batches(2)), lambda ids: iter(tables[0].to_batches(2)),
+            lambda ids: iter(tables[1].to_batches(2)), Limits(file_bytes=100),
         )  # fmt: skip
         return (
             [row for batch in wanted for row in batch.to_pylist()],

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stackbuild.sources.swh import walk
-from stackbuild.sources.swh.session import session
+from stackbuild.sources.swh.session import MEMORY_OF_ID, session
 from stackbuild.sources.swh.tables import DIR, ENTRIES, FILE, REV
 from stackbuild.sources.unit import Limits
 from stackbuild.swhid import content_id, object_id, serialize_tree
@@ -77,7 +77,12 @@ def walked(
             )
             with session(scratch) as connection:
                 one = walk.level(
-                    connection, iter(frontier.to_batches()), lambda: iter(table.to_batches(3)), depth, limits, copies
+                    connection,
+                    iter(frontier.to_batches()),
+                    lambda nodes: iter(table.to_batches(3)),
+                    depth,
+                    limits,
+                    copies,
                 )
                 found += [tuple(row.values()) for batch in one.files for row in batch.to_pylist()]
                 further += [tuple(row.values()) for batch in one.frontier for row in batch.to_pylist()]
@@ -97,6 +102,28 @@ def test_a_walk_finds_what_a_recursion_finds(tmp_path_factory: Any, trees: list[
     found, left = walked(list(roots), rows, tmp_path_factory.mktemp("walk"), parts=parts)
     expected = [(target, root, path, 0o100644) for root, tree in roots.items() for path, target in files_of(tree)]
     assert found == sorted(expected) and left == []
+
+
+def test_a_level_asks_for_the_directories_in_which_it_stands(tmp_path: Path) -> None:
+    """Sorted, each once; for all where they are more than go with its memory. Directories that it did not ask for do not count."""
+    roots = [b"b" * 20, b"a" * 20]
+    rows = [(root, b"file", FILE, b"t" * 20, 0o100644) for root in (*roots, b"z" * 20)]
+    table = pa.Table.from_pylist([dict(zip(ENTRIES.schema.names, row, strict=True)) for row in rows], ENTRIES.schema)
+    places = [(root, b"r" * 20, path) for root in roots for path in (b"one", b"two")]
+    standing = pa.Table.from_pylist(
+        [dict(zip(walk.FRONTIER.names, place, strict=True)) for place in places], walk.FRONTIER
+    )
+    for memory, expected in ((MEMORY_OF_ID * 2, b"a" * 20 + b"b" * 20), (MEMORY_OF_ID, None)):
+        asked: list[bytes | None] = []
+
+        def entries(nodes: Any, asked: list[bytes | None] = asked) -> Iterator[pa.RecordBatch]:
+            asked.append(None if nodes is None else nodes.tobytes())
+            return iter(table.to_batches())
+
+        with session(tmp_path) as connection:
+            one = walk.level(connection, iter(standing.to_batches()), entries, 0, Limits(), memory=memory)
+            assert sum(batch.num_rows for batch in one.files) == 4
+        assert asked == [expected]
 
 
 def test_submodules_and_symlinks_are_kept(tmp_path: Path) -> None:
