@@ -69,9 +69,11 @@ def resolve_files(task: Task, limits: Limits, memory: int) -> None:
 
 
 def fetch_files(task: Task, source: SwhOptions, limits: Limits, cache: Path) -> None:
-    """Fetch the wanted contents of this task's range, and write what lies at each place. TemporaryError if some may come another time: what came is in the cache.
+    """Fetch the wanted contents of this task's range, and write what lies at each place.
 
-    What the store said of an object in an earlier build is not believed: it may have it by now."""
+    What the store said of an object in an earlier build is not believed: it may have it by now. TemporaryError if some may come another
+    time: what came is in the cache.
+    """
     store = open_store(source.objects, source.signed, source.endpoint_url)
     asked = chain.from_iterable(wanted_of(batch) for batch in mine(task, "wanted", WANTED))
     options = FetchOptions(max_bytes=limits.file_bytes)
