@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import json
+import time
 import tracemalloc
 from collections import Counter
 from datetime import datetime
@@ -161,6 +163,40 @@ def test_lines_that_are_no_events_are_counted_and_the_rest_is_read(tmp_path: Pat
     found, left_out = told(hours, tmp_path)
     assert found["alice/tool"]["star_events_count"] == 2 and set(found) == {"alice/tool", "a/b"}
     assert left_out == {"not_json": 5, "not_an_event": 6, "no_repository": 4, "not_utf8": 1}
+
+
+@pytest.mark.parametrize(
+    "at",
+    ["99999-01-01T00:00:00Z", "0001-01-01T00:00:00Z", "0044-03-15 (BC) 00:00:00Z", "2262-05-01T00:00:00Z", "infinity"],
+)
+def test_a_time_that_no_table_has_is_none(tmp_path: Path, at: str) -> None:
+    hours = Hours()
+    hours.pull_request(7, "alice/tool", DAY, created_at=at)
+    hours.line(DAY, json.dumps({"type": "WatchEvent", "repo": {"id": 8, "name": "a/b"}, "created_at": at}).encode())
+    ((row,),) = visited(hours, tmp_path, {"alice/tool": "2017-01-01"}).values()
+    assert (row["github_id"], row["gha_created_at"], row["default_branch"]) == (7, None, "main")
+    found, left_out = told(hours, tmp_path / "again")
+    assert set(found) == {"alice/tool"} and left_out == {"not_an_event": 1}
+
+
+def test_a_time_without_a_zone_is_the_same_on_each_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hours = Hours()
+    hours.event("WatchEvent", 7, "alice/tool", "2016-05-01T10:00:00")
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        found, _ = told(hours, tmp_path)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert found["alice/tool"]["since"] == datetime(2016, 5, 1, 10)
+
+
+@pytest.mark.parametrize("number", ["7.6", 7.6, "0x7", "7_0", " 7", 0, True, {"id": 7}])
+def test_a_number_that_is_none_is_no_repository(tmp_path: Path, number: Any) -> None:
+    hours = Hours()
+    hours.event("WatchEvent", number, "alice/tool", DAY)
+    assert told(hours, tmp_path) == ({}, {"no_repository": 1})
 
 
 @pytest.mark.parametrize("cut", [0, 1, 400, -1])
@@ -324,3 +360,12 @@ def test_compat_knows_a_name_as_it_is_written_and_all_who_bore_it(tmp_path: Path
         "Alice/tool": [(None, 0, None, None)],
         "bob/a": [(9, 0, None, None)],
     }
+
+
+def test_compat_knows_no_default_branch_by_its_old_word(tmp_path: Path) -> None:
+    """Objects of before 2013 call it `master_branch`, which The Stack v2 did not read."""
+    for compat, branch in ((True, None), (False, "trunk")):
+        hours = Hours()
+        hours.pull_request(7, "alice/tool", "2015-05-02T10:00:00Z", default_branch=None, master_branch="trunk")
+        ((row,),) = visited(hours, tmp_path / str(compat), {"alice/tool": "2017-01-01"}, compat=compat).values()
+        assert (row["github_id"], row["default_branch"]) == (7, branch)
