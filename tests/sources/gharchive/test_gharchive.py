@@ -51,6 +51,7 @@ def test_stars_and_forks_are_counted_over_all_names_and_each_event_once(tmp_path
         hours.event("WatchEvent", 7, "alice/old", at)
     hours.event("WatchEvent", 7, "alice/new", "2017-01-01T00:00:00Z", event="9")
     hours.event("WatchEvent", 7, "alice/new", "2017-01-01T00:30:00Z", event="9")  # the same, which a file holds twice
+    hours.event("WatchEvent", 7, "alice/new", "2017-01-01T01:00:00Z", event="9")  # or that of the next hour
     hours.fork(7, "alice/new", "2017-01-02T00:00:00Z", whole(8, "bob/new"))
     hours.event("PushEvent", 7, "alice/new", "2017-01-02T00:00:00Z")
     found, left_out = told(hours, tmp_path)
@@ -369,3 +370,44 @@ def test_compat_knows_no_default_branch_by_its_old_word(tmp_path: Path) -> None:
         hours.pull_request(7, "alice/tool", "2015-05-02T10:00:00Z", default_branch=None, master_branch="trunk")
         ((row,),) = visited(hours, tmp_path / str(compat), {"alice/tool": "2017-01-01"}, compat=compat).values()
         assert (row["github_id"], row["default_branch"]) == (7, branch)
+
+
+def test_compat_tells_all_names_so_that_who_asked_is_heard(tmp_path: Path) -> None:
+    """The Stack v2 did not know them; nothing is chosen by them."""
+    hours = Hours()
+    hours.event("WatchEvent", 7, "alice/tool", "2015-02-01T00:00:00Z")
+    hours.fork(6, "eve/tool", "2015-03-01T00:00:00Z", {"id": 7})
+    hours.event("WatchEvent", 7, "bob/tool", "2016-02-01T00:00:00Z")
+    ((row,),) = visited(hours, tmp_path, {"bob/tool": "2017-01-01"}, compat=True).values()
+    assert (row["names"], row["forked_from"], row["star_events_count"]) == ("alice/tool bob/tool", "eve/tool", 1)
+
+
+def test_a_renamed_repository_bore_its_new_name_only_since_it_was_seen_under_it(tmp_path: Path) -> None:
+    """Its creation, which is earlier, says nothing of that name."""
+    hours = Hours()
+    hours.event("WatchEvent", 8, "bob/x", "2015-02-01T00:00:00Z")
+    hours.event("WatchEvent", 7, "alice/x", "2015-02-01T00:00:00Z")
+    hours.pull_request(7, "bob/x", "2018-02-01T00:00:00Z", created_at="2012-01-01T00:00:00Z")
+    ((row,),) = visited(hours, tmp_path, {"bob/x": "2016-01-01"}).values()
+    assert row["github_id"] == 8
+
+
+def test_compat_joins_no_name_that_was_only_told_in_passing(tmp_path: Path) -> None:
+    hours = Hours()
+    hours.event("PullRequestEvent", 7, "alice/tool", DAY, pull_request={"base": {"repo": whole(7, "alice/passing")}})
+    ((row,),) = visited(hours, tmp_path, {"alice/passing": "2017-01-01"}, compat=True).values()
+    assert row["github_id"] is None
+
+
+def test_only_a_repository_of_github_has_no_stars_where_nothing_is_told(tmp_path: Path) -> None:
+    visit = {"repository": "gitlab.com/a/b", "origin": "https://gitlab.com/a/b", "date": datetime(2017, 1, 1)}
+    with session(tmp_path) as connection:
+        (row,) = told_of_visits(connection, pa.Table.from_pylist([visit], VISITS), iter(())).to_pylist()
+    assert (row["repository"], row["star_events_count"]) == ("gitlab.com/a/b", None)
+
+
+def test_a_repository_of_before_2015_is_whole_without_a_default_branch(tmp_path: Path) -> None:
+    hours = Hours()
+    hours.timeline("PushEvent", 7, "alice/tool", "2013-09-20T09:03:41-07:00", master_branch=None)
+    found, _ = told(hours, tmp_path)
+    assert (found["alice/tool"]["gha_language"], found["alice/tool"]["default_branch"]) == ("C", None)
