@@ -269,7 +269,8 @@ def one_each(
 def one_of_each_root(connection: Any, roots: pa.Table) -> tuple[pa.Table, pa.Table]:
     """With `compat`, of all repositories with one root directory the one that The Stack v2 kept: (ROOTS, LOST).
 
-    `roots`: ROOTS of the range of roots at hand. A repository that keeps none of its roots is lost as `same_directory`.
+    `roots`: ROOTS of the range of roots at hand. Each root that a repository does not keep is lost as `same_directory`, be it that it
+    keeps another.
     """
     connection.register("roots", roots)
     kept = table_of(
