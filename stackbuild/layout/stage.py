@@ -20,7 +20,13 @@ import pyarrow.parquet as pq
 from stackbuild.hashing import content_buckets, id_bytes, owner_bucket, owner_of
 from stackbuild.identity import text_version
 from stackbuild.layout.columns import FILE_STRUCT, REPOS, is_score, pointers, released, repositories
-from stackbuild.layout.conceal import concealed_origins, concealed_rows, pairs, without_concealed_twins
+from stackbuild.layout.conceal import (
+    concealed_origins,
+    concealed_rows,
+    pairs,
+    without_concealed_parents,
+    without_concealed_twins,
+)
 from stackbuild.layout.manifest_rows import MANIFEST, manifest_rows
 from stackbuild.layout.options import LayoutOptions, cut_by_owner
 from stackbuild.layout.trees import ENTRIES, REVISION, proofs
@@ -255,6 +261,7 @@ class Layout(Stage[LayoutOptions]):
             with task.writer(name, DECISIONS, release=True, compression_level=3) as writer:
                 writer.write(table.take(pc.sort_indices(table, order)))
         told = origins.filter(pc.invert(pc.is_in(pairs(origins), value_set=secret)))
+        told = without_concealed_parents(told, self.concealing)
         by_name = [(field.name, "ascending") for field in ORIGINS]
         with task.writer("origins", ORIGINS, group_by="owner_bucket") as writer:
             writer.write(told.take(pc.sort_indices(told, by_name)))

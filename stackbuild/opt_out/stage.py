@@ -80,9 +80,8 @@ class Matcher:
         self, repo_name: str | None, repo_url: str | None, other_names: str | None = None
     ) -> tuple[bool, bool, bool]:
         """Whether an owner's, a repository's or an origin's entry names this repository, by any name that it ever bore."""
-        names = origins_of_row(repo_name, repo_url).union(
-            *(origins_of_row(name, None) for name in (other_names or "").split())
-        )
+        others = (other_names or "").split()
+        names = origins_of_row(repo_name, repo_url).union(*(origins_of_row(name, None) for name in others))
         above = {prefix for name in names for prefix in prefixes(name)}
         bare = {name.removeprefix(f"{GITHUB}/") for name in names}
         owner = bool(self.owners & above) or any(
@@ -90,8 +89,9 @@ class Matcher:
         )
         repo = bool(self.repos & bare)
         origin = bool(self.origins & (names | above))
-        if self.origin_ids and repo_url and not origin:
-            origin = bool(self.origin_ids & origin_digests(repo_url))
+        if self.origin_ids and not origin:
+            urls = [*([repo_url] if repo_url else ()), *(f"https://{GITHUB}/{name}" for name in others)]
+            origin = any(self.origin_ids & origin_digests(url) for url in urls)
         return owner, repo, origin
 
 

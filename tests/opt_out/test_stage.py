@@ -43,7 +43,12 @@ def leaving(tmp_path: Path, text: str, batch: pa.RecordBatch) -> dict[int, str]:
 
 @pytest.mark.parametrize(
     ("entry", "rule"),
-    [("jo", "opt_out:owner"), ("jo/former", "opt_out:repo"), ("https://github.com/Jo/Former.git", "opt_out:origin")],
+    [
+        ("jo", "opt_out:owner"),
+        ("jo/former", "opt_out:repo"),
+        ("https://github.com/Jo/Former.git", "opt_out:origin"),
+        ("swh:1:ori:" + hashlib.sha1(b"https://github.com/Jo/Former").hexdigest(), "opt_out:origin"),
+    ],
 )
 def test_a_repository_leaves_by_each_name_that_it_ever_bore(tmp_path: Path, entry: str, rule: str) -> None:
     moved = {"repo_name": "bo/now", "repo_url": "https://github.com/bo/now"}

@@ -8,7 +8,7 @@ Three shapes of events are read:
 
 Rules: a `WatchEvent` is a star, a `ForkEvent` a fork (Lozhkov et al. 2024, section 2.1; nobody tells when a star is taken back); an event
 that a day's files hold twice counts once, by its id. The default branch is also told by every `CreateEvent`. Parsing is DuckDB's, whole
-batches of lines at a time; a field of another type than it should have is null, a line that is no JSON is counted.
+batches of lines at a time; a number, time or name that is none is null, a line that is no JSON is counted. A time without a zone is in UTC.
 """
 
 from __future__ import annotations
@@ -73,10 +73,14 @@ NAME = "[A-Za-z0-9_-]{1,100}/[A-Za-z0-9._-]{1,200}"
 
 
 def _time(text: str) -> str:
-    """A time as events have written them: 2015-01-01T15:00:00Z, 2012-03-10T22:55:05-08:00, 2011/02/12 00:00:00 -0800."""
+    """A time as events have written them: 2015-01-01T15:00:00Z, 2012-03-10T22:55:05-08:00, 2011/02/12 00:00:00 -0800.
+
+    Null before 1970 and beyond the nanoseconds that tables have.
+    """
     slashes = r"'^(\d{4})/(\d\d)/(\d\d) (\d\d:\d\d:\d\d) ([+-]\d\d):?(\d\d)$', '\1-\2-\3 \4\5:\6'"
     plain = f"CASE WHEN contains({text}, '/') THEN regexp_replace({text}, {slashes}) ELSE {text} END"
-    return f"make_timestamp(epoch_us(try_cast({plain} AS TIMESTAMPTZ)))"
+    zoned = f"try_cast({plain} AS TIMESTAMPTZ)"
+    return f"CASE WHEN {zoned} >= '1970-01-01T00:00:00Z' AND {zoned} < '2262-01-01T00:00:00Z' THEN make_timestamp(epoch_us({zoned})) END"
 
 
 def _name(text: str) -> str:
@@ -84,14 +88,17 @@ def _name(text: str) -> str:
 
 
 def _id(text: str) -> str:
-    return f"CASE WHEN try_cast({text} AS BIGINT) > 0 THEN try_cast({text} AS BIGINT) END"
+    # A cast alone takes "7.6" for 8 and "0x7" for 7.
+    return f"CASE WHEN regexp_full_match({text}, '[1-9][0-9]{{0,18}}') THEN try_cast({text} AS BIGINT) END"
 
 
-def _object(place: str) -> str:
-    """The columns of one of the objects of an event, as a struct."""
+def _object(place: str, compat: bool) -> str:
+    """The columns of one of the objects of an event, as a struct. The Stack v2 knew no `master_branch`, as of before 2013."""
+    branch = f"{place}.default_branch"
+    branch = branch if compat else f"nullif(coalesce({branch}, {place}.master_branch), '')"
     return (
         f"{{'github_id': {_id(place + '.id')}, 'full_name': {_name(place + '.full_name')}, "
-        f"'default_branch': nullif(coalesce({place}.default_branch, {place}.master_branch), ''), "
+        f"'default_branch': {branch}, "
         f"'license_id': {place}.license.spdx_id, 'language': {place}.language, 'created_at': {_time(place + '.created_at')}}}"
     )
 
@@ -120,14 +127,22 @@ def _parsed(compat: bool, readable: str) -> str:
 
 # As a condition of the query above it would have each line parsed twice.
 _NO_EVENTS = "DELETE FROM parsed WHERE moment IS NULL OR type IS NULL"
-# What events hold of repositories. `place`: 0 the base of a pull request and a new fork, 1 the head, 2 the Timeline API's.
-_OBJECTS = f"""
+
+
+def _objects(compat: bool) -> str:
+    """The query for what events hold of repositories. `place`: 0 the base of a pull request and a new fork, 1 the head, 2 the
+    Timeline API's.
+    """
+    base, head = (_object(f"payload.pull_request.{side}.repo", compat) for side in ("base", "head"))
+    return f"""
     CREATE OR REPLACE TEMP TABLE objects AS
-    SELECT moment, 0 AS place, unnest({_object("payload.pull_request.base.repo")}) FROM parsed WHERE type = 'PullRequestEvent'
-    UNION ALL SELECT moment, 0, unnest({_object("payload.forkee")}) FROM parsed WHERE type = 'ForkEvent'
-    UNION ALL SELECT moment, 1, unnest({_object("payload.pull_request.head.repo")}) FROM parsed WHERE type = 'PullRequestEvent'
+    SELECT moment, 0 AS place, unnest({base}) FROM parsed WHERE type = 'PullRequestEvent'
+    UNION ALL SELECT moment, 0, unnest({_object("payload.forkee", compat)}) FROM parsed WHERE type = 'ForkEvent'
+    UNION ALL SELECT moment, 1, unnest({head}) FROM parsed WHERE type = 'PullRequestEvent'
     UNION ALL SELECT moment, 2, {_id("old.id")}, {_old_name("old")}, nullif(old.master_branch, ''), NULL, old.language,
         {_time("old.created_at")} FROM parsed WHERE old.id IS NOT NULL"""
+
+
 _TABLES = """
     CREATE OR REPLACE TEMP TABLE seen (github_id BIGINT, name VARCHAR, "first" TIMESTAMP, "last" TIMESTAMP, events BIGINT);
     CREATE OR REPLACE TEMP TABLE marks (event VARCHAR, github_id BIGINT, name VARCHAR, star BOOLEAN);
@@ -171,6 +186,7 @@ def gather(connection: Any, batches: Iterator[pa.StringArray], left_out: Counter
     Counts in `left_out` lines that are no JSON (`not_json`) and events without a time or type (`not_an_event`), without a
     repository's number or name (`no_repository`).
     """
+    connection.execute("SET TimeZone = 'UTC'")  # else the machine's is taken where a time has none
     connection.execute(_TABLES)
     event = "number::VARCHAR" if compat else "coalesce(event, '-' || number)"
     read = 0
@@ -182,7 +198,7 @@ def gather(connection: Any, batches: Iterator[pa.StringArray], left_out: Counter
         connection.unregister("arriving")
         (without,) = connection.execute(_NO_EVENTS).fetchall()
         left_out["not_an_event"] += int(without[0])
-        connection.execute(_OBJECTS)
+        connection.execute(_objects(compat))
         for query in _GATHER:
             connection.execute(query.format(order=NEWEST, event=event))
         ((nameless,),) = connection.execute(

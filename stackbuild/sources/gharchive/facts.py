@@ -4,7 +4,8 @@ A repository keeps its number when it is renamed, and a name may come to another
 number bore. Of several numbers that bore a visit's name the one is meant that had it by then, the last of them.
 
 With `compat` it is as The Stack v2 did it (bigcode-project/the-stack-v2, merge_gha_swh.py): stars and forks for each name by itself,
-what the newest event says, be it empty, only under the name that it says, and every number that ever bore the name.
+what the newest event says, be it empty, only under the name that it says, and every number that ever bore the name. All names and
+the parent are told too, as who asked to be left out is heard by any of them; nothing is chosen by them.
 """
 
 from __future__ import annotations
@@ -63,14 +64,16 @@ def facts(
 _NAMES = """
     SELECT github_id, lower(name) AS folded, max_by(name, ("last", "first", name)) AS name, min("first") AS "first", max("last") AS "last"
     FROM seen GROUP BY ALL"""
-_FACTS = f"""
-    WITH names AS ({_NAMES}),
-    counted AS (SELECT github_id, sum(stars) AS stars, sum(forks) AS forks FROM seen GROUP BY ALL),
+_EVERY = f"""
+    names AS ({_NAMES}),
     every AS (SELECT github_id, string_agg(name, ' ' ORDER BY "last", "first", name) AS names, count(*) AS n FROM names GROUP BY ALL),
+    parents AS (SELECT * FROM forked QUALIFY row_number() OVER (PARTITION BY github_id ORDER BY moment, parent_id, parent) = 1)"""
+_FACTS = f"""
+    WITH {_EVERY},
+    counted AS (SELECT github_id, sum(stars) AS stars, sum(forks) AS forks FROM seen GROUP BY ALL),
     newest AS (
         SELECT * FROM about WHERE use <> {PUBLISHED}
-        QUALIFY row_number() OVER (PARTITION BY github_id, use ORDER BY moment DESC, {NEWEST}) = 1),
-    parents AS (SELECT * FROM forked QUALIFY row_number() OVER (PARTITION BY github_id ORDER BY moment, parent_id, parent) = 1)
+        QUALIFY row_number() OVER (PARTITION BY github_id, use ORDER BY moment DESC, {NEWEST}) = 1)
     SELECT '{GITHUB}/' || n.folded AS repository,
         CASE WHEN e.n = 1 THEN least(n."first", w.created_at) ELSE n."first" END AS since, n."last" AS until,
         b.default_branch, n.github_id, c.stars::BIGINT AS star_events_count, c.forks::BIGINT AS fork_events_count,
@@ -81,7 +84,8 @@ _FACTS = f"""
     LEFT JOIN newest b ON b.github_id = n.github_id AND b.use = {BRANCH}
     LEFT JOIN parents p ON p.github_id = n.github_id"""
 _COMPAT = f"""
-    WITH names AS (
+    WITH {_EVERY},
+    written AS (
         SELECT github_id, name, min("first") AS "first", max("last") AS "last", sum(stars) AS stars, sum(forks) AS forks
         FROM seen GROUP BY ALL HAVING sum(events) > 0),
     newest AS (
@@ -89,8 +93,10 @@ _COMPAT = f"""
     SELECT '{GITHUB}/' || n.name AS repository, n."first" AS since, n."last" AS until, w.default_branch, n.github_id,
         n.stars::BIGINT AS star_events_count, n.forks::BIGINT AS fork_events_count, w.license_id AS gha_license_id,
         w.moment AS gha_event_created_at, w.created_at AS gha_created_at, w.language AS gha_language,
-        NULL::VARCHAR AS names, NULL::VARCHAR AS forked_from
-    FROM names n LEFT JOIN newest w ON w.github_id = n.github_id AND w.full_name = n.name"""
+        e.names, p.parent AS forked_from
+    FROM written n JOIN every e USING (github_id)
+    LEFT JOIN newest w ON w.github_id = n.github_id AND w.full_name = n.name
+    LEFT JOIN parents p ON p.github_id = n.github_id"""
 
 
 def told_of_visits(

@@ -42,7 +42,11 @@ def session(scratch: Path, memory: int = MEMORY) -> Iterator[Any]:
         connection.execute("SET preserve_insertion_order = false")
         try:
             yield connection
-        except duckdb.OutOfMemoryException as error:
+        except (duckdb.OutOfMemoryException, OSError) as error:
+            if isinstance(error, OSError) and not str(error).startswith(
+                "Out of Memory Error"
+            ):  # as Arrow's reader tells it
+                raise
             raise InputError(
                 f"A join of the graph needs more than {memory >> 20} MiB, or more disk than there is below {scratch}: "
                 f"{str(error).splitlines()[0]}"

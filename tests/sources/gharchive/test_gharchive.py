@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import json
+import time
 import tracemalloc
 from collections import Counter
 from datetime import datetime
@@ -49,6 +51,7 @@ def test_stars_and_forks_are_counted_over_all_names_and_each_event_once(tmp_path
         hours.event("WatchEvent", 7, "alice/old", at)
     hours.event("WatchEvent", 7, "alice/new", "2017-01-01T00:00:00Z", event="9")
     hours.event("WatchEvent", 7, "alice/new", "2017-01-01T00:30:00Z", event="9")  # the same, which a file holds twice
+    hours.event("WatchEvent", 7, "alice/new", "2017-01-01T01:00:00Z", event="9")  # or that of the next hour
     hours.fork(7, "alice/new", "2017-01-02T00:00:00Z", whole(8, "bob/new"))
     hours.event("PushEvent", 7, "alice/new", "2017-01-02T00:00:00Z")
     found, left_out = told(hours, tmp_path)
@@ -161,6 +164,40 @@ def test_lines_that_are_no_events_are_counted_and_the_rest_is_read(tmp_path: Pat
     found, left_out = told(hours, tmp_path)
     assert found["alice/tool"]["star_events_count"] == 2 and set(found) == {"alice/tool", "a/b"}
     assert left_out == {"not_json": 5, "not_an_event": 6, "no_repository": 4, "not_utf8": 1}
+
+
+@pytest.mark.parametrize(
+    "at",
+    ["99999-01-01T00:00:00Z", "0001-01-01T00:00:00Z", "0044-03-15 (BC) 00:00:00Z", "2262-05-01T00:00:00Z", "infinity"],
+)
+def test_a_time_that_no_table_has_is_none(tmp_path: Path, at: str) -> None:
+    hours = Hours()
+    hours.pull_request(7, "alice/tool", DAY, created_at=at)
+    hours.line(DAY, json.dumps({"type": "WatchEvent", "repo": {"id": 8, "name": "a/b"}, "created_at": at}).encode())
+    ((row,),) = visited(hours, tmp_path, {"alice/tool": "2017-01-01"}).values()
+    assert (row["github_id"], row["gha_created_at"], row["default_branch"]) == (7, None, "main")
+    found, left_out = told(hours, tmp_path / "again")
+    assert set(found) == {"alice/tool"} and left_out == {"not_an_event": 1}
+
+
+def test_a_time_without_a_zone_is_the_same_on_each_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hours = Hours()
+    hours.event("WatchEvent", 7, "alice/tool", "2016-05-01T10:00:00")
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        found, _ = told(hours, tmp_path)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert found["alice/tool"]["since"] == datetime(2016, 5, 1, 10)
+
+
+@pytest.mark.parametrize("number", ["7.6", 7.6, "0x7", "7_0", " 7", 0, True, {"id": 7}])
+def test_a_number_that_is_none_is_no_repository(tmp_path: Path, number: Any) -> None:
+    hours = Hours()
+    hours.event("WatchEvent", number, "alice/tool", DAY)
+    assert told(hours, tmp_path) == ({}, {"no_repository": 1})
 
 
 @pytest.mark.parametrize("cut", [0, 1, 400, -1])
@@ -324,3 +361,53 @@ def test_compat_knows_a_name_as_it_is_written_and_all_who_bore_it(tmp_path: Path
         "Alice/tool": [(None, 0, None, None)],
         "bob/a": [(9, 0, None, None)],
     }
+
+
+def test_compat_knows_no_default_branch_by_its_old_word(tmp_path: Path) -> None:
+    """Objects of before 2013 call it `master_branch`, which The Stack v2 did not read."""
+    for compat, branch in ((True, None), (False, "trunk")):
+        hours = Hours()
+        hours.pull_request(7, "alice/tool", "2015-05-02T10:00:00Z", default_branch=None, master_branch="trunk")
+        ((row,),) = visited(hours, tmp_path / str(compat), {"alice/tool": "2017-01-01"}, compat=compat).values()
+        assert (row["github_id"], row["default_branch"]) == (7, branch)
+
+
+def test_compat_tells_all_names_so_that_who_asked_is_heard(tmp_path: Path) -> None:
+    """The Stack v2 did not know them; nothing is chosen by them."""
+    hours = Hours()
+    hours.event("WatchEvent", 7, "alice/tool", "2015-02-01T00:00:00Z")
+    hours.fork(6, "eve/tool", "2015-03-01T00:00:00Z", {"id": 7})
+    hours.event("WatchEvent", 7, "bob/tool", "2016-02-01T00:00:00Z")
+    ((row,),) = visited(hours, tmp_path, {"bob/tool": "2017-01-01"}, compat=True).values()
+    assert (row["names"], row["forked_from"], row["star_events_count"]) == ("alice/tool bob/tool", "eve/tool", 1)
+
+
+def test_a_renamed_repository_bore_its_new_name_only_since_it_was_seen_under_it(tmp_path: Path) -> None:
+    """Its creation, which is earlier, says nothing of that name."""
+    hours = Hours()
+    hours.event("WatchEvent", 8, "bob/x", "2015-02-01T00:00:00Z")
+    hours.event("WatchEvent", 7, "alice/x", "2015-02-01T00:00:00Z")
+    hours.pull_request(7, "bob/x", "2018-02-01T00:00:00Z", created_at="2012-01-01T00:00:00Z")
+    ((row,),) = visited(hours, tmp_path, {"bob/x": "2016-01-01"}).values()
+    assert row["github_id"] == 8
+
+
+def test_compat_joins_no_name_that_was_only_told_in_passing(tmp_path: Path) -> None:
+    hours = Hours()
+    hours.event("PullRequestEvent", 7, "alice/tool", DAY, pull_request={"base": {"repo": whole(7, "alice/passing")}})
+    ((row,),) = visited(hours, tmp_path, {"alice/passing": "2017-01-01"}, compat=True).values()
+    assert row["github_id"] is None
+
+
+def test_only_a_repository_of_github_has_no_stars_where_nothing_is_told(tmp_path: Path) -> None:
+    visit = {"repository": "gitlab.com/a/b", "origin": "https://gitlab.com/a/b", "date": datetime(2017, 1, 1)}
+    with session(tmp_path) as connection:
+        (row,) = told_of_visits(connection, pa.Table.from_pylist([visit], VISITS), iter(())).to_pylist()
+    assert (row["repository"], row["star_events_count"]) == ("gitlab.com/a/b", None)
+
+
+def test_a_repository_of_before_2015_is_whole_without_a_default_branch(tmp_path: Path) -> None:
+    hours = Hours()
+    hours.timeline("PushEvent", 7, "alice/tool", "2013-09-20T09:03:41-07:00", master_branch=None)
+    found, _ = told(hours, tmp_path)
+    assert (found["alice/tool"]["gha_language"], found["alice/tool"]["default_branch"]) == ("C", None)

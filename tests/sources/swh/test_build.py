@@ -291,7 +291,18 @@ def known_world(tmp_path: Path) -> tuple[dict[str, Any], Path]:
 
 def test_gh_archive_tells_of_renames_forks_and_default_branches(export: MiniExport, tmp_path: Path) -> None:
     source, folder = known_world(tmp_path)
-    body = recipe(export, of_source=source, partitions=2, outputs=["dataset", "index"])
+    hours = Hours()
+    hours.fork(20, "mallory/tool", "2015-07-02T10:00:00Z", {"id": 9})
+    hours.write(folder)
+    (tmp_path / "opt-out.txt").write_text("mallory\n")
+    body = recipe(
+        export,
+        of_source=source,
+        partitions=2,
+        outputs=["dataset", "index"],
+        opt_out={"list": str(tmp_path / "opt-out.txt")},
+    )
+    body["stages"] = ["opt_out", *body["stages"]]
     build = run(body, tmp_path / "out")
     told = {row["repo_name"]: row for row in table_rows(build, "00-ingest", "origins")}
     assert set(told) == {"alice/new-name", "erin/alias", "bob/no-head", "bob/only-head"}, "a renamed repository is one"
@@ -301,6 +312,12 @@ def test_gh_archive_tells_of_renames_forks_and_default_branches(export: MiniExpo
     assert (row["gha_license_id"], row["gha_language"], row["other_names"]) == ("MIT", "Python", "Alice/alias")
     assert (told["erin/alias"]["github_id"], told["erin/alias"]["forked_from"]) == (8, "Alice/alias")
     assert told["bob/only-head"]["github_id"] is None and told["bob/only-head"]["star_events_count"] == 0
+    assert told["bob/no-head"]["forked_from"] == "mallory/tool"
+    paths = [path for path in (build.out / "index").rglob("*.parquet") if "forked_from" in pq.read_schema(path).names]
+    forks = {row["repo_name"]: row["forked_from"] for path in paths for row in pq.read_table(path).to_pylist()}
+    assert forks["erin/alias"] == "Alice/alias" and forks["bob/no-head"] is None, (
+        "who asked to be left out is not named"
+    )
     (released_row, *_) = pq.read_table(next((build.out / "dataset").rglob("*.parquet"))).to_pylist()
     assert released_row["github_id"] in (None, 7, 8, 9)
     (answer,) = Lookup(build.out).ask("alice/alias")

@@ -244,7 +244,8 @@ def test_compat_keeps_one_repository_of_a_commit_by_the_name_of_its_branch(tmp_p
         ({"star_events_count": 2}, {"star_events_count": 1, "fork_events_count": 5}),
         ({"fork_events_count": 2, "date_seconds": 5}, {"fork_events_count": 1, "date_seconds": 1}),
         ({"date_seconds": 1, "github_id": 2}, {"date_seconds": 2, "github_id": 1}),
-        ({"github_id": 1}, {"github_id": 2}),
+        ({"github_id": 1, "date": 2}, {"github_id": 2, "date": 1}),
+        ({"date": 1}, {"date": 2}),
     ],
 )
 def test_compat_keeps_the_repository_of_a_root_that_the_stack_v2_kept(
