@@ -45,8 +45,10 @@ bench: setup
 	$(BIN)/python -m benchmarks.languages out/corpus/corpus-small/*.parquet
 	$(BIN)/python -m benchmarks.quality out/corpus/corpus-small/*.parquet
 	$(BIN)/python -m benchmarks.classifier out/corpus/corpus-small/*.parquet
+	$(BIN)/python -m benchmarks.git_histories out/histories
+	$(BIN)/python -m benchmarks.swh_walk --repositories out/histories --forks 200 --partitions 4
 	failed=0; $(BIN)/python -m benchmarks.pii --input out/corpus/corpus-small/*.parquet || failed=1; \
-	for name in encodings git_ingest licenses startup; do $(BIN)/python -m benchmarks.$$name || failed=1; done; exit $$failed
+	for name in encodings git_ingest licenses startup swh_convert swhid; do $(BIN)/python -m benchmarks.$$name || failed=1; done; exit $$failed
 
 clean:
 	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -35,7 +35,7 @@ Change = tuple[str, bytes | None]  # a path, its bytes, or None if it is gone
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--commits", type=int, default=30_000, help="of each repository, at most")
+    parser.add_argument("--commits", type=int, default=100_000, help="of each repository, at most")
     asked = parser.parse_args()
     for name, versions in RELEASES.items():
         made = asked.out / f"{name}.git"

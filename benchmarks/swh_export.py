@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -80,7 +81,7 @@ def make_export(folder: Path, repositories: Sequence[Path], entries: int, forks:
         )
         for number in range(forks):
             revision, tree, _ = commits[number * len(commits) // forks].split()
-            name = repository.name.removesuffix(".git")
+            name = (repository.parent if repository.name == ".git" else repository).name.removesuffix(".git")
             origin = Origin(f"https://github.com/owner{number}/{name}", repository, revision, tree)
             snapshot = hashlib.sha1(origin.url.encode()).hexdigest()
             export.origins.append(origin)
@@ -161,21 +162,20 @@ def every(repository: Path, kind: str) -> Iterator[bytes]:
 def objects(repository: Path, names: Iterator[bytes]) -> Iterator[tuple[bytes, bytes]]:
     """(id, bytes) of objects, as git streams them."""
     words = ["git", "--git-dir", str(repository), "cat-file", "--batch", "--buffer"]
-    asked = repository.parent / f".{repository.name}.asked"
-    asked.write_bytes(b"".join(name + b"\n" for name in names))
-    with (
-        asked.open("rb") as given,
-        subprocess.Popen(words, stdin=given, stdout=subprocess.PIPE, env=environment()) as run,
-    ):
-        assert run.stdout is not None
-        while head := run.stdout.readline():
-            name, kind, *size = head.split()
-            if not size:
-                raise SystemExit(f"{repository} lacks {name.decode()}: {kind.decode()}")
-            yield name, run.stdout.read(int(size[0]))
-            run.stdout.read(1)
-        run.terminate()
-    asked.unlink()
+    with tempfile.TemporaryFile() as given:
+        given.writelines(name + b"\n" for name in names)
+        given.seek(0)
+        with subprocess.Popen(words, stdin=given, stdout=subprocess.PIPE, env=environment()) as run:
+            assert run.stdout is not None
+            try:
+                while head := run.stdout.readline():
+                    name, kind, *size = head.split()
+                    if not size:
+                        raise SystemExit(f"{repository} lacks {name.decode()}: {kind.decode()}")
+                    yield name, run.stdout.read(int(size[0]))
+                    run.stdout.read(1)
+            finally:  # whoever has enough of them stops here
+                run.terminate()
 
 
 def git(repository: Path, *words: str, given: bytes = b"") -> str:

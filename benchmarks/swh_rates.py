@@ -36,7 +36,7 @@ from benchmarks.measure import cpu_seconds, versions, way
 from benchmarks.rates import inline, scalar
 from benchmarks.rates_machine import nonnegative
 from benchmarks.swh_export import DIGITS, Export, every, objects
-from benchmarks.swh_walk import figures, is_repository, made, phases_of, walk
+from benchmarks.swh_walk import figures, made, phases_of, repositories_in, walk
 from stackbuild.estimate.swh import RATES_FILE
 from stackbuild.footers import _footer, footer_of, row_groups_of
 from stackbuild.shards import read_batches
@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for exports and builds, which stay")
     parser.add_argument("--write", action="store_true", help="replace the table of the package")
     asked = parser.parse_args()
-    repositories = sorted(path for path in asked.repositories.iterdir() if is_repository(path))
+    repositories = repositories_in(asked.repositories)
     walks = [walked(asked.work, repositories, *one) for one in WALKS]
     rates = {
         "convert": {"entries": of_entries(), **{spec.name: converting(spec) for spec in CONVERTED}},

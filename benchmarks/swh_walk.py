@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="a folder for exports and builds, which stay; else a temporary one")
     parser.add_argument("--json", action="store_true", help="print one object")
     asked = parser.parse_args()
-    repositories = sorted(path for path in asked.repositories.iterdir() if is_repository(path))
+    repositories = repositories_in(asked.repositories)
     if not repositories:
         raise SystemExit(f"{asked.repositories} holds no git repository; see python -m benchmarks.git_histories.")
     with tempfile.TemporaryDirectory() as temporary:
@@ -71,11 +71,17 @@ def main() -> None:
     print(json.dumps(result)) if asked.json else show(result)
 
 
-def is_repository(path: Path) -> bool:
-    words = ["git", "--git-dir", str(path), "rev-parse", "HEAD"]
-    return (path / "objects").is_dir() and not subprocess.run(
-        words, check=False, capture_output=True, env=environment()
-    ).returncode
+def repositories_in(folder: Path) -> list[Path]:
+    """The git folders of the repositories of a folder that have a commit, by name."""
+    found = []
+    for path in sorted(folder.iterdir()):
+        git = path / ".git" if (path / ".git").is_dir() else path
+        words = ["git", "--git-dir", str(git), "rev-parse", "HEAD"]
+        if (git / "objects").is_dir() and not subprocess.run(
+            words, check=False, capture_output=True, env=environment()
+        ).returncode:
+            found.append(git)
+    return found
 
 
 def made(folder: Path, repositories: Sequence[Path], entries: int, forks: int) -> Export:
