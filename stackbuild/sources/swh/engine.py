@@ -49,7 +49,7 @@ class Engine:
         self._todo: deque[Slot] = deque()
         self._ready: list[Fetched] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._budget = Budget(options.memory_bytes, self._slots)
+        self._budget = Budget(options.memory_bytes, self._slots, self._pump)
         self._session: Session | None = None
         self._pace = Pace(options.concurrency)
         self._rng = random.Random()
@@ -128,10 +128,8 @@ class Engine:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if (
-            not task.cancelled() and (error := task.exception()) is not None
-        ):  # a fault of ours: nobody shall wait for ever
-            self._fail(error)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)  # a fault of ours: nobody shall wait for ever
 
     def _raised(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         if "handle" in context and isinstance(error := context.get("exception"), Exception):  # in a callback of ours
@@ -198,7 +196,7 @@ class Engine:
             self._in_flight += 1
             slot.tries += 1
             self._spawn(self._try(slot, self._pace.epoch))
-        if not self._asking and not self._in_flight and not self._sleeping:
+        if not self._asking and self._in_flight == self._budget.waiting and not self._sleeping:
             self._doubt()
 
     def _wake(self) -> None:
@@ -346,7 +344,8 @@ class Engine:
             self._ask_for_the_empty_file()
 
     def _doubt(self) -> None:
-        """Nothing is under way: if the oldest slot is done, it was refused, and nothing tells whether all would be."""
+        """Nothing is under way but what waits for memory: if the oldest slot is done, it was refused, and nothing tells whether
+        all would be."""
         if not self._slots or self._slots[0].result is None:
             return
         if self._last or self._waited_for or self._doubtful >= self._options.refusals:

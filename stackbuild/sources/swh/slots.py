@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 from stackbuild.wanted import Fetched, Wanted
 
@@ -22,12 +23,20 @@ class Slot:
 
 
 class Budget:
-    """Bytes of bodies and contents. The oldest slot may always have what it needs, so that nobody waits in a circle."""
+    """Bytes of bodies and contents. The oldest slot may always have what it needs, so that nobody waits in a circle.
 
-    def __init__(self, most: int, slots: deque[Slot]):
+    `stuck`: called when somebody begins to wait.
+    """
+
+    def __init__(self, most: int, slots: deque[Slot], stuck: Callable[[], None]):
         self.most, self.held = most, 0
-        self._slots = slots
+        self._slots, self._stuck = slots, stuck
         self._waiting: list[tuple[Slot, int, asyncio.Future[None]]] = []
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
 
     def allows(self, slot: Slot, need: int) -> bool:
         """Whether the slot may have `need` bytes in all."""
@@ -45,8 +54,10 @@ class Budget:
         if self.allows(slot, need):
             self.set(slot, need)
             return
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
         self._waiting.append((slot, need, waiter))
+        loop.call_soon(self._stuck)
         await waiter
 
     def give(self) -> None:

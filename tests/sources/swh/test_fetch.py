@@ -280,6 +280,21 @@ def test_a_refusal_before_a_full_window_is_not_waited_on_for_ever(options: Fetch
     assert got.count("ok") == 597
 
 
+def test_a_refusal_is_not_waited_on_by_those_who_wait_for_memory_behind_it() -> None:
+    """The second body is longer than its content, for which there is no room until the first is handed out; and whether the
+    refusal of the first is its own, only an answer to another tells."""
+    data = [b"refused", random.Random(4).randbytes(1_000)]
+    assert len(packed(data[1])) > 1_010
+    found: list[list[str]] = []
+    with serving([b"", *data]) as server:
+        server.tell(data[0], "forbidden")
+        options = replace(FEW, memory_bytes=2_010)
+        thread = threading.Thread(target=lambda: found.append(states(server, data, options)), daemon=True)
+        thread.start()
+        thread.join(60)
+    assert found == [["forbidden", "ok"]]
+
+
 def test_missing_is_asked_for_once_and_nowhere_else() -> None:
     data = contents(20)
     with serving(data, default="missing") as server:
