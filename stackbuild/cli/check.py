@@ -63,8 +63,6 @@ def show(answer: Answer, why: bool) -> None:
             print(f"  {escaped(repo['repo_name'])}: nothing of it could be read")
         if repo.get("other_names"):
             print(f"    also known as {escaped(', '.join(repo['other_names'].split()))}")
-        if repo.get("forked_from"):
-            print(f"    forked from {escaped(repo['forked_from'])}")
         for left in repo["left"] or ():
             print(f"    {left['files']:,} left by {left['stage']}: {left['rule']}")
     for file in answer.files[:SHOWN]:

@@ -28,6 +28,7 @@ GITHUB_NAME = re.compile(r"[a-z0-9_-]+(/[a-z0-9_.-]+)?")  # folded
 PLACES = ("/", "./", "../", "~")  # what a query that means a file or folder begins with, whatever the index knows
 ID_COLUMNS = {"dir": "directory_id", "rev": "revision_id", "snp": "snapshot_id"}
 LARGEST_FILE = 1 << 30
+SHOWN = 5  # names in a note
 PRIVATE = "What the opt-out list removed is private to the keeper of the build."
 
 
@@ -122,7 +123,9 @@ class Lookup:
         self._everywhere(answer, pc.match_substring_regex(pc.field("other_names"), name, ignore_case=True), why)
         if answer.repositories:
             names = sorted({row["repo_name"] for row in answer.repositories})
-            answer.note = f"{answer.query} is a former or later name of {', '.join(names)}. {answer.note}".strip()
+            shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+            what = "a former or later name" if "/" in wanted else "a former or later owner"
+            answer.note = f"{answer.query} is {what} of {shown}. {answer.note}".strip()
         return answer
 
     def by_id(self, query: str, column: str, digits: str, why: bool) -> Answer:

@@ -33,13 +33,12 @@ NAMES = pa.schema(
         pa.field("directory_id", pa.string()),
         pa.field("visit_date", pa.timestamp("ns")),
         pa.field("other_names", pa.string()),
-        pa.field("forked_from", pa.string()),
         pa.field("files", pa.int64(), nullable=False),  # read from it
         pa.field("kept", pa.int64(), nullable=False),  # released under its name
         pa.field("left", RULES),
     ]
 )
-ORIGIN = ("repo_url", "snapshot_id", "directory_id", "visit_date", "other_names", "forked_from")
+ORIGIN = ("repo_url", "snapshot_id", "directory_id", "visit_date", "other_names")
 
 
 class Index(Stage[Options]):

@@ -15,7 +15,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stackbuild.origins import GITHUB
 from stackbuild.schema import ID, ORIGIN_FIELDS
 from stackbuild.stage import Stage
 
@@ -54,15 +53,6 @@ def without_concealed_twins(decisions: pa.Table, stages: Sequence[Stage[Any]]) -
         blank = pc.if_else(pc.or_(keep, pc.is_null(decisions["kept_content_id"])), column, pa.scalar(None, column.type))
         decisions = decisions.set_column(place, decisions.schema.field(place), blank)
     return decisions
-
-
-def without_concealed_parents(origins: pa.Table, stages: Sequence[Stage[Any]]) -> pa.Table:
-    """Repositories that may be named, told as forks of nobody whom the list names."""
-    parents = origins["forked_from"]
-    urls = pc.binary_join_element_wise(f"https://{GITHUB}", parents, "/")
-    named = pa.array(concealed_rows(pa.table({"repo_name": parents, "repo_url": urls}), stages))
-    place, blank = origins.schema.get_field_index("forked_from"), pa.scalar(None, parents.type)
-    return origins.set_column(place, origins.schema.field(place), pc.if_else(named, blank, parents))
 
 
 def concealed_rows(table: pa.Table, stages: Sequence[Stage[Any]]) -> npt.NDArray[np.bool_]:

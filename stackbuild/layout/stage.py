@@ -24,7 +24,6 @@ from stackbuild.layout.conceal import (
     concealed_origins,
     concealed_rows,
     pairs,
-    without_concealed_parents,
     without_concealed_twins,
 )
 from stackbuild.layout.manifest_rows import MANIFEST, manifest_rows
@@ -261,7 +260,6 @@ class Layout(Stage[LayoutOptions]):
             with task.writer(name, DECISIONS, release=True, compression_level=3) as writer:
                 writer.write(table.take(pc.sort_indices(table, order)))
         told = origins.filter(pc.invert(pc.is_in(pairs(origins), value_set=secret)))
-        told = without_concealed_parents(told, self.concealing)
         by_name = [(field.name, "ascending") for field in ORIGINS]
         with task.writer("origins", ORIGINS, group_by="owner_bucket") as writer:
             writer.write(told.take(pc.sort_indices(told, by_name)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tarfile
-from hashlib import sha1
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,10 +12,7 @@ import pytest
 
 from stackbuild.errors import RecipeError
 from stackbuild.index.lookup import Lookup
-from stackbuild.layout.conceal import without_concealed_parents
 from stackbuild.not_read import told, without_folders
-from stackbuild.opt_out.stage import OptOut, OptOutOptions
-from stackbuild.schema import ORIGINS
 from tests.test_build import PUBLISHED, run
 from tests.worlds import LIGHT, light, world
 
@@ -74,22 +70,6 @@ def test_a_repository_of_which_nothing_was_kept_is_still_found_by_its_ids(tmp_pa
     answer = Lookup(out).ask(swhid, why=True)[0]
     assert answer.seen and not answer.found
     assert [row["rule"] for row in answer.decisions] == ["too_large"]
-
-
-@pytest.mark.parametrize(
-    "entry",
-    ["jo", "jo/tool", "https://github.com/jo/tool", "swh:1:ori:" + sha1(b"https://github.com/Jo/Tool").hexdigest()],
-)
-def test_a_fork_is_not_told_as_that_of_somebody_who_asked(tmp_path: Path, entry: str) -> None:
-    (tmp_path / "opt-out.txt").write_text(f"{entry}\n")
-    stages = [OptOut(OptOutOptions(list=str(tmp_path / "opt-out.txt")))]
-    rows = [
-        {"owner_bucket": 0, "repo_name": name, "revision_id": "r", "forked_from": parent}
-        for name, parent in (("a/tool", "Jo/Tool"), ("b/tool", "joe/tool"), ("c/tool", None))
-    ]
-    found = without_concealed_parents(pa.Table.from_pylist(rows, ORIGINS), stages)
-    assert found["forked_from"].to_pylist() == [None, "joe/tool", None]
-    assert found.schema == ORIGINS and found["repo_name"].to_pylist() == ["a/tool", "b/tool", "c/tool"]
 
 
 def test_a_change_of_the_list_conceals_what_was_told_before(tmp_path: Path) -> None:

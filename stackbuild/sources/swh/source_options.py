@@ -13,6 +13,7 @@ from stackbuild.sources.swh.visits import Selection
 from stackbuild.sources.timestamps import nanoseconds
 from stackbuild.sources.unit import SourceOptions
 
+DAY_MEMORY = 128 << 20  # bytes for the joins of a day of events
 MOST_NAMES = 64 << 20  # bytes of a list of repositories
 
 
@@ -91,6 +92,8 @@ class SwhOptions(SourceOptions):
         after, before = nanoseconds(self.visited_after), nanoseconds(self.visited_before)
         if after is not None and before is not None and after >= before:
             raise ValueError("visited_after is not before visited_before: no visit would count")
+        if self.gharchive is not None and self.join_memory < DAY_MEMORY:
+            raise ValueError(f"join_memory is {self.join_memory}; a day of GH Archive needs {DAY_MEMORY} at least")
         return self
 
     def selection(self, names: frozenset[str] | None) -> Selection:
