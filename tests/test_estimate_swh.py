@@ -9,8 +9,14 @@ import pytest
 
 from benchmarks import swh_scale
 from stackbuild.errors import InputError
-from stackbuild.estimate.swh import RATES_FILE, Machines, fetch, load_swh_rates, phases
+from stackbuild.estimate.swh import CONVERTED, RATES_FILE, Machines, fetch, load_swh_rates, of_walk, phases
+from stackbuild.sources.gharchive.hours import HourFile
 from stackbuild.sources.swh.convert import ROW_GROUP_ROWS
+from stackbuild.sources.swh.export import ExportFile
+from stackbuild.sources.swh.source_options import SwhOptions
+from stackbuild.sources.swh.stage import SwhWalk
+from stackbuild.sources.swh.tables import TABLES
+from stackbuild.sources.unit import Limits
 
 RATES = load_swh_rates()
 BARE = replace(RATES, footer={"group": 0.0, "bytes": 0.0})  # without what it takes to find one's row groups
@@ -82,3 +88,29 @@ def test_a_table_of_rates_that_is_none_is_named(tmp_path: Path, old: str, new: s
     path.write_text(RATES_FILE.read_text().replace(old, new, 1))
     with pytest.raises(InputError, match=r"rates\.toml is no table of rates"):
         load_swh_rates(path)
+
+
+def walk(scale: int, names: frozenset[str] | None = None, hours: int = 0) -> SwhWalk:
+    """A walk of an export whose files have so many MB each."""
+    files = {
+        TABLES[name].source: [
+            ExportFile(TABLES[name].source, "orc", f"/x/{k}.orc", f"{name}/{k}.orc", scale << 20) for k in range(4)
+        ]
+        for name in CONVERTED
+    }
+    told = [HourFile(f"2016-05-01-{k}", f"/h/{k}", scale << 20) for k in range(hours)]
+    options = SwhOptions(kind="swh", export="/x", objects="/o", gharchive="/h" if hours else None)
+    return SwhWalk(options, files, names, Limits(), Path("/cache"), None, told)
+
+
+def test_a_walk_is_shared_out_by_the_bytes_that_it_reads() -> None:
+    rates = load_swh_rates()
+    small, large = (of_walk(walk(scale), 16, rates) for scale in (1, 1_000))
+    assert set(small) == {phase.name for phase in walk(1).phases()}
+    assert all(large[name][1] == pytest.approx(1_000 * seconds) for name, (_, seconds) in small.items())
+    assert small["convert"][0] == 20 and small["visits"][0] == 4 and small["level-07"][0] == small["fetch"][0] == 16
+    assert large["convert"][1] > 300 and large["level-00"] == large["level-63"]
+    listed = of_walk(walk(1_000, frozenset({"github.com/a/b"})), 16, rates)
+    assert listed["fetch"][1] == pytest.approx(large["fetch"][1] / 100) and listed["convert"] == large["convert"]
+    with_hours = of_walk(walk(1_000, hours=3), 16, rates)
+    assert with_hours["events"][0] == 1 and with_hours["events"][1] > 100 and "events" not in large

@@ -14,7 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stackbuild.errors import InputError
+from stackbuild.sources.gharchive.hours import by_day
 from stackbuild.sources.swh.convert import ROW_GROUP_ROWS
+from stackbuild.sources.swh.source import FEW
+from stackbuild.sources.swh.stage import SwhWalk
+from stackbuild.sources.swh.tables import TABLES
 
 RATES_FILE = Path(__file__).with_name("swh_rates.toml")
 CONVERTED = ("entries", "contents", "revisions", "releases", "branches", "visits")
@@ -201,3 +205,35 @@ def fetch(count: float, size: float, machines: Machines, rates: SwhRates) -> Pha
     bound = max(wall, key=lambda name: wall[name])
     written = count * size * rates.fetch["bytes"]
     return Phase("fetch", machines.partitions, cpu, count * size, written, wall[bound], bound)
+
+
+HOURS_RATE = 8e6  # bytes of GH Archive's gzip files in a CPU-second (`python -m benchmarks.gharchive`)
+
+
+def of_walk(walk: SwhWalk, partitions: int, rates: SwhRates) -> dict[str, tuple[int, float]]:
+    """(tasks, CPU-seconds of all of them) of each phase of a walk, by the bytes of the files that it reads, before any is read.
+
+    Every level is taken to stand everywhere, and a converted row to have the bytes that it has in the export: good enough to share
+    work out, and nothing that comes out depends on it.
+    """
+    size = {name: float(sum(file.size for file in walk.files[TABLES[name].source])) for name in CONVERTED}
+    rows = {name: size[name] / rates.convert[name]["bytes"] for name in CONVERTED}
+    cpu = {name: rows[name] * rates.convert[name]["row"] for name in CONVERTED}
+    entry = rates.level["entry"]
+    share = FEW if walk.names is not None or walk.source.pattern else 1.0
+    days = len(by_day(walk.hours))
+    seconds = {
+        "visits": (len(walk.files[TABLES["visits"].source]), cpu["visits"]),
+        "convert": (
+            sum(len(walk.files[TABLES[name].source]) for name in CONVERTED[:-1]),
+            sum(cpu.values()) - cpu["visits"],
+        ),
+        "events": (days, sum(hour.size for hour in walk.hours) / HOURS_RATE),
+        "heads": (partitions, rows["branches"] * entry),
+        "resolve": (partitions, rows["contents"] * entry),
+        "fetch": (partitions, rows["contents"] * share * (rates.fetch["object"] + rates.fetch["keep"])),
+    }
+    level = (partitions, rows["entries"] * entry)
+    other = (partitions, rows["visits"] * share * rates.origin["row"])
+    names = [phase.name for phase in walk.phases()]
+    return {name: level if name.startswith("level-") else seconds.get(name, other) for name in names}

@@ -11,11 +11,13 @@ from stackbuild.cluster import SlurmOptions
 from stackbuild.estimate.model import ELEMENT_SECONDS
 from stackbuild.estimate.rates import load_rates
 from stackbuild.estimate.steps import work_of
+from stackbuild.estimate.swh import load_swh_rates, of_walk
 from stackbuild.graph import INGEST, Job
 from stackbuild.launches import Wave
 from stackbuild.plan import Build
 from stackbuild.pool import TaskSpec
 from stackbuild.sources.row_files import UNIT_BYTES
+from stackbuild.sources.swh.stage import SwhWalk
 
 CHAIN_SECONDS = 1_200.0  # of work that one element may have, of jobs that it takes one after the other
 
@@ -35,10 +37,20 @@ def expected(build: Build) -> dict[str, Expected]:
     size = float(max(1, sum(unit.bytes for unit in units)))
     corpus = replace(rates.corpus.sized(size, None, float(len(units)), UNIT_BYTES), partitions=build.plan.partitions)
     works = work_of(build.jobs, corpus.of_recipe(build.plan.recipe, build.nodes))
-    return {
+    found = {
         job.name: Expected(max(1, math.ceil(work.tasks)), rates.of(work).cpu.of(work))
         for job, work in zip(build.jobs, works, strict=True)
     }
+    walks: dict[str, dict[str, tuple[int, float]]] = {}
+    for job in build.jobs:
+        stage = job.nodes[0].stage if job.phase is not None else None
+        if isinstance(stage, SwhWalk) and job.phase is not None:
+            name = job.nodes[0].instance
+            if name not in walks:
+                walks[name] = of_walk(stage, build.plan.partitions, load_swh_rates())
+            tasks, seconds = walks[name][job.phase.name]
+            found[job.name] = Expected(max(1, tasks), seconds)
+    return found
 
 
 def elements_for(tasks: int, seconds: float, options: SlurmOptions, cpus: int | None = None) -> int:
@@ -85,6 +97,8 @@ def costs_of(build: Build, job: Job, specs: Sequence[TaskSpec]) -> list[float]:
     """What each task weighs: bytes that it reads where they are known, else all the same."""
     if job.kind == INGEST.kind:
         return [float(max(1, build.plan.units[spec.rank].bytes)) for spec in specs]
+    if job.phase is not None and isinstance(job.nodes[0].stage, SwhWalk) and specs and "file" in specs[0].params:
+        return [float(max(1, job.nodes[0].stage.file_of(spec.params).size)) for spec in specs]
     if job.kind in ("contents", "occurrences"):
         outputs = build.outputs(INGEST.name, job.kind)
         size = [0.0] * build.plan.partitions

@@ -43,9 +43,8 @@ def session(scratch: Path, memory: int = MEMORY) -> Iterator[Any]:
         try:
             yield connection
         except (duckdb.OutOfMemoryException, OSError) as error:
-            if isinstance(error, OSError) and not str(error).startswith(
-                "Out of Memory Error"
-            ):  # as Arrow's reader tells it
+            # Arrow's reader, through which rows leave, tells it as an OSError.
+            if isinstance(error, OSError) and not str(error).startswith("Out of Memory Error"):
                 raise
             raise InputError(
                 f"A join of the graph needs more than {memory >> 20} MiB, or more disk than there is below {scratch}: "

@@ -68,6 +68,10 @@ LINKS = pa.schema(
     ]
 )
 
+# By what the size of a unit is guessed: bytes of an export's file for each content (four hashes), the mean length of a file (The Stack v2),
+# and the share of them that a list or a pattern selects.
+CONTENT_ROW, CONTENT_BYTES, FEW = 110, 20_000, 0.01
+
 Read = Callable[[str, pa.Schema], Iterator[pa.RecordBatch]]  # the rows of a table of the walk in a unit's range
 Told = Iterator[tuple[str, pa.RecordBatch]]
 
@@ -99,8 +103,11 @@ class SwhSource:
             "names": sorted(names) if names is not None else None,
             "hours": [asdict(hour) for hour in hours],
         }
+        known = sum(file.size for file in files[tables.CONTENTS.source]) // CONTENT_ROW
+        share = FEW if names is not None or options.pattern else 1.0
+        size = int(known * share * CONTENT_BYTES) // context.partitions
         return [
-            Unit("swh", {**key, "part": part}, {**where, **(first if not part else {})}, 0, None)
+            Unit("swh", {**key, "part": part}, {**where, **(first if not part else {})}, size, None)
             for part in range(context.partitions)
         ], []
 

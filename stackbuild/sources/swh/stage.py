@@ -219,9 +219,14 @@ class SwhWalk(Stage[Options]):
             {"table": spec.name, "file": number} for spec in CONVERTED for number in range(len(self.files[spec.source]))
         ]
 
+    def file_of(self, params: Mapping[str, Any]) -> ExportFile:
+        """The file that a task of `visits` or `convert` reads."""
+        files = self.files[tables.TABLES[params.get("table", tables.VISITS.name)].source]
+        return files[int(params["file"])]
+
     def visits(self, task: Task) -> None:
         counts = Counts()
-        with opened(self.files[tables.VISITS.source][task.params["file"]]) as file:
+        with opened(self.file_of(task.params)) as file:
             rows = convert(file, tables.VISITS, task.scratch, counts)
             found, told = last_visits(rows, self.selection, task.partitions)
         _tell(task, counts, told)
@@ -231,7 +236,7 @@ class SwhWalk(Stage[Options]):
         spec = tables.TABLES[task.params["table"]]
         counts = Counts()
         schema = pa.schema([BUCKET_FIELD, *spec.schema])
-        with opened(self.files[spec.source][task.params["file"]]) as file:
+        with opened(self.file_of(task.params)) as file:
             rows = (
                 bucketed(batch, spec.key[0], task.partitions) for batch in convert(file, spec, task.scratch, counts)
             )
