@@ -220,13 +220,14 @@ def publish_manifest(out: Path, manifest: ShardManifest, replace: bool = False, 
             os.replace(temporary, target)
         else:
             os.link(temporary, target)
-        return True
+        won = True
     except FileExistsError:
         # On NFS the link may have been made although the client saw an error: our inode under the name means we won.
-        return os.stat(temporary).st_ino == os.stat(target).st_ino
+        won = os.stat(temporary).st_ino == os.stat(target).st_ino
     finally:
         temporary.unlink(missing_ok=True)
-        fsync_directory(target.parent)
+    fsync_directory(target.parent)
+    return won
 
 
 def load_manifest(path: Path) -> ShardManifest:
