@@ -144,17 +144,18 @@ def made_by(build: Build) -> dict[str, Any]:
 
 
 def sources_of(build: Build) -> list[dict[str, Any]]:
-    """What each source of the recipe was: its kind, the number of its units and a digest of what their rows follow from (commits,
-    digests of archives, files of an export); of an export also its files.
+    """What each source of the recipe was: its kind; of an export its files; where a unit is a repository, an archive or a folder, how
+    many there are and a digest of what their rows follow from (commits, digests of archives). Files of rows are cut into units as they
+    come, of which nothing that is released may depend.
     """
-    found = []
+    found: list[dict[str, Any]] = []
     for number, table in enumerate(build.plan.recipe["source"]):
         units = [unit for unit in build.plan.units if unit.where["source"] == number]
-        source = walked(table["kind"])
-        told = source.told(units[0]) if source and units else {}
-        found.append(
-            {"kind": table["kind"], "units": len(units), "digest": digest([unit.key for unit in units]), **told}
-        )
+        found.append({"kind": table["kind"]})
+        if (source := walked(table["kind"])) and units:
+            found[-1] |= source.told(units[0])
+        elif all(unit.repo_name is not None for unit in units):
+            found[-1] |= {"units": len(units), "digest": digest([unit.key for unit in units])}
     return found
 
 
