@@ -122,6 +122,10 @@ class SwhWalk(Stage[Options]):
             "sample": self.sample,
         }
 
+    def _stored(self) -> Mapping[str, Any]:
+        """Which store is asked, too: another one may have what this one lacks. What came of any is in the cache."""
+        return {**self._selected(), "objects": digest([self.source.objects, self.source.endpoint_url])}
+
     def warm(self) -> None:
         """Load DuckDB and compile the kernels of the conversion and of the levels."""
         import_module("duckdb")
@@ -130,7 +134,7 @@ class SwhWalk(Stage[Options]):
             warm(spec)
 
     def phases(self) -> Sequence[Phase]:
-        own = {"convert": self._exported, "events": self._told}
+        own = {"convert": self._exported, "events": self._told, "fetch": self._stored}
         return [replace(one, key=own.get(one.name, self._selected)) for one in self._phases()]
 
     def _phases(self) -> Sequence[Phase]:
@@ -190,13 +194,8 @@ class SwhWalk(Stage[Options]):
                 self.fetch,
                 "buckets",
                 reads=(*(f"files-{k:02d}" for k in depths), "wanted", "refused"),
-                key=self._store,
             ),
         )
-
-    def _store(self) -> Mapping[str, Any]:
-        """Which store is asked: another one may have what this one lacks. What came of any is in the cache."""
-        return {"objects": digest([self.source.objects, self.source.endpoint_url])}
 
     @property
     def products(self) -> Mapping[str, tuple[str, ...]]:

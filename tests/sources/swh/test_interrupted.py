@@ -7,7 +7,6 @@ So does one that is cut into more partitions than there are rows.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 from pathlib import Path
@@ -119,9 +118,10 @@ def test_a_store_that_gives_nothing_ends_with_75_and_the_next_run_goes_on(
 
 @pytest.mark.slow
 def test_what_a_store_lacks_is_asked_of_another_and_of_itself_by_another_build(
-    export: MiniExport, undisturbed: dict[str, str], tmp_path: Path
+    export: MiniExport, undisturbed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the same folder the next run of the same recipe asks nobody; what came of whatever store is asked of none again."""
+    monkeypatch.setenv("STACKBUILD_CACHE", str(tmp_path / "cache"))  # other tests walk files with these texts too
     texts = list(export.world.contents.values())
     with FaultServer(texts) as first, FaultServer(texts) as second:
         first.tell(TEXTS[1], "missing")
@@ -136,7 +136,7 @@ def test_what_a_store_lacks_is_asked_of_another_and_of_itself_by_another_build(
         # … and that this content came later is in the cache as well; one that never did, a new build asks for again.
         first.tell(TEXTS[1], "ok")
         first.requests.clear()
-        shutil.rmtree(Path(os.environ["STACKBUILD_CACHE"]) / "swh" / "contents")
+        shutil.rmtree(tmp_path / "cache" / "swh" / "contents")
         build = run(body(export, objects=first.url), tmp_path / "new", workers=1)
         assert states_of(build) == {"ok": 4} and released(build.out) == undisturbed
         assert first.requests[hashlib.sha1(TEXTS[1]).hexdigest()] == 1
