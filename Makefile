@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: setup quickstart test test-slow lint format bench clean
+.PHONY: setup quickstart test test-slow test-long lint format bench clean
 
 setup: $(VENV)/.ready
 
@@ -23,7 +23,10 @@ test: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
 
 test-slow: setup
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'slow and not long'
+
+test-long: setup
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m long
 
 lint: setup
 	$(BIN)/ruff check .

@@ -100,6 +100,7 @@ def test_nothing_released_knows_this_machine(built: building.Result, root: Path)
                 assert str(out).encode() not in data, path
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_after_kill_minus_nine_at_random_moments_the_bytes_are_the_same(
     built: building.Result, root: Path, tmp_path: Path

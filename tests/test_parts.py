@@ -166,6 +166,7 @@ def test_a_part_knows_how_many_rows_are_still_in_before_it(in_parts: Build) -> N
     assert 0 < counted < parts[-1].stop and counted == in_parts.ledger(in_parts.before(layout)[-1].slug).rows_out
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_part_sizes_do_not_change_a_released_byte(root: Path, tmp_path: Path) -> None:
     names = ("dataset/data/", "repos/", "decisions/", "private/", "clusters/", "manifest/data/", "index/", "tokens/")

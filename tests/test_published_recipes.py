@@ -315,10 +315,17 @@ EXPECTED = dict(zip(NAMES, (V1, SANTACODER, STARCODER, V2, FULL, SMOL), strict=T
 
 
 QUICK = ("starcoder2-smol",)  # what the others do, it does too
+OLDER, LONG = ("the-stack-v1", "santacoder", "starcoder"), [pytest.mark.long]
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NAMES]
+    "name",
+    [
+        pytest.param(
+            name, marks=() if name in QUICK else [pytest.mark.slow, *LONG] if name in OLDER else pytest.mark.slow
+        )
+        for name in NAMES
+    ],
 )
 def test_a_published_recipe_builds_and_drops_by_the_published_rules(name: str, tmp_path: Path) -> None:
     """From a user's three lines to a dataset: who stays, who leaves by which rule, what is redacted."""

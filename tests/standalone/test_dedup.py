@@ -485,6 +485,7 @@ def test_texts_that_differ_in_white_space_alone_make_few_pairs_in_exact_mode(tmp
     assert found[0] == found[1]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_million_copies_and_a_line_of_two_hundred_megabytes(tmp_path):
     words = " ".join(VOCABULARY[:30])
