@@ -130,10 +130,11 @@ def made_by(build: Build) -> dict[str, Any]:
     return {
         "content": layout.options.content,
         "sources": sources_of(build),
+        # Of a short opt-out list a digest would tell who is on it: not of its stage, nor of the layout, whose key holds it too.
         "stages": [
             {"name": node.instance, "version": node.stage.version, "digest": digest(dict(node.stage.key()))}
             for node in build.nodes
-            if not node.stage.private_decisions  # of a short opt-out list a digest would tell who is on it
+            if node.instance in build.plan.recipe["stages"] and not node.stage.private_decisions
         ],
         "transforms": [
             {"name": stage.name, "version": text_version(stage), "options": stage.options.model_dump(mode="json")}
