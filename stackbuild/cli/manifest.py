@@ -68,8 +68,8 @@ def write_repositories(build: Build) -> int:
 
 @contextmanager
 def replaced(target: Path) -> Iterator[Path]:
-    """A fresh folder that takes the place of `target` when it is whole; until then the old one stays. InputError if the disk
-    is full or refuses."""
+    """A fresh folder that takes the place of `target` when it is whole; until then the old one stays. StackbuildError
+    if the disk is full or refuses."""
     fresh = target.with_name(f".{target.name}.partial")
     try:
         shutil.rmtree(fresh, ignore_errors=True)

@@ -20,12 +20,7 @@ import pyarrow.parquet as pq
 from stackbuild.hashing import content_buckets, id_bytes, owner_bucket, owner_of
 from stackbuild.identity import text_version
 from stackbuild.layout.columns import FILE_STRUCT, REPOS, is_score, pointers, released, repositories
-from stackbuild.layout.conceal import (
-    concealed_origins,
-    concealed_rows,
-    pairs,
-    without_concealed_twins,
-)
+from stackbuild.layout.conceal import concealed_origins, concealed_rows, pairs, without_concealed_twins
 from stackbuild.layout.manifest_rows import MANIFEST, manifest_rows
 from stackbuild.layout.options import LayoutOptions, cut_by_owner
 from stackbuild.layout.trees import ENTRIES, REVISION, proofs
