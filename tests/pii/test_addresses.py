@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from stackbuild.pii import rules
 from stackbuild.pii.addresses import AddressFinder
+from stackbuild.pii.detection import Detection, Rules
 from stackbuild.pii.spans import Texts
-from stackbuild.pii.stage import Detection
 
 BOOK = rules.load()
-DETECTION = Detection(BOOK, ["IP_ADDRESS"])
+RULES = Rules(BOOK, ["IP_ADDRESS"])
+DETECTION = Detection({"rules": RULES})
 REVISED = [ip_network("192.0.0.0/24"), ip_network("192.88.99.0/24")]  # versions of Python differ here
 FINDER = AddressFinder(BOOK.ip)
 

@@ -6,10 +6,11 @@ import pyarrow as pa
 import pytest
 
 from stackbuild.pii import rules
+from stackbuild.pii.detection import Detection, Rules
 from stackbuild.pii.spans import Texts
-from stackbuild.pii.stage import Detection
 
-DETECTION = Detection(rules.load(), ["EMAIL"])
+RULES = Rules(rules.load(), ["EMAIL"])
+DETECTION = Detection({"rules": RULES})
 
 
 def emails(text: str) -> list[str]:

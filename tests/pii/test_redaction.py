@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stackbuild.pii import stage as pii_stage
+from stackbuild.pii.options import PiiOptions
 from stackbuild.pii.replacements import PSEUDONYM_EMAILS, PSEUDONYM_KEYS, Mode, Replacer, known_values
 from stackbuild.pii.rules import load
+from stackbuild.pii.settling import UNSETTLED, settled
 from stackbuild.pii.spans import Carried, Span, Texts, column_of, merged, redacted
-from stackbuild.pii.stage import Pii, PiiOptions, settled
+from stackbuild.pii.stage import Pii
 from stackbuild.schema import SPANS
 from stackbuild.stage import with_columns
 
@@ -282,5 +283,5 @@ def test_a_text_that_never_settles_leaves(monkeypatch: pytest.MonkeyPatch) -> No
     )
     batch = pa.record_batch({"text": text, "pii_spans": endless})
     (verdict,) = STAGES["placeholder", 0].verdicts(batch)
-    assert verdict.rule == pii_stage.UNSETTLED and verdict.keep.to_pylist() == [True, False]
+    assert verdict.rule == UNSETTLED and verdict.keep.to_pylist() == [True, False]
     assert endless[1].as_py()[0]["start"] == 0 and np.asarray(endless.value_lengths()).tolist() == [0, 1]

@@ -11,11 +11,14 @@ import pytest
 
 from stackbuild.errors import InputError
 from stackbuild.pii import gate, rules
+from stackbuild.pii.detection import Detection, Rules
+from stackbuild.pii.options import PiiOptions
 from stackbuild.pii.spans import Texts
-from stackbuild.pii.stage import Detection, Pii, PiiOptions
+from stackbuild.pii.stage import Pii
 
 BOOK = rules.load()
-DETECTION = Detection(BOOK, ["EMAIL", "IP_ADDRESS", "KEY"])
+RULES = Rules(BOOK, ["EMAIL", "IP_ADDRESS", "KEY"])
+DETECTION = Detection({"rules": RULES})
 
 
 def test_every_rule_is_whole() -> None:
@@ -54,7 +57,7 @@ def test_a_bad_file_is_refused_with_its_reason(tmp_path: Path, old: str, new: st
 
 
 def test_the_rules_are_in_the_stage_s_key() -> None:
-    assert Pii().key() == {"rules": BOOK.digest}
+    assert Pii().key() == {"rules": {"rules": BOOK.digest}}
 
 
 @pytest.mark.parametrize("entity", ["EMAIL", "IP_ADDRESS", "KEY"])
@@ -98,7 +101,7 @@ def test_the_pass_is_compiled_once_for_read_and_for_made_texts() -> None:
     made = pa.array(["jo@firm.com"], pa.large_string())
     _, offsets, data = made.buffers()
     read = pa.Array.from_buffers(made.type, 1, [None, *(pa.py_buffer(part.to_pybytes()) for part in (offsets, data))])
-    assert [len(gate.hits(Texts.of(column), DETECTION.automaton)) for column in (made, read)] == [1, 1]
+    assert [len(gate.hits(Texts.of(column), RULES.automaton)) for column in (made, read)] == [1, 1]
     assert len(gate._scan.signatures) == 1
 
 
@@ -182,7 +185,7 @@ def test_work_grows_with_the_text(unit: str) -> None:
         Counted.total = 0
         column = pa.array([unit * (size // len(unit))], pa.large_string())
         texts = Counted.of(column)
-        hits = gate.hits(texts, DETECTION.automaton)
+        hits = gate.hits(texts, RULES.automaton)
         DETECTION.spans(texts)
         return Counted.total, len(hits)
 

@@ -13,14 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stackbuild.pii import gate, rules
+from stackbuild.pii.detection import Detection, Rules
 from stackbuild.pii.replacements import known_values
 from stackbuild.pii.secrets import SecretFinder, crc_is_right, entropy, has_run, is_snowflake
 from stackbuild.pii.spans import Span, Texts
-from stackbuild.pii.stage import Detection
 
 BOOK = rules.load()
 FINDER = SecretFinder(BOOK, known_values(BOOK.ip))
-DETECTION = Detection(BOOK, ["KEY"])
+RULES = Rules(BOOK, ["KEY"])
+DETECTION = Detection({"rules": RULES})
 ALNUM = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 URL = ALNUM + "_-"
 BASE64 = ALNUM + "+/"
@@ -229,7 +230,7 @@ def test_the_gate_loses_nothing(parts: list[str]) -> None:
     """What the windows about the gate's hits give is what each rule gives over the whole text."""
     text = "".join(parts) or "x"
     texts = Texts.of(pa.array([text], pa.large_string()))
-    hits = gate.hits(texts, DETECTION.automaton)
+    hits = gate.hits(texts, RULES.automaton)
     gated = {span for span in FINDER.find(texts, hits) if span.rule != "private-key"}
     whole: set[Span] = set()
     for number, rule in enumerate(BOOK.rules):
