@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from stackbuild import registry
 from stackbuild.errors import InputError, StackbuildError
 from stackbuild.identity import text_version
+from stackbuild.release.verify import REPLAY_COLUMNS
 from stackbuild.stage import Stage, with_columns
 from stackbuild.task import Task
 
@@ -39,7 +40,7 @@ class TextReplay:
             except (StackbuildError, ValidationError, TypeError) as error:
                 self.reasons[name] = f"{name} cannot be done again here ({str(error).splitlines()[0]})"
                 continue
-            if set(stage.needs()) - {"text"}:
+            if set(stage.needs()) - {"text", *REPLAY_COLUMNS}:
                 self.reasons[name] = f"{name} reads more than the text"
             self.stages[name], self.versions[name] = stage, text_version(stage)
 
@@ -57,22 +58,26 @@ class TextReplay:
         """The same for all that the header lists."""
         return self.refused([{"name": e["name"], "version": e.get("version")} for e in header.get("transforms") or ()])
 
-    def texts(
-        self, raw: Sequence[bytes], encodings: Sequence[str | None], transforms: Sequence[Sequence[str]]
-    ) -> list[bytes | str]:
-        """The UTF-8 of each text, or in words why there is none; `transforms`: the names of those that changed it.
+    def texts(self, raw: Sequence[bytes], rows: Sequence[dict[str, Any]]) -> list[bytes | str]:
+        """The UTF-8 of each text, or in words why there is none; `rows`: those of the manifest.
 
         Decoding is per file, as each has its encoding; rewriting is of all texts together.
         """
-        found: list[bytes | str] = [decoded(*one) for one in zip(raw, encodings, strict=True)]
+        found: list[bytes | str] = [decoded(data, row["src_encoding"]) for data, row in zip(raw, rows, strict=True)]
+        changed = [{one["name"] for one in row["transforms"] or ()} for row in rows]
         for name, stage in self.stages.items():
-            rows = [row for row, names in enumerate(transforms) if name in names and isinstance(found[row], bytes)]
-            if not rows:
+            mine = [k for k, names in enumerate(changed) if name in names and isinstance(found[k], bytes)]
+            if not mine:
                 continue
-            batch = pa.RecordBatch.from_pydict({"text": utf8([found[row] for row in rows])})  # type: ignore[misc]
+            batch = pa.RecordBatch.from_pydict(
+                {
+                    "text": utf8([found[k] for k in mine]),  # type: ignore[misc]
+                    **{column: pa.array([rows[k][column] for k in mine], pa.string()) for column in REPLAY_COLUMNS},
+                }
+            )
             text = stage.text(with_columns(batch, stage.tags(batch)))
-            for row, value in zip(rows, text.cast(pa.large_binary()).to_pylist(), strict=True):
-                found[row] = value
+            for k, value in zip(mine, text.cast(pa.large_binary()).to_pylist(), strict=True):
+                found[k] = value
         return found
 
 

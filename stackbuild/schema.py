@@ -115,6 +115,9 @@ SPANS = pa.list_(
     )
 )
 
+# How many of each entity were replaced in a file, by name; null where nothing was looked for.
+REDACTIONS_BY_ENTITY = pa.list_(pa.struct([pa.field("entity", pa.string()), pa.field("count", pa.int64())]))
+
 # In a manifest: what changed a decoded text, in order.
 TRANSFORMS = pa.list_(
     pa.struct(
@@ -242,6 +245,7 @@ DATASET_FIELDS = [
     pa.field("cluster_id", pa.string()),
     pa.field("cluster_size", pa.int64()),
     pa.field("redactions", pa.int64()),
+    pa.field("redactions_by_entity", REDACTIONS_BY_ENTITY),
     pa.field("content", pa.large_string()),
 ]
 DATASET = pa.schema(DATASET_FIELDS)

@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
-from stackbuild.pii import gate, rules, secrets
+from stackbuild.pii import assignments, gate, generic, headers, names, rules, scorer, secrets, users
 from stackbuild.pii.addresses import AddressFinder
 from stackbuild.pii.emails import EmailFinder
+from stackbuild.pii.headers import Headers
+from stackbuild.pii.names import NameFinder
 from stackbuild.pii.options import PiiOptions
 from stackbuild.pii.replacements import known_values
 from stackbuild.pii.secrets import SecretFinder
 from stackbuild.pii.spans import I64, Span, Texts, merged
+from stackbuild.pii.users import UserFinder
 
 
 class Detector(Protocol):
@@ -33,33 +36,57 @@ class Finder(Protocol):
 
 
 FINDERS: Mapping[str, Callable[[rules.RuleBook], Finder]] = {
-    "EMAIL": lambda book: EmailFinder(book.email),
     "IP_ADDRESS": lambda book: AddressFinder(book.ip),
     "KEY": lambda book: SecretFinder(book, known_values(book.ip)),
+    "USERNAME": lambda book: UserFinder(book.names, known_values(book.ip)),
 }
 
 
 class Rules:
-    """The profile `rules`: all finders behind one gate."""
+    """The profile `rules`: all finders behind one gate. `headers`: what stays of licence headers; `threshold`: the score from
+    which a value without a format is a secret, None if none is."""
 
-    def __init__(self, book: rules.RuleBook, entities: Iterable[str]):
-        self.book = book
-        self.finders = [FINDERS[entity](book) for entity in sorted(set(entities)) if entity in FINDERS]
-        self.automaton = gate.automaton(book.anchors)
+    def __init__(
+        self,
+        book: rules.RuleBook,
+        entities: Iterable[str],
+        headers: Headers = "keep_names",
+        threshold: float | None = None,
+    ):
+        self.book, self.headers = book, headers
+        self.entities = frozenset(entities)
+        self.finders = [FINDERS[entity](book) for entity in sorted(self.entities) if entity in FINDERS]
+        self.emails = EmailFinder(book.email) if self.entities & {"EMAIL", "NAME"} else None
+        self.names = NameFinder(book.names, known_values(book.ip)) if "NAME" in self.entities else None
+        self.scorer = scorer.load() if threshold is not None and self.entities & generic.ENTITIES else None
+        anchors = list(book.anchors)
+        if self.scorer is not None and threshold is not None:
+            known = known_values(book.ip)
+            self.finders.append(generic.GenericFinder(book, self.scorer, threshold, self.entities, known))
+            anchors += assignments.anchors()
+        anchors += names.anchors(book.names) if self.names else []
+        anchors += users.anchors(book.names) if "USERNAME" in self.entities else []
+        self.automaton = gate.automaton(anchors)
 
     def find(self, texts: Texts) -> Iterable[Span]:
         """Spans of a batch of texts."""
         hits = gate.hits(texts, self.automaton)
-        return [span for finder in self.finders for span in finder.find(texts, hits)] if len(hits) else []
+        if not len(hits):
+            return []
+        found = [span for finder in self.finders for span in finder.find(texts, hits)]
+        addresses = list(self.emails.find(texts, hits)) if self.emails else []
+        found += addresses if "EMAIL" in self.entities else []
+        found += self.names.find(texts, hits, addresses) if self.names else []
+        return headers.kept(found, texts, self.headers)
 
     def key(self) -> Mapping[str, Any]:
-        """The rules decide what is found."""
-        return {"rules": self.book.digest}
+        """The rules decide what is found, and the model."""
+        return {"rules": self.book.digest, "scorer": self.scorer.digest if self.scorer else None}
 
 
 def rules_of(options: PiiOptions, entities: Sequence[str]) -> Detector:
     """The profile `rules` of these options."""
-    return Rules(rules.load(), entities)
+    return Rules(rules.load(), entities, options.headers, options.scorer)
 
 
 # What makes the detector of a profile from (options, entities). What it needs is imported there: none loads a model unasked.

@@ -109,6 +109,17 @@ class Ip:
 
 
 @dataclass(frozen=True)
+class Names:
+    """Words about names of people and of users; those of sets are in lower case."""
+
+    words: tuple[str, ...]
+    no_names: frozenset[bytes]
+    homes: tuple[str, ...]
+    notes: tuple[str, ...]
+    no_users: frozenset[bytes]
+
+
+@dataclass(frozen=True)
 class RuleBook:
     """All of a rules file. `rules[k]` is the rule k of the gate's hits; `digest` is the SHA-256 of the file."""
 
@@ -120,6 +131,7 @@ class RuleBook:
     secrets: Secrets
     email: Email
     ip: Ip
+    names: Names
 
 
 @cache
@@ -140,6 +152,7 @@ def load(path: Path = RULES_FILE) -> RuleBook:
             _secrets(data["secrets"]),
             _email(data["email"]),
             _ip(data["ip"]),
+            _names(data["names"]),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
@@ -310,4 +323,14 @@ def _ip(data: dict[str, Any]) -> Ip:
         data["context_bytes"],
         tuple(data["synthetic_v4"]),
         tuple(data["synthetic_v6"]),
+    )
+
+
+def _names(data: dict[str, Any]) -> Names:
+    return Names(
+        tuple(data["words"]),
+        frozenset(word.encode() for word in data["no_names"]),
+        tuple(data["homes"]),
+        tuple(data["notes"]),
+        frozenset(word.encode() for word in data["no_users"]),
     )

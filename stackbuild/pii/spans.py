@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stackbuild.schema import SPANS
+from stackbuild.schema import REDACTIONS_BY_ENTITY, SPANS
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
@@ -106,6 +106,20 @@ def column_of(spans: Sequence[Span], replacements: Sequence[str], texts: Texts) 
 def counts_of(column: pa.Array) -> pa.Array:
     """The column `redactions` (int64) of a column `pii_spans`; a null has none."""
     return pc.fill_null(pc.list_value_length(column), 0).cast(pa.int64())
+
+
+def counts_by_entity(column: pa.Array) -> pa.Array:
+    """The column `redactions_by_entity` of a column `pii_spans`: entities by name; a null, which was not looked at, has null."""
+    names = column.flatten().field("entity")
+    entities = sorted(pc.unique(names).to_pylist())
+    counts = np.zeros((len(column), len(entities)), np.int64)
+    which = np.asarray(pc.index_in(names, pa.array(entities, pa.string())))
+    np.add.at(counts, (np.asarray(pc.list_parent_indices(column)), which), 1)
+    rows, kinds = np.nonzero(counts)
+    offsets = np.concatenate([[0], np.cumsum((counts > 0).sum(axis=1))]).astype(np.int32)
+    pairs = [pa.array(entities, pa.string()).take(pa.array(kinds)), pa.array(counts[rows, kinds])]
+    values = pa.StructArray.from_arrays(pairs, fields=list(REDACTIONS_BY_ENTITY.value_type))
+    return pa.ListArray.from_arrays(pa.array(offsets), values, type=REDACTIONS_BY_ENTITY, mask=pc.is_null(column))
 
 
 def redacted(text: pa.LargeStringArray, column: pa.Array) -> pa.LargeStringArray:

@@ -130,6 +130,7 @@ COLUMNS: Mapping[str, str] = {
     "cluster_id": "near-duplicate cluster: the smallest content_id in it",
     "cluster_size": "files in that cluster",
     "redactions": "pieces of personal information replaced in `content`",
+    "redactions_by_entity": "how many of them are of each kind",
     "content": "the text",
 }
 

@@ -29,7 +29,7 @@ from stackbuild.tables import SLICE_ROWS, TableWriter, conform
 from stackbuild.wanted import Wanted
 
 WITHOUT = pa.schema([field for field in DATASET if field.name != "content"])
-SIDE = pa.schema([*DERIVED, ("repo_name", pa.string()), ("path", pa.string()), ("row", pa.int64())])
+SIDE = pa.schema([*DERIVED, ("path", pa.string()), ("row", pa.int64())])
 RELEASE_LEVEL = 3  # of compression
 
 
@@ -124,8 +124,7 @@ def write(
         reason = replay.refused(told["transforms"] or []) if state == OK else None
         states.append((CHANGED, reason) if reason else (state, detail))
         raw.append(answer.data if states[-1][0] == OK else b"")
-    names = [[one["name"] for one in told["transforms"] or []] for told, _ in answers]
-    texts = replay.texts(raw, [told["src_encoding"] for told, _ in answers], names)
+    texts = replay.texts(raw, [told for told, _ in answers])
     kept: list[int] = []
     for index, ((told, _), judgement, text) in enumerate(zip(answers, states, texts, strict=True)):
         state, detail = judgement if judgement[0] != OK else restored(text, told["text_sha256"])

@@ -70,13 +70,14 @@ class Level:
             self.problems.append(problem)
 
 
+REPLAY_COLUMNS = ("repo_name", "language")  # of a file, which a stage may look at beside its text
+
+
 class Replay(Protocol):
     """Makes text of bytes again as the header says (`stackbuild.replay`)."""
 
-    def texts(
-        self, raw: Sequence[bytes], encodings: Sequence[str | None], transforms: Sequence[Sequence[str]]
-    ) -> list[bytes | str]:
-        """The UTF-8 of each text, or in words why there is none; `transforms`: the names of those that changed it."""
+    def texts(self, raw: Sequence[bytes], rows: Sequence[dict[str, Any]]) -> list[bytes | str]:
+        """The UTF-8 of each text, or in words why there is none; `rows`: src_encoding, transforms and REPLAY_COLUMNS of each."""
         ...
 
     def refused(self, transforms: Sequence[dict[str, Any]]) -> str | None:
@@ -197,6 +198,7 @@ DERIVED = pa.schema(
         ("src_encoding", pa.string()),
         ("transforms", TRANSFORMS),
         ("text_sha256", pa.string()),
+        *((name, pa.string()) for name in REPLAY_COLUMNS),
     ]
 )
 
@@ -271,8 +273,7 @@ def verify_texts(manifest: Manifest, ready: list[tuple[bytes, dict[str, Any]]], 
             doable.append((data, row))
         else:
             result.count(UNCHECKED, problem=reason)
-    names = [[one["name"] for one in row["transforms"] or []] for _, row in doable]
-    texts = replay.texts([data for data, _ in doable], [row["src_encoding"] for _, row in doable], names)
+    texts = replay.texts([data for data, _ in doable], [row for _, row in doable])
     for (_, row), text in zip(doable, texts, strict=True):
         found = hashlib.sha256(text).hexdigest() if isinstance(text, bytes) else text
         good = found == row["text_sha256"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,12 +93,17 @@ def released_counts(dataset: list[Path], cluster_files: list[Path]) -> dict[str,
     spdx: dict[str, int] = {}
     repos: set[str] = set()
     redactions = 0
-    columns = ["repo_name", "license_type", "license_class", "length_bytes", "detected_licenses", "redactions"]
+    by_entity: dict[tuple[str, str], int] = {}
+    columns = [
+        "repo_name", "license_type", "license_class", "length_bytes", "detected_licenses", "language", "redactions", "redactions_by_entity",
+    ]  # fmt: skip
     for path in dataset:
         for batch in pq.ParquetFile(path, pre_buffer=False).iter_batches(65_536, columns=columns):
             table = pa.Table.from_batches([batch])
             repos.update(pc.unique(table["repo_name"]).to_pylist())
             redactions += pc.sum(table["redactions"]).as_py() or 0
+            for language, entity, count in redacted_in(batch):
+                by_entity[language, entity] = by_entity.get((language, entity), 0) + count
             grouped = table.group_by(["license_type", "license_class"]).aggregate(
                 [("repo_name", "count"), ("length_bytes", "sum")]
             )
@@ -125,7 +131,23 @@ def released_counts(dataset: list[Path], cluster_files: list[Path]) -> dict[str,
         ],
         "clusters": {"clusters": clusters, "files": files_in_clusters},
         "redactions": redactions,
+        "redactions_by_entity": [
+            {"language": language, "entity": entity, "redactions": count}
+            for (language, entity), count in sorted(by_entity.items(), key=lambda item: (-item[1], item[0]))
+        ],
     }
+
+
+def redacted_in(batch: pa.RecordBatch) -> Iterator[tuple[str, str, int]]:
+    """Of released rows: language, entity, how many were replaced."""
+    column = batch["redactions_by_entity"]
+    parents, pairs = pc.list_parent_indices(column), column.flatten()
+    told = pa.table(
+        [batch["language"].take(parents), pairs.field("entity"), pairs.field("count")], ["language", "entity", "count"]
+    )
+    grouped = told.group_by(["language", "entity"]).aggregate([("count", "sum")])
+    for row in grouped.to_pylist():
+        yield row["language"], row["entity"], row["count_sum"]
 
 
 def examples(decisions: list[Path], funnel: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

@@ -70,6 +70,10 @@ TEMPLATE = """<!doctype html>
 
 <h2>Duplicates, redactions, tokens</h2>
 <p>{{ r.clusters.clusters | n }} clusters of near-duplicates hold {{ r.clusters.files | n }} files; {{ r.redactions | n }} passages of personal data were redacted in released files.
+{% if r.redactions_by_entity %}</p><details><summary>redactions by language and kind</summary><table><tr><th>language<th>kind<th class="n">redactions</tr>
+{% for row in r.redactions_by_entity %}<tr><td>{{ row.language }}<td>{{ row.entity }}<td class="n">{{ row.redactions | n }}</tr>
+{% endfor %}</table></details><p>
+{% endif %}
 {% for d in r.duplicates %}
 </p><p>{{ d.stage }} removed {{ d.removed | n }} files{% if "removed_with_headers" in d %} without regard to licence headers; if these counted
  it would be {{ d.removed_with_headers | n }}{% endif %}.
