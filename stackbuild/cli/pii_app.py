@@ -1,0 +1,78 @@
+"""The commands of `stackbuild pii`, named and described; what they do is imported when they are called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer.core import TyperGroup
+
+
+class Group(TyperGroup):
+    """Paths without a command's name are redacted: `stackbuild pii FILE` is `stackbuild pii redact FILE`."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        if args and args[0] not in (*self.commands, "-h", "--help"):
+            args = ["redact", *args]
+        return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: typer.Context, args: list[str]):  # type: ignore[no-untyped-def, override]
+        if args and args[0] not in self.commands:
+            args = ["redact", *args]
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    cls=Group,
+    help="Redact personal data and secrets in your own files: stackbuild pii PATHS... --output DIR (short for pii redact). "
+    "Score what finds them; look at what was found.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Mode = Annotated[str | None, typer.Option("--mode", help="placeholder (<EMAIL>) or pseudonym, made-up values.")]
+Entities = Annotated[
+    str | None, typer.Option("--entities", metavar="A,B", help="What is looked for, such as EMAIL,KEY; all by default.")
+]
+Profiles = Annotated[str | None, typer.Option("--profiles", metavar="A,B", help="What looks for it, together.")]
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="TOML", help="Options as in a recipe's table [pii]; those typed here go before."),
+]
+Seed = Annotated[int, typer.Option("--seed", help="Chooses replacements.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+Text = Annotated[str | None, typer.Option("--text", help="The column of text; content, else text.")]
+Language = Annotated[str, typer.Option("--language-column", help="Counts are told by it where it is there.")]
+
+
+@app.command()
+def redact(
+    paths: Annotated[
+        list[str], typer.Argument(metavar="PATHS...", help="Parquet, JSON lines or `datasets` files, folders or globs.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where the files go; run again to resume.")
+    ] = None,
+    text: Text = None,
+    language_column: Language = "language",
+    mode: Mode = None,
+    entities: Entities = None,
+    profiles: Profiles = None,
+    config: Config = None,
+    seed: Seed = 42,
+    spans: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Keep where what was found, without values, private (mode 0600): JSON lines."
+        ),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; from size and cores unless given.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count only; nothing is written.")] = False,
+    json_: Json = False,
+) -> None:
+    """Put something else in the place of personal data and secrets; all other columns and bytes stay."""
+    from stackbuild.cli.pii import options_of, redact
+
+    options = options_of(config, mode, entities, profiles)
+    redact(paths, output, options, text, language_column, seed, spans, workers, dry_run, json_)
