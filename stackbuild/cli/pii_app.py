@@ -76,3 +76,45 @@ def redact(
 
     options = options_of(config, mode, entities, profiles)
     redact(paths, output, options, text, language_column, seed, spans, workers, dry_run, json_)
+
+
+@app.command()
+def score(
+    gold: Annotated[
+        Path,
+        typer.Argument(metavar="GOLD", help="Labelled texts, JSON lines or Parquet; with --format creddata a folder."),
+    ],
+    predictions: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Spans of somebody else, by id or line, instead of running the detectors."),
+    ] = None,
+    format_: Annotated[
+        str, typer.Option("--format", help="spans: texts with spans, the published layout too; creddata: a checkout.")
+    ] = "spans",
+    positions: Annotated[
+        str, typer.Option("--positions", help="What spans count: characters or bytes.")
+    ] = "characters",
+    count_licenses: Annotated[
+        bool, typer.Option("--count-licenses", help="Labels in licence headers count; else they are ignored regions.")
+    ] = False,
+    count_examples: Annotated[
+        bool, typer.Option("--count-examples", help="Labels of made-up values count; else they are ignored regions.")
+    ] = False,
+    allow_overlaps: Annotated[bool, typer.Option("--allow-overlaps", help="Labels may overlap.")] = False,
+    errors: Annotated[
+        int, typer.Option("--errors", min=0, metavar="N", help="Show N false and N missed ones; on a terminal only.")
+    ] = 0,
+    mode: Mode = None,
+    entities: Entities = None,
+    profiles: Profiles = None,
+    config: Config = None,
+    json_: Json = False,
+) -> None:
+    """Tell precision, recall and F1 by entity on labelled texts: a prediction counts when it overlaps by more than 0.8."""
+    from stackbuild.cli.pii import options_of
+    from stackbuild.cli.pii_score import run
+    from stackbuild.pii.gold import Reading
+
+    options = options_of(config, mode, entities, profiles)
+    reading = Reading(positions, count_licenses, count_examples, allow_overlaps)  # type: ignore[arg-type]
+    run(gold, predictions, format_, reading, options, errors, json_)
