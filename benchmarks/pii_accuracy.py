@@ -46,8 +46,8 @@ PEERS = {  # what each is asked for
     "gitleaks": (SECRET,),
 }
 
-# Each reads JSON lines of {"text"} and prints a list of [start, end, entity] for each.
-READ = "import json, re, sys\ntexts = [json.loads(line)['text'] for line in open(sys.argv[1])]\n"
+# Each reads JSON lines of {"text", "language"} and prints a list of [start, end, entity] for each.
+READ = "import json, re, sys\nrows = [json.loads(line) for line in open(sys.argv[1])]\ntexts = [row['text'] for row in rows]\n"
 PROGRAMS = {
     "python re": READ
     + r"""
@@ -74,17 +74,23 @@ for text in texts:
 """,
     "detect-secrets": READ
     + """
-from detect_secrets.core.scan import scan_line
+import os, tempfile
+from detect_secrets.core.scan import scan_file
 from detect_secrets.settings import default_settings
-with default_settings():
-    for text in texts:
-        found, at = set(), 0
-        for line in text.split("\\n"):
-            for one in scan_line(line):
-                start = line.find(one.secret_value) if one.secret_value else -1
-                if start >= 0:
-                    found.add((at + start, at + start + len(one.secret_value), "SECRET"))
-            at += len(line) + 1
+EXTENSIONS = {"Python": "py", "Go": "go", "Java": "java", "Perl": "pl", "Ruby": "rb", "PHP": "php", "C": "c", "C++": "cpp",
+              "JavaScript": "js", "Shell": "sh"}
+with default_settings(), tempfile.TemporaryDirectory() as folder:
+    for row in rows:
+        text, found = row["text"], set()
+        path = os.path.join(folder, "text." + EXTENSIONS[row["language"]])
+        with open(path, "w", newline="") as file:
+            file.write(text)
+        for one in scan_file(path):
+            lines = text.split("\\n")
+            at = sum(len(line) + 1 for line in lines[: one.line_number - 1])
+            start = text.find(one.secret_value, at) if one.secret_value else -1
+            if start >= 0:
+                found.add((start, start + len(one.secret_value), "SECRET"))
         print(json.dumps(sorted(found)))
 """,
     "gitleaks": READ
@@ -204,7 +210,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, Any] = {"ours": figures(rows, ours(texts, PiiOptions()), dict.fromkeys(asked))}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "texts.jsonl")
-        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+        path.write_text("".join(json.dumps({"text": row["text"], "language": row["language"]}) + "\n" for row in rows))
         for name, entities in PEERS.items():
             marks = peer(name, options.peers, path)
             found[name] = marks if isinstance(marks, str) else figures(rows, marks, entities)

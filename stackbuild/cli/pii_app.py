@@ -118,3 +118,27 @@ def score(
     options = options_of(config, mode, entities, profiles)
     reading = Reading(positions, count_licenses, count_examples, allow_overlaps)  # type: ignore[arg-type]
     run(gold, predictions, format_, reading, options, errors, json_)
+
+
+@app.command()
+def review(
+    input_: Annotated[
+        str, typer.Argument(metavar="INPUT", help="The output folder of a finished build, or Parquet or JSON lines.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="PAGE", help="The HTML page, private (mode 0600).")],
+    sample: Annotated[int, typer.Option("--sample", min=1, metavar="N", help="Findings on the page.")] = 200,
+    seed: Annotated[int, typer.Option("--seed", help="Draws the sample.")] = 42,
+    text: Text = None,
+    language_column: Language = "language",
+    mode: Mode = None,
+    entities: Entities = None,
+    profiles: Profiles = None,
+    config: Config = None,
+) -> None:
+    """Write a page that shows a sample of findings in their context, to be judged by reading."""
+    from stackbuild.cli.pii import options_of
+    from stackbuild.cli.pii_review import run
+
+    typed = any(option is not None for option in (text, mode, entities, profiles, config))
+    options = options_of(config, mode, entities, profiles)
+    run(input_, output, sample, seed, options, text, language_column, typed)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
+import hashlib
 import json
 import os
 import signal
@@ -215,3 +217,43 @@ def test_typed_options_go_before_those_of_the_file(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no table"):
         (tmp_path / "b.toml").write_text("pii = 1\n")
         options_of(tmp_path / "b.toml", None, None, None)
+
+
+# ---------------------------------------------------------------- review
+
+
+def reviewed(tmp_path: Path, rows: list[dict[str, Any]], *words: str) -> str:
+    lines(tmp_path / "in.jsonl", rows)
+    invoked("review", tmp_path / "in.jsonl", "--output", tmp_path / "page.html", *words)
+    return (tmp_path / "page.html").read_text()
+
+
+def test_the_page_of_findings_is_private_and_says_so(tmp_path: Path) -> None:
+    text = reviewed(tmp_path, ROWS)
+    assert stat.S_IMODE((tmp_path / "page.html").stat().st_mode) == 0o600
+    assert "It is for you alone" in text and text.count(f">{MAIL}</mark>") == 3
+    assert 'title="EMAIL by email; replaced by &lt;EMAIL&gt;"' in text
+    assert "--output names the page" in invoked("review", tmp_path / "in.jsonl", "--output", tmp_path, code=2)
+
+
+def test_the_page_escapes_what_strangers_wrote_and_loads_nothing(tmp_path: Path) -> None:
+    evil = f"<script>alert(1)</script> \u202e\0\x1b[31m {MAIL} </pre><img src=https://x.io/a>"
+    text = reviewed(tmp_path, [{"content": evil, "language": "<b onclick=x>"}])
+    assert "&lt;script&gt;" in text and "&lt;b onclick=x&gt;" in text
+    for word in ("<script", "<img", "<link", "src=h", "href", "url(", "\u202e", "\0", "\x1b", "@import"):
+        assert word not in text.replace("&lt;img src=https", ""), word
+    for shown in ("⟨U+202E⟩", "⟨U+0000⟩", "⟨U+001B⟩"):
+        assert shown in text
+    style = text.split("<style>")[1].split("</style>")[0]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"default-src 'none'; style-src 'sha256-{digest}'" in text
+
+
+def test_a_sample_holds_every_rule_and_counts_all(tmp_path: Path) -> None:
+    rows = [{"content": f"mail {MAIL} {i}"} for i in range(50)] + [{"content": "host 52.94.76.10 is up"}]
+    text = reviewed(tmp_path, rows, "--sample", "4")
+    assert "4 of 51 findings" in text and text.count("<article") == 4 and ">52.94.76.10</mark>" in text
+    assert text == reviewed(tmp_path, rows, "--sample", "4")
+    assert text != reviewed(tmp_path, rows, "--sample", "4", "--seed", "1")
+    for one in ("e0", "e1", "r0", "r1"):
+        assert f'id="{one}" checked' in text and f"#{one}:not(:checked)" in text
