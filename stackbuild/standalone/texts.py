@@ -11,7 +11,6 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from json.decoder import JSONDecoder, scanstring  # type: ignore[attr-defined]
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -162,7 +161,9 @@ def spliced(line: bytes, column: str, new: bytes) -> bytes:
 
     ValueError if the key stands there twice. The line is known to be an object that has the key.
     """
-    text = line.decode("utf-8-sig" if line.startswith(b"\xef\xbb\xbf") else "utf-8")
+    if line.startswith(codecs.BOM_UTF8):
+        return codecs.BOM_UTF8 + spliced(line.removeprefix(codecs.BOM_UTF8), column, new)
+    text = line.decode()
     places, at = list[tuple[int, int]](), _behind(text, 0)
     decode = JSONDecoder().raw_decode
     at = _behind(text, at + 1)  # {
@@ -192,16 +193,23 @@ def _behind(text: str, at: int) -> int:
 
 
 def named_column(units: Sequence[InputUnit], wanted: Sequence[str]) -> str:
-    """The first of `wanted` that the first file has, whose other rows then must have it; else the first of them."""
-    for unit in units[:1]:
-        schema = schema_of(unit)
-        names: Any = schema.names if schema is not None else ()
-        if schema is None:
-            for _, line in read_lines(unit):
-                try:
-                    names = set(json.loads(line))
-                except (ValueError, TypeError, RecursionError):
-                    names = ()  # told with its line when the unit is read
-                break
-        return next((name for name in wanted if name in names), wanted[0])
+    """The first of `wanted` that the first file with one of them has, whose others then must have it; else the first of them."""
+    for unit in units:
+        names = _names_of(unit) if unit.part[0] == 0 else set()
+        for name in wanted:
+            if name in names:
+                return name
     return wanted[0]
+
+
+def _names_of(unit: InputUnit) -> set[str]:
+    """The columns of a file; of lines, the first one's."""
+    schema = schema_of(unit)
+    if schema is not None:
+        return set(schema.names)
+    for _, line in read_lines(unit):
+        try:
+            return set(json.loads(line))
+        except (ValueError, TypeError, RecursionError):
+            break  # told with its line when the unit is read
+    return set()

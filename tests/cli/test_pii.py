@@ -106,6 +106,17 @@ def test_of_lines_all_bytes_stay_but_the_value(tmp_path: Path, suffix: str) -> N
     assert found == raw[:second].replace(mail, b"<EMAIL>") + raw[second:] + b"\n"
 
 
+def test_the_column_is_that_of_the_first_file_that_has_one_and_a_byte_order_mark_stays(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("")
+    (tmp_path / "b.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "%s"}\n' % MAIL.encode())
+    assert redact([str(tmp_path)], tmp_path / "out", PiiOptions())["text"] == "text"
+    assert (tmp_path / "out/data/b.jsonl").read_bytes() == b'\xef\xbb\xbf{"text": "<EMAIL>"}\n'
+    assert (tmp_path / "out/data/a.jsonl").read_bytes() == b""
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": "caf\xe9"}\n')
+    with pytest.raises(InputError, match=r"a\.jsonl, line 1"):
+        redact([str(tmp_path)], tmp_path / "out", PiiOptions())
+
+
 def test_what_is_not_utf8_is_looked_at_and_keeps_its_bytes(tmp_path: Path) -> None:
     texts = [b"\xff\xfe caf\xe9 " + MAIL.encode() + b" \x80", f"ok {MAIL}".encode(), b"\xe9"]
     pq.write_table(pa.table({"text": pa.array(texts, pa.binary())}), tmp_path / "in.parquet")
