@@ -48,6 +48,8 @@ bench: setup
 	$(BIN)/python -m benchmarks.languages out/corpus/corpus-small/*.parquet
 	$(BIN)/python -m benchmarks.quality out/corpus/corpus-small/*.parquet
 	$(BIN)/python -m benchmarks.classifier out/corpus/corpus-small/*.parquet
+	$(BIN)/python -m benchmarks.pii_accuracy --input out/corpus/corpus-small/*.parquet
+	$(BIN)/python -m benchmarks.pii_parse out/corpus/corpus-small/*.parquet
 	$(BIN)/python -m benchmarks.git_histories out/histories
 	$(BIN)/python -m benchmarks.swh_walk --repositories out/histories --forks 200 --partitions 4
 	failed=0; $(BIN)/python -m benchmarks.pii --input out/corpus/corpus-small/*.parquet || failed=1; \

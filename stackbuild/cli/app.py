@@ -9,6 +9,7 @@ import typer
 
 from stackbuild.cli.classifier_app import app as classifier_app
 from stackbuild.cli.manifest_app import app as manifest_app
+from stackbuild.cli.pii_app import app as pii_app
 
 app = typer.Typer(
     name="stackbuild",
@@ -25,6 +26,7 @@ licenses_app = typer.Typer(
 )
 app.add_typer(licenses_app, name="licenses")
 app.add_typer(classifier_app, name="classifier")
+app.add_typer(pii_app, name="pii")
 
 Folder = Annotated[Path, typer.Argument(metavar="OUT", help="The output folder of a build.")]
 Recipe = Annotated[

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from stackbuild.cli.progress import talking
 from stackbuild.cli.show import escaped
 from stackbuild.errors import UsageError
 from stackbuild.standalone.lean import begin
@@ -36,34 +34,14 @@ def run(
         wrong = (f"--{str(one['loc'][0]).replace('_', '-')}: {one['msg']}" for one in error.errors() if one["loc"])
         raise UsageError("; ".join(wrong) or str(error)) from error
     seed = 42
-    console = Console(stderr=True)
-    if not console.is_terminal or as_json:
+    with talking(as_json) as talk:
         report = deduplicate(
-            paths, out, options, seed=seed, workers=workers, partitions=partitions, earlier=earlier, talk=_line
+            paths, out, options, seed=seed, workers=workers, partitions=partitions, earlier=earlier, talk=talk
         )
-    else:
-        columns = (TextColumn("{task.description:12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=console) as progress:
-            bars: dict[str, Any] = {}
-
-            def talk(what: str, done: int, of: int) -> None:
-                if what not in bars:
-                    bars[what] = progress.add_task(what, total=of)
-                progress.update(bars[what], completed=done)
-
-            report = deduplicate(
-                paths, out, options, seed=seed, workers=workers, partitions=partitions, earlier=earlier, talk=talk
-            )
     if as_json:
         print(json.dumps(report, sort_keys=True))
     else:
         show(report, out)
-
-
-def _line(what: str, done: int, of: int) -> None:
-    """A line for each step that ended, for logs."""
-    if done == of:
-        print(f"{what}: {of} of {of}", file=sys.stderr)
 
 
 def show(report: dict[str, Any], out: Path) -> None:

@@ -8,13 +8,10 @@ later runs build on; may be removed).
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
 import unicodedata
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import cache
 from importlib import metadata
@@ -35,17 +32,16 @@ from stackbuild.shards import (
 )
 from stackbuild.standalone.changes import write_changes
 from stackbuild.standalone.columns import Kinds, check_columns
-from stackbuild.standalone.earlier import NOTHING, Earlier, identity_of, keep, link_or_copy, take_up
+from stackbuild.standalone.earlier import NOTHING, Earlier, identity_of, keep, take_up
 from stackbuild.standalone.inputs import InputUnit, plan_units, read_lines, read_unit
 from stackbuild.standalone.options import DedupOptions
-from stackbuild.standalone.running import Step, Talk, TaskOf, Workers
+from stackbuild.standalone.running import Step, Talk, TaskOf, Workers, only_one, replace_folder, workers_for
 from stackbuild.standalone.schemas import SOURCES
 from stackbuild.standalone.steps import steps
 
 VERSION = 1
 PARTITION_BYTES = 512 << 20  # of text in a partition, about
 PARTITION_ROWS = 1 << 19
-WORKER_BYTES = 256 << 20  # of text that another worker is worth starting for
 MOST_PARTITIONS = 1 << 14
 
 
@@ -133,11 +129,6 @@ def code() -> str:
     )
 
 
-def workers_for(units: Sequence[InputUnit]) -> int:
-    """All cores, but not more than there is work for: a second process costs a second of CPU before it does any."""
-    return min(os.cpu_count() or 1, 1 + sum(unit.bytes for unit in units) // WORKER_BYTES)
-
-
 FREE = {"memory", "alarm_share", "alarm_files"}  # options that no table depends on
 
 
@@ -219,17 +210,6 @@ def _run(
     keep(out, same | {"partitions": partitions, "clusters": list(clusters_of(run))}, units, run.made, before, solving)
     tidy(run)
     return report
-
-
-@contextmanager
-def only_one(out: Path) -> Iterator[None]:
-    """Hold the output folder. UsageError if another run does."""
-    with open(out / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(f"Another run writes to {out}; wait for it, or write to another folder.") from error
-        yield
 
 
 def _refuse_repeated(run: Run) -> None:
@@ -333,15 +313,5 @@ def _publish(run: Run, report: dict[str, Any]) -> None:
     """Link the results into OUT, each folder replaced at once."""
     data = {unit.name: output for unit, output in zip(run.units, run.tables["data"], strict=True)}
     for folder, files in (("data", data), ("clusters", clusters_of(run))):
-        temporary, target, old = run.out / f".{folder}.new", run.out / folder, run.out / f".{folder}.old"
-        for left in (temporary, old):
-            shutil.rmtree(left, ignore_errors=True)
-        temporary.mkdir()
-        for name, output in files.items():
-            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-            link_or_copy(run.out / output.file, temporary / name)
-        if target.exists():
-            os.rename(target, old)
-        os.rename(temporary, target)
-        shutil.rmtree(old, ignore_errors=True)
+        replace_folder(run.out, folder, files)
     write_atomically(run.out / "report.json", (json.dumps(report, indent=1, sort_keys=True) + "\n").encode())

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
-from collections.abc import Callable, Iterator, Sequence
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
@@ -16,13 +20,15 @@ from typing import Any
 import pyarrow as pa
 
 from stackbuild.counts import Ledger
-from stackbuild.errors import PartialFailure
+from stackbuild.errors import PartialFailure, UsageError
 from stackbuild.shards import Attempt, Output, ShardManifest, find_manifest, read_batches
+from stackbuild.standalone.earlier import link_or_copy
+from stackbuild.standalone.inputs import InputUnit
 from stackbuild.standalone.lean import give_back_memory
-from stackbuild.standalone.options import DedupOptions
 from stackbuild.task import Task
 
 NAMES = ("repo_name", "path")
+WORKER_BYTES = 256 << 20  # of text that another worker is worth starting for
 Talk = Callable[[str, int, int], None]  # what is done, tasks done, tasks in all
 
 
@@ -45,7 +51,7 @@ class TaskOf:
     step: Step
     rank: int
     params: dict[str, Any]
-    options: DedupOptions
+    options: Any
     seed: int
     partitions: int
     tables: Path  # a file: what the step reads is the same for all its tasks, and may be long
@@ -103,16 +109,16 @@ def _files(task_of: TaskOf, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
 
 
 class Workers:
-    """Runs tasks in this process, or in several that share the compiled kernels."""
+    """Runs tasks in this process, or in several that share the compiled kernels, which the module `preload` loads."""
 
-    def __init__(self, workers: int):
-        self._workers = workers
+    def __init__(self, workers: int, preload: str = "stackbuild.standalone.warm"):
+        self._workers, self._preload = workers, preload
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Workers:
         if self._workers > 1:
             context = get_context("forkserver")
-            context.set_forkserver_preload(["stackbuild.standalone.warm"])
+            context.set_forkserver_preload([self._preload])
             self._pool = ProcessPoolExecutor(self._workers, mp_context=context)
         return self
 
@@ -135,3 +141,37 @@ class Workers:
                 "with fewer --workers or a smaller --memory."
             ) from error
         return made
+
+
+def workers_for(units: Sequence[InputUnit]) -> int:
+    """All cores, but not more than there is work for: a second process costs a second of CPU before it does any."""
+    return min(os.cpu_count() or 1, 1 + sum(unit.bytes for unit in units) // WORKER_BYTES)
+
+
+# ---------------------------------------------------------------- the output folder
+
+
+@contextmanager
+def only_one(out: Path) -> Iterator[None]:
+    """Hold the output folder. UsageError if another run does."""
+    with open(out / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(f"Another run writes to {out}; wait for it, or write to another folder.") from error
+        yield
+
+
+def replace_folder(out: Path, folder: str, files: Mapping[str, Output]) -> None:
+    """Make OUT/folder hold these committed files, by their names in it: as a whole or not at all."""
+    temporary, target, old = out / f".{folder}.new", out / folder, out / f".{folder}.old"
+    for left in (temporary, old):
+        shutil.rmtree(left, ignore_errors=True)
+    temporary.mkdir()
+    for name, output in files.items():
+        (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+        link_or_copy(out / output.file, temporary / name)
+    if target.exists():
+        os.rename(target, old)
+    os.rename(temporary, target)
+    shutil.rmtree(old, ignore_errors=True)

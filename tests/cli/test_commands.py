@@ -224,6 +224,16 @@ def test_init_writes_a_recipe_that_is_valid_and_leaves_one_that_is_there(tmp_pat
     assert "left alone" in stackbuild("init", tmp_path / "new", code=2)
 
 
+def test_findings_of_a_build_are_shown_as_the_stage_saw_them(out: Path, tmp_path: Path) -> None:
+    page = tmp_path / "review.html"
+    told = stackbuild("pii", "review", out, "--output", page)
+    text, released = page.read_text(), sum(row["redactions"] for row in rows(out / "dataset"))
+    assert f"of {released:,} findings" in told and released > 0
+    assert text.count("<article") == released and "@company" in text and "replaced by &lt;EMAIL&gt;" in text
+    told = stackbuild("pii", "review", out, "--output", page, "--mode", "pseudonym", code=2)
+    assert "by its recipe" in told
+
+
 def test_a_misspelt_key_is_exit_code_3_and_names_the_nearest(tmp_path: Path) -> None:
     recipe = tmp_path / "r.toml"
     recipe.write_text('name = "x"\nextends = "default.toml"\n[near_dedup]\ntreshold = 0.5\n[licence_filter]\n')
