@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
+import pyarrow as pa
+
 from stackbuild.pii import gate, rules, secrets
 from stackbuild.pii.addresses import AddressFinder
 from stackbuild.pii.emails import EmailFinder
@@ -62,8 +64,34 @@ def rules_of(options: PiiOptions, entities: Sequence[str]) -> Detector:
     return Rules(rules.load(), entities)
 
 
+def compat_of(options: PiiOptions, entities: Sequence[str]) -> Detector:
+    """The profile `compat`: SantaCoder's expressions and detect-secrets."""
+    from stackbuild.pii.compat import Compat
+
+    return Compat(entities, options.gibberish_model)
+
+
+def ner_of(options: PiiOptions, entities: Sequence[str]) -> Detector:
+    """The profile `ner`: a token-classification model."""
+    from stackbuild.pii.ner import Ner
+
+    return Ner(options, entities)
+
+
+def presidio_of(options: PiiOptions, entities: Sequence[str]) -> Detector:
+    """The profile `presidio`: names in prose by spaCy, the rest by our rules."""
+    from stackbuild.pii.presidio import Presidio
+
+    return Presidio(options, entities)
+
+
 # What makes the detector of a profile from (options, entities). What it needs is imported there: none loads a model unasked.
-PROFILES: Final[Mapping[str, Callable[[PiiOptions, Sequence[str]], Detector]]] = {"rules": rules_of}
+PROFILES: Final[Mapping[str, Callable[[PiiOptions, Sequence[str]], Detector]]] = {
+    "rules": rules_of,
+    "compat": compat_of,
+    "ner": ner_of,
+    "presidio": presidio_of,
+}
 
 
 class Detection:
@@ -81,6 +109,16 @@ class Detection:
         """What is found in a batch of texts, merged, in order."""
         found = [span for detector in self.detectors.values() for span in detector.find(texts)]
         return merged([*found, *secrets.repeated(texts, found)]) if found else []
+
+    def warm(self) -> None:
+        """Load for all children of this process what can be shared with them: a profile may say so itself (`warm`)."""
+        texts = Texts.of(pa.array(["jo@example.com"], pa.large_string()))
+        for detector in self.detectors.values():
+            own = getattr(detector, "warm", None)
+            if own is not None:
+                own()
+            else:
+                list(detector.find(texts))
 
     def key(self) -> Mapping[str, Any]:
         """What decides what is found, beside options and code."""

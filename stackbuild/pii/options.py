@@ -6,15 +6,15 @@ from typing import Literal, get_args
 
 from pydantic import Field
 
+from stackbuild.pii.profile_options import ProfileOptions
 from stackbuild.pii.replacements import Mode
-from stackbuild.stage import Options
 
 Entity = Literal["EMAIL", "IP_ADDRESS", "KEY"]
-Profile = Literal["rules"]
+Profile = Literal["rules", "compat", "ner", "presidio"]
 ENTITIES: tuple[Entity, ...] = get_args(Entity)
 
 
-class PiiOptions(Options):
+class PiiOptions(ProfileOptions):
     """The recipe's table [pii]."""
 
     mode: Mode = Field(
