@@ -58,7 +58,8 @@ def test_an_address_has_a_digit_and_parses() -> None:
 
 def test_four_single_digits_are_a_version_unless_dns_or_server_is_near_d1() -> None:
     assert found("5.6.7.8", "IP_ADDRESS") == []
-    assert found("dns 5.6.7.8", "IP_ADDRESS") == ["5.6.7.8"]  # at offset 4: the window does not begin before the file
+    # At offset 4: the window does not begin before the file, nor at its end.
+    assert found("dns 5.6.7.8" + " plain" * 200, "IP_ADDRESS") == ["5.6.7.8"]
     assert found("5.6.7.8 é" + "é" * 91 + " server", "IP_ADDRESS") == ["5.6.7.8"]
     assert found("5.6.7.8 " + "é" * 99 + " server", "IP_ADDRESS") == []
     assert found("Server" + " " * 94 + "5.6.7.8", "IP_ADDRESS") == ["5.6.7.8"]

@@ -51,6 +51,7 @@ def decided(before: str, value: str, after: str, entity: str, decider: Decider =
         ("PASSWORD", "'pass'", "pass"),
         ("PASSWORD", "abc!", None),
         ("NAME", "Jo", None),
+        ("NAME", "Johanna.", None),
         ("NAME", " Jo Ölund. ", "Jo Ölund"),
         ("NAME", "漢字 漢", "漢字 漢"),
         ("KEY", '"x2345678', None),
