@@ -46,7 +46,7 @@ def in_bytes(text: str, spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return [(len(text[:start].encode()), len(text[:end].encode())) for start, end in spans]
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(TEXTS)
 @example("a@b.cd:e@f.gh")
 @example("." * 12 + "jo@" + "a." * 12 + "de")
@@ -57,7 +57,7 @@ def test_emails_are_those_of_the_published_expression(text: str) -> None:
     assert list(ours.emails(text.encode())) == expected
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(TEXTS)
 @example("1.2.3.4 5.6.7.8")
 @example("x:1::2::3:4:")
@@ -128,7 +128,7 @@ def published(text: str) -> set[tuple[int, str, str]]:
     return found
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(LINES)
 @example("token = " + TOKENS[6] + "_")
 @example("xkey=" + TOKENS[6] + " key=" + TOKENS[6])
