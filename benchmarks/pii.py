@@ -85,7 +85,9 @@ def main() -> None:
     parser.add_argument("--input", nargs="*", default=[], help="Parquet files with the column text")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cache", type=Path, default=Path("out/peers"), help="where the peers' environments are kept")
-    parser.add_argument("--limit", type=float, default=20.0, help="seconds of a peer on one hostile text")
+    parser.add_argument(
+        "--limit", type=float, default=60.0, help="seconds of a peer on one hostile text, start-up included"
+    )
     parser.add_argument("--quick", action="store_true", help="no hostile texts")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
