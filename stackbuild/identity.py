@@ -49,6 +49,9 @@ FILES = (
     "policy",
     "permissive",
     "model",
+    "gibberish_model",
+    "ner_model",
+    "spacy_model",
 )  # of sources and stages: a name, or the path of a file
 
 

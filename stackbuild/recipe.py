@@ -22,8 +22,11 @@ from stackbuild.shards import digest
 
 SOURCE_PATHS = ("paths", "list")  # options of sources that say where to read
 SOURCE_ADDRESSES = ("export", "objects", "gharchive")  # paths too, unless they are URLs
-STAGE_FILES = ("list", "tokenizer", "rules", "policy", "permissive", "model")  # options of stages that may name a file
-ALWAYS_FILES = ("list", "model")
+# Options of stages that may name a file.
+STAGE_FILES = (
+    "list", "tokenizer", "rules", "policy", "permissive", "model", "gibberish_model", "ner_model", "spacy_model",
+)  # fmt: skip
+ALWAYS_FILES = ("list", "model", "gibberish_model", "ner_model")
 FILE_SUFFIXES = (".toml", ".json", ".jsonl", ".txt")
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
-from stackbuild.pii import assignments, gate, generic, headers, names, rules, scorer, secrets, users
+import pyarrow as pa
+
+from stackbuild.pii import assignments, gate, generic, names, rules, scorer, secrets, users
 from stackbuild.pii.addresses import AddressFinder
 from stackbuild.pii.emails import EmailFinder
-from stackbuild.pii.headers import Headers
+from stackbuild.pii.headers import Headers, kept
 from stackbuild.pii.names import NameFinder
 from stackbuild.pii.options import PiiOptions
 from stackbuild.pii.replacements import known_values
@@ -43,17 +45,11 @@ FINDERS: Mapping[str, Callable[[rules.RuleBook], Finder]] = {
 
 
 class Rules:
-    """The profile `rules`: all finders behind one gate. `headers`: what stays of licence headers; `threshold`: the score from
-    which a value without a format is a secret, None if none is."""
+    """The profile `rules`: all finders behind one gate. `threshold`: the score from which a value without a format is a
+    secret, None if none is."""
 
-    def __init__(
-        self,
-        book: rules.RuleBook,
-        entities: Iterable[str],
-        headers: Headers = "keep_names",
-        threshold: float | None = None,
-    ):
-        self.book, self.headers = book, headers
+    def __init__(self, book: rules.RuleBook, entities: Iterable[str], threshold: float | None = None):
+        self.book = book
         self.entities = frozenset(entities)
         self.finders = [FINDERS[entity](book) for entity in sorted(self.entities) if entity in FINDERS]
         self.emails = EmailFinder(book.email) if self.entities & {"EMAIL", "NAME"} else None
@@ -77,7 +73,7 @@ class Rules:
         addresses = list(self.emails.find(texts, hits)) if self.emails else []
         found += addresses if "EMAIL" in self.entities else []
         found += self.names.find(texts, hits, addresses) if self.names else []
-        return headers.kept(found, texts, self.headers)
+        return found
 
     def key(self) -> Mapping[str, Any]:
         """The rules decide what is found, and the model."""
@@ -86,28 +82,64 @@ class Rules:
 
 def rules_of(options: PiiOptions, entities: Sequence[str]) -> Detector:
     """The profile `rules` of these options."""
-    return Rules(rules.load(), entities, options.headers, options.scorer)
+    return Rules(rules.load(), entities, options.scorer)
+
+
+def compat_of(options: PiiOptions, entities: Sequence[str]) -> Detector:
+    """The profile `compat`: SantaCoder's expressions and detect-secrets."""
+    from stackbuild.pii.compat import Compat
+
+    return Compat(entities, options.gibberish_model)
+
+
+def ner_of(options: PiiOptions, entities: Sequence[str]) -> Detector:
+    """The profile `ner`: a token-classification model."""
+    from stackbuild.pii.ner import Ner
+
+    return Ner(options, entities)
+
+
+def presidio_of(options: PiiOptions, entities: Sequence[str]) -> Detector:
+    """The profile `presidio`: names in prose by spaCy, the rest by our rules."""
+    from stackbuild.pii.presidio import Presidio
+
+    return Presidio(options, entities)
 
 
 # What makes the detector of a profile from (options, entities). What it needs is imported there: none loads a model unasked.
-PROFILES: Final[Mapping[str, Callable[[PiiOptions, Sequence[str]], Detector]]] = {"rules": rules_of}
+PROFILES: Final[Mapping[str, Callable[[PiiOptions, Sequence[str]], Detector]]] = {
+    "rules": rules_of,
+    "compat": compat_of,
+    "ner": ner_of,
+    "presidio": presidio_of,
+}
 
 
 class Detection:
-    """Some profiles together."""
+    """Some profiles together. `headers`: what stays of licence headers."""
 
-    def __init__(self, detectors: Mapping[str, Detector]):
-        self.detectors = detectors
+    def __init__(self, detectors: Mapping[str, Detector], headers: Headers = "redact"):
+        self.detectors, self.headers = detectors, headers
 
     @classmethod
     def of(cls, options: PiiOptions, profiles: Sequence[str], entities: Sequence[str]) -> Detection:
         """Those of a recipe; errors.MissingDependency if one needs a package that is not installed."""
-        return cls({name: PROFILES[name](options, entities) for name in sorted(set(profiles))})
+        return cls({name: PROFILES[name](options, entities) for name in sorted(set(profiles))}, options.headers)
 
     def spans(self, texts: Texts) -> list[Span]:
         """What is found in a batch of texts, merged, in order."""
-        found = [span for detector in self.detectors.values() for span in detector.find(texts)]
+        found = list(kept((span for one in self.detectors.values() for span in one.find(texts)), texts, self.headers))
         return merged([*found, *secrets.repeated(texts, found)]) if found else []
+
+    def warm(self) -> None:
+        """Load for all children of this process what can be shared with them: a profile may say so itself (`warm`)."""
+        texts = Texts.of(pa.array(["jo@example.com"], pa.large_string()))
+        for detector in self.detectors.values():
+            own = getattr(detector, "warm", None)
+            if own is not None:
+                own()
+            else:
+                list(detector.find(texts))
 
     def key(self) -> Mapping[str, Any]:
         """What decides what is found, beside options and code."""

@@ -7,19 +7,14 @@ from typing import Literal, get_args
 from pydantic import Field, model_validator
 
 from stackbuild.pii.headers import Headers
+from stackbuild.pii.profile_options import ProfileOptions
 from stackbuild.pii.replacements import Mode
 from stackbuild.stage import Options
 
 Entity = Literal["EMAIL", "IP_ADDRESS", "KEY", "NAME", "PASSWORD", "USERNAME"]
-Profile = Literal["rules"]
+Profile = Literal["rules", "compat", "ner", "presidio"]
 ENTITIES: tuple[Entity, ...] = get_args(Entity)
-DEFAULT: tuple[Entity, ...] = (
-    "EMAIL",
-    "IP_ADDRESS",
-    "KEY",
-    "NAME",
-    "PASSWORD",
-)  # user names are found by one half only
+DEFAULT: tuple[Entity, ...] = ("EMAIL", "IP_ADDRESS", "KEY", "NAME", "PASSWORD")  # of user names half would be none
 
 
 class Where(Options):
@@ -41,7 +36,7 @@ class Where(Options):
         return self
 
 
-class PiiOptions(Options):
+class PiiOptions(ProfileOptions):
     """The recipe's table [pii]."""
 
     mode: Mode = Field(

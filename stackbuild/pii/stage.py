@@ -20,7 +20,7 @@ from stackbuild.pii.detection import Detection
 from stackbuild.pii.options import PiiOptions, Where
 from stackbuild.pii.replacements import Replacer
 from stackbuild.pii.settling import ROUNDS, UNSETTLED, settled
-from stackbuild.pii.spans import I64, Texts, counts_by_entity, counts_of, redacted
+from stackbuild.pii.spans import I64, counts_by_entity, counts_of, redacted
 from stackbuild.schema import REDACTIONS_BY_ENTITY, SPANS
 from stackbuild.stage import Stage, Verdict
 
@@ -64,9 +64,9 @@ class Pii(Stage[PiiOptions]):
         self.seed = task.seed
 
     def warm(self) -> None:
-        """Compile the rules and load models and the compiled pass, once for all tasks of a server."""
+        """Compile the rules and load the compiled pass, once for all tasks of a server."""
         for detection in self.detections:
-            detection.spans(Texts.of(pa.array(["jo@example.com"], pa.large_string())))
+            detection.warm()
 
     @cached_property
     def detections(self) -> list[Detection]:

@@ -6,19 +6,25 @@ import pyarrow as pa
 import pytest
 
 from stackbuild.pii import rules
-from stackbuild.pii.detection import Rules
+from stackbuild.pii.detection import Detection, Rules
 from stackbuild.pii.headers import Headers, first_comment
 from stackbuild.pii.replacements import PSEUDONYM_NAMES, PSEUDONYM_USERS
-from stackbuild.pii.spans import Texts, merged
+from stackbuild.pii.spans import Texts
 
 BOOK = rules.load()
-NAMES = Rules(BOOK, ["NAME"])
-USERS = Rules(BOOK, ["USERNAME"])
 
 
-def found(text: str, of: Rules = NAMES) -> list[str]:
+def detection(entities: list[str], headers: Headers = "keep_names") -> Detection:
+    return Detection({"rules": Rules(BOOK, entities)}, headers)
+
+
+NAMES = detection(["NAME"])
+USERS = detection(["USERNAME"])
+
+
+def found(text: str, of: Detection = NAMES) -> list[str]:
     texts = Texts.of(pa.array(["x", text, "y"], pa.large_string()))
-    return [texts.read(span.start, span.end).decode() for span in merged(of.find(texts))]
+    return [texts.read(span.start, span.end).decode() for span in of.spans(texts)]
 
 
 @pytest.mark.parametrize(
@@ -86,12 +92,12 @@ int x; // author: Cy Fox
 )
 def test_headers_name_who_wrote_a_work(headers: Headers, expected: list[str]) -> None:
     """Names in licence headers and copyright lines stay unless the recipe says otherwise; addresses there go."""
-    assert found(HEADER, Rules(BOOK, ["NAME", "EMAIL"], headers)) == expected
+    assert found(HEADER, detection(["NAME", "EMAIL"], headers)) == expected
 
 
 def test_a_key_in_a_header_goes_whatever_stays_of_it() -> None:
     key = "ghp_" + "".join(chr(97 + k * 7 % 26) + str(k % 10) for k in range(18))
-    assert found(f"# Copyright 2010 Jo Berg, token {key}\n", Rules(BOOK, ["NAME", "KEY"], "keep_all")) == [key]
+    assert found(f"# Copyright 2010 Jo Berg, token {key}\n", detection(["NAME", "KEY"], "keep_all")) == [key]
 
 
 def test_a_copyright_line_further_down_is_protected_with_what_continues_it() -> None:
