@@ -7,6 +7,7 @@ become one list. It sees the texts alone, so that a text is redacted alike where
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 from stackbuild.pii import gate, rules, secrets
@@ -50,7 +51,7 @@ class Rules:
     def find(self, texts: Texts) -> Iterable[Span]:
         """Spans of a batch of texts."""
         hits = gate.hits(texts, self.automaton)
-        return [span for finder in self.finders for span in finder.find(texts, hits)] if len(hits) else []
+        return [span for finder in self.finders for span in finder.find(texts, hits)]
 
     def key(self) -> Mapping[str, Any]:
         """The rules decide what is found."""
@@ -59,7 +60,7 @@ class Rules:
 
 def rules_of(options: PiiOptions, entities: Sequence[str]) -> Detector:
     """The profile `rules` of these options."""
-    return Rules(rules.load(), entities)
+    return Rules(rules.with_file(Path(options.rules)) if options.rules else rules.load(), entities)
 
 
 # What makes the detector of a profile from (options, entities). What it needs is imported there: none loads a model unasked.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -17,9 +17,16 @@ ENTITIES: tuple[Entity, ...] = get_args(Entity)
 class PiiOptions(Options):
     """The recipe's table [pii]."""
 
+    files: ClassVar[tuple[str, ...]] = ("rules",)
+
     mode: Mode = Field(
         "placeholder",
         description="<EMAIL> and <KEY>, or made-up values in their places; IP addresses always get private ones",
     )
     profiles: tuple[Profile, ...] = Field(("rules",), min_length=1, description="what looks for it, together")
     entities: tuple[Entity, ...] = Field(ENTITIES, min_length=1, description="what is looked for")
+    rules: str | None = Field(
+        None,
+        min_length=1,
+        description="a .toml file of rules for keys, in stackbuild's format or in gitleaks', beside those of the profile rules",
+    )

@@ -119,7 +119,8 @@ def test_a_key_may_stand_at_the_start_and_at_the_end(rule: str, before: str, val
 
 
 def test_every_rule_has_a_golden_vector() -> None:
-    assert {rule.id for rule in BOOK.rules} == {row[0] for row in GOLDEN}
+    """Those of providers.toml have theirs in test_providers."""
+    assert {rule.id for rule in BOOK.rules if not rule.formats} <= {row[0] for row in GOLDEN}
 
 
 @pytest.mark.parametrize(
