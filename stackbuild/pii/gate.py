@@ -1,10 +1,10 @@
 """One pass over a batch of texts that says where a rule may apply: expressions then see only the bytes around there.
 
 Every rule has something that each of its matches holds: a literal (a key's prefix, the name before a secret) or a
-shape (a dot between digits, an "@" between letters). The pass walks Arrow's buffer once. At each byte it looks the last
-three up among the rarest triples of all literals, which nearly never are one; where they are, a trie tells which literals
-go on from there, without regard to case. The shapes are tested beside it. A hit is tested on the spot as far as it costs a
-bounded number of steps: the literal's case, the byte before it, whether enough bytes of the rule's alphabet follow.
+shape (a dot between digits, an "@" between letters). The pass walks Arrow's buffer once. At each byte it looks the
+last three up among the rarest triples of all literals, which nearly never are one; where they are, a trie tells which
+literals go on from there, without regard to case. The shapes are tested beside it. A hit is tested on the spot as far
+as it costs a bounded number of steps: the literal's case, the byte before it, whether enough bytes of the rule's alphabet follow.
 What remains is rare in source code.
 
 A gate never decides: all that it drops could not match (tests compare it with the rules over whole files).
@@ -30,7 +30,8 @@ from stackbuild.pii.triples import rarest
 class Anchor:
     """A literal of a rule: `run` bytes of `alphabet` (bool, 256) begin within `within` bytes after it, on its line.
 
-    `bounded`: no byte of [A-Za-z0-9_] stands before it, unless it ends an escape (\\n, %3D). `once`: its first place in a text is enough.
+    `bounded`: no byte of [A-Za-z0-9_] stands before it, unless it ends an escape (\\n, %3D). `once`: its first place in a
+    text is enough.
     """
 
     literal: bytes
@@ -46,8 +47,8 @@ class Anchor:
 class Automaton(NamedTuple):
     """The literals of all rules as arrays.
 
-    A literal is looked for from its rarest triple on, which stands `skip` bytes behind its start. `grams` marks the hash
-    of every three bytes that may stand there (bool, GRAMS). The trie holds the literals from there on: after state s
+    A literal is looked for from its rarest triple on, which stands `skip` bytes behind its start. `grams` marks the
+    hash of every three bytes that may stand there (bool, GRAMS). The trie holds the literals from there on: after state s
     comes delta[s, classes[byte]], 0 where no literal goes on; the literals that end in s are the anchors
     out[out_at[s]:out_at[s + 1]]. Anchor a is literals[literal_at[a]:literal_at[a + 1]] with gates[a] = (rule,
     ignore_case, bounded, run, within, alphabet, once, skip), the alphabet a row of `alphabets`.
@@ -121,7 +122,7 @@ def automaton(anchors: Sequence[Anchor]) -> Automaton:
 
 
 def _triples(anchor: Anchor, skip: int) -> Iterator[tuple[int, ...]]:
-    """Three bytes from `skip` on where an anchor's literal stands: its own in each case that counts, then what may follow."""
+    """Three bytes from `skip` on where an anchor's literal stands: its own in each case that counts, then what follows."""
     places: list[Sequence[int]] = []
     for byte in anchor.literal[skip : skip + 3]:
         letter = bytes([byte])

@@ -97,9 +97,10 @@ class SecretFinder:
 
     def find(self, texts: Texts, hits: I64) -> Iterator[Span]:
         """Spans of secrets; `hits` as `gate.hits` gives them, ascending by rule."""
+        present = set(np.unique(hits[:, 0]).tolist())
         for number, rule in enumerate(self.book.rules):
-            mine = _of_rule(hits, self.codes[number])
-            if len(mine):
+            if not present.isdisjoint(self.codes[number]):
+                mine = _of_rule(hits, self.codes[number])
                 yield from (
                     self._private_keys(texts, mine, rule) if rule.shape == "pem" else self._matches(texts, mine, rule)
                 )
