@@ -283,13 +283,14 @@ def test_lock_files_and_checksums_stay(name: str) -> None:
         "!function(e,t){var secret=function(n){return n.access_key||n.key};e.token=t.auth,e.password=t.pass}(a,b);"
         * 20,
         f"{drawn(BASE64, 5000)}",
+        f"{drawn(BASE64, 100)}/AKIA{drawn('ABCDEFGHIJKLMNOP', 16)}/{drawn(BASE64, 100, 2)}",  # by chance in a blob
         f"request-id: {uuid(1)}\nsecret_id = {uuid(2)}\ntoken: {uuid(3)}\n",
         'secret_version = "1.22.333.4444-beta.5+build.678901"\ntoken.version: "2024.11.22.1122334455"\n',
         "aws_access_key_id = AKIAIOSFODNN7EXAMPLE\naws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY\n",
         "Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==",
         "Authorization: Bearer mF_9.B5f-4.1JqM",
     ],
-    ids=range(16),
+    ids=range(17),
 )
 def test_public_keys_blobs_and_documentation_stay(text: str) -> None:
     """Public keys and certificates, data: URIs, minified code, UUIDs, versions, sample values of documentation."""
