@@ -15,7 +15,7 @@ from stackbuild.pii.detection import Detection, Rules
 from stackbuild.pii.options import PiiOptions
 from stackbuild.pii.spans import Texts
 from stackbuild.pii.stage import Pii
-from tests.pii.test_rules import HOSTILE, Counted
+from tests.pii.test_rules import Counted
 
 
 def drawn(alphabet: str, size: int, seed: int = 1) -> str:
@@ -174,7 +174,7 @@ def test_the_option_names_a_file_which_is_in_the_stage_s_key(tmp_path: Path) -> 
     assert len({str(k) for k in (key, Pii().key(), Pii(PiiOptions(rules=str(tmp_path / "leaks.toml"))).key())}) == 3
 
 
-@pytest.mark.parametrize("unit", [*HOSTILE, "acme", "acme=", "acme=aa1 "])
+@pytest.mark.parametrize("unit", ["a", "\n", "\u00e9", "acme", "acme=", "acme=aa1 "])
 def test_a_text_is_read_once_for_all_rules(tmp_path: Path, unit: str) -> None:
     """Whatever the number of keywords in it: one hit for each, and one copy of the text."""
     (tmp_path / "leaks.toml").write_text("".join((ONE % (r"acme=(\w+)", "")).replace("one", f"r{k}") for k in range(5)))

@@ -112,9 +112,9 @@ def found(rule: keys.Rule, text: str) -> list[str]:
 
 @pytest.mark.parametrize("rule", KEYS, ids=lambda rule: rule.id)
 def test_keys_of_each_format_are_found(rule: keys.Rule) -> None:
-    """Shortest and longest of each format, in three contexts, at the start and at the end of a text."""
+    """Shortest and longest (below 400 bytes) of each format, in three contexts, at the start and at the end of a text."""
     for seed, known in enumerate(rule.formats):
-        for longest in (False, True):
+        for longest in (False, True) if known.most < 400 else (False,):
             key = genuine(rule, known, seed, longest=longest)
             for text in contexts(rule, key)[: 1 if longest else 3]:
                 assert found(rule, text) == [value_of(rule, key)], (known, text)
@@ -220,11 +220,11 @@ def test_a_rule_s_own_prefix_repeated_is_linear_work(start: int) -> None:
     detection = Detection({"rules": RULES})
     for unit in HOSTILE[start : start + 40]:
         work = []
-        for size in (4_000, 16_000):
+        for size in (2_000, 8_000):
             Counted.total = 0
             detection.spans(Counted.of(pa.array([unit * (size // len(unit))], pa.large_string())))
             work.append(Counted.total)
-        assert work[1] <= 4.4 * work[0] + 20_000 and work[1] <= 64 * 16_000, unit
+        assert work[1] <= 4.4 * work[0] + 20_000 and work[1] <= 64 * 8_000, unit
 
 
 @pytest.mark.slow
