@@ -7,6 +7,7 @@ become one list. It sees the texts alone, so that a text is redacted alike where
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 import pyarrow as pa
@@ -67,8 +68,6 @@ class Rules:
     def find(self, texts: Texts) -> Iterable[Span]:
         """Spans of a batch of texts."""
         hits = gate.hits(texts, self.automaton)
-        if not len(hits):
-            return []
         found = [span for finder in self.finders for span in finder.find(texts, hits)]
         addresses = list(self.emails.find(texts, hits)) if self.emails else []
         found += addresses if "EMAIL" in self.entities else []
@@ -82,7 +81,8 @@ class Rules:
 
 def rules_of(options: PiiOptions, entities: Sequence[str]) -> Detector:
     """The profile `rules` of these options."""
-    return Rules(rules.load(), entities, options.scorer)
+    book = rules.with_file(Path(options.rules)) if options.rules else rules.load()
+    return Rules(book, entities, options.scorer)
 
 
 def compat_of(options: PiiOptions, entities: Sequence[str]) -> Detector:

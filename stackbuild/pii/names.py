@@ -13,7 +13,8 @@ from typing import Any, Final
 import numpy as np
 
 from stackbuild.pii.gate import Anchor
-from stackbuild.pii.rules import Names, compiled
+from stackbuild.pii.patterns import compiled
+from stackbuild.pii.rules import Names
 from stackbuild.pii.spans import I64, Span, Texts
 
 ENTITY: Final = "NAME"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -39,12 +39,19 @@ class Where(Options):
 class PiiOptions(ProfileOptions):
     """The recipe's table [pii]."""
 
+    files: ClassVar[tuple[str, ...]] = (*ProfileOptions.files, "rules")
+
     mode: Mode = Field(
         "placeholder",
         description="<EMAIL> and <KEY>, or made-up values in their places; IP addresses always get private ones",
     )
     profiles: tuple[Profile, ...] = Field(("rules",), min_length=1, description="what looks for it, together")
     entities: tuple[Entity, ...] = Field(DEFAULT, min_length=1, description="what is looked for")
+    rules: str | None = Field(
+        None,
+        min_length=1,
+        description="a .toml file of rules for keys, in stackbuild's format or in gitleaks', beside those of the profile rules",
+    )
     scorer: float | None = Field(
         0.7,
         gt=0,

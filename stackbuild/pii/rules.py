@@ -1,71 +1,31 @@
-"""The rules as data: `rules.toml` read, checked and compiled for RE2.
+"""What the stage looks for, as data: `rules.toml` and `providers.toml` read, checked and compiled for RE2.
 
-RE2 matches in time linear in its input whatever the pattern, so no text can make a rule slow. Patterns see bytes
-(Latin-1): positions are bytes of the UTF-8 text, `\\b` and `\\w` are ASCII. `lint` refuses what would be quietly wrong.
+A user's own file, in this format or in gitleaks', is read in addition to them.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
-import re2
-
 from stackbuild.errors import InputError
+from stackbuild.pii import gitleaks, keys
 from stackbuild.pii.gate import Anchor
-from stackbuild.pii.shapes import DOTTED, USERINFO
+from stackbuild.pii.keys import Rule
+from stackbuild.pii.patterns import any_of, compiled
 
 RULES_FILE: Final = Path(__file__).with_name("rules.toml")
+PROVIDERS_FILE: Final = Path(__file__).with_name("providers.toml")
 FORMAT: Final = 1
-SHAPES: Final = {"dotted": DOTTED, "userinfo": USERINFO}
-CHECKS: Final = frozenset(
-    {
-        "crc32-base62",
-        "has-digit",
-        "not-hex",
-        "discord-id",
-        "not-weak-password",
-        "random",
-        "name",
-        "not-uuid",
-        "not-digest",
-    }
-)
-WORD: Final = "A-Za-z0-9_"
+OWN_TABLES: Final = frozenset({"format", "version", "alphabets", "sources", "key", "pattern"})  # of a user's file
 
 Network = IPv4Network | IPv6Network
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A rule for secrets.
-
-    `pattern`: RE2 over bytes; the group `secret` (secret1, secret2) is the value, `name` what it is assigned to. A
-    match lies within `before` bytes before and `reach` bytes after the place that the gate gives. `edge`: bytes that
-    may not stand beside the value. `shape`: "pem" for private keys, which are no regular language worth having.
-    """
-
-    id: str
-    pattern: Any
-    groups: tuple[int, ...]
-    name_group: int
-    before: int
-    reach: int
-    edge_before: frozenset[int]
-    edge_after: frozenset[int]
-    prefixes: tuple[bytes, ...]
-    entropy: float
-    repeats: bool
-    checks: frozenset[str]
-    shape: str | None
 
 
 @dataclass(frozen=True)
@@ -73,6 +33,7 @@ class Secrets:
     """What is no secret; all in lower case."""
 
     placeholders: Any
+    public_values: tuple[bytes, ...]
     repeat: int
     weak_parts: Any
     weak_passwords: frozenset[bytes]
@@ -121,170 +82,124 @@ class Names:
 
 @dataclass(frozen=True)
 class RuleBook:
-    """All of a rules file. `rules[k]` is the rule k of the gate's hits; `digest` is the SHA-256 of the file."""
+    """All rules. Rule k of the gate's hits is `rules[k]`, and behind those `gitleaks.rules`; `digest` is of the files."""
 
     version: str
     digest: str
     rules: tuple[Rule, ...]
     anchors: tuple[Anchor, ...]
     shapes: dict[int, int]  # of the gate -> number of the rule
+    alphabets: Mapping[str, str]
     secrets: Secrets
     email: Email
     ip: Ip
     names: Names
+    gitleaks: gitleaks.Rules = gitleaks.NONE
 
 
 @cache
-def load(path: Path = RULES_FILE) -> RuleBook:
-    """Read a rules file; InputError names what is wrong in it."""
-    raw = path.read_bytes()
-    try:
-        data = tomllib.loads(raw.decode())
-        if data["format"] != FORMAT:
-            raise ValueError(f"format {data['format']}; this version reads format {FORMAT}")
-        rules, anchors, shapes = _rules(data)
-        return RuleBook(
+def load(path: Path = RULES_FILE, providers: Path = PROVIDERS_FILE) -> RuleBook:
+    """The rules that come with stackbuild; InputError names what is wrong in a file."""
+    with _Told(path):
+        raw, data = _read(path)
+        rules, anchors, shapes = keys.rules_of(data, data["alphabets"])
+        book = RuleBook(
             data["version"],
             hashlib.sha256(raw).hexdigest(),
             tuple(rules),
             tuple(anchors),
             shapes,
+            data["alphabets"],
             _secrets(data["secrets"]),
             _email(data["email"]),
             _ip(data["ip"]),
             _names(data["names"]),
         )
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"The rules file {path.name} cannot be used: {error}. Mend that entry, or take the file as installed."
-        ) from error
+    return _with_own(book, providers)
 
 
-def compiled(pattern: str) -> Any:
-    """A pattern for bytes, after `lint`."""
-    lint(pattern)
-    options = re2.Options()
-    options.encoding = re2.Options.Encoding.LATIN1
-    options.log_errors = False
-    try:
-        return re2.compile(pattern.encode("latin-1"), options)
-    except re2.error as error:
-        raise ValueError(f"RE2 cannot compile {pattern!r}: {error}") from error
+def with_file(path: Path) -> RuleBook:
+    """The rules that come with stackbuild and those of a user's file: in this format, or gitleaks' (it has `rules`).
+
+    InputError if the file cannot be read or used; it names the file and the rule.
+    """
+    book = load()
+    with _Told(path):
+        data = _toml(path)[1]
+        if "format" in data:
+            return _with_own(book, path)
+        known = gitleaks.load(data, first=len(book.rules))
+        return replace(
+            book,
+            digest=_digest(book.digest, path.read_bytes()),
+            anchors=book.anchors + known.anchors,
+            gitleaks=known,
+        )
 
 
-def lint(pattern: str) -> None:
-    """ValueError for what RE2 would take and mean otherwise (starcoder1 D8: `\\b` in brackets is a backspace)."""
-    if not pattern.isascii():
-        raise ValueError(f"{pattern!r} is not ASCII: write bytes as \\x escapes")
-    for bracket in re.findall(r"(?<!\\)\[\^?\]?(?:\\.|[^\]\\])*\]", pattern):
-        if "\\b" in bracket or "\\B" in bracket:
-            raise ValueError(f"{pattern!r} has a word boundary inside brackets, which means a backspace")
-    if re.search(r"[*+}]\)[*+]|\.\*|\.\+", pattern):
-        raise ValueError(f"{pattern!r} repeats a repetition, or any byte without end")
+class _Told:
+    """Makes an InputError that names the file out of what a bad file raises."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, OSError):
+            raise InputError(f"The rules file {self.path} cannot be read: {error.strerror}.") from error
+        if isinstance(error, KeyError):
+            error = ValueError(f"{error} is missing or unknown")
+        if isinstance(error, (ValueError, TypeError, AttributeError)):
+            raise InputError(
+                f"The rules file {self.path.name} cannot be used: {error}. Mend that entry, or take the file as it came."
+            ) from error
 
 
-def _rules(data: dict[str, Any]) -> tuple[list[Rule], list[Anchor], dict[int, int]]:
-    rules: list[Rule] = []
-    anchors: list[Anchor] = []
-    shapes: dict[int, int] = {}
-    for entry in [*data["token"], *data["pattern"]]:
-        number = len(rules)
-        rule = _token(entry, data["alphabets"]) if "prefixes" in entry else _pattern(entry)
-        if rule.id in {other.id for other in rules}:
-            raise ValueError(f"two rules are called {rule.id}")
-        if rule.checks - CHECKS:
-            raise ValueError(f"{rule.id} asks for the unknown check {min(rule.checks - CHECKS)}")
-        rules.append(rule)
-        if entry.get("shape") in SHAPES:
-            shapes[SHAPES[entry["shape"]]] = number
-        token = "prefixes" in entry
-        alphabet = members(data["alphabets"][entry["alphabet"]]) if "alphabet" in entry else None
-        for literal in entry["prefixes"] if token else entry["anchors"]:
-            anchors.append(
-                Anchor(
-                    literal.encode("ascii"),
-                    number,
-                    entry.get("ignore_case", False),
-                    token or entry.get("bounded", False),
-                    alphabet,
-                    entry["length"][0] if token else entry.get("run", 0),
-                    entry.get("within", 0),
-                )
-            )
-    return rules, anchors, shapes
+def _toml(path: Path) -> tuple[bytes, dict[str, Any]]:
+    raw = path.read_bytes()
+    return raw, tomllib.loads(raw.decode())
 
 
-def _token(entry: dict[str, Any], alphabets: dict[str, str]) -> Rule:
-    low, high = entry["length"]
-    if not 0 < low <= high <= 1000:
-        raise ValueError(f"{entry['id']}: length is two numbers from 1 to 1000, the smaller first")
-    prefixes = "|".join(re.escape(prefix) for prefix in entry["prefixes"])
-    alphabet = alphabets[entry["alphabet"]]
-    pattern = compiled(f"(?:{prefixes})[{alphabet}]{{{low},{high}}}")
-    edge = members(WORD) | members(alphabet)
-    longest = max(len(prefix) for prefix in entry["prefixes"])
-    return _rule(
-        entry, pattern, (0,), 0, longest + high + 2, (edge, edge), tuple(p.encode() for p in entry["prefixes"])
-    )
+def _read(path: Path) -> tuple[bytes, dict[str, Any]]:
+    raw, data = _toml(path)
+    if data["format"] != FORMAT:
+        raise ValueError(f"format {data['format']}; this version reads format {FORMAT}")
+    return raw, data
 
 
-def _pattern(entry: dict[str, Any]) -> Rule:
-    if entry.get("shape") == "pem":
-        return _rule(entry, None, (), 0, 0, (members(""), members("")), ())
-    pattern = compiled(entry["pattern"])
-    index = {name.decode(): number for name, number in pattern.groupindex.items()}
-    groups = tuple(index[name] for name in sorted(index) if name.startswith("secret"))
-    if not groups:
-        raise ValueError(f"{entry['id']}: the pattern has no group `secret`")
-    own_edges = entry.get("shape") == "userinfo" or len(groups) > 1  # a colon and an "@", or quotes
-    edges = tuple(members("" if own_edges else entry.get(side, WORD)) for side in ("edge_before", "edge_after"))
-    return _rule(entry, pattern, groups, index.get("name", 0), entry["reach"], edges, ())
+def _with_own(book: RuleBook, path: Path) -> RuleBook:
+    """A book and the keys and patterns of a file in this format; a name may be used once."""
+    with _Told(path):
+        raw, data = _read(path)
+        if unknown := sorted(set(data) - OWN_TABLES):
+            raise ValueError(f"unknown table {unknown[0]}")
+        alphabets = {**book.alphabets, **data.get("alphabets", {})}
+        rules, anchors, shapes = keys.rules_of(data, alphabets)
+        names = [rule.id for rule in (*book.rules, *rules)]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two rules are called {twice[0]}")
+        if taken := set(shapes) & set(book.shapes):
+            raise ValueError(f"{rules[shapes[min(taken)]].id}: its shape belongs to another rule")
+        first = len(book.rules)
+        return replace(
+            book,
+            version=data["version"],
+            digest=_digest(book.digest, raw),
+            rules=book.rules + tuple(rules),
+            anchors=book.anchors + tuple(replace(anchor, rule=anchor.rule + first) for anchor in anchors),
+            shapes=book.shapes | {shape: number + first for shape, number in shapes.items()},
+        )
 
 
-def _rule(
-    entry: dict[str, Any],
-    pattern: Any,
-    groups: tuple[int, ...],
-    name_group: int,
-    reach: int,
-    edges: tuple[npt.NDArray[np.bool_], ...],
-    prefixes: tuple[bytes, ...],
-) -> Rule:
-    if not entry["source"]:
-        raise ValueError(f"{entry['id']} has no source")
-    return Rule(
-        id=entry["id"],
-        pattern=pattern,
-        groups=groups,
-        name_group=name_group,
-        before=entry.get("before", 2 if prefixes else reach),
-        reach=reach,
-        edge_before=frozenset(np.flatnonzero(edges[0]).tolist()),
-        edge_after=frozenset(np.flatnonzero(edges[1]).tolist()),
-        prefixes=prefixes,
-        entropy=float(entry.get("entropy", 0)),
-        repeats=entry.get("repeats", False),
-        checks=frozenset(entry.get("checks", ())),
-        shape=entry.get("shape"),
-    )
-
-
-def members(alphabet: str) -> npt.NDArray[np.bool_]:
-    """Which bytes an alphabet holds, written as between brackets (bool, 256)."""
-    if not alphabet:
-        return np.zeros(256, np.bool_)
-    wanted = re.compile(f"[{alphabet}]")
-    return np.array([wanted.fullmatch(chr(byte)) is not None for byte in range(256)])
-
-
-def any_of(words: list[str], around: str = "{}") -> Any:
-    """One expression for any of these literals."""
-    return compiled(around.format("|".join(re.escape(word) for word in words)))
+def _digest(before: str, raw: bytes) -> str:
+    return hashlib.sha256(before.encode() + raw).hexdigest()
 
 
 def _secrets(data: dict[str, Any]) -> Secrets:
     return Secrets(
         any_of(data["placeholders"]),
+        tuple(value.encode() for value in data["public_values"]),
         data["repeat"],
         any_of(data["weak_parts"]),
         frozenset(word.encode() for word in data["weak_passwords"]),

@@ -1,4 +1,4 @@
-"""Keys and other secrets: the rules of `rules.toml`, and the tests that keep what is no secret.
+"""Keys and other secrets: the rules of `rules.toml` and `providers.toml`, and the tests that keep what is no secret.
 
 Precision comes before recall: a value falls if it is a placeholder, too regular, a digest behind a digest's name, or,
 for the rule that only knows a name, if it reads like words. Each occurrence is judged by the line before it alone, so
@@ -20,7 +20,9 @@ from typing import Final
 import ahocorasick
 import numpy as np
 
-from stackbuild.pii.rules import Rule, RuleBook
+from stackbuild.pii.gitleaks import GitleaksFinder
+from stackbuild.pii.keys import Rule
+from stackbuild.pii.rules import RuleBook
 from stackbuild.pii.spans import I64, Span, Texts
 
 KEY: Final = "KEY"
@@ -40,6 +42,8 @@ _HEX = re.compile(rb"[0-9a-f]+|[0-9A-F]+")
 _UUID = re.compile(rb"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _VARIABLE = re.compile(rb"[A-Z]+(?:_[A-Z]+)+")
 _LETTERS = re.compile(rb"[A-Za-z]{2,}")
+_ESCAPE = re.compile(rb"(?:\\[nrt]|%[0-9A-Fa-f]{2})$")
+_BLOB = re.compile(rb"(?:[A-Za-z0-9+/]{60}|;base64,[A-Za-z0-9+/]*)[+/=]*$")
 
 
 def entropy(value: bytes) -> float:
@@ -73,26 +77,34 @@ class SecretFinder:
     def __init__(self, book: RuleBook, known: Sequence[bytes] = ()):
         self.book, self.facts = book, book.secrets
         self.known = re.compile(b"|".join(map(re.escape, known))) if known else None
+        self.codes = [
+            (number, *(s for s, of in book.shapes.items() if of == number)) for number in range(len(book.rules))
+        ]
+        self.others = GitleaksFinder(book.gitleaks, self.known)
         self._checks: dict[str, Callable[[bytes, bytes, bytes], bool]] = {
+            "aws-account": lambda value, name, line: holds_account(value),
+            "basic-pair": lambda value, name, line: self.is_pair(value),
             "has-digit": lambda value, name, line: any(48 <= byte < 58 for byte in value),
             "not-hex": lambda value, name, line: not _HEX.fullmatch(value),
             "not-uuid": lambda value, name, line: not _UUID.fullmatch(value),
             "not-digest": lambda value, name, line: not self.is_digest(value, line),
             "discord-id": lambda value, name, line: is_snowflake(value.partition(b".")[0]),
             "not-weak-password": lambda value, name, line: self.is_password(value),
+            "not-words": lambda value, name, line: not self.reads(value),
             "random": lambda value, name, line: self.looks_random(value),
             "name": lambda value, name, line: not self.facts.public_names.search(name.lower()),
         }
 
     def find(self, texts: Texts, hits: I64) -> Iterator[Span]:
-        """Spans of secrets; `hits` as `gate.hits` gives them."""
+        """Spans of secrets; `hits` as `gate.hits` gives them, ascending by rule."""
+        present = set(np.unique(hits[:, 0]).tolist())
         for number, rule in enumerate(self.book.rules):
-            codes = [number, *(shape for shape, owner in self.book.shapes.items() if owner == number)]
-            mine = hits[np.isin(hits[:, 0], codes)]
-            if not len(mine):
-                continue
-            found = self._private_keys(texts, mine, rule) if rule.shape == "pem" else self._matches(texts, mine, rule)
-            yield from found
+            if not present.isdisjoint(self.codes[number]):
+                mine = _of_rule(hits, self.codes[number])
+                yield from (
+                    self._private_keys(texts, mine, rule) if rule.shape == "pem" else self._matches(texts, mine, rule)
+                )
+        yield from self.others.find(texts, hits)
 
     def _matches(self, texts: Texts, hits: I64, rule: Rule) -> Iterator[Span]:
         for low, high, start, end in windows(texts, hits, rule.before, rule.reach):
@@ -103,7 +115,7 @@ class SecretFinder:
                     continue  # longer than any match of this rule
                 group = next(g for g in rule.groups if match.start(g) >= 0)
                 at, to = match.span(group)
-                if at == match.start() and at and window[at - 1] in rule.edge_before:
+                if at == match.start() and at and window[at - 1] in rule.edge_before and not _escaped(window, at):
                     continue
                 if to < len(window) and window[to] in rule.edge_after:
                     continue
@@ -114,18 +126,22 @@ class SecretFinder:
 
     def is_secret(self, rule: Rule, value: bytes, name: bytes = b"", line: bytes = b"") -> bool:
         """Whether a value that fits a rule is one; `line`: what stands before it on its line, at most LINE_BYTES."""
-        own = value
-        for prefix in rule.prefixes:
-            own = own.removeprefix(prefix)
+        own = value.removeprefix(next((prefix for prefix in rule.prefixes if value.startswith(prefix)), b""))
         if "crc32-base62" in rule.checks and crc_is_right(own):
             return True
         lower = own.lower()
+        bare = rule.keywords.sub(b" ", name) if rule.keywords else name
         return not (
             entropy(own) < rule.entropy
             or self.facts.placeholders.search(lower)
+            or value[:16].lower().startswith(self.facts.public_values)
+            or (rule.stop and rule.stop.search(value.lower()))
+            or (rule.words and not rule.words.search(name.lower()))
+            or (rule.keywords and not rule.keywords.search(name))
+            or _BLOB.search(line)
             or (self.known and self.known.search(value))
             or (not rule.repeats and has_run(lower, self.facts.repeat))
-            or not all(self._checks[check](own, name, line) for check in sorted(rule.checks) if check in self._checks)
+            or not all(self._checks[check](own, bare, line) for check in sorted(rule.checks) if check in self._checks)
         )
 
     def is_digest(self, value: bytes, line: bytes) -> bool:
@@ -146,15 +162,32 @@ class SecretFinder:
         )
 
     def looks_random(self, value: bytes) -> bool:
-        """At least two digits and a letter, and not made of words.
-
-        Letters drawn at random are in a common pair 3 times in 10, letters of words 9 times.
-        """
+        """At least two digits and a letter, and not made of words; hexadecimal digits in a length of digests are drawn."""
         digits = sum(48 <= byte < 58 for byte in value)
         if digits < 2 or digits == len(value):
             return False
+        return (len(value) in self.facts.digest_lengths and bool(_HEX.fullmatch(value))) or not self.reads(value)
+
+    def reads(self, value: bytes) -> bool:
+        """Whether it is made of words.
+
+        Letters drawn at random are in a common pair 3 times in 10, letters of words 9 times.
+        """
         seen, common = wordiness(value, self.facts.word_pairs)
-        return seen < 4 or common < 0.6
+        return seen >= 4 and common >= 0.6
+
+    def is_pair(self, value: bytes) -> bool:
+        """User, colon and a password in base64, as in HTTP's basic authentication (RFC 7617)."""
+        try:
+            pair = base64.b64decode(value, validate=True)
+        except (binascii.Error, ValueError):
+            return False
+        user, colon, password = pair.partition(b":")
+        return (
+            bool(colon and user and len(password) >= 4 and pair.isascii() and pair.decode().isprintable())
+            and not self.facts.placeholders.search(pair.lower())
+            and self.is_password(password)
+        )
 
     def _private_keys(self, texts: Texts, hits: I64, rule: Rule) -> Iterator[Span]:
         """The body of each private key in PEM: from its first to its last base64, without lines and headers.
@@ -183,6 +216,17 @@ class SecretFinder:
                 yield Span(low + label.end() + first, low + label.end() + last, KEY, rule.id)
 
 
+def _of_rule(hits: I64, codes: Sequence[int]) -> I64:
+    """The hits of a rule: rows with one of these codes; rows are ascending by code."""
+    ends = [np.searchsorted(hits[:, 0], (code, code + 1)) for code in codes]
+    return np.concatenate([hits[low:high] for low, high in ends])
+
+
+def _escaped(window: bytes, at: int) -> bool:
+    """What stands before `at` ends an escape, as in "\\nAKIA" or "%3DAKIA", and is no part of a word."""
+    return _ESCAPE.search(window[max(0, at - 3) : at]) is not None
+
+
 def windows(texts: Texts, hits: I64, before: int, reach: int) -> Iterator[tuple[int, int, int, int]]:
     """The bytes about hits in which a match may lie: (start of the file, its end, start, end of the window).
 
@@ -208,6 +252,14 @@ def has_run(value: bytes, length: int) -> bool:
     array = np.frombuffer(value, np.uint8)
     same = np.flatnonzero(np.concatenate([[True], array[1:] != array[:-1], [True]]))
     return bool(len(array)) and int(np.diff(same).max()) >= length
+
+
+def holds_account(own: bytes) -> bool:
+    """A key id of AWS, without its prefix: made since 2019 it is from Q on and holds an account, twelve digits in 40 bits."""
+    if own[:1] not in b"QRSTUVWXYZ234567":
+        return True
+    bits = int.from_bytes(base64.b32decode(own)[:6])
+    return (bits & 0x7FFFFFFFFF80) >> 7 < 10**12
 
 
 def is_snowflake(text: bytes) -> bool:

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from stackbuild.pii.gate import Anchor
-from stackbuild.pii.rules import Names, compiled
+from stackbuild.pii.patterns import compiled
+from stackbuild.pii.rules import Names
 from stackbuild.pii.spans import I64, Span, Texts
 
 ENTITY: Final = "USERNAME"
