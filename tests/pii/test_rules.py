@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from stackbuild.errors import InputError
-from stackbuild.pii import gate, rules
+from stackbuild.pii import gate, rules, scorer
 from stackbuild.pii.detection import Detection, Rules
 from stackbuild.pii.options import PiiOptions
 from stackbuild.pii.patterns import compiled, members
@@ -58,7 +58,7 @@ def test_a_bad_file_is_refused_with_its_reason(tmp_path: Path, old: str, new: st
 
 
 def test_the_rules_are_in_the_stage_s_key() -> None:
-    assert Pii().key() == {"rules": {"rules": BOOK.digest}}
+    assert Pii().key() == {"rules": {"rules": BOOK.digest, "scorer": scorer.load().digest}}
 
 
 @pytest.mark.parametrize("entity", ["EMAIL", "IP_ADDRESS", "KEY"])

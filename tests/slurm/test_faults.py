@@ -84,7 +84,7 @@ def test_after_scancel_the_build_is_resumed(begun: Begun, prepared: Prepared) ->
     build.same_as(prepared.reference)
 
 
-@pytest.mark.parametrize("how", ["down", "crash"])
+@pytest.mark.parametrize("how", ["down", pytest.param("crash", marks=pytest.mark.long)])
 def test_a_lost_nodes_tasks_run_again(begun: Begun, prepared: Prepared, how: str) -> None:
     build = begun()
     build.order(3, "wait", "wait")
@@ -225,6 +225,7 @@ def test_a_task_out_of_memory_gets_more(begun: Begun, prepared: Prepared) -> Non
     build.same_as(prepared.reference)
 
 
+@pytest.mark.long
 def test_a_task_that_the_kernel_ended_for_memory_gets_more(slurm: None, prepared: Prepared, tmp_path: Path) -> None:
     if not kernel_limits():
         pytest.skip("the memory hierarchy of cgroup v1 is not writable here")

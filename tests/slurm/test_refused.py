@@ -23,7 +23,9 @@ NOBODY = 65534
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"venv": "/no/such/environment"}, "cannot run /no/such/environment/bin/python"),
+        pytest.param(
+            {"venv": "/no/such/environment"}, "cannot run /no/such/environment/bin/python", marks=pytest.mark.long
+        ),
         ({"env_command": "no_such_module load python"}, "env_command ended with 127: no_such_module load python"),
     ],
     ids=["venv", "env_command"],
