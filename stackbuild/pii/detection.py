@@ -47,9 +47,11 @@ FINDERS: Mapping[str, Callable[[rules.RuleBook], Finder]] = {
 
 class Rules:
     """The profile `rules`: all finders behind one gate. `threshold`: the score from which a value without a format is a
-    secret, None if none is."""
+    secret, None if none is; `notices`: whether names in copyright notices are sought."""
 
-    def __init__(self, book: rules.RuleBook, entities: Iterable[str], threshold: float | None = None):
+    def __init__(
+        self, book: rules.RuleBook, entities: Iterable[str], threshold: float | None = None, notices: bool = True
+    ):
         self.book = book
         self.entities = frozenset(entities)
         self.finders = [FINDERS[entity](book) for entity in sorted(self.entities) if entity in FINDERS]
@@ -61,7 +63,7 @@ class Rules:
             known = known_values(book.ip)
             self.finders.append(generic.GenericFinder(book, self.scorer, threshold, self.entities, known))
             anchors += assignments.anchors()
-        anchors += names.anchors(book.names) if self.names else []
+        anchors += names.anchors(book.names, notices) if self.names else []
         anchors += users.anchors(book.names) if "USERNAME" in self.entities else []
         self.automaton = gate.automaton(anchors)
 
@@ -82,7 +84,7 @@ class Rules:
 def rules_of(options: PiiOptions, entities: Sequence[str]) -> Detector:
     """The profile `rules` of these options."""
     book = rules.with_file(Path(options.rules)) if options.rules else rules.load()
-    return Rules(book, entities, options.scorer)
+    return Rules(book, entities, options.scorer if options.scorer < 1 else None, notices=options.headers == "redact")
 
 
 def compat_of(options: PiiOptions, entities: Sequence[str]) -> Detector:

@@ -67,7 +67,7 @@ class EmailFinder:
         labels = domain.split(".")
         if (
             domain in self.facts.protocol_domains
-            or labels[-1] not in self.facts.top_level_domains
+            or ascii_label(labels[-1]) not in self.facts.top_level_domains
             or _PACKAGE.match(domain)
         ):
             return False
@@ -76,6 +76,16 @@ class EmailFinder:
         if len(labels) == 2 and labels[-1] in self.facts.code_suffixes:
             return False
         return not any(domain == name or domain.endswith("." + name) for name in self.facts.reserved_domains)
+
+
+def ascii_label(label: str) -> str:
+    """A label of a domain as the root zone has it, xn--...; the label itself if it has no such form."""
+    if label.isascii():
+        return label
+    try:
+        return label.encode("idna").decode()
+    except UnicodeError:
+        return label
 
 
 def begin(window: bytes, at: int) -> int:
@@ -107,9 +117,9 @@ def is_code(window: bytes, at: int, to: int) -> bool:
         return True
     token = window[max(0, at - 256) : at]
     token = token[max(token.rfind(mark) for mark in (b" ", b"\n", b"\t", b'"', b"'", b"<", b">", b"(", b",")) + 1 :]
-    scheme = token.rfind(b"://")
-    if scheme >= 0 and b"/" not in token[scheme + 3 :] and b"?" not in token[scheme:]:
-        return True
+    scheme = token.rfind(b"//")
+    if scheme >= 0 and b"/" not in token[scheme + 2 :] and b"?" not in token[scheme:]:
+        return token[scheme - 1 : scheme] == b":" or b":" in token[scheme:]
     return bool(_CLONE.match(window[to : to + 128]))
 
 

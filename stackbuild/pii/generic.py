@@ -6,11 +6,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
-from stackbuild.pii.assignments import BARE, candidates, word_hits
+import numpy as np
+
+from stackbuild.kernels import kernel
+from stackbuild.pii.assignments import BARE, Candidates, candidates, word_hits
 from stackbuild.pii.rules import RuleBook
-from stackbuild.pii.scorer import Scorer
+from stackbuild.pii.scorer import Scorer, called_by
 from stackbuild.pii.secrets import KEY, has_run
 from stackbuild.pii.spans import I64, Span, Texts
 
@@ -45,7 +48,7 @@ class GenericFinder:
         words = word_hits(hits)
         if not len(words):
             return
-        found = candidates(texts, words)
+        found = likely(texts, candidates(texts, words))
         for number, called, score in self.scorer.scores(texts, found):
             entity = PASSWORD if called == "password" else KEY
             if score < self.threshold or entity not in self.entities or called in NO_SECRETS:
@@ -68,3 +71,31 @@ class GenericFinder:
             or has_run(lower, RUN)
             or (self.known and self.known.search(value))
         )
+
+
+def likely(texts: Texts, found: Candidates) -> Candidates:
+    """The candidates without those that are of small letters only, as words and names are, and that nothing calls a password:
+    the scorer takes none of them for a secret, and they are most of all.
+    """
+    small = small_letters(texts.data, found.value_start, found.value_end)
+    rows = [
+        row
+        for row, (plain, start, end) in enumerate(
+            zip(small, found.name_start.tolist(), found.name_end.tolist(), strict=True)
+        )
+        if not plain or called_by(texts.read(start, end)) == "password"
+    ]
+    return Candidates(*(column[rows] for column in found))
+
+
+@kernel
+def small_letters(data: Any, starts: Any, ends: Any) -> Any:
+    """Which of n values (bool, n) have but small letters, "_", "-" and "." in them, with at most a capital at the beginning."""
+    plain = np.ones(len(starts), np.bool_)
+    for row in range(len(starts)):
+        for at in range(starts[row], ends[row]):
+            byte = data[at]
+            if not (97 <= byte <= 122 or byte in (45, 46, 95) or (at == starts[row] and 65 <= byte <= 90)):
+                plain[row] = False
+                break
+    return plain

@@ -8,19 +8,22 @@ a file, if it speaks of copyright or a licence.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from collections.abc import Iterable, Iterator
 from typing import Final, Literal
 
+from stackbuild.pii.patterns import compiled
 from stackbuild.pii.spans import Span, Texts
 
 Headers = Literal["keep_names", "keep_all", "redact"]
 PERSONAL: Final = {"keep_names": frozenset({"NAME", "USERNAME"}), "keep_all": frozenset({"NAME", "USERNAME", "EMAIL"})}
 HEADER_BYTES: Final = 16 * 1024  # of a file are looked at for its first comment
-NOTICE_LINES: Final = 40  # behind a copyright line
+NOTICE_BYTES: Final = 2 * 1024  # before a name, in which a copyright line protects it
+LINE_BYTES: Final = 256  # of its own line behind it
 
-_NOTICE = re.compile(rb"(?i:copyright)|\([cC]\)[ \t]{0,8}(?:\d{4}|[A-Z])|\xc2\xa9|&copy;|\\\(co|SPDX-FileContributor")
-_SPEAKS = re.compile(rb"copyright|licen[cs]e|\xc2\xa9|SPDX-", re.IGNORECASE)
+_NOTICE = compiled(
+    r"(?i:copyright)|\([cC]\)[ \t]{0,8}(?:[0-9]{4}|[A-Z])|\xc2\xa9|&copy;|\\\(co|SPDX-FileContributor"
+)  # RE2: whole files are searched
+_SPEAKS = compiled(r"(?i:copyright|licen[cs]e)|\xc2\xa9|SPDX-")
 _COMMENT = re.compile(rb"\s*(?:#|//|--|;|%|\"|'|\*|dnl\b|rem\b|\.\.|!|$)", re.IGNORECASE)
 _BLOCKS: Final = (
     (b"/*", b"*/"), (b"<!--", b"-->"), (b'"""', b'"""'), (b"'''", b"'''"), (b"(*", b"*)"), (b"{-", b"-}"), (b"=begin", b"=end"),
@@ -30,49 +33,40 @@ _LETTERS = re.compile(rb"[A-Za-z\x80-\xff]{2}")
 
 def kept(spans: Iterable[Span], texts: Texts, headers: Headers) -> Iterator[Span]:
     """The spans of a batch without those that stay where they are."""
-    personal = PERSONAL.get(headers)
-    if personal is None:
-        yield from spans
-        return
-    for file, found in groupby(sorted(spans), key=lambda span: texts.file_of(span.start)):
-        regions: Sequence[tuple[int, int]] | None = None
-        for span in found:
-            if span.entity in personal:
-                if regions is None:
-                    regions = protected(texts, file)
-                if any(low <= span.start < high for low, high in regions):
-                    continue
-            yield span
+    personal = PERSONAL.get(headers, frozenset())
+    file = header = -1
+    for span in sorted(spans):
+        if span.entity in personal:
+            if span.start >= texts.offsets[file + 1] or file < 0:
+                file = texts.file_of(span.start)
+                header = header_end(texts, file)
+            if span.start < header or in_notice(texts, file, span.start):
+                continue
+        yield span
 
 
-def protected(texts: Texts, file: int) -> list[tuple[int, int]]:
-    """Bytes of a batch's buffer that are header or notice in one of its files: [start, end), ascending by start."""
+def header_end(texts: Texts, file: int) -> int:
+    """Where the comment ends (a byte of the batch's buffer) that begins a file and speaks of copyright or a licence; the
+    file's beginning if there is none."""
     low, high = int(texts.offsets[file]), int(texts.offsets[file + 1])
-    whole = texts.read(low, high)
-    found = []
-    end = first_comment(whole[:HEADER_BYTES])
-    if end and _SPEAKS.search(whole, 0, end):
-        found.append((low, low + end))
-    at = 0
-    while notice := _NOTICE.search(whole, at):
-        start = whole.rfind(b"\n", 0, notice.start()) + 1
-        at = notice_end(whole, notice.end())
-        found.append((low + start, low + at))
-    return found
+    head = texts.read(low, min(high, low + HEADER_BYTES))
+    end = first_comment(head)
+    return low + end if end and _SPEAKS.search(head[:end]) else low
 
 
-def notice_end(whole: bytes, at: int) -> int:
-    """The end of the notice whose first line holds byte `at`: before the next line without letters."""
-    for _ in range(NOTICE_LINES):
-        stop = whole.find(b"\n", at)
-        if stop < 0:
-            return len(whole)
-        following = whole.find(b"\n", stop + 1)
-        line = whole[stop + 1 : following if following >= 0 else len(whole)]
-        if not _LETTERS.search(line):
-            return stop
-        at = stop + 1
-    return at
+def in_notice(texts: Texts, file: int, position: int) -> bool:
+    """Whether a byte is on a line with a copyright notice, or on one behind it with no line without letters between them."""
+    low, high = int(texts.offsets[file]), int(texts.offsets[file + 1])
+    start = max(low, position - NOTICE_BYTES)
+    before = texts.read(start, position)
+    line = texts.read(position, min(high, position + LINE_BYTES)).partition(b"\n")[0]
+    lines = (before + line).split(b"\n")
+    for text in reversed(lines if start == low else lines[1:]):
+        if _NOTICE.search(text):
+            return True
+        if not _LETTERS.search(text):
+            return False
+    return False
 
 
 def first_comment(head: bytes) -> int:

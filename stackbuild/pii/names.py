@@ -29,6 +29,7 @@ _PARTICLE = "(?:van|von|der|den|de|da|di|del|della|dos|du|la|le|bin|ibn|al|el|te
 _IDEOGRAPHS = r"(?:[\xe4-\xe9][\x80-\xbf][\x80-\xbf]){2,4}"
 NAME: Final = rf"(?:{_WORD}|{_UPPER}\.)(?:[ ]{{1,2}}(?:{_UPPER}\.|{_PARTICLE}|{_WORD})){{0,3}}[ ]{{1,2}}{_WORD}"
 
+_WITHIN: Final = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789_.")  # behind a word that is only part of one
 _FIRST = compiled(rf"^({NAME})")
 _SEPARATOR = compiled(
     r"^(?:[ \t\"\x27\[\](){}:=,;&*<>|/\\-]|(?:and|by|with|und|et)[ \t]|\([cC]\)|\xc2\xa9|[0-9]{4}){0,40}"
@@ -38,9 +39,10 @@ _BEFORE = compiled(rf"(?:^|[^A-Za-z0-9_.\x80-\xff])({NAME}|{_IDEOGRAPHS})[\"\x27
 _AFTER = compiled(rf"^[>)]?[ \t]{{0,4}}\(({NAME}|{_IDEOGRAPHS})\)")
 
 
-def anchors(names: Names) -> list[Anchor]:
-    """Of the gate: the words that names follow."""
-    return [Anchor(word.encode(), LINE, ignore_case=True, bounded=True) for word in names.words]
+def anchors(names: Names, notices: bool = True) -> list[Anchor]:
+    """Of the gate: the words that names follow; `notices`: also those of copyright notices, where names may have to stay."""
+    words = [word for word in names.words if notices or word != "copyright"]
+    return [Anchor(word.encode(), LINE, ignore_case=True, bounded=True) for word in words]
 
 
 class NameFinder:
@@ -62,7 +64,7 @@ class NameFinder:
     def _listed(self, line: bytes, base: int) -> Iterator[Span]:
         """The names of a list that begins the rest of a line; it ends at what is neither name, address nor separator."""
         at = 0
-        while at < len(line):
+        while at < len(line) and (at or line[0] not in _WITHIN):
             at += _SEPARATOR.match(line[at:]).end()
             rest = line[at:]
             if found := _FIRST.match(rest):

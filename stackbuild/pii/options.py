@@ -52,11 +52,11 @@ class PiiOptions(ProfileOptions):
         min_length=1,
         description="a .toml file of rules for keys, in stackbuild's format or in gitleaks', beside those of the profile rules",
     )
-    scorer: float | None = Field(
+    scorer: float = Field(
         0.7,
         gt=0,
         le=1,
-        description="score from which a value that is given to a name like `db_password` is a secret; without one, only formats count",
+        description="score from which a value that is given to a name like `db_password` is a secret; with 1 only formats count",
     )
     headers: Headers = Field(
         "keep_names",

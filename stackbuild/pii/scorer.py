@@ -74,7 +74,7 @@ class Scorer:
         """Each candidate of a batch with its score."""
         for number, (called, features) in enumerate(features_of(texts, found)):
             total = self.bias + float(self.weights[features].sum())
-            yield Scored(number, called, 1 / (1 + math.exp(-max(-50.0, min(50.0, total)))))
+            yield Scored(number, called, 1 / (1 + math.exp(-max(-30.0, min(30.0, total)))))
 
 
 @cache

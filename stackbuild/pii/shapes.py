@@ -75,7 +75,8 @@ def _email(data: Any, low: int, high: int, at: int, flags: Any) -> bool:
         byte = data[i]
         if not flags[byte] & DOMAIN:
             return False
-        if byte == 46 and flags[data[i + 1]] & WORD and not flags[data[i + 1]] & DIGIT:
+        after = data[i + 1]
+        if byte == 46 and (after >= 0xC3 or (flags[after] & WORD and not flags[after] & DIGIT)):
             return True
     return False
 

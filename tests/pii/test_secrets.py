@@ -70,8 +70,8 @@ GOLDEN = [
     ("slack-token", "(", "xoxb-" + drawn("0123456789", 12) + "-" + drawn(ALNUM, 24), ")"),
     (
         "slack-webhook",
-        "https://hooks.slack.com/services/",
-        "T" + drawn(UPPER, 8) + "/B" + drawn(UPPER, 8) + "/" + drawn(ALNUM, 24),
+        "",
+        "https://hooks.slack.com/services/T" + drawn(UPPER, 8) + "/B" + drawn(UPPER, 8) + "/" + drawn(ALNUM, 24),
         '"',
     ),
     ("stripe-key", "'", "sk_live_" + drawn(ALNUM, 24), "'"),
