@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from stackbuild.pii import compat_addresses, rules
 from stackbuild.pii.compat_keys import KeyFinder
+from stackbuild.pii.extras import EXTRA, engines
 from stackbuild.pii.gibberish import model
 from stackbuild.pii.replacements import known_values
 from stackbuild.pii.spans import Span, Texts
@@ -66,16 +66,5 @@ class Compat:
         """What decides beside options and code: the model of gibberish, detect-secrets, and the resolvers."""
         found: dict[str, Any] = {"rules": rules.load().digest}
         if self.model is not None:
-            found |= {"gibberish": [self.model.digest, self.model.limit], "detect-secrets": installed("detect-secrets")}
+            found |= {"gibberish": [self.model.digest, self.model.limit], **engines("compat", EXTRA, "detect-secrets")}
         return found
-
-
-def installed(*names: str) -> Sequence[str | None] | str | None:
-    """Versions of distributions, None for one that is not installed."""
-    found: list[str | None] = []
-    for name in names:
-        try:
-            found.append(version(name))
-        except PackageNotFoundError:
-            found.append(None)
-    return found if len(found) > 1 else found[0]

@@ -24,7 +24,8 @@ import ahocorasick
 import re2
 
 from stackbuild.errors import MissingDependency
-from stackbuild.pii.gibberish import EXTRA, Gibberish
+from stackbuild.pii.extras import EXTRA
+from stackbuild.pii.gibberish import Gibberish
 
 VERSION: Final = "1.5.0"  # of detect-secrets, whose expressions are read
 PLUGINS: Final = {

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Final
 
 from stackbuild.errors import InputError, MissingDependency
+from stackbuild.pii.extras import EXTRA
 
 PUBLISHED_LIMIT: Final = 4.0
 BUNDLED_LIMIT: Final = 3.7
 LARGEST: Final = 16_000_000  # bytes of a model's file: the published one has 26,295
-EXTRA: Final = "pip install 'stackbuild[pii]'"
 
 
 class Gibberish:

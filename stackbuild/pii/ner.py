@@ -21,8 +21,8 @@ import numpy.typing as npt
 
 from stackbuild.errors import InputError, RecipeError
 from stackbuild.pii import gibberish, rules
-from stackbuild.pii.compat import installed
 from stackbuild.pii.decide import Candidate, Decider
+from stackbuild.pii.extras import EXTRA_WITH_TORCH, engines
 from stackbuild.pii.ner_model import ENGINES, F32, I64, Label, Tagger, read_folder
 from stackbuild.pii.options import PiiOptions
 from stackbuild.pii.spans import Span, Texts
@@ -80,9 +80,9 @@ class Ner:
 
     def key(self) -> Mapping[str, Any]:
         """The model's files, the libraries, and the model of gibberish; device and kind of number are options."""
-        found = {
+        found: dict[str, Any] = {
             "model": dict(self.folder.digests),
-            "engines": dict(zip(ENGINES, installed(*ENGINES) or (), strict=True)),
+            "engines": engines("ner", EXTRA_WITH_TORCH, *ENGINES),
         }
         if self.decider.gibberish is not None:
             found |= {"gibberish": [self.decider.gibberish.digest, self.decider.gibberish.limit]}

@@ -20,10 +20,10 @@ import numpy.typing as npt
 
 from stackbuild.errors import InputError, MissingDependency, RecipeError
 from stackbuild.pii.decide import ENTITIES
+from stackbuild.pii.extras import EXTRA_WITH_TORCH
 from stackbuild.pii.options import PiiOptions
 
 ENGINES: Final = ("torch", "transformers", "tokenizers", "safetensors")
-INSTALL: Final = "pip install 'stackbuild[pii,train]'"
 WINDOW: Final = 512
 OVERLAP: Final = 64
 LARGEST_JSON: Final = 200_000_000
@@ -164,7 +164,7 @@ class Tagger:
             import torch
             import transformers
         except ImportError as error:
-            raise MissingDependency(f"The profile ner needs {error.name}: {INSTALL}") from error
+            raise MissingDependency(f"The profile ner needs {error.name}: {EXTRA_WITH_TORCH}") from error
         self.torch: Any = torch
         self.device = device(torch, options.ner_device)
         self.dtype = torch.bfloat16 if options.ner_dtype == "bfloat16" else torch.float32

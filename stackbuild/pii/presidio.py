@@ -22,10 +22,9 @@ import pyarrow as pa
 
 from stackbuild.errors import InputError, MissingDependency
 from stackbuild.pii import rules
-from stackbuild.pii.compat import installed
 from stackbuild.pii.decide import Candidate, Decider
 from stackbuild.pii.detection import Detector, rules_of
-from stackbuild.pii.gibberish import EXTRA
+from stackbuild.pii.extras import EXTRA, engines
 from stackbuild.pii.ner import byte_positions
 from stackbuild.pii.options import PiiOptions
 from stackbuild.pii.spans import Span, Texts
@@ -50,9 +49,7 @@ class Presidio:
     loaded."""
 
     def __init__(self, options: PiiOptions, entities: Sequence[str]):
-        for name in ("presidio_analyzer", "spacy"):
-            if find_spec(name) is None:
-                raise MissingDependency(f"The profile presidio needs {name}: {EXTRA}")
+        engines("presidio", EXTRA, *ENGINES)
         self.entities = tuple(entity for entity in (*BY_RULES, *NAMES.values()) if entity in entities)
         self.model = options.spacy_model
         self.place = self._place()
@@ -130,7 +127,7 @@ class Presidio:
         """The pipeline's files, the libraries and the rules."""
         return {
             "pipeline": digest_of(self.place),
-            "engines": dict(zip(ENGINES, installed(*ENGINES) or (), strict=True)),
+            "engines": engines("presidio", EXTRA, *ENGINES),
             "rules": dict(self.rules.key()),
         }
 

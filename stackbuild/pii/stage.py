@@ -48,7 +48,10 @@ class Pii(Stage[PiiOptions]):
         self.seed = 0
 
     def needs(self) -> tuple[str, ...]:
-        """The text, and what `where` asks of files."""
+        """The text, and what `where` asks of files. A profile that cannot be used here is refused now, before the run."""
+        profiles = {*self.options.profiles, *(name for one in self.options.where for name in one.profiles or ())}
+        if profiles - {"rules"} or self.options.rules is not None:
+            self.key()
         return ("text", *self.options.columns())
 
     def key(self) -> Mapping[str, Any]:

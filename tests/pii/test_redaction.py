@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stackbuild.errors import InputError, MissingDependency, RecipeError
+from stackbuild.pii.extras import EXTRA, engines
 from stackbuild.pii.options import PiiOptions
 from stackbuild.pii.replacements import PSEUDONYM_EMAILS, PSEUDONYM_KEYS, Mode, Replacer, known_values
 from stackbuild.pii.rules import load
@@ -335,3 +337,28 @@ def test_some_files_are_asked_something_else() -> None:
     assert stage.tags(batch.slice(0, 0))["redactions"].to_pylist() == []
     with pytest.raises(ValueError, match="which files"):
         PiiOptions.model_validate({"where": [{"profiles": []}]})
+
+
+@pytest.mark.parametrize(
+    ("table", "error", "words"),
+    [
+        ({"profiles": ["ner"]}, RecipeError, "pii.ner_model"),
+        ({"profiles": ["rules"], "rules": "/no/such/file.toml"}, InputError, "file.toml"),
+        ({"where": [{"languages": ["Text"], "profiles": ["ner"]}]}, RecipeError, "pii.ner_model"),
+        (
+            {"profiles": ["presidio"], "spacy_model": "no_such_pipeline"},
+            MissingDependency,
+            "no_such_pipeline|stackbuild.pii",
+        ),
+    ],
+)
+def test_a_profile_that_cannot_be_used_is_refused_before_the_run(table: Any, error: Any, words: str) -> None:
+    with pytest.raises(error, match=words):
+        Pii(PiiOptions.model_validate(table)).needs()
+
+
+def test_a_missing_extra_is_named() -> None:
+    with pytest.raises(
+        MissingDependency, match=r"profile compat needs no-such-package: pip install 'stackbuild\[pii\]'"
+    ):
+        engines("compat", EXTRA, "no-such-package")
