@@ -25,7 +25,7 @@ from stackbuild.errors import InputError
 from stackbuild.hashing import draw
 from stackbuild.housekeeping import finished
 from stackbuild.pii.options import PiiOptions
-from stackbuild.pii.stage import Pii
+from stackbuild.pii.stage import Pii, texts_with
 from stackbuild.registry import base_name
 from stackbuild.shards import read_batches
 from stackbuild.standalone.inputs import plan_units
@@ -154,7 +154,7 @@ def texts_of_files(paths: Sequence[str], options: PiiOptions, text: str | None, 
     stage = Pii(options)
     for unit in units:
         for piece in pieces(unit, column, language):
-            found = stage.tags(pa.RecordBatch.from_pydict({"text": piece.texts}))["pii_spans"].to_pylist()
+            found = stage.tags(texts_with(piece.texts, piece.languages))["pii_spans"].to_pylist()
             for row, here in enumerate(found):
                 spoken = piece.languages[row].as_py() if piece.languages is not None else None
                 data = (piece.raw[row].as_py() or b"") if here else b""

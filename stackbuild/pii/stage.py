@@ -125,17 +125,28 @@ def columns_of(spans: pa.Array) -> Mapping[str, pa.Array]:
 
 
 def which(files: pa.RecordBatch, where: Sequence[Where]) -> I64:
-    """For each of n files the number of the first of `where` that it fits, from 1 on; 0 for none (int64, n)."""
+    """For each of n files the number of the first of `where` that it fits, from 1 on; 0 for none (int64, n). Texts of which
+    language or repository are not told, outside a build, fit none that asks for it."""
     found = np.zeros(files.num_rows, np.int64)
     for number, one in reversed(list(enumerate(where, 1))):
         fits = np.ones(files.num_rows, bool)
         if one.languages is not None:
-            fits &= np.asarray(pc.is_in(files["language"], pa.array(one.languages, pa.string())))
+            fits &= np.asarray(pc.is_in(told(files, "language"), pa.array(one.languages, pa.string())))
         if one.repos is not None:
-            names = pc.dictionary_encode(files["repo_name"])
+            names = pc.dictionary_encode(told(files, "repo_name"))
             known = [
                 any(fnmatchcase(name or "", pattern) for pattern in one.repos) for name in names.dictionary.to_pylist()
             ]
             fits &= np.array([*known, False])[np.asarray(pc.fill_null(names.indices, len(known)))]
         found[fits] = number
     return found
+
+
+def told(files: pa.RecordBatch, name: str) -> pa.Array:
+    """A column of strings, nulls if there is none."""
+    return files[name] if name in files.schema.names else pa.nulls(files.num_rows, pa.string())
+
+
+def texts_with(texts: pa.Array, languages: pa.Array | None) -> pa.RecordBatch:
+    """Texts that are of no build as the stage takes them, with their languages if they are told."""
+    return pa.RecordBatch.from_pydict({"text": texts} | ({} if languages is None else {"language": languages}))

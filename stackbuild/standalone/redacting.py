@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from stackbuild.errors import InputError
 from stackbuild.pii.options import PiiOptions
 from stackbuild.pii.settling import UNSETTLED
-from stackbuild.pii.stage import Pii
+from stackbuild.pii.stage import Pii, texts_with
 from stackbuild.schema import SPANS
 from stackbuild.standalone.inputs import InputUnit, schema_of
 from stackbuild.standalone.texts import Piece, pieces, spliced, unchecked, with_text, without_dictionary
@@ -54,7 +54,7 @@ def find(task: Task) -> None:
     stage.load(task)
     with task.writer("spans", FOUND, group_by="unit", row_group_rows=FOUND_ROWS) as writer:
         for piece in pieces(unit, options.text, options.language):
-            spans = stage.tags(pa.RecordBatch.from_pydict({"text": piece.texts}))["pii_spans"]
+            spans = stage.tags(texts_with(piece.texts, piece.languages))["pii_spans"]
             told.add(piece, spans)
             numbers = pa.array(piece.numbers, pa.int64())
             units = pa.nulls(len(numbers), pa.int32()).fill_null(unit.number)

@@ -335,6 +335,8 @@ def test_some_files_are_asked_something_else() -> None:
     both, mail, key = "<EMAIL> <KEY>", f"<EMAIL> {KEY}", "jo@firm.com <KEY>"
     assert stage.text(batch).to_pylist() == [both, mail, f"jo@firm.com {KEY}", key, both, both]
     assert stage.tags(batch.slice(0, 0))["redactions"].to_pylist() == []
+    alone = Pii(options).tags(pa.record_batch({"text": batch["text"]}))  # of which neither is told
+    assert alone["redactions"].to_pylist() == [2] * 6
     with pytest.raises(ValueError, match="which files"):
         PiiOptions.model_validate({"where": [{"profiles": []}]})
 
