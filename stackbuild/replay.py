@@ -37,12 +37,13 @@ class TextReplay:
                 kind = registry.stage_class(name)
                 stage = kind(kind.options_model.model_validate(entry.get("options") or {}))
                 stage.load(nothing(name, stage, seed))
+                wants, version = set(stage.needs()), text_version(stage)
             except (StackbuildError, ValidationError, TypeError) as error:
                 self.reasons[name] = f"{name} cannot be done again here ({str(error).splitlines()[0]})"
                 continue
-            if set(stage.needs()) - {"text", *REPLAY_COLUMNS}:
+            if wants - {"text", *REPLAY_COLUMNS}:
                 self.reasons[name] = f"{name} reads more than the text"
-            self.stages[name], self.versions[name] = stage, text_version(stage)
+            self.stages[name], self.versions[name] = stage, version
 
     def refused(self, transforms: Sequence[dict[str, Any]]) -> str | None:
         """Why the transforms of a row cannot be done again here; None if they can."""

@@ -134,6 +134,7 @@ def _value(data: Any, low: int, high: int, first: int, at: int, flags: Any) -> t
     at += width
     if at < high and data[at] == 93:  # settings["token"] = ...
         at += 1
+    at_name = at
     after = _blank(data, at, high)
     if after >= high:
         return 0, 0, 0
@@ -150,15 +151,32 @@ def _value(data: Any, low: int, high: int, first: int, at: int, flags: Any) -> t
             return _literal(data, _blank(data, equals + 1, high), high, LISTED, flags)
         return 0, 0, 0
     if after > at and not quoted_name and first >= low + 2 and data[first - 1] == 45 and data[first - 2] == 45:
-        return _bare(data, after, high, ARGUMENT, flags)  # --token ...
+        start, end, kind = _literal(data, after, high, ARGUMENT, flags)
+        return (start, end, kind) if kind else _bare(data, after, high, ARGUMENT, False, flags)  # --token ...
+    linked = first > low and data[first - 1] in (38, 59, 63)  # ...;Password=...;
+    setting = linked or _begins_setting(data, low, first, flags)
     at = _operator(data, after, high, flags)
     if at < 0:
+        if setting and after > at_name and not quoted_name:  # storePassword "...", ENV TOKEN ...
+            start, end, kind = _literal(data, after, high, QUOTED, flags)
+            if kind or not _declared(data, low, first):
+                return start, end, kind
+            return _bare(data, after, high, BARE, False, flags)
         return 0, 0, 0
     at = _blank(data, at, high)
     start, end, kind = _literal(data, at, high, QUOTED, flags)
-    if kind or not _begins_setting(data, low, first, flags):
+    if kind or not setting:
         return start, end, kind
-    return _bare(data, at, high, BARE, flags)
+    return _bare(data, at, high, BARE, linked, flags)
+
+
+@kernel
+def _declared(data: Any, low: int, first: int) -> bool:
+    """Whether "ENV " or "set " stands before a name, which then gives it a value without a sign."""
+    if first < low + 4 or data[first - 1] != 32:
+        return False
+    word = (data[first - 4] | 32, data[first - 3] | 32, data[first - 2] | 32)
+    return bool(word in ((101, 110, 118), (115, 101, 116)))
 
 
 @kernel
@@ -180,7 +198,9 @@ def _operator(data: Any, at: int, high: int, flags: Any) -> int:
             end += 1
         equals = _blank(data, end, high)
         if end > kind and equals + 1 < high and data[equals] == 61 and data[equals + 1] != 61:
-            return equals + 1
+            quoted = _quote(data, _blank(data, equals + 1, high), high)[1] > 0
+            if quoted or (equals > end and data[equals + 1] == 32):  # a type; in base64 there is no blank before "="
+                return equals + 1
         return at + 1
     return -1
 
@@ -209,12 +229,14 @@ def _literal(data: Any, at: int, high: int, kind: int, flags: Any) -> tuple[int,
 
 @kernel
 def _scheme(data: Any, at: int, high: int) -> int:
-    """Where the credentials of an Authorization header begin, behind "Basic " or "Bearer "; `at` if it names no scheme."""
+    """Where the credentials of an Authorization header begin, behind "Basic ", "Bearer " or "Token "; `at` if it names none."""
     if at + 7 < high and (data[at] | 32) == 98:
         if data[at + 5] == 32 and (data[at + 2] | 32) == 115 and (data[at + 4] | 32) == 99:
             return at + 6
         if data[at + 6] == 32 and (data[at + 2] | 32) == 97 and (data[at + 5] | 32) == 114:
             return at + 7
+    if at + 6 < high and (data[at] | 32) == 116 and data[at + 5] == 32 and (data[at + 2] | 32) == 107:
+        return at + 6
     return at
 
 
@@ -232,13 +254,16 @@ def _until_tag(data: Any, start: int, high: int) -> tuple[int, int, int]:
 
 
 @kernel
-def _bare(data: Any, start: int, high: int, kind: int, flags: Any) -> tuple[int, int, int]:
-    """What stands without quotes up to a space or the line's end; none if it is code."""
+def _bare(data: Any, start: int, high: int, kind: int, linked: bool, flags: Any) -> tuple[int, int, int]:
+    """What stands without quotes up to a space or the line's end; none if it is code. `linked`: in a connection string or
+    query, which a quote or tag may end."""
     start = _scheme(data, start, high)
     end = start
     letters = 0
     while end < high and end - start <= VALUE_MOST and data[end] > 32:
         byte = data[end]
+        if linked and end > start and byte in (34, 39, 60, 96):
+            break
         opens = end == start and byte in (36, 37, 42, 47, 92, 124)
         if opens or byte in (34, 39, 40, 41, 60, 62, 91, 93, 96, 123, 125):
             return 0, 0, 0
@@ -255,10 +280,8 @@ def _bare(data: Any, start: int, high: int, kind: int, flags: Any) -> tuple[int,
 @kernel
 def _begins_setting(data: Any, low: int, first: int, flags: Any) -> bool:
     """Whether a name stands where a setting begins: at its line's start, behind a list's dash, a comment's mark, `export`,
-    `set`, `ENV`, `-D`, `-e`, or inside a connection string."""
+    `set`, `ENV`, `#define`, `-D`, `-e`."""
     at = first
-    if at > low and data[at - 1] in (38, 59, 63):  # ...;Password=...;
-        return True
     steps = 0
     while at > low and steps < 200:
         byte = data[at - 1]
@@ -279,4 +302,5 @@ def _begins_setting(data: Any, low: int, first: int, flags: Any) -> bool:
     if size == 3:
         first_two = (data[at] | 32, data[at + 1] | 32)
         return bool(first_two in ((101, 110), (115, 101)))  # ENV, set
-    return bool(size == 6 and data[at] == 101 and data[at + 1] == 120)  # export
+    six = size == 6 and ((data[at] == 101 and data[at + 1] == 120) or (data[at] == 100 and data[at + 2] == 102))
+    return bool(six)  # export, define

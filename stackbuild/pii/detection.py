@@ -6,7 +6,9 @@ become one list. It sees the texts alone, so that a text is redacted alike where
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -40,7 +42,6 @@ class Finder(Protocol):
 
 FINDERS: Mapping[str, Callable[[rules.RuleBook], Finder]] = {
     "IP_ADDRESS": lambda book: AddressFinder(book.ip),
-    "KEY": lambda book: SecretFinder(book, known_values(book.ip)),
     "USERNAME": lambda book: UserFinder(book.names, known_values(book.ip)),
 }
 
@@ -55,6 +56,9 @@ class Rules:
         self.book = book
         self.entities = frozenset(entities)
         self.finders = [FINDERS[entity](book) for entity in sorted(self.entities) if entity in FINDERS]
+        if "KEY" in self.entities:
+            passwords = "PASSWORD" in self.entities
+            self.finders.append(SecretFinder(book, known_values(book.ip), passwords))
         self.emails = EmailFinder(book.email) if self.entities & {"EMAIL", "NAME"} else None
         self.names = NameFinder(book.names, known_values(book.ip)) if "NAME" in self.entities else None
         self.scorer = scorer.load() if threshold is not None and self.entities & generic.ENTITIES else None
@@ -117,6 +121,23 @@ PROFILES: Final[Mapping[str, Callable[[PiiOptions, Sequence[str]], Detector]]] =
 }
 
 
+LONGEST: Final = 64  # bytes of what redaction puts in, at most
+
+
+def whole(texts: Texts, span: Span) -> Span:
+    """A span from the beginning to the end of characters: an expression over bytes may end within one."""
+    start, end = span.start, span.end
+    if end > start and texts.data[start] & 0xC0 == 0x80:
+        low = int(texts.offsets[texts.file_of(start)])
+        while start > low and texts.data[start] & 0xC0 == 0x80:
+            start -= 1
+    if end > start and end < len(texts.data) and texts.data[end] & 0xC0 == 0x80:
+        high = int(texts.offsets[texts.file_of(span.start) + 1])
+        while end < high and texts.data[end] & 0xC0 == 0x80:
+            end += 1
+    return span if (start, end) == (span.start, span.end) else span._replace(start=start, end=end)
+
+
 class Detection:
     """Some profiles together. `headers`: what stays of licence headers."""
 
@@ -130,8 +151,26 @@ class Detection:
 
     def spans(self, texts: Texts) -> list[Span]:
         """What is found in a batch of texts, merged, in order."""
-        found = list(kept((span for one in self.detectors.values() for span in one.find(texts)), texts, self.headers))
+        found = [whole(texts, span) for one in self.detectors.values() for span in one.find(texts)]
+        found = list(kept((span for span in found if not self.is_replacement(texts, span)), texts, self.headers))
         return merged([*found, *secrets.repeated(texts, found)]) if found else []
+
+    def is_replacement(self, texts: Texts, span: Span) -> bool:
+        """Whether a span lies inside something that redaction put in, which is nobody's, and would never settle."""
+        file = texts.file_of(span.start)
+        low = max(int(texts.offsets[file]), span.start - LONGEST)
+        high = min(int(texts.offsets[file + 1]), span.end + LONGEST)
+        if span.end - span.start > LONGEST or not high > low:
+            return False
+        around = texts.read(low, high)
+        return any(
+            low + match.start() <= span.start and span.end <= low + match.end() for match in self.known.finditer(around)
+        )
+
+    @cached_property
+    def known(self) -> re.Pattern[bytes]:
+        """All that redaction puts in."""
+        return re.compile(b"|".join(map(re.escape, known_values(rules.load().ip))))
 
     def warm(self) -> None:
         """Load for all children of this process what can be shared with them: a profile may say so itself (`warm`)."""

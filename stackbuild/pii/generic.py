@@ -14,21 +14,26 @@ from stackbuild.kernels import kernel
 from stackbuild.pii.assignments import BARE, Candidates, candidates, word_hits
 from stackbuild.pii.rules import RuleBook
 from stackbuild.pii.scorer import Scorer, called_by
-from stackbuild.pii.secrets import KEY, has_run
+from stackbuild.pii.secrets import KEY, PASSWORD, has_run
 from stackbuild.pii.spans import I64, Span, Texts
 
-PASSWORD: Final = "PASSWORD"
 RULE: Final = "scored-value"
 ENTITIES: Final = frozenset({KEY, PASSWORD})
 NO_SECRETS: Final = frozenset({"public", "salt"})  # what a name may call its value, and no one would hide
 CODE: Final = (b",", b";")  # behind a bare word: it is a variable
+LINKS: Final = (b"&", b";", b"?")  # before a name: it is in a query or a connection string
 RUN: Final = 5  # one byte so often in a row, and nobody chose it
 
-# No secrets, whatever names say: numbers of C, what was shortened, bytes in escapes, expressions, names of algorithms.
+# No secrets, whatever names say: numbers of C, addresses on chains, what was shortened, bytes in escapes, expressions, names of algorithms.
 _OTHER = re.compile(
-    rb"0[xX][0-9a-fA-F]{1,16}|.*(?:\.\.\.|\xe2\x80\xa6|\\[xu]|\(\?|\[\^).*"
+    rb"0[xX](?:[0-9a-fA-F]{1,16}|[0-9a-fA-F]{40}|[0-9a-fA-F]{64})|.*(?:\.\.\.|\xe2\x80\xa6|\\[xu]|\(\?|\[\^).*"
     rb"|(?i:(?:oauth|utf-?|sha|md|aes|des|rsa|rc|ed|x|p|hs|rs|es|ps|prime|secp)[0-9]{1,4}(?:v1|k1|r1|a)?)",
     re.DOTALL,
+)
+# Names of what is no secret: interface texts, places in lists, addresses on chains, digests.
+_NO_NAME = re.compile(
+    rb"(?i)author(?!i[sz])|credit|hint|label|title|placeholder|page_?token|continuation_?token|address|fingerprint|thumbprint"
+    rb"|digest|checksum|gpg|apt_?key|keyid|key_id$"
 )
 _IDENTIFIER = re.compile(rb"[A-Za-z_$][A-Za-z0-9_$]*")
 _UUID = re.compile(rb"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -55,9 +60,12 @@ class GenericFinder:
                 continue
             start, end = int(found.value_start[number]), int(found.value_end[number])
             value = texts.read(start, end)
-            if found.kind[number] == BARE and texts.read(end, end + 1) in CODE and _IDENTIFIER.fullmatch(value):
+            name_start, name_end = int(found.name_start[number]), int(found.name_end[number])
+            linked = texts.read(name_start - 1, name_start) in LINKS
+            code = found.kind[number] == BARE and not linked and texts.read(end, end + 1) in CODE
+            if (code and _IDENTIFIER.fullmatch(value)) or _NO_NAME.search(texts.read(name_start, name_end)):
                 continue
-            if self.is_secret(value):
+            if self.is_secret(value) and not (entity == PASSWORD and not value.isascii()):
                 yield Span(start, end, entity, RULE)
 
     def is_secret(self, value: bytes) -> bool:

@@ -106,7 +106,7 @@ def load(data: Mapping[str, Any], first: int) -> Rules:
         try:
             entry = _lowered(table, RULE_FIELDS, name)
             rule, words = _rule(name, entry, common)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise ValueError(f"rule {name}: {error}") from error
         if rule is None or entry.get("path") or entry.get("skipreport"):
             asleep.append(name)

@@ -8,6 +8,7 @@ a file, if it speaks of copyright or a licence.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from typing import Final, Literal
 
@@ -17,8 +18,7 @@ from stackbuild.pii.spans import Span, Texts
 Headers = Literal["keep_names", "keep_all", "redact"]
 PERSONAL: Final = {"keep_names": frozenset({"NAME", "USERNAME"}), "keep_all": frozenset({"NAME", "USERNAME", "EMAIL"})}
 HEADER_BYTES: Final = 16 * 1024  # of a file are looked at for its first comment
-NOTICE_BYTES: Final = 2 * 1024  # before a name, in which a copyright line protects it
-LINE_BYTES: Final = 256  # of its own line behind it
+NOTICE_LINES: Final = 40  # behind a copyright line
 
 _NOTICE = compiled(
     r"(?i:copyright)|\([cC]\)[ \t]{0,8}(?:[0-9]{4}|[A-Z])|\xc2\xa9|&copy;|\\\(co|SPDX-FileContributor"
@@ -34,39 +34,43 @@ _LETTERS = re.compile(rb"[A-Za-z\x80-\xff]{2}")
 def kept(spans: Iterable[Span], texts: Texts, headers: Headers) -> Iterator[Span]:
     """The spans of a batch without those that stay where they are."""
     personal = PERSONAL.get(headers, frozenset())
-    file = header = -1
+    file, regions = -1, list[tuple[int, int]]()
     for span in sorted(spans):
         if span.entity in personal:
-            if span.start >= texts.offsets[file + 1] or file < 0:
+            if file < 0 or span.start >= texts.offsets[file + 1]:
                 file = texts.file_of(span.start)
-                header = header_end(texts, file)
-            if span.start < header or in_notice(texts, file, span.start):
+                regions = protected(texts, file)
+            at = bisect_right(regions, (span.start, span.start + (1 << 62)))
+            if any(low <= span.start < high for low, high in (regions[:1] + regions[max(0, at - 1) : at])):
                 continue
         yield span
 
 
-def header_end(texts: Texts, file: int) -> int:
-    """Where the comment ends (a byte of the batch's buffer) that begins a file and speaks of copyright or a licence; the
-    file's beginning if there is none."""
+def protected(texts: Texts, file: int) -> list[tuple[int, int]]:
+    """Bytes of a batch's buffer that are header (the first of them) or notice in one of its files: [start, end), ascending."""
     low, high = int(texts.offsets[file]), int(texts.offsets[file + 1])
-    head = texts.read(low, min(high, low + HEADER_BYTES))
-    end = first_comment(head)
-    return low + end if end and _SPEAKS.search(head[:end]) else low
+    text = texts.read(low, high)
+    end = first_comment(text[:HEADER_BYTES])
+    found = [(low, low + (end if end and _SPEAKS.search(text[:end]) else 0))]
+    at = 0
+    while notice := _NOTICE.search(text, at):
+        start = text.rfind(b"\n", 0, notice.start()) + 1
+        at = notice_end(text, notice.end())
+        found.append((low + start, low + at))
+    return found
 
 
-def in_notice(texts: Texts, file: int, position: int) -> bool:
-    """Whether a byte is on a line with a copyright notice, or on one behind it with no line without letters between them."""
-    low, high = int(texts.offsets[file]), int(texts.offsets[file + 1])
-    start = max(low, position - NOTICE_BYTES)
-    before = texts.read(start, position)
-    line = texts.read(position, min(high, position + LINE_BYTES)).partition(b"\n")[0]
-    lines = (before + line).split(b"\n")
-    for text in reversed(lines if start == low else lines[1:]):
-        if _NOTICE.search(text):
-            return True
-        if not _LETTERS.search(text):
-            return False
-    return False
+def notice_end(text: bytes, at: int) -> int:
+    """The end of the notice whose first line holds byte `at`: before the next line without letters."""
+    for _ in range(NOTICE_LINES):
+        stop = text.find(b"\n", at)
+        if stop < 0:
+            return len(text)
+        following = text.find(b"\n", stop + 1)
+        if not _LETTERS.search(text, stop + 1, following if following >= 0 else len(text)):
+            return stop
+        at = stop + 1
+    return at
 
 
 def first_comment(head: bytes) -> int:

@@ -130,7 +130,7 @@ def rules_of(data: Mapping[str, Any], alphabets: Mapping[str, str]) -> tuple[lis
             number = len(rules)
             try:
                 rule, places = _entry(kind, entry, alphabets, number)
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, OverflowError, re.error, RecursionError) as error:
                 raise ValueError(f"{entry.get('id', 'a rule without an id')}: {_told(error)}") from error
             rules.append(rule)
             anchors += places

@@ -8,9 +8,7 @@ project. What of a header stays is `headers`' business.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
-
-import numpy as np
+from typing import Final
 
 from stackbuild.pii.gate import Anchor
 from stackbuild.pii.patterns import compiled
@@ -22,8 +20,8 @@ LINE: Final = -16  # of the gate's hits: a word that names follow
 LINE_BYTES: Final = 400  # of a line are looked at behind such a word
 BESIDE: Final = 96  # bytes on either side of an e-mail address
 
-_UPPER = r"(?:[A-Z]|\xc3[\x80-\x96\x98-\x9e]|[\xc4\xc5][\x80-\xbf]|\xce[\x91-\xa9]|\xd0[\x80-\xaf])"
-_LOWER = r"(?:[a-z]|[\xc3-\xd4][\x80-\xbf])"
+_UPPER = r"(?:[A-Z]|\xe1[\xb8-\xbb][\x80-\xbf]|\xc3[\x80-\x96\x98-\x9e]|[\xc4\xc5][\x80-\xbf]|\xce[\x91-\xa9]|\xd0[\x80-\xaf])"
+_LOWER = r"(?:[a-z]|[\xc3-\xd4][\x80-\xbf]|\xe1[\xb8-\xbb][\x80-\xbf])"
 _WORD = rf"{_UPPER}(?:(?:\x27|-)?{_UPPER})?{_LOWER}+(?:(?:\x27|-)?{_UPPER}{_LOWER}+){{0,2}}"
 _PARTICLE = "(?:van|von|der|den|de|da|di|del|della|dos|du|la|le|bin|ibn|al|el|ter|ten|zu|af|av)"
 _IDEOGRAPHS = r"(?:[\xe4-\xe9][\x80-\xbf][\x80-\xbf]){2,4}"
@@ -32,7 +30,8 @@ NAME: Final = rf"(?:{_WORD}|{_UPPER}\.)(?:[ ]{{1,2}}(?:{_UPPER}\.|{_PARTICLE}|{_
 _WITHIN: Final = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789_.")  # behind a word that is only part of one
 _FIRST = compiled(rf"^({NAME})")
 _SEPARATOR = compiled(
-    r"^(?:[ \t\"\x27\[\](){}:=,;&*<>|/\\-]|(?:and|by|with|und|et)[ \t]|\([cC]\)|\xc2\xa9|[0-9]{4}){0,40}"
+    r"^(?:[ \t\"\x27\[\](){}:=,;&*<>|/\\-]|(?:and|by|with|und|et)[ \t]|(?:Dr|Prof)\.|name[\"\x27]?[ \t]{0,4}[:=]"
+    r"|\([cC]\)|\xc2\xa9|[0-9]{4}){0,40}"
 )
 _SKIPPED = compiled(r"^(?:[^\s\"\x27<>,;@]{1,64}@[^\s\"\x27<>,;]{1,255}|\([^()\n]{0,80}\)|<[^<>\n]{0,120}>)")
 _BEFORE = compiled(rf"(?:^|[^A-Za-z0-9_.\x80-\xff])({NAME}|{_IDEOGRAPHS})[\"\x27]?[ \t]{{0,4}}[<(\[]?(?i:mailto:)?$")
@@ -57,18 +56,22 @@ class NameFinder:
             high = int(texts.offsets[texts.file_of(end - 1) + 1])
             line = texts.read(end, min(high, end + LINE_BYTES))
             stop = line.find(b"\n")
-            yield from self._listed(line if stop < 0 else line[:stop], end)
+            cut = stop < 0 and end + LINE_BYTES < high
+            yield from self._listed(line if stop < 0 else line[:stop], end, cut)
         for span in addresses:
             yield from self._beside(texts, span)
 
-    def _listed(self, line: bytes, base: int) -> Iterator[Span]:
-        """The names of a list that begins the rest of a line; it ends at what is neither name, address nor separator."""
+    def _listed(self, line: bytes, base: int, cut: bool) -> Iterator[Span]:
+        """The names of a list that begins the rest of a line; it ends at what is neither name, address nor separator. `cut`: the
+        line goes on, so that what touches its end may be half a name."""
         at = 0
         while at < len(line) and (at or line[0] not in _WITHIN):
             at += _SEPARATOR.match(line[at:]).end()
             rest = line[at:]
             if found := _FIRST.match(rest):
-                if not self.is_name(found.group(1)):
+                behind = rest[found.end(1) : found.end(1) + 1]
+                half = behind.isalnum() or behind > b"\x7f" or (cut and not behind)
+                if half or not self.is_name(found.group(1)):
                     return
                 yield Span(base + at, base + at + found.end(1), ENTITY, "named-line")
                 at += found.end(1)
@@ -85,6 +88,8 @@ class NameFinder:
         cut = before.rfind(b"\n") + 1
         found = _BEFORE.search(before[cut:])
         start = span.start - len(before) + cut
+        if found is not None and not found.start(1) and start > low and texts.read(start - 1, start) != b"\n":
+            found = None  # the window may have cut it
         if found is None:
             after = texts.read(span.end, min(high, span.end + BESIDE))
             found, start = _AFTER.match(after), span.end
@@ -97,8 +102,3 @@ class NameFinder:
             return False
         words = value.lower().replace(b"-", b" ").split()
         return not any(word.strip(b".") in self.facts.no_names for word in words)
-
-
-def line_hits(hits: I64) -> Any:
-    """Of the gate's hits, those of words that names follow."""
-    return hits[np.asarray(hits[:, 0] == LINE)]

@@ -7,6 +7,7 @@ quietly wrong.
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -39,6 +40,7 @@ def lint(pattern: str) -> None:
         raise ValueError(f"{pattern!r} repeats a repetition, or any byte without end")
 
 
+@cache
 def members(alphabet: str) -> npt.NDArray[np.bool_]:
     """Which bytes an alphabet holds, written as between brackets (bool, 256)."""
     if not alphabet:

@@ -26,9 +26,11 @@ from stackbuild.pii.rules import RuleBook
 from stackbuild.pii.spans import I64, Span, Texts
 
 KEY: Final = "KEY"
+PASSWORD: Final = "PASSWORD"
 BASE62: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 LINE_BYTES: Final = 128  # of a line are looked at before a value
 REPEATED_BYTES: Final = 16  # values from this length are taken out everywhere in the file
+REPEATED_PASSWORD: Final = 8
 REPEATED_MOST: Final = 1_024
 PEM_BYTES: Final = 64 * 1024
 PEM_BODY: Final = 64  # bytes of base64 that make a key of what stands between two PEM lines
@@ -41,6 +43,7 @@ _BASE64_RUN = re.compile(rb"[A-Za-z0-9+/]{16,}={0,2}|(?<=[\s\"'])[A-Za-z0-9+/=]{
 _HEX = re.compile(rb"[0-9a-f]+|[0-9A-F]+")
 _UUID = re.compile(rb"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _VARIABLE = re.compile(rb"[A-Z]+(?:_[A-Z]+)+")
+_PASSWORD_NAME = re.compile(rb"(?i)pass|pwd|pswd")
 _LETTERS = re.compile(rb"[A-Za-z]{2,}")
 _ESCAPE = re.compile(rb"(?:\\[nrt]|%[0-9A-Fa-f]{2})$")
 _BLOB = re.compile(rb"(?:[A-Za-z0-9+/]{60}|;base64,[A-Za-z0-9+/]*)[+/=]*$")
@@ -72,10 +75,11 @@ def wordiness(value: bytes, pairs: frozenset[bytes]) -> tuple[int, float]:
 
 
 class SecretFinder:
-    """Finds keys at the places that the gate gives. `known`: values that redaction puts in, which are no secrets."""
+    """Finds keys at the places that the gate gives. `known`: values that redaction puts in, which are no secrets; `passwords`:
+    what its name calls a password is a PASSWORD, else all are keys."""
 
-    def __init__(self, book: RuleBook, known: Sequence[bytes] = ()):
-        self.book, self.facts = book, book.secrets
+    def __init__(self, book: RuleBook, known: Sequence[bytes] = (), passwords: bool = False):
+        self.book, self.facts, self.passwords = book, book.secrets, passwords
         self.known = re.compile(b"|".join(map(re.escape, known))) if known else None
         self.codes = [
             (number, *(s for s, of in book.shapes.items() if of == number)) for number in range(len(book.rules))
@@ -113,16 +117,19 @@ class SecretFinder:
                 at, to = match.span()
                 if (at == 0 and start > low) or (to == len(window) and end < high):
                     continue  # longer than any match of this rule
-                group = next(g for g in rule.groups if match.start(g) >= 0)
+                group = next((g for g in rule.groups if match.end(g) > match.start(g)), None)
+                if group is None:
+                    continue
                 at, to = match.span(group)
                 if at == match.start() and at and window[at - 1] in rule.edge_before and not _escaped(window, at):
                     continue
                 if to < len(window) and window[to] in rule.edge_after:
                     continue
-                name = match.group(rule.name_group) if rule.name_group else b""
+                name = (match.group(rule.name_group) or b"") if rule.name_group else b""
                 before = texts.read(max(low, start + at - LINE_BYTES), start + at)
                 if self.is_secret(rule, window[at:to], name, before[before.rfind(b"\n") + 1 :]):
-                    yield Span(start + at, start + to, KEY, rule.id)
+                    entity = PASSWORD if self.passwords and _PASSWORD_NAME.search(name) else KEY
+                    yield Span(start + at, start + to, entity, rule.id)
 
     def is_secret(self, rule: Rule, value: bytes, name: bytes = b"", line: bytes = b"") -> bool:
         """Whether a value that fits a rule is one; `line`: what stands before it on its line, at most LINE_BYTES."""
@@ -272,14 +279,19 @@ def is_snowflake(text: bytes) -> bool:
 
 
 def repeated(texts: Texts, spans: Sequence[Span]) -> Iterator[Span]:
-    """Where else in its file the value of a key stands, between bytes that are not letters or digits."""
+    """Where else in its file the value of a key or password stands, between bytes that are not letters or digits; of passwords
+    those that are more than letters, which may be words."""
     by_file: dict[int, list[Span]] = {}
     for span in spans:
-        if span.entity == KEY and REPEATED_BYTES <= span.end - span.start <= REPEATED_MOST:
+        least = REPEATED_BYTES if span.entity == KEY else REPEATED_PASSWORD
+        if span.entity in (KEY, PASSWORD) and least <= span.end - span.start <= REPEATED_MOST:
             by_file.setdefault(texts.file_of(span.start), []).append(span)
     for file, found in by_file.items():
         low, high = int(texts.offsets[file]), int(texts.offsets[file + 1])
-        values = {texts.read(span.start, span.end).decode("latin-1"): span for span in found}
+        read = {texts.read(span.start, span.end).decode("latin-1"): span for span in found}
+        values = {value: span for value, span in read.items() if span.entity == KEY or not value.isalpha()}
+        if not values:
+            continue
         search = ahocorasick.Automaton()
         for value, span in values.items():
             search.add_word(value, (len(value), span))

@@ -144,7 +144,7 @@ def which(files: pa.RecordBatch, where: Sequence[Where]) -> I64:
 
 def told(files: pa.RecordBatch, name: str) -> pa.Array:
     """A column of strings, nulls if there is none."""
-    return files[name] if name in files.schema.names else pa.nulls(files.num_rows, pa.string())
+    return files[name].cast(pa.string()) if name in files.schema.names else pa.nulls(files.num_rows, pa.string())
 
 
 def texts_with(texts: pa.Array, languages: pa.Array | None) -> pa.RecordBatch:

@@ -42,6 +42,11 @@ def found(text: str, of: Detection = NAMES) -> list[str]:
         ("mail jo@firm.com (Jo Berg) for more", ["Jo Berg"]),
         ("张伟 <wei@firm.com>", ["张伟"]),
         ("patch by Jo Berg", ["Jo Berg"]),
+        ("author: Minh Nguyễn", ["Minh Nguyễn"]),
+        ('authors = [{name = "Jo Berg", email = "jo@firm.com"}]', ["Jo Berg"]),
+        ('"author": {"name": "Jo Berg"}', ["Jo Berg"]),
+        ('MODULE_AUTHOR("Jo Berg");', ["Jo Berg"]),
+        ("Author(s): Dr. Jo Berg", ["Jo Berg"]),
         ("by mail: Jo Berg <mailto:jo@firm.com>", ["Jo Berg"]),
     ],
 )
@@ -152,3 +157,11 @@ def test_replacements_are_no_names() -> None:
             assert found(text) == [], text
     for value in (*PSEUDONYM_USERS, "<USERNAME>"):
         assert found(f"/home/{value}/x TODO({value}): x C:\\Users\\{value}\\x", USERS) == [], value
+
+
+def test_no_name_is_cut_in_half() -> None:
+    """What touches the end of what is looked at, or a letter of another alphabet, stays whole."""
+    line = "authors: " + ", ".join(f"Jo{chr(97 + k % 26)} Berg{chr(97 + k // 26)}" for k in range(60))
+    assert all(name in line.split(": ")[1].split(", ") for name in found(line + "\n"))
+    assert found("author: Jo Bergḁ漢") == []
+    assert found("x" * 50 + " Anna " + "Maria" * 25 + " Berg <a@firm.com>") in ([], ["Anna " + "Maria" * 25 + " Berg"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+from importlib.metadata import PackageNotFoundError
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,9 @@ class TestWithPresidio:
 
 
 def test_without_presidio_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stackbuild.pii.presidio.find_spec", lambda name: None)
+    def absent(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("stackbuild.pii.extras.version", absent)
     with pytest.raises(MissingDependency, match=r"stackbuild\[pii\]"):
         Presidio(PiiOptions(), ALL)

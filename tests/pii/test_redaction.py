@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stackbuild.errors import InputError, MissingDependency, RecipeError
+from stackbuild.pii.detection import whole
 from stackbuild.pii.extras import EXTRA, engines
 from stackbuild.pii.options import PiiOptions
 from stackbuild.pii.replacements import PSEUDONYM_EMAILS, PSEUDONYM_KEYS, Mode, Replacer, known_values
@@ -364,3 +365,26 @@ def test_a_missing_extra_is_named() -> None:
         MissingDependency, match=r"profile compat needs no-such-package: pip install 'stackbuild\[pii\]'"
     ):
         engines("compat", EXTRA, "no-such-package")
+
+
+def test_what_lies_inside_a_replacement_is_never_found() -> None:
+    """Else a text never settles: an address among notes becomes a name in one round and an address again in the next."""
+    options = PiiOptions(mode="pseudonym", entities=("EMAIL", "IP_ADDRESS", "USERNAME", "NAME"))
+    for text in ("# TODO(joanna@firm.io): x", "# TODO(2a00:1450:4001:81b::200e): x"):
+        spans = Pii(options).tags(pa.record_batch({"text": pa.array([text])}))["pii_spans"].to_pylist()[0]
+        assert spans and all(span["rule"] != UNSETTLED for span in spans)
+
+
+def test_a_span_never_cuts_a_character() -> None:
+    text = pa.array(["xéy"], pa.large_string())
+    texts = Texts.of(text)
+    assert [tuple(whole(texts, Span(a, b, "KEY", "r"))[:2]) for a, b in ((0, 2), (2, 3), (2, 4), (0, 1), (3, 4))] == [
+        (0, 3), (1, 3), (1, 4), (0, 1), (3, 4),
+    ]  # fmt: skip
+
+
+def test_a_password_goes_everywhere_in_its_file() -> None:
+    value = "Kr7" + "".join(random.Random(3).choices("ABCDEFGHabcdefgh0123456789", k=9))
+    out, spans = redact([f'DB_PASSWORD = "{value}"\nconnect("{value}")\n# {value}\n'])
+    assert out[0] is not None and value not in out[0]
+    assert {span["entity"] for span in spans[0]} == {"PASSWORD"}
