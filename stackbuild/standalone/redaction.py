@@ -60,6 +60,8 @@ def redact(
     if spans is not None and out is not None and spans.resolve().is_relative_to((out / "data").resolve()):
         raise UsageError(f"--spans {spans}: {out}/data is what may be passed on; a log of what was found is private.")
     units = plan_units(paths, text or TEXT_COLUMNS[0], leave_out=out)
+    if spans is not None and any(Path(unit.path).resolve() == spans.resolve() for unit in units):
+        raise UsageError(f"--spans {spans}: this is one of the files to be redacted; name another.")
     column = text or named_column(units, TEXT_COLUMNS)
     if column not in (text, TEXT_COLUMNS[0]):
         units = plan_units(paths, column, leave_out=out)  # of which a unit's size is told by another column

@@ -160,6 +160,8 @@ def test_the_log_of_spans_is_for_its_owner_alone_and_holds_no_value(tmp_path: Pa
     assert sorted(path.name for path in (tmp_path / "out2").iterdir()) == [".lock", "data", "report.json"]
     with pytest.raises(UsageError, match="private"):
         redact([str(tmp_path / "in.jsonl")], tmp_path / "o", PiiOptions(), spans=tmp_path / "o/data/spans.jsonl")
+    with pytest.raises(UsageError, match="to be redacted"):
+        redact([str(tmp_path / "in.jsonl")], tmp_path / "o", PiiOptions(), spans=tmp_path / "in.jsonl")
 
 
 def test_a_dry_run_counts_and_writes_nothing(tmp_path: Path) -> None:

@@ -63,6 +63,8 @@ def test_names_are_found_on_their_lines(text: str, names: list[str]) -> None:
         "@author jo",
         "@author The Foo Authors",
         "Author: Google Inc.",
+        "created by Create React App",
+        "written by Visual Basic",
         "Maintainer: Debian Python Team <team@lists.debian.org>",
         "Author: Your Name <you@firm.com>",
         "authorization: Jo Berg",
