@@ -54,6 +54,17 @@ def find(
     return found
 
 
+def test_the_files_of_the_model_are_in_the_key(tmp_path: Path) -> None:
+    from stackbuild.pii.ner import Ner
+
+    options = PiiOptions(ner_model=str(models.save(tmp_path)))
+    first = Ner(options, ("NAME",)).key()
+    assert set(first["model"]) >= {"config.json", "tokenizer.json", "model.safetensors"}
+    with (tmp_path / "model.safetensors").open("ab") as file:
+        file.write(b"\0")
+    assert Ner(options, ("NAME",)).key() != first
+
+
 def test_spans_are_exact_in_bytes(folder: Path) -> None:
     """Beyond ASCII, with CRLF, and with characters that the tokenizer drops."""
     texts = [
