@@ -11,6 +11,7 @@ import pyarrow as pa
 
 ID = pa.binary(20)
 TIMESTAMP = pa.timestamp("ns")
+UNKNOWN_LANGUAGE = "Unknown"  # what the dataset says where no language was told
 
 # ---------------------------------------------------------------- occurrences: one row per (origin, revision, path), no bytes
 

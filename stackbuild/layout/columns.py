@@ -6,10 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stackbuild.schema import CLASSIFIER_SCORE, CLASSIFIER_SCORES, DATASET, TIMESTAMP
+from stackbuild.schema import CLASSIFIER_SCORE, CLASSIFIER_SCORES, DATASET, TIMESTAMP, UNKNOWN_LANGUAGE
 from stackbuild.stage import with_columns
 
-UNKNOWN_LANGUAGE = "Unknown"
 HEX = ("blob_id", "content_id", "cluster_id")
 
 FILE_STRUCT = pa.struct(

@@ -21,7 +21,7 @@ from stackbuild.pii.options import PiiOptions, Where
 from stackbuild.pii.replacements import Replacer
 from stackbuild.pii.settling import ROUNDS, UNSETTLED, settled
 from stackbuild.pii.spans import I64, counts_by_entity, counts_of, redacted
-from stackbuild.schema import REDACTIONS_BY_ENTITY, SPANS
+from stackbuild.schema import REDACTIONS_BY_ENTITY, SPANS, UNKNOWN_LANGUAGE
 from stackbuild.stage import Stage, Verdict
 
 if TYPE_CHECKING:
@@ -57,9 +57,10 @@ class Pii(Stage[PiiOptions]):
     def key(self) -> Mapping[str, Any]:
         """What decides what each profile finds."""
         found: dict[str, Any] = {}
-        for detection in self.detections:
+        for number, detection in enumerate(self.detections):
             for name, key in detection.key().items():
-                found.setdefault(name, key)
+                if found.setdefault(name, key) != key:
+                    found[f"{name} where {number}"] = key
         return found
 
     def load(self, task: Task) -> None:
@@ -126,12 +127,16 @@ def columns_of(spans: pa.Array) -> Mapping[str, pa.Array]:
 
 def which(files: pa.RecordBatch, where: Sequence[Where]) -> I64:
     """For each of n files the number of the first of `where` that it fits, from 1 on; 0 for none (int64, n). Texts of which
-    language or repository are not told, outside a build, fit none that asks for it."""
+    language or repository are not told, outside a build, fit none that asks for it. A file whose language is not known is
+    "Unknown", as it is in the dataset."""
     found = np.zeros(files.num_rows, np.int64)
     for number, one in reversed(list(enumerate(where, 1))):
         fits = np.ones(files.num_rows, bool)
         if one.languages is not None:
-            fits &= np.asarray(pc.is_in(told(files, "language"), pa.array(one.languages, pa.string())))
+            languages = told(files, "language")
+            if "language" in files.schema.names:
+                languages = pc.fill_null(languages, UNKNOWN_LANGUAGE)
+            fits &= np.asarray(pc.is_in(languages, pa.array(one.languages, pa.string())))
         if one.repos is not None:
             names = pc.dictionary_encode(told(files, "repo_name"))
             known = [

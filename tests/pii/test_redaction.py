@@ -342,6 +342,22 @@ def test_some_files_are_asked_something_else() -> None:
         PiiOptions.model_validate({"where": [{"profiles": []}]})
 
 
+def test_a_file_of_no_known_language_is_unknown_as_in_the_dataset() -> None:
+    """So that what is read again from released rows, which say so, is redacted as the build did."""
+    stage = Pii(PiiOptions.model_validate({"where": [{"languages": ["Unknown"], "profiles": []}]}))
+    texts = pa.array([f"jo@firm.com {KEY}"] * 3, pa.large_string())
+    languages = pa.array([None, "Unknown", "C"], pa.string())
+    assert stage.tags(pa.record_batch({"text": texts, "language": languages}))["redactions"].to_pylist() == [0, 0, 2]
+    assert stage.tags(pa.record_batch({"text": texts}))["redactions"].to_pylist() == [2, 2, 2]
+
+
+def test_what_decides_for_a_where_is_in_the_key() -> None:
+    """Here only the files of `where` are asked for keys, so that only they have a scorer."""
+    options = {"entities": ["EMAIL"], "where": [{"repos": ["a/*"], "entities": ["KEY"]}]}
+    key = Pii(PiiOptions.model_validate(options)).key()
+    assert key["rules"]["scorer"] is None and key["rules where 1"]["scorer"] == Pii().key()["rules"]["scorer"]
+
+
 @pytest.mark.parametrize(
     ("table", "error", "words"),
     [

@@ -1,4 +1,4 @@
-"""A whole build on three nodes, with every kind of job that there is: the same bytes as on this machine with one worker."""
+"""A whole build on nodes of a cluster, with every kind of job that there is: the bytes that one worker here gives."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GROUP = "slurm-2"
 RECIPE = """
 name = "whole"
 seed = 7
-partitions = 16
+partitions = 8
 stages = [{stages}]
 outputs = ["dataset", "repos", "tokens", "index"]
 
@@ -46,23 +46,23 @@ class Whole:
 
 @pytest.fixture(scope="module")
 def whole(_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Whole:
-    """As many files and repositories as the quickstart's smaller half: 40 of them, 2,800 files."""
+    """24 repositories, some 1,100 files: what takes long is not they but that each element begins anew."""
     folder = tmp_path_factory.mktemp("whole")
-    paths = sorted(world(folder / "input", repos=40, files=60).iterdir())
+    paths = sorted(world(folder / "input", repos=24, files=40).iterdir())
     recipe = RECIPE.format(
         stages=", ".join(f'"{name}"' for name in STAGES), folders=", ".join(f'"{path}"' for path in paths)
     )
     here = Scenario(None, recipe, folder / "here", folder)
     here.build("--workers", "1", executor="local")
-    # Three elements, one for each node, of all jobs that have as many tasks as there are partitions.
-    sizes = {"memory": "600MB", "shared_memory": "2000MB", "tasks_per_job": 6}
+    # Two elements, each on a node of its own, of all jobs that have as many tasks as there are partitions.
+    sizes = {"memory": "600MB", "shared_memory": "2000MB", "tasks_per_job": 4}
     there = Scenario(_cluster, recipe, folder / "there", folder, **sizes)
     there.build("--wait")
     return Whole(there, here.out)
 
 
-def test_three_nodes_give_the_bytes_that_one_worker_gives(whole: Whole) -> None:
-    assert {event["node"] for event in whole.build.events("element")} == {"n1", "n2", "n3"}
+def test_several_nodes_give_the_bytes_that_one_worker_gives(whole: Whole) -> None:
+    assert len({event["node"] for event in whole.build.events("element")}) > 1
     whole.build.same_as(whole.reference)
 
 
