@@ -7,6 +7,7 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 
 def draw(seed: int, *key: bytes | str) -> int:
@@ -45,6 +46,19 @@ def id_bytes(ids: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.uint8]:
     if not len(ids):
         return np.empty((0, 20), np.uint8)
     return np.frombuffer(ids.buffers()[1], np.uint8, 20 * len(ids), 20 * ids.offset).reshape(-1, 20)
+
+
+def hex_ids(ids: pa.Array) -> pa.Array:
+    """binary(20) to 40 lower-case hex digits; null stays null."""
+    rows = len(ids)
+    if not rows:
+        return pa.array([], pa.string())
+    if isinstance(ids, pa.ChunkedArray):
+        ids = pa.concat_arrays(ids.chunks)
+    raw = ids.buffers()[1].to_pybytes()[20 * ids.offset : 20 * (ids.offset + rows)]
+    offsets = pa.py_buffer(np.arange(rows + 1, dtype=np.int32) * 40)
+    text = pa.StringArray.from_buffers(rows, offsets, pa.py_buffer(raw.hex().encode()))
+    return pc.if_else(pc.is_valid(ids), text, pa.scalar(None, pa.string())) if ids.null_count else text
 
 
 def content_buckets(content_ids: npt.NDArray[np.uint8], partitions: int) -> npt.NDArray[np.int64]:

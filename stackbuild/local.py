@@ -59,8 +59,13 @@ class Local:
     def __init__(self, out: Path, plan: Path, workers: int):
         self.out, self.plan, self.workers = out, plan, workers
         self._server: TaskServer | None = None
+        self._preloaded: tuple[str, ...] = ()  # what the server holds that not every job wants
 
     def run(self, job: Job, specs: Sequence[TaskSpec], logs: Path, ended: Callable[[Ended], None]) -> list[Failure]:
+        preload = job.phase.preload if job.phase is not None else ()
+        if set(self._preloaded) - set(preload):
+            self.close()  # a large index was for the jobs before only; a fresh server forks faster and holds less
+        self._preloaded = preload
         if self._server is None:
             self._server = TaskServer(self.out, self.plan, self.out / "launches" / "server.log")
         pool = Pool(self._server, self.workers, logs)
@@ -79,8 +84,6 @@ class Local:
             return LocalExecutor(pool, JobStep(str(self.out), str(self.plan), job.name), specs).run()
         finally:
             heart.stop()
-            if job.phase is not None and job.phase.preload:
-                self.close()  # a large index was for this job only; a fresh server forks faster and holds less
 
     def close(self) -> None:
         if self._server:

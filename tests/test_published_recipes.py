@@ -315,7 +315,7 @@ EXPECTED = dict(zip(NAMES, (V1, SANTACODER, STARCODER, V2, FULL, SMOL), strict=T
 
 
 QUICK = ("starcoder2-smol",)  # what the others do, it does too
-OLDER, LONG = ("the-stack-v1", "santacoder", "starcoder"), [pytest.mark.long]
+OLDER, LONG = ("the-stack-v1", "santacoder", "starcoder", "the-stack-v2"), [pytest.mark.long]
 
 
 @pytest.mark.parametrize(

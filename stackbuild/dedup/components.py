@@ -19,6 +19,7 @@ from stackbuild.dedup.limits import groups_for
 from stackbuild.dedup.numbers import Numbers, partition_of
 from stackbuild.kernels import kernel
 from stackbuild.tables import record_batch
+from stackbuild.union_find import join, roots
 
 if TYPE_CHECKING:
     from stackbuild.task import Task
@@ -32,41 +33,6 @@ GROUPS = pa.schema([pa.field("group", pa.int32())])
 EDGES_AT_ONCE = 1 << 18  # that wait, 4 MB
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-
-
-@kernel
-def join(parents: Numbers, left: Numbers, right: Numbers) -> None:
-    """Union-find: merge the trees of each pair of nodes; the smaller root stays. `parents`: int64 (n,), changed in
-    place.
-    """
-    for pair in range(len(left)):
-        i, j = left[pair], right[pair]
-        while parents[i] != i:
-            parents[i] = parents[parents[i]]
-            i = parents[i]
-        while parents[j] != j:
-            parents[j] = parents[parents[j]]
-            j = parents[j]
-        if i < j:
-            parents[j] = i
-        else:
-            parents[i] = j
-
-
-@kernel
-def roots(parents: Numbers) -> Numbers:
-    """The smallest node of each node's tree, int64 (n,)."""
-    result = np.empty_like(parents)
-    for node in range(len(parents)):
-        result[node] = node if parents[node] == node else result[parents[node]]
-    return result
-
-
-def components(nodes: int, left: Numbers, right: Numbers) -> Numbers:
-    """The smallest node of each node's connected component, int64 (nodes,)."""
-    parents = np.arange(nodes, dtype=np.int64)
-    join(parents, left, right)
-    return np.asarray(roots(parents))
 
 
 @kernel

@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from stackbuild.dedup.candidates import distinct_pairs
-from stackbuild.dedup.components import components
 from stackbuild.dedup.numbers import Numbers
 from stackbuild.kernels import kernel
+from stackbuild.union_find import components
 
 ROUNDS = 16  # of looking for twins over a common neighbour; each is rare and small after the first
 

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from stackbuild.hashing import hex_ids
 from stackbuild.schema import CLASSIFIER_SCORE, CLASSIFIER_SCORES, DATASET, TIMESTAMP, UNKNOWN_LANGUAGE
 from stackbuild.stage import with_columns
 
@@ -53,19 +54,6 @@ REPOS = pa.schema(
         pa.field("num_files", pa.int64()),
     ]
 )
-
-
-def hex_ids(ids: pa.Array) -> pa.Array:
-    """binary(20) to 40 lower-case hex digits; null stays null."""
-    rows = len(ids)
-    if not rows:
-        return pa.array([], pa.string())
-    if isinstance(ids, pa.ChunkedArray):
-        ids = pa.concat_arrays(ids.chunks)
-    raw = ids.buffers()[1].to_pybytes()[20 * ids.offset : 20 * (ids.offset + rows)]
-    offsets = pa.py_buffer(np.arange(rows + 1, dtype=np.int32) * 40)
-    text = pa.StringArray.from_buffers(rows, offsets, pa.py_buffer(raw.hex().encode()))
-    return pc.if_else(pc.is_valid(ids), text, pa.scalar(None, pa.string())) if ids.null_count else text
 
 
 def released(batch: pa.RecordBatch) -> pa.RecordBatch:

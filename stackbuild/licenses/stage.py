@@ -111,8 +111,8 @@ class Licenses(Stage[LicensesOptions]):
                 preload=("stackbuild.licenses.detect:warm",),
                 parts=True,
             ),
+            *self._header_phases(),  # beside `detect`, with which it shares the detector's index
             Phase("inherit", self.inherit, "partition", reads=("detections", "unread"), columns=rows),
-            *self._header_phases(),
         )
 
     def _header_phases(self) -> Sequence[Phase]:

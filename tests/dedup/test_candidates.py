@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stackbuild.dedup.candidates import candidate_pairs
-from stackbuild.dedup.components import components, pack
+from stackbuild.dedup.components import pack
 from stackbuild.dedup.numbers import VARIANT_BITS
+from stackbuild.union_find import components
 
 ROWS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 12)), max_size=40)
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stackbuild.dedup.components import components
 from stackbuild.dedup.exact_join import exact_pairs
 from stackbuild.dedup.survivors import solve
 from stackbuild.dedup.verify import jaccard_pairs
+from stackbuild.union_find import components
 
 FEW_SETS = st.lists(st.sets(st.integers(0, 12), min_size=1, max_size=10), min_size=1, max_size=5)
 

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stackbuild.dedup.components import Forest, components, group_of
+from stackbuild.dedup.components import Forest, group_of
 from stackbuild.dedup.limits import groups_for
 from stackbuild.dedup.links import MISSED, agreement, least_agreement
+from stackbuild.union_find import components
 
 
 @pytest.mark.parametrize("slots", [1, 2, 8, 64, 252, 4096])

@@ -106,6 +106,7 @@ def test_a_lost_nodes_tasks_run_again(begun: Begun, prepared: Prepared, how: str
     build.same_as(prepared.reference)
 
 
+@pytest.mark.long
 def test_a_node_that_is_cut_off_works_on_and_the_first_to_commit_wins(begun: Begun, prepared: Prepared) -> None:
     build = begun()
     for rank in range(8):
@@ -131,6 +132,7 @@ def test_a_node_that_is_cut_off_works_on_and_the_first_to_commit_wins(begun: Beg
     build.same_as(prepared.reference)
 
 
+@pytest.mark.long
 def test_what_runs_on_of_a_launch_that_another_has_followed_closes_nothing(begun: Begun, prepared: Prepared) -> None:
     build = begun()
     build.order(3, "wait", "wait")
@@ -188,6 +190,7 @@ def test_an_element_that_reaches_its_time_limit_stops_and_goes_on(begun: Begun, 
     assert moody(build.status())["waves"] + moody(build.status())["requeues"] == 2
 
 
+@pytest.mark.long
 def test_the_last_elements_requeue_leaves_the_others_alone(begun: Begun, prepared: Prepared) -> None:
     build = begun(tasks_per_job=3)
     for rank in range(8):

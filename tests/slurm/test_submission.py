@@ -138,6 +138,7 @@ def test_a_cancelled_build_is_resumed(begun: Begun, prepared: Prepared) -> None:
     build.same_as(prepared.reference)
 
 
+@pytest.mark.long
 def test_no_array_is_left_unwaited_for_when_there_are_more_tasks_than_one_may_hold(
     slurm: None, prepared: Prepared, tmp_path: Path
 ) -> None:

@@ -452,9 +452,10 @@ def test_a_fault_in_the_loop_is_raised_and_not_waited_for(monkeypatch: pytest.Mo
 
 
 INTERRUPTED = """
-import sys
+import signal, sys
 from stackbuild.sources.swh.fetch import Wanted, fetch, open_store
 import threading
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin without
 try:
     print("begun", flush=True)
     list(fetch(open_store(sys.argv[1]), [Wanted(bytes([n]) * 20, None, 5) for n in range(50)]))
