@@ -101,7 +101,7 @@ class Corpus:
             elif node.stage.name == "layout":
                 corpus = replace(corpus, file_bytes=options.file_bytes)
             elif node.stage.name == "tokens":
-                corpus = replace(corpus, shards=options.shards)
+                corpus = replace(corpus, shards=options.shards + options.valid_shards)
         return corpus
 
 

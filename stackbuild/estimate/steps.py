@@ -152,6 +152,16 @@ def _tokenizer(flow: Flow) -> Found:
     return {"tasks": 1.0, "bytes": min(flow.bytes, SAMPLE_BYTES), "rows": 0.0, "inputs": 1.0}
 
 
+def _token_links(flow: Flow) -> Found:
+    parts = float(flow.parts)
+    return {"tasks": parts, "rows": flow.clusters, "bytes": 0.0, "inputs": parts, "opened": parts, "outputs": parts}
+
+
+def _token_splits(flow: Flow) -> Found:
+    read = dataset_files(flow) + flow.parts
+    return {"tasks": 1.0, "bytes": 0.0, "inputs": read, "opened": read, "outputs": 2.0}
+
+
 def _token_runs(flow: Flow) -> Found:
     return {"tasks": dataset_files(flow), "inputs": dataset_files(flow), "largest": largest_file(flow)}
 
@@ -194,6 +204,8 @@ STEPS: Mapping[str, Callable[[Flow], Found]] = {
     "index.names": _names,
     "tokens.sample": _sample,
     "tokens.tokenizer": _tokenizer,
+    "tokens.links": _token_links,
+    "tokens.splits": _token_splits,
     "tokens.runs": _token_runs,
     "tokens.shards": _token_shards,
     "tokens.manifest": _token_manifest,

@@ -1,18 +1,21 @@
-"""Repositories as training text."""
+"""Files as training documents."""
 
-from stackbuild.render.repository import File, Role, Segment, has_metadata, order_keys, render
+from stackbuild.render.layouts import LAYOUTS, NONE, Layout, Rendered, star_buckets
+from stackbuild.render.order import has_metadata, has_prefix, order_keys
 from stackbuild.render.sentinels import FAMILIES, SANTACODER, STARCODER1, STARCODER2, STARCODER2_ALL
 
 __all__ = [
     "FAMILIES",
+    "LAYOUTS",
+    "NONE",
     "SANTACODER",
     "STARCODER1",
     "STARCODER2",
     "STARCODER2_ALL",
-    "File",
-    "Role",
-    "Segment",
+    "Layout",
+    "Rendered",
     "has_metadata",
+    "has_prefix",
     "order_keys",
-    "render",
+    "star_buckets",
 ]

@@ -15,6 +15,7 @@ from stackbuild.errors import InputError
 END_OF_TEXT = "<|endoftext|>"
 REPO_NAME = "<repo_name>"
 FILE_SEP = "<file_sep>"
+REPONAME, FILENAME, GH_STARS = "<reponame>", "<filename>", "<gh_stars>"
 
 STARCODER2 = (
     END_OF_TEXT,
@@ -61,8 +62,8 @@ STARCODER1 = (
     "<fim_middle>",
     "<fim_suffix>",
     "<fim_pad>",
-    "<filename>",
-    "<gh_stars>",
+    FILENAME,
+    GH_STARS,
     "<issue_start>",
     "<issue_comment>",
     "<issue_closed>",
@@ -74,7 +75,7 @@ STARCODER1 = (
     "<commit_before>",
     "<commit_msg>",
     "<commit_after>",
-    "<reponame>",
+    REPONAME,
 )
 
 SANTACODER = (END_OF_TEXT, "<fim-prefix>", "<fim-middle>", "<fim-suffix>", "<fim-pad>")
@@ -85,9 +86,13 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     "santacoder": SANTACODER,
 }
 
+FIM = ("<fim_prefix>", "<fim_middle>", "<fim_suffix>", "<fim_pad>")
+
 # What the layout writes itself, and what makes its shards FIM-ready.
 REQUIRED: Mapping[str, tuple[str, ...]] = {
-    "starcoder2": (END_OF_TEXT, REPO_NAME, FILE_SEP, "<fim_prefix>", "<fim_middle>", "<fim_suffix>", "<fim_pad>"),
+    "starcoder2": (END_OF_TEXT, REPO_NAME, FILE_SEP, *FIM),
+    "starcoder": (END_OF_TEXT, REPONAME, FILENAME, GH_STARS, *FIM),
+    "santacoder": SANTACODER,
 }
 
 

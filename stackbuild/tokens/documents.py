@@ -14,117 +14,96 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stackbuild.errors import InputError
-from stackbuild.render.repository import File, Role
+from stackbuild.hashing import hex_ids
 
+SPAN = [pa.field("start", pa.int64()), pa.field("end", pa.int64())]
+FILE = [
+    pa.field("path", pa.string()),  # as released: it begins with "/"
+    pa.field("content_id", pa.string()),  # hex
+    pa.field("license_type", pa.string()),
+    pa.field("language", pa.string()),
+    *SPAN,
+]
 DOCUMENTS = pa.schema(
     [
         pa.field("document", pa.int64(), nullable=False),  # its ordinal in the shard
+        pa.field("source", pa.string(), nullable=False),  # as in the manifest
         pa.field("repo_name", pa.string(), nullable=False),
         pa.field("revision_id", pa.string(), nullable=False),
         pa.field("tokens", pa.int64(), nullable=False),  # with headers and <|endoftext|>
         pa.field("bytes", pa.int64(), nullable=False),  # UTF-8 bytes of its files' texts
-        pa.field("headers", pa.list_(pa.struct([pa.field("start", pa.int64()), pa.field("end", pa.int64())]))),
-        pa.field(
-            "files",
-            pa.list_(
-                pa.struct(
-                    [
-                        pa.field("path", pa.string()),  # as released: it begins with "/"
-                        pa.field("content_id", pa.string()),  # hex
-                        pa.field("license_type", pa.string()),
-                        pa.field("language", pa.string()),
-                        pa.field("start", pa.int64()),
-                        pa.field("end", pa.int64()),
-                    ]
-                )
-            ),
-        ),
+        pa.field("headers", pa.list_(pa.struct(SPAN))),  # in front of each file that has something in front
+        pa.field("files", pa.list_(pa.struct(FILE))),
     ]
 )
 ROW_GROUP = 1 << 14  # files of a row group, about
+_TOLD = ("repo_name", "revision_id", "path", "content_id", "license_type", "language")
+
+I64 = npt.NDArray[np.int64]
 
 
 class DocumentsWriter:
-    """Writes `PREFIX.documents.parquet` from segments and their token counts; holds one row group.
+    """Writes `PREFIX.documents.parquet`; holds the files of one row group, or those of one document.
 
     `documents`, `files`, `bytes` count what was written; `sha256` is the file's hex digest, after the context has
     ended. An exception leaves no file.
     """
 
-    def __init__(self, prefix: str | Path):
-        self.path = f"{prefix}.documents.parquet"
+    def __init__(self, prefix: str | Path, source: str):
+        self.path, self.source = f"{prefix}.documents.parquet", source
         self.documents = self.files = self.bytes = 0
         self.sha256 = ""
-        self._rows: list[dict[str, Any]] = []
-        self._held = 0  # files of the rows in hand
-        self._begin()
-
-    def _begin(self) -> None:
-        self._at = self._text = 0
-        self._headers: list[dict[str, int]] = []
-        self._files: list[dict[str, Any]] = []
+        self._waiting: list[pa.Table] = []
+        self._held = 0  # files of what waits
 
     def __enter__(self) -> Self:
         self._file = open(self.path, "w+b")
         self._writer = pq.ParquetWriter(self._file, DOCUMENTS, compression="zstd", compression_level=1)
         return self
 
-    def add(self, role: Role, tokens: int, file: File) -> None:
-        """Take up a segment of so many tokens; `Role.END` closes the document."""
-        start, self._at = self._at, self._at + tokens
-        if role is Role.HEADER:
-            if self._headers and self._headers[-1]["end"] == start:
-                self._headers[-1]["end"] = self._at
-            else:
-                self._headers.append({"start": start, "end": self._at})
-        elif role is Role.FILE:
-            self._text += file.length_bytes
-            self._files.append(
-                {
-                    "path": file.path,
-                    "content_id": file.content_id,
-                    "license_type": file.license_type,
-                    "language": file.language,
-                    "start": start,
-                    "end": self._at,
-                }
-            )
-        else:
-            self._end(file)
-
-    def _end(self, file: File) -> None:
-        self._rows.append(
-            {
-                "document": self.documents,
-                "repo_name": file.repo_name,
-                "revision_id": file.revision_id,
-                "tokens": self._at,
-                "bytes": self._text,
-                "headers": self._headers,
-                "files": self._files,
-            }
-        )
-        self.documents += 1
-        self.files += len(self._files)
-        self.bytes += self._text
-        self._held += len(self._files)
-        self._begin()
+    def add(self, files: pa.Table, opens: npt.NDArray[np.bool_], headers: I64, tokens: I64) -> None:
+        """Take up n files in order. `files`: the columns of `_TOLD` (content_id as binary(20)) and content; `opens`: whether a
+        document begins with the file; `headers`, `tokens`: the tokens in front of it and of its text."""
+        rows = files.select(_TOLD).append_column("bytes", pc.binary_length(files["content"]).cast(pa.int64()))
+        for name, values in (("opens", opens), ("headers", headers), ("tokens", tokens)):
+            rows = rows.append_column(name, pa.array(values))
+        self._waiting.append(rows)
+        self._held += rows.num_rows
         if self._held >= ROW_GROUP:
-            self._flush()
+            self._flush(last=False)
 
-    def _flush(self) -> None:
-        if self._rows:
-            self._writer.write_table(pa.Table.from_pylist(self._rows, DOCUMENTS), row_group_size=len(self._rows))
-        self._rows, self._held = [], 0
+    def _flush(self, last: bool) -> None:
+        """Write row groups of whole documents, cut where the files alone say, not the batches in which they came."""
+        rows = pa.concat_tables(self._waiting) if self._waiting else None
+        while rows is not None and rows.num_rows:
+            starts = np.flatnonzero(rows["opens"].to_numpy())
+            at = int(np.searchsorted(starts, ROW_GROUP))
+            if at == len(starts) and not last:
+                break
+            whole = int(starts[at]) if at < len(starts) else rows.num_rows
+            self._write(rows.slice(0, whole).combine_chunks(), starts[:at])
+            rows = rows.slice(whole)
+        self._waiting = [] if rows is None else [rows]
+        self._held = 0 if rows is None else rows.num_rows
+
+    def _write(self, rows: pa.Table, starts: I64) -> None:
+        table = _table(rows, starts, self.documents, self.source)
+        self._writer.write_table(table, row_group_size=table.num_rows)
+        self.documents += table.num_rows
+        self.files += rows.num_rows
+        self.bytes += int(table["bytes"].to_numpy().sum())
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         try:
             if kind is None:
-                self._flush()
+                self._flush(last=True)
             self._writer.close()
             if kind is None:
                 self._file.flush()
@@ -136,6 +115,44 @@ class DocumentsWriter:
             if kind is not None:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(self.path)
+
+
+def _table(rows: pa.Table, starts: I64, first: int, source: str) -> pa.Table:
+    """Documents from their files; `starts`: the first file of each."""
+    headers, tokens = rows["headers"].to_numpy(), rows["tokens"].to_numpy()
+    offsets = np.append(starts, rows.num_rows)
+    ends = np.cumsum(headers + tokens)
+    before = np.concatenate([[0], ends])[starts]  # tokens of the files of all documents before
+    end = ends - np.repeat(before, np.diff(offsets))  # of each file in its document
+    start = end - tokens
+    told = headers > 0
+    spans = pa.StructArray.from_arrays([pa.array((start - headers)[told]), pa.array(start[told])], fields=SPAN)
+    columns = [
+        rows["path"],
+        hex_ids(rows["content_id"].combine_chunks()),
+        rows["license_type"],
+        rows["language"],
+        start,
+        end,
+    ]
+    files = pa.StructArray.from_arrays([_array(column) for column in columns], fields=FILE)
+    firsts = rows.take(pa.array(starts))
+    return pa.Table.from_arrays(
+        [
+            pa.array(np.arange(first, first + len(starts))),
+            pa.repeat(source, len(starts)),
+            *(firsts[name].combine_chunks() for name in ("repo_name", "revision_id")),
+            pa.array(np.add.reduceat(headers + tokens, starts) + 1),  # the sentinel that closes it
+            pa.array(np.add.reduceat(rows["bytes"].to_numpy(), starts)),
+            pa.ListArray.from_arrays(np.append(0, np.cumsum(told))[offsets].astype(np.int32), spans),
+            pa.ListArray.from_arrays(offsets.astype(np.int32), files),
+        ],
+        schema=DOCUMENTS,
+    )
+
+
+def _array(column: Any) -> pa.Array:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else pa.array(column)
 
 
 def read_document(prefix: str | Path, document: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Segments into token ids, in batches bounded by bytes.
+"""Texts into token ids, in batches bounded by bytes.
 
 The ids of a text are those that the `tokenizers` library gives for the whole text. A text over `PIECE` bytes is cut
 where this cannot change them, as the library needs some 200 bytes of memory per byte: GPT-2's pattern matches the
@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from stackbuild.errors import InputError
-from stackbuild.render.repository import Segment
+from stackbuild.tokens.assemble import Pieces
 from stackbuild.tokens.bpe import Vocabulary, in_one_thread
 
 BATCH = 1 << 20  # characters of text encoded at a time
-SEGMENT = 64  # what a segment weighs beside its text, so that many empty ones are bounded too
 PIECE = 1 << 20  # characters of a text before it is cut
 _CUT = re.compile(r"(?<=[!-~])\n(?=[!-~])")
 
@@ -65,26 +65,12 @@ class Encoder:
                 )
         return arrays
 
-    def segments(self, segments: Iterable[Segment]) -> Iterator[tuple[Segment, npt.NDArray[np.int32]]]:
-        """Yield each segment with its ids, in order; holds about `BATCH` characters, or one larger text."""
-        waiting: list[Segment] = []
-        size = 0
-        for segment in segments:
-            length = SEGMENT + (len(segment.value) if isinstance(segment.value, str) else 0)
-            if waiting and size + length > BATCH:
-                yield from self._encoded(waiting)
-                waiting, size = [], 0
-            waiting.append(segment)
-            size += length
-        yield from self._encoded(waiting)
-
-    def _encoded(self, segments: list[Segment]) -> Iterator[tuple[Segment, npt.NDArray[np.int32]]]:
-        texts = iter(self.encode([segment.value for segment in segments if isinstance(segment.value, str)]))
-        for segment in segments:
-            if isinstance(segment.value, str):
-                yield segment, next(texts)
-            else:
-                yield segment, np.array([segment.value], np.int32)
+    def encode_array(self, texts: pa.LargeStringArray) -> Pieces:
+        """The ids of n texts one behind the other."""
+        arrays = self.encode(texts.to_pylist())
+        offsets = np.zeros(len(arrays) + 1, np.int64)
+        np.cumsum([len(ids) for ids in arrays], out=offsets[1:])
+        return Pieces(np.concatenate([np.zeros(0, np.int32), *arrays]), offsets)
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:

@@ -95,14 +95,34 @@ class IndexedWriter:
     def end_document(self) -> None:
         """Close the present document; one without tokens is legal. InputError if it has more than 2^31 - 1 tokens."""
         if self._open_tokens > LONGEST_SEQUENCE:
-            raise InputError(
-                f"{self.prefix}: document {self.documents} has {self._open_tokens:,} tokens; the format holds at most "
-                f"{LONGEST_SEQUENCE:,}. Leave files out of this repository by a filter."
-            )
+            raise self._too_long(self.documents, self._open_tokens)
         self._sizes.write(struct.pack("<i", self._open_tokens))
         self.tokens += self._open_tokens
         self.documents += 1
         self._open_tokens = 0
+
+    def add_documents(self, tokens: npt.ArrayLike, ends: npt.NDArray[np.int64]) -> None:
+        """Append the rest of the present document and those behind it. `ends`: where in `tokens` a document ends, int64
+        (documents,), rising; what stands behind the last of them begins the next document."""
+        self.add(tokens)
+        if not len(ends):
+            return
+        sizes = np.diff(ends, prepend=0)
+        sizes[0] += self._open_tokens - len(np.asarray(tokens))
+        left = len(np.asarray(tokens)) - int(ends[-1])
+        longest = int(sizes.argmax())
+        if sizes[longest] > LONGEST_SEQUENCE:
+            raise self._too_long(self.documents + longest, int(sizes[longest]))
+        self._sizes.write(sizes.astype("<i4").tobytes())
+        self.tokens += int(sizes.sum())
+        self.documents += len(sizes)
+        self._open_tokens = left
+
+    def _too_long(self, document: int, tokens: int) -> InputError:
+        return InputError(
+            f"{self.prefix}: document {document} has {tokens:,} tokens; the format holds at most "
+            f"{LONGEST_SEQUENCE:,}. Leave files out of this repository by a filter."
+        )
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         part, sizes = self.prefix + ".idx.part", self.prefix + ".sizes.part"

@@ -1,7 +1,8 @@
 """From a dataset to tokens: the tasks of the tokens output, as plain functions of paths.
 
     sample  -> train                     a tokenizer, unless the recipe names one
-    runs    (one per dataset file)       files sorted by (bucket, repository, revision, drawn order)
+    links   -> divide                    the repositories that are held out for validation
+    write_run  (one per dataset file)    files sorted by (bucket, repository, revision, drawn order)
     encode_bucket  (one per bucket)      one shard: PREFIX.bin, PREFIX.idx, PREFIX.documents.parquet
     write_manifest                       manifest.json, what the trainer reads
 
@@ -13,37 +14,32 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stackbuild.errors import InputError
-from stackbuild.render.repository import File, render
-from stackbuild.render.sentinels import require
+from stackbuild.render.layouts import LAYOUTS
+from stackbuild.render.sentinels import END_OF_TEXT, require
+from stackbuild.tokens.assemble import assemble
 from stackbuild.tokens.bpe import Vocabulary
 from stackbuild.tokens.documents import DocumentsWriter
 from stackbuild.tokens.encode import Encoder
 from stackbuild.tokens.indexed import IndexedWriter, token_dtype
 from stackbuild.tokens.options import TokensOptions
-from stackbuild.tokens.runs import merged, write_run
-from stackbuild.tokens.sample import sample, train
+from stackbuild.tokens.runs import cut, merged
+from stackbuild.tokens.splits import Divided
 
-__all__ = [
-    "Shard",
-    "TokensManifest",
-    "TokensOptions",
-    "encode_bucket",
-    "read_manifest",
-    "runs",
-    "sample",
-    "shard_name",
-    "train",
-    "write_manifest",
-]
+BATCH = 4 << 20  # bytes of text that are encoded at a time, or one larger text
+
+Split = Literal["train", "valid"]
 
 
 class _Record(BaseModel):
@@ -67,9 +63,21 @@ class Source(_Record):
     """Shards that are mixed and split as one. `fim`: whether fill-in-the-middle may be applied to them."""
 
     name: str
-    split: Literal["train", "validation", "test"]
+    split: Split
     fim: bool
     shards: tuple[Shard, ...]
+
+
+class Division(_Record):
+    """How repositories were divided: `share` was asked for; the rest as in `splits.Divided`."""
+
+    share: float
+    repos: int
+    components: int
+    parted: int
+    bytes: int
+    held_out_repos: int
+    held_out_bytes: int
 
 
 class TokensManifest(_Record):
@@ -81,20 +89,14 @@ class TokensManifest(_Record):
     dtype: Literal["uint16", "int32"]
     eod_appended: bool
     sentinels: dict[str, int]
+    layout: str | None = None
+    division: Division | None = None
     sources: tuple[Source, ...]
 
 
-def shard_name(source: str, number: int, shards: int) -> str:
-    """The name of a shard, as `code-00003-of-00016`."""
-    return f"{source}-{number:05}-of-{shards:05}"
-
-
-def runs(dataset_file: str | Path, buckets: int, seed: int, out_path: str | Path) -> dict[str, int]:
-    """Write the sorted run of one dataset Parquet file (schema.DATASET) and return {"files", "bytes"}.
-
-    InputError if a column is missing, or null where a document needs it.
-    """
-    return write_run(dataset_file, buckets, seed, out_path)
+def shard_name(source: str, split: Split, number: int, shards: int) -> str:
+    """The name of a shard, as `code-00003-of-00016`, or `code-valid-00000-of-00001`."""
+    return f"{source}{'' if split == 'train' else f'-{split}'}-{number:05}-of-{shards:05}"
 
 
 def encode_bucket(
@@ -104,6 +106,7 @@ def encode_bucket(
     options: TokensOptions,
     seed: int,
     prefix: str | Path,
+    source: str = "code",
 ) -> dict[str, Any]:
     """Write the shard of one bucket from the runs of all dataset files, and return its `Shard` as a dict.
 
@@ -113,13 +116,26 @@ def encode_bucket(
     vocabulary = Vocabulary(tokenizer_json)
     require(vocabulary.sentinels, options.layout, str(tokenizer_json))
     encoder = Encoder(vocabulary)
-    files = _files(merged(run_paths, bucket, f"{prefix}.merge"))
-    with IndexedWriter(prefix, token_dtype(vocabulary.size)) as tokens, DocumentsWriter(prefix) as documents:
-        for segment, ids in encoder.segments(render(files, vocabulary.sentinels, seed)):
-            tokens.add(ids)
-            documents.add(segment.role, len(ids), segment.file)
-            if segment.closes:
-                tokens.end_document()
+    layout = LAYOUTS[options.layout](vocabulary.sentinels, seed)
+    end = vocabulary.sentinels[END_OF_TEXT]
+    letters = _letters(vocabulary.sentinels) if options.strip_sentinels else None
+    is_open = False
+    with IndexedWriter(prefix, token_dtype(vocabulary.size)) as tokens, DocumentsWriter(prefix, source) as documents:
+        for table in merged(run_paths, bucket, f"{prefix}.merge"):
+            for part in cut(table, BATCH):
+                files = part if letters is None else _stripped(part, letters)
+                made = layout.render(files)
+                texts, contents = (
+                    encoder.encode_array(made.texts),
+                    encoder.encode_array(files["content"].combine_chunks()),
+                )
+                ids = assemble(made.opens, made.sentinels, texts, contents, end, is_open, tokens.dtype)
+                tokens.add_documents(ids.ids, ids.ends)
+                documents.add(files, made.opens, ids.headers, ids.files)
+                is_open = True
+        if is_open:
+            tokens.add(np.array([end]))
+            tokens.end_document()
     return Shard(
         prefix=Path(prefix).name,
         documents=tokens.documents,
@@ -132,37 +148,31 @@ def encode_bucket(
     ).model_dump()
 
 
-def _files(tables: Iterable[pa.Table]) -> Iterator[File]:
-    names = ("repo_name", "revision_id", "path", "license_type", "language", "content")
-    for table in tables:
-        columns = {name: table.column(name).to_pylist() for name in names}
-        ids = [content_id.hex() for content_id in table.column("content_id").to_pylist()]
-        lengths = pc.binary_length(table.column("content")).to_pylist()
-        yield from map(
-            File,
-            columns["repo_name"],
-            columns["revision_id"],
-            columns["path"],
-            ids,
-            columns["license_type"],
-            columns["language"],
-            columns["content"],
-            lengths,
-        )
+def _letters(sentinels: Iterable[str]) -> str:
+    """A pattern of the letters of all sentinels, the longer ones first."""
+    return "|".join(re.escape(name) for name in sorted(sentinels, key=lambda name: (-len(name), name)))
+
+
+def _stripped(files: pa.Table, letters: str) -> pa.Table:
+    """The files with the letters of sentinels taken out of their texts, once from left to right (StarCoder, starcoder1 3.11)."""
+    texts = pc.replace_substring_regex(files["content"], letters, "")
+    return files.set_column(files.schema.get_field_index("content"), files.schema.field("content"), texts)
 
 
 def write_manifest(
     path: str | Path,
     tokenizer_json: str | Path,
-    shards: Iterable[Mapping[str, Any]],
+    shards: Mapping[Split, Iterable[Mapping[str, Any]]],
     *,
     source: str = "code",
-    split: Literal["train", "validation", "test"] = "train",
     fim: bool = True,
+    layout: str | None = None,
+    divided: Divided | None = None,
+    share: float = 0.0,
 ) -> TokensManifest:
     """Write manifest.json as canonical JSON and return it.
 
-    `shards`: what `encode_bucket` returned, with `prefix` as the shard is named beside the manifest, in order of
+    `shards`: of each split what `encode_bucket` returned, with `prefix` as the shard is named beside the manifest, in order of
     buckets.
     """
     vocabulary = Vocabulary(tokenizer_json)
@@ -172,7 +182,12 @@ def write_manifest(
         dtype="uint16" if token_dtype(vocabulary.size).itemsize == 2 else "int32",
         eod_appended=True,
         sentinels=dict(vocabulary.sentinels),
-        sources=(Source(name=source, split=split, fim=fim, shards=tuple(Shard(**shard) for shard in shards)),),
+        layout=layout,
+        division=None if divided is None else Division(share=share, **asdict(divided)),
+        sources=tuple(
+            Source(name=source, split=split, fim=fim, shards=tuple(Shard(**shard) for shard in some))
+            for split, some in shards.items()
+        ),
     )
     text = json.dumps(manifest.model_dump(), sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n"
     part = Path(f"{path}.part")

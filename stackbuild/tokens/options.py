@@ -12,11 +12,30 @@ from stackbuild.stage import Options
 class TokensOptions(Options):
     """How text becomes tokens."""
 
-    layout: Literal["starcoder2"] = Field("starcoder2", description="how a repository becomes a document")
+    layout: Literal["starcoder2", "starcoder", "santacoder"] = Field(
+        "starcoder2",
+        description="what a document is: a repository at one revision (starcoder2), a file with its names and stars in front by "
+        "chance (starcoder), or a file alone (santacoder)",
+    )
     tokenizer: str = Field("train", description='path of a tokenizer.json, or "train" to train one on the dataset')
     vocab_size: int = Field(49_152, ge=512, le=2**31 - 1, description="entries to train, sentinels included")
     sample_bytes: int = Field(64_000_000, gt=0, description="text to train on, shared out between languages")
     shards: int = Field(16, ge=1, le=65_536, description="shards by hash of the repository; a power of two")
+    valid_share: float = Field(
+        0.005,
+        ge=0,
+        lt=1,
+        description="part of the repositories that is held out for validation, with all that resemble them; 0: none",
+    )
+    strip_sentinels: bool = Field(
+        False,
+        description="take the letters of sentinels out of texts, as StarCoder did; else they are encoded as letters",
+    )
+
+    @property
+    def valid_shards(self) -> int:
+        """Shards of what is held out, a power of two: one for each 64, as its share is small."""
+        return max(1, self.shards // 64) if self.valid_share else 0
 
     @field_validator("shards")
     @classmethod

@@ -2,8 +2,8 @@
 
 The dataset is ordered by language and owner; a document needs all files of a repository, whatever their language. So
 each dataset file becomes one run, sorted by (bucket, repo_name, revision_id, order, path_bytes, content_id), and a
-bucket of all runs is merged as a stream. The bucket is a hash of the repository's name; `order` is the draw of
-`render.order_keys`.
+bucket of all runs is merged as a stream. The bucket is a hash of the repository's name, and those that are held out have
+buckets of their own behind the others (`Buckets`); `order` is the draw of `render.order_keys`.
 
 A run is a Parquet file (zstd-1) whose row groups hold at most 16 MB of text and never two buckets; its footer tells
 which row groups are whose. At most 32 runs are open at a time, more are merged in rounds. So memory is bounded by
@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -29,7 +30,7 @@ import pyarrow.parquet as pq
 
 from stackbuild.errors import InputError
 from stackbuild.hashing import draw
-from stackbuild.render.repository import order_keys
+from stackbuild.render.order import order_keys
 from stackbuild.schema import ID
 
 RUN = pa.schema(
@@ -42,6 +43,7 @@ RUN = pa.schema(
         pa.field("path", pa.string(), nullable=False),
         pa.field("license_type", pa.string()),
         pa.field("language", pa.string()),
+        pa.field("star_events_count", pa.int64()),
         pa.field("content", pa.large_string(), nullable=False),
     ]
 )
@@ -51,12 +53,27 @@ ROW_GROUP = 16 << 20  # text of a row group
 HELD = 64 << 20  # text held of all open runs together, about
 FAN_IN = 32
 _FOOTER = b"stackbuild.buckets"
-_READ = ["repo_name", "revision_id", "path", "path_bytes", "content_id", "license_type", "language", "content"]
+_READ = [name for name in RUN.names if name != "order"]
 
 
-def bucket_of(seed: int, repo_name: str, buckets: int) -> int:
-    """The bucket of a repository; `buckets` is a power of two."""
-    return draw(seed, "shard", repo_name) & (buckets - 1)
+@dataclass(frozen=True)
+class Buckets:
+    """Which bucket a repository is in. `train`, `valid`: powers of two, `valid` 0 if nothing is held out; `held_out`: the
+    names of those that are, whose buckets stand behind the others."""
+
+    seed: int
+    train: int
+    valid: int = 0
+    held_out: frozenset[str] = frozenset()
+
+    @property
+    def total(self) -> int:
+        return self.train + self.valid
+
+    def of(self, repo_name: str) -> int:
+        """The bucket of a repository."""
+        number = draw(self.seed, "shard", repo_name)
+        return self.train + (number & (self.valid - 1)) if repo_name in self.held_out else number & (self.train - 1)
 
 
 class RunWriter:
@@ -80,7 +97,7 @@ class RunWriter:
         if bucket != self._bucket:
             self._flush()
             self._bucket = bucket
-        for part in _cut(table, ROW_GROUP):
+        for part in cut(table, ROW_GROUP):
             size = _text_bytes(part)
             if self._bytes + size > ROW_GROUP:
                 self._flush()
@@ -104,7 +121,7 @@ class RunWriter:
                 os.unlink(self.path)
 
 
-def write_run(dataset_file: str | Path, buckets: int, seed: int, out_path: str | Path) -> dict[str, int]:
+def write_run(dataset_file: str | Path, buckets: Buckets, out_path: str | Path) -> dict[str, int]:
     """Write the run of one dataset file (schema.DATASET) and return {"files", "bytes"}.
 
     Files over `CHUNK` bytes of text are sorted in parts beside `out_path`, then merged. InputError if a column is
@@ -122,10 +139,10 @@ def write_run(dataset_file: str | Path, buckets: int, seed: int, out_path: str |
             if second is not None:
                 spilled.callback(_remove, path)
             parts.append(path)
-            _write_sorted(table, buckets, seed, path)
+            _write_sorted(table, buckets, path)
         if second is not None or first is None:
-            with RunWriter(out_path, buckets) as writer:
-                for bucket in range(buckets):
+            with RunWriter(out_path, buckets.total) as writer:
+                for bucket in range(buckets.total):
                     for table in merged(parts, bucket, f"{out_path}.merge"):
                         writer.write(bucket, table)
     return counts
@@ -188,22 +205,22 @@ def _checked(table: pa.Table, path: str | Path) -> pa.Table:
     return table.set_column(table.schema.get_field_index("content_id"), "content_id", column)
 
 
-def _write_sorted(table: pa.Table, buckets: int, seed: int, path: str) -> None:
+def _write_sorted(table: pa.Table, buckets: Buckets, path: str) -> None:
     names = table.column("repo_name").to_pylist()
     order = order_keys(
-        seed,
+        buckets.seed,
         names,
         table.column("revision_id").to_pylist(),
         table.column("path_bytes").to_pylist(),
         table.column("content_id").to_pylist(),
     )
-    of_name = {name: bucket_of(seed, name, buckets) for name in set(names)}
+    of_name = {name: buckets.of(name) for name in set(names)}
     bucket = np.fromiter((of_name[name] for name in names), np.int64, len(names))
     table = table.append_column("order", pa.array(order, pa.uint64())).select(RUN.names).cast(RUN)
     keyed = table.select(KEY).append_column("bucket", pa.array(bucket))
     rows = pc.sort_indices(keyed, sort_keys=[(name, "ascending") for name in ("bucket", *KEY)]).to_numpy()
-    ends = np.searchsorted(bucket[rows], np.arange(buckets), "right").tolist()
-    with RunWriter(path, buckets) as writer:
+    ends = np.searchsorted(bucket[rows], np.arange(buckets.total), "right").tolist()
+    with RunWriter(path, buckets.total) as writer:
         for number, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
             for at in range(start, end, 4096):
                 writer.write(number, table.take(pa.array(rows[at : min(at + 4096, end)])))
@@ -276,7 +293,7 @@ def _text_bytes(table: pa.Table) -> int:
     return int(_lengths(table).sum())
 
 
-def _cut(table: pa.Table, size: int) -> Iterator[pa.Table]:
+def cut(table: pa.Table, size: int) -> Iterator[pa.Table]:
     """Cut a table into slices of at most `size` bytes of text, or one row."""
     ends = np.cumsum(_lengths(table))
     at, done = 0, 0

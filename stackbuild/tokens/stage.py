@@ -5,35 +5,50 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from stackbuild.errors import RecipeError
-from stackbuild.shards import canonical_json
+from stackbuild.shards import canonical_json, read_batches
 from stackbuild.stage import Phase, PhaseOutputs, Stage
 from stackbuild.task import Task
-from stackbuild.tokens.job import encode_bucket, runs, sample, shard_name, train, write_manifest
+from stackbuild.tokens.job import Split, encode_bucket, shard_name, write_manifest
 from stackbuild.tokens.options import TokensOptions
+from stackbuild.tokens.runs import Buckets, write_run
+from stackbuild.tokens.sample import sample, train
+from stackbuild.tokens.splits import Divided, divide, links
 
 TRAIN = "train"
 SOURCE = "code"
 
 
 class Tokens(Stage[TokensOptions]):
-    """Write Megatron shards of repository documents, FIM-ready, with a document table beside each."""
+    """Write Megatron shards of documents, FIM-ready, with a document table beside each."""
 
     name = "tokens"
     options_model = TokensOptions
     engines = ("tokenizers",)
+
+    def __init__(self, options: TokensOptions | None = None):
+        super().__init__(options)
+        self.unique = False  # no content comes twice
+
+    def placed(self, instance: str, before: Sequence[Stage[Any]], behind: Sequence[Stage[Any]]) -> None:
+        self.unique = any(stage.makes_files for stage in before)
 
     def phases(self) -> Sequence[Phase]:
         dataset = "layout.dataset"
         return (
             Phase("sample", self.sample, "one", reads=(dataset,)),
             Phase("tokenizer", self.tokenizer, "one", reads=("sample",)),
-            Phase("runs", self.runs, self.plan_runs, reads=(dataset,)),
+            Phase("links", self.links, self.plan_links, reads=("layout.clusters",)),
+            Phase("splits", self.splits, "one", reads=(dataset, "links"), key=lambda: {"unique_contents": self.unique}),
+            Phase("runs", self.runs, self.plan_runs, reads=(dataset, "held_out")),
             Phase("shards", self.shards, self.plan_shards, reads=("runs", "tokenizer")),
-            Phase("manifest", self.manifest, "one", reads=("tokenizer", "shard")),
+            Phase("manifest", self.manifest, "one", reads=("tokenizer", "shard", "divided")),
         )
 
     def key(self) -> Mapping[str, Any]:
@@ -58,6 +73,26 @@ class Tokens(Stage[TokensOptions]):
         else:
             path.write_bytes(Path(self.options.tokenizer).read_bytes())
 
+    def plan_links(self, outputs: PhaseOutputs) -> list[dict[str, Any]]:
+        """A task for each file of clusters, none if nothing is held out."""
+        files = len(outputs.files["layout.clusters"]) if self.options.valid_share else 0
+        return [{"file": number} for number in range(files)]
+
+    def links(self, task: Task) -> None:
+        """Tell which repositories share a cluster of one file of clusters."""
+        clusters = task.outputs("layout.clusters")[task.params["file"]]
+        found = links(read_batches(task.out, [clusters], ["cluster_id", "repo_name"]))
+        pq.write_table(found, task.file("links", ".parquet"), compression="zstd")
+        task.stats.update(links=found.num_rows)
+
+    def splits(self, task: Task) -> None:
+        """Choose the repositories that are held out for validation."""
+        share, path = self.options.valid_share, task.file("held_out", ".parquet")
+        dataset = task.table("layout.dataset") if share else []
+        divided = divide(dataset, task.table("links"), share, task.seed, task.scratch, path, self.unique)
+        task.file("divided", ".json").write_bytes(canonical_json(asdict(divided)))
+        task.stats.update(asdict(divided))
+
     def plan_runs(self, outputs: PhaseOutputs) -> list[dict[str, Any]]:
         """A task for each dataset file."""
         return [{"file": number} for number in range(len(outputs.files["layout.dataset"]))]
@@ -65,17 +100,24 @@ class Tokens(Stage[TokensOptions]):
     def runs(self, task: Task) -> None:
         """Sort one dataset file by repository."""
         path = task.table("layout.dataset")[task.params["file"]]
-        task.stats.update(runs(path, self.options.shards, task.seed, task.file("runs", ".parquet")))
+        held_out = pq.read_table(task.table("held_out")[0], columns=["repo_name"]).column(0).to_pylist()
+        buckets = Buckets(task.seed, self.options.shards, self.options.valid_shards, frozenset(held_out))
+        task.stats.update(write_run(path, buckets, task.file("runs", ".parquet")))
 
     def plan_shards(self, outputs: PhaseOutputs) -> list[dict[str, Any]]:
         """A task for each bucket of repositories."""
-        return [{"bucket": bucket} for bucket in range(self.options.shards)]
+        return [{"bucket": bucket} for bucket in range(self.options.shards + self.options.valid_shards)]
 
     def shards(self, task: Task) -> None:
         """Encode the repositories of one bucket."""
-        prefix = task.folder / shard_name(SOURCE, task.rank, self.options.shards)
+        bucket, shards = task.params["bucket"], self.options.shards
+        if bucket < shards:
+            name = shard_name(SOURCE, "train", bucket, shards)
+        else:
+            name = shard_name(SOURCE, "valid", bucket - shards, self.options.valid_shards)
+        prefix = task.folder / name
         shard = encode_bucket(
-            task.table("runs"), task.params["bucket"], task.table("tokenizer")[0], self.options, task.seed, prefix
+            task.table("runs"), bucket, task.table("tokenizer")[0], self.options, task.seed, prefix, SOURCE
         )
         for suffix in ("bin", "idx"):
             task.adopt(suffix, Path(f"{prefix}.{suffix}"))
@@ -85,5 +127,16 @@ class Tokens(Stage[TokensOptions]):
 
     def manifest(self, task: Task) -> None:
         """List the shards."""
-        shards = [json.loads(Path(path).read_bytes()) for path in task.table("shard")]
-        write_manifest(task.file("manifest", ".json"), task.table("tokenizer")[0], shards)
+        made = [json.loads(Path(path).read_bytes()) for path in task.table("shard")]
+        shards: dict[Split, list[Any]] = {"train": made[: self.options.shards]}
+        if self.options.valid_shards:
+            shards["valid"] = made[self.options.shards :]
+        write_manifest(
+            task.file("manifest", ".json"),
+            task.table("tokenizer")[0],
+            shards,
+            source=SOURCE,
+            layout=self.options.layout,
+            divided=Divided(**json.loads(Path(task.table("divided")[0]).read_bytes())),
+            share=self.options.valid_share,
+        )

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from stackbuild.schema import DATASET
-from stackbuild.tokens.job import TokensOptions, train
-from stackbuild.tokens.sample import sample
+from stackbuild.tokens.options import TokensOptions
+from stackbuild.tokens.sample import sample, train
 
 WORDS = [
     "def",

@@ -27,7 +27,8 @@ from stackbuild.tokens.sample import sample
 
 TRAIN = """
 import sys
-from stackbuild.tokens.job import TokensOptions, train
+from stackbuild.tokens.options import TokensOptions
+from stackbuild.tokens.sample import train
 train(sys.argv[1], TokensOptions(vocab_size=600), sys.argv[2])
 """
 

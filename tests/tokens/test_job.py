@@ -25,8 +25,9 @@ from stackbuild.tokens import runs as runs_module
 from stackbuild.tokens.bpe import Vocabulary
 from stackbuild.tokens.documents import DOCUMENTS, read_document
 from stackbuild.tokens.indexed import IndexedDataset
-from stackbuild.tokens.job import TokensOptions, encode_bucket, read_manifest, runs, shard_name, write_manifest
-from stackbuild.tokens.runs import RUN, bucket_of, merged
+from stackbuild.tokens.job import encode_bucket, read_manifest, shard_name, write_manifest
+from stackbuild.tokens.options import TokensOptions
+from stackbuild.tokens.runs import RUN, Buckets, merged, write_run
 from stackbuild.tokens.show import show_document
 
 SEED = 11
@@ -36,8 +37,8 @@ def build(folder: Path, files: Sequence[Path], tokenizer: Path, options: TokensO
     folder.mkdir(parents=True, exist_ok=True)
     made = [folder / f"run{number}" for number in range(len(files))]
     for file, run in zip(files, made, strict=True):
-        runs(file, options.shards, seed, run)
-    names = [shard_name("code", bucket, options.shards) for bucket in range(options.shards)]
+        write_run(file, Buckets(seed, options.shards), run)
+    names = [shard_name("code", "train", bucket, options.shards) for bucket in range(options.shards)]
     return [encode_bucket(made, k, tokenizer, options, seed, folder / name) for k, name in enumerate(names)]
 
 
@@ -51,7 +52,7 @@ def built(
 ) -> Path:
     folder = tmp_path_factory.mktemp("built")
     facts = build(folder / "tokens", write_dataset(folder / "data", rows, 1), tokenizer, options)
-    write_manifest(folder / "tokens" / "manifest.json", tokenizer, facts)
+    write_manifest(folder / "tokens" / "manifest.json", tokenizer, {"train": facts})
     return folder / "tokens"
 
 
@@ -141,11 +142,11 @@ def test_a_file_has_the_ids_of_hugging_face_on_the_whole(built: Path, rows: Any,
 def test_repositories_are_whole_sorted_and_in_their_bucket(built: Path, options: Any) -> None:
     seen: list[tuple[str, str]] = []
     for bucket in range(options.shards):
-        table = pq.read_table(built / f"{shard_name('code', bucket, options.shards)}.documents.parquet")
+        table = pq.read_table(built / f"{shard_name('code', 'train', bucket, options.shards)}.documents.parquet")
         assert table.schema.equals(DOCUMENTS)
         names = list(zip(table["repo_name"].to_pylist(), table["revision_id"].to_pylist(), strict=True))
         assert names == sorted(names)
-        assert all(bucket_of(SEED, name, options.shards) == bucket for name, _ in names)
+        assert all(Buckets(SEED, options.shards).of(name) == bucket for name, _ in names)
         seen += names
     assert len(seen) == len(set(seen))
 
@@ -168,7 +169,7 @@ def test_small_memory_and_many_runs_change_no_byte(
     monkeypatch.setattr(runs_module, "HELD", 2000)
     monkeypatch.setattr(runs_module, "FAN_IN", 3)
     monkeypatch.setattr("stackbuild.tokens.encode.BATCH", 300)
-    monkeypatch.setattr("stackbuild.tokens.documents.ROW_GROUP", 10**6)
+    monkeypatch.setattr("stackbuild.tokens.job.BATCH", 700)
     build(tmp_path / "tokens", write_dataset(tmp_path / "data", rows, 11), tokenizer, options)
     assert shards(tmp_path / "tokens") == shards(built)
     left = {path.name.split("-")[0] for path in (tmp_path / "tokens").iterdir()}
@@ -204,7 +205,7 @@ def test_a_line_of_5_mb_comes_back(
 
 def test_a_run_is_sorted_and_its_row_groups_hold_one_bucket(tmp_path: Path, rows: Any, write_dataset: Any) -> None:
     (file,) = write_dataset(tmp_path, rows, 1)
-    counts = runs(file, 8, SEED, tmp_path / "run")
+    counts = write_run(file, Buckets(SEED, 8), tmp_path / "run")
     assert counts == {"files": len(rows), "bytes": sum(row["length_bytes"] for row in rows)}
     with pq.ParquetFile(tmp_path / "run") as run:
         groups = json.loads(run.metadata.metadata[b"stackbuild.buckets"])
@@ -213,7 +214,7 @@ def test_a_run_is_sorted_and_its_row_groups_hold_one_bucket(tmp_path: Path, rows
         keys = []
         for group, bucket in enumerate(owners):
             for row in run.read_row_group(group).to_pylist():
-                assert bucket_of(SEED, row["repo_name"], 8) == bucket
+                assert Buckets(SEED, 8).of(row["repo_name"]) == bucket
                 assert row["order"] == draw(
                     SEED, "order", row["repo_name"], row["revision_id"], row["path_bytes"], row["content_id"]
                 )
@@ -226,7 +227,7 @@ def test_equal_draws_fall_by_path_and_content(tmp_path: Path, row: Any, write_da
     rows = [row("o/n", f"/{name}", text) for name in "cab" for text in ("1", "2")]
     files = write_dataset(tmp_path, rows, 3)
     for number, file in enumerate(files):
-        runs(file, 1, SEED, tmp_path / f"run{number}")
+        write_run(file, Buckets(SEED, 1), tmp_path / f"run{number}")
     tables = list(merged([tmp_path / f"run{k}" for k in (2, 0, 1)], 0, tmp_path / "scratch"))
     got = [(r["path_bytes"], r["content_id"].hex()) for table in tables for r in table.to_pylist()]
     assert got == sorted((r["path_bytes"], r["content_id"]) for r in rows)
@@ -236,7 +237,7 @@ def test_equal_draws_fall_by_path_and_content(tmp_path: Path, row: Any, write_da
 def test_a_file_without_identity_or_text_is_refused(tmp_path: Path, row: Any, write_dataset: Any, column: str) -> None:
     (file,) = write_dataset(tmp_path, [row("o/n", "/a", "x") | {column: None}], 1)
     with pytest.raises(InputError, match=f"without {column}"):
-        runs(file, 1, SEED, tmp_path / "run")
+        write_run(file, Buckets(SEED, 1), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -244,13 +245,13 @@ def test_a_file_without_identity_or_text_is_refused(tmp_path: Path, row: Any, wr
 def test_a_content_id_that_is_no_hash_is_refused(tmp_path: Path, row: Any, write_dataset: Any, identity: str) -> None:
     (file,) = write_dataset(tmp_path, [row("o/n", "/a", "x") | {"content_id": identity}], 1)
     with pytest.raises(InputError, match="40 hex digits"):
-        runs(file, 1, SEED, tmp_path / "run")
+        write_run(file, Buckets(SEED, 1), tmp_path / "run")
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path, tokenizer: Path) -> None:
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "x")
     with pytest.raises(InputError, match="no column content, content_id"):
-        runs(tmp_path / "x", 1, SEED, tmp_path / "run")
+        write_run(tmp_path / "x", Buckets(SEED, 1), tmp_path / "run")
     with pytest.raises(InputError, match="no sorted run"):
         encode_bucket([tmp_path / "x"], 0, tokenizer, TokensOptions(), SEED, tmp_path / "p")
     (tmp_path / "y").write_bytes(b"PAR1")

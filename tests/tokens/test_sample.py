@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from stackbuild.errors import InputError
 from stackbuild.hashing import draw
-from stackbuild.tokens.job import TokensOptions, sample
-from stackbuild.tokens.sample import fair_share
+from stackbuild.tokens.options import TokensOptions
+from stackbuild.tokens.sample import fair_share, sample
 
 
 @given(st.dictionaries(st.text(max_size=3), st.integers(0, 1000)), st.integers(0, 3000))
