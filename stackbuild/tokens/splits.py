@@ -9,7 +9,7 @@ one is that large itself, and of several repositories, it is `train`.
     links    (one for each file of clusters)   stars of repositories that share a cluster
     divide                                     the held-out repositories, from all links and the dataset's rows
 
-Tokens are not counted yet when this is decided, so that shares are of bytes of text.
+Tokens are not counted yet when this is decided, so that shares are of bytes of files.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Numbers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Divided:
-    """What was held out. `bytes`: of all text; `parted`: components that were too large to go to one side as a whole."""
+    """What was held out. `bytes`: of all files; `parted`: components that were too large to go to one side as a whole."""
 
     repos: int
     components: int
