@@ -179,3 +179,13 @@ def test_training_is_deterministic_and_learns_what_it_is_told(tmp_path: Path) ->
     path.write_text('{"text": 3}')
     with pytest.raises(InputError, match="line 1"):
         scorer_training.read([path])
+
+
+@pytest.mark.parametrize("before", ["", "?", "&", ";"])
+@pytest.mark.parametrize("behind", ["", ",", ";"])
+def test_what_is_found_does_not_depend_on_the_texts_beside(before: str, behind: str) -> None:
+    """A text begins and ends with itself: no mark before the name, none behind the value."""
+    text = f"password: k{TOKEN[:19]}"
+    texts = Texts.of(pa.array([before, text, behind], pa.large_string()))
+    assert [span.end - span.start for span in FOUND.find(texts)] == [20]
+    assert secrets(f"{text};") == []  # as code it is a variable
