@@ -54,6 +54,7 @@ class Entry(Table):
     id: Text
     source: Text
     provider: str = ""
+    entity: Literal["KEY", "PASSWORD"] = "KEY"
     entropy: Entropy | None = None
     checks: list[Check] = []
     repeats: bool = False

@@ -39,11 +39,13 @@ class Rule:
     `pattern`: RE2 over bytes; the groups `groups` hold the value, `name_group` what it is assigned to. A match lies
     within `before` bytes before and `reach` bytes after the place that the gate gives. `edge_before`, `edge_after`:
     bytes that may not stand beside the value. `prefixes` are no part of what was drawn. `keywords`, `words`: what
-    the name must hold; `stop`: what no secret holds. `shape`: "pem" for private keys, which are no regular language worth having.
+    the name must hold; `stop`: what no secret holds. `entity`: KEY or PASSWORD.
+    `shape`: "pem" for private keys, which are no regular language worth having.
     """
 
     id: str
     provider: str
+    entity: str
     pattern: Any
     groups: tuple[int, ...]
     name_group: int
@@ -210,6 +212,7 @@ def _rule(
     return Rule(
         id=entry.id,
         provider=entry.provider,
+        entity=entry.entity,
         pattern=pattern,
         groups=groups,
         name_group=name_group,
