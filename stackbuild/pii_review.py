@@ -30,7 +30,7 @@ from stackbuild.registry import base_name
 from stackbuild.shards import read_batches
 from stackbuild.standalone.inputs import plan_units
 from stackbuild.standalone.redacting import Found
-from stackbuild.standalone.redaction import OWNER_ONLY, TEXT_COLUMNS
+from stackbuild.standalone.redaction import OWNER_ONLY, TEXT_COLUMNS, check_private
 from stackbuild.standalone.texts import check_text, named_column, pieces
 
 LINES = 2  # of context before and behind
@@ -145,9 +145,12 @@ def texts_of_build(out: Path) -> Iterator[Text]:
                 yield Text(where, names[row]["language"] or "", text, here or ())
 
 
-def texts_of_files(paths: Sequence[str], options: PiiOptions, text: str | None, language: str) -> Iterator[Text]:
-    """The texts of Parquet or JSON lines, searched now."""
+def texts_of_files(
+    paths: Sequence[str], options: PiiOptions, text: str | None, language: str, page: Path
+) -> Iterator[Text]:
+    """The texts of Parquet or JSON lines, searched now. UsageError if `page`, where the findings go, is one of them."""
     units = plan_units(paths, text or TEXT_COLUMNS[0])
+    check_private(page, "--output", units)
     column = text or named_column(units, TEXT_COLUMNS)
     for unit in units:
         check_text(unit, column)
@@ -231,7 +234,6 @@ def page(sample: Sample, source: str) -> str:
 
 def write_private(path: Path, text: str) -> None:
     """Write a file for its owner alone, there as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ONLY), "w") as file:

@@ -6,7 +6,7 @@ no variable. How files extend each other is in `recipe_merge`, what they may say
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,10 +102,8 @@ def located(values: dict[str, Any], layer: Layer, folder: Path) -> dict[str, Any
 
     def stage(table: Any, dotted: str) -> Any:
         changed = dict(table)
-        for key in STAGE_FILES:
-            value = table.get(key)
-            if isinstance(value, str) and (key in ALWAYS_FILES or names_a_file(value)):
-                changed[key] = absolute(value, joined(dotted, key))
+        for key in files_of(table):
+            changed[key] = absolute(table[key], joined(dotted, key))
         return changed
 
     result = {
@@ -114,6 +112,15 @@ def located(values: dict[str, Any], layer: Layer, folder: Path) -> dict[str, Any
     result["source"] = [source(table, joined("source", number)) for number, table in enumerate(values["source"])]
     result["stage"] = {name: stage(table, joined("stage", name)) for name, table in values["stage"].items()}
     return result
+
+
+def files_of(table: Mapping[str, Any]) -> list[str]:
+    """The options in a stage's table that are given a file's path."""
+    return [
+        key
+        for key in STAGE_FILES
+        if isinstance(value := table.get(key), str) and (key in ALWAYS_FILES or names_a_file(value))
+    ]
 
 
 def names_a_file(value: str) -> bool:

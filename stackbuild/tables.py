@@ -289,7 +289,7 @@ def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
 
 def byte_lengths(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
     """Bytes of each value of a column of text or bytes, int64 (n,); 0 for a null, and where a dictionary stands between."""
-    if pa.types.is_dictionary(column.type):
+    if pa.types.is_dictionary(column.type) or pa.types.is_null(column.type):
         return np.zeros(len(column), np.int64)
     lengths = pc.binary_length(column)
     if not column.null_count:

@@ -18,8 +18,8 @@ from stackbuild.standalone.lean import begin
 
 
 def options_of(config: Path | None, mode: str | None, entities: str | None, profiles: str | None) -> PiiOptions:
-    """The options of a file's table [pii] and, before them, those that were typed. RecipeError names what is wrong in the
-    file, UsageError what is wrong in the command."""
+    """The options of a file's table [pii], whose paths start from that file's folder as a recipe's do, and, before them,
+    those that were typed. RecipeError names what is wrong in the file, UsageError what is wrong in the command."""
     table = _table(config) if config else {}
     typed: dict[str, Any] = {"mode": mode} if mode else {}
     for name, value in (("entities", entities), ("profiles", profiles)):
@@ -49,7 +49,10 @@ def _table(config: Path) -> dict[str, Any]:
     table = found.get("pii")
     if not isinstance(table, dict):
         raise RecipeError(f"{config} has no table [pii].")
-    return table
+    from stackbuild.recipe import files_of
+
+    folder = config.resolve().parent
+    return table | {key: str(folder / Path(table[key]).expanduser()) for key in files_of(table)}
 
 
 def redact(

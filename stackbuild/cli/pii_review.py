@@ -7,6 +7,7 @@ from pathlib import Path
 from stackbuild.errors import UsageError
 from stackbuild.pii.options import PiiOptions
 from stackbuild.pii_review import Sample, is_build, page, texts_of_build, texts_of_files, write_private
+from stackbuild.standalone.redaction import check_private
 
 
 def run(
@@ -21,7 +22,11 @@ def run(
         raise UsageError(
             f"{given} is a build: what it found is shown, by its recipe; name Parquet files to search anew."
         )
-    for one in texts_of_build(Path(given)) if built else texts_of_files([given], options, text, language):
+    if built and output.resolve().is_relative_to(Path(given).resolve()):
+        raise UsageError(f"--output {output}: {given} is what may be passed on; the page is private.")
+    if built:
+        check_private(output, "--output", ())
+    for one in texts_of_build(Path(given)) if built else texts_of_files([given], options, text, language, output):
         sample.add(one)
     write_private(output, page(sample, f"build {given}" if built else given))
     total = sum(sample.counts.values())

@@ -75,11 +75,11 @@ def _given(gold: Path, predictions: Path, reading: Reading) -> Iterator[tuple[Do
         name = name_of({"id": document.id}, number)
         rows = known.pop(name, None) or known.pop(f"line {number + 1}", None)
         if rows is None:
-            raise InputError(f"{predictions} has nothing of {ascii(name)[1:80]} of {gold}; an empty list says so.")
+            raise InputError(f"{predictions} has nothing of {ascii(name)[1:-1][:80]} of {gold}; an empty list says so.")
         yield document, predicted_marks(rows[0], document, reading)
     if known:
         raise InputError(
-            f"{predictions} has {len(known):,} lines that {gold} has not, such as {ascii(next(iter(known)))[1:80]}."
+            f"{predictions} has {len(known):,} lines that {gold} has not, such as {ascii(next(iter(known)))[1:-1][:80]}."
         )
 
 

@@ -35,6 +35,12 @@ KINDS: Final = {QUOTED: "quoted", BARE: "bare", TAG: "tag", ARGUMENT: "argument"
 
 WORD_HIT: Final = -19  # of the gate's hits
 
+# Of pairs, in which a name and its value stand apart.
+_END_OF_KEY: Final = tuple(b"</key>")
+_STRING: Final = tuple(b"<string>")
+_NAME_WORD: Final = tuple(b"name")
+_VALUE_WORD: Final = tuple(b"value")
+
 
 def anchors() -> list[Anchor]:
     """Of the gate: the words."""
@@ -135,6 +141,9 @@ def _value(data: Any, low: int, high: int, first: int, at: int, flags: Any) -> t
     if at < high and data[at] == 93:  # settings["token"] = ...
         at += 1
     at_name = at
+    start, end, kind = _elsewhere(data, low, high, first, at, flags)
+    if kind:
+        return start, end, kind
     after = _blank(data, at, high)
     if after >= high:
         return 0, 0, 0
@@ -168,6 +177,65 @@ def _value(data: Any, low: int, high: int, first: int, at: int, flags: Any) -> t
     if kind or not setting:
         return start, end, kind
     return _bare(data, at, high, BARE, linked, flags)
+
+
+@kernel
+def _elsewhere(data: Any, low: int, high: int, first: int, at: int, flags: Any) -> tuple[int, int, int]:
+    """The value that stands beside its name in a pair: `name: X` and `value: ...` in YAML, the same in JSON, `<key>X</key>`
+    and `<string>...` in a property list. At most BLANKS bytes lie between the two."""
+    if _reads(data, at, high, _END_OF_KEY):
+        at = _blank_lines(data, at + len(_END_OF_KEY), high)
+        if _reads(data, at, high, _STRING):
+            return _until_tag(data, at + len(_STRING), high)
+        return 0, 0, 0
+    if first > low and (data[first - 1] == 34 or data[first - 1] == 39):
+        first -= 1
+    steps = 0
+    while first > low and steps < BLANKS and data[first - 1] == 32:
+        first -= 1
+        steps += 1
+    if first == low or data[first - 1] != 58:  # name:
+        return 0, 0, 0
+    first -= 1
+    if first > low and (data[first - 1] == 34 or data[first - 1] == 39):
+        first -= 1
+    if first < low + 4 or not _reads(data, first - 4, high, _NAME_WORD):
+        return 0, 0, 0
+    if at < high and data[at] == 44:
+        at += 1
+    at = _blank_lines(data, at, high)
+    _, width = _quote(data, at, high)
+    if not _reads(data, at + width, high, _VALUE_WORD):
+        return 0, 0, 0
+    at += width + len(_VALUE_WORD)
+    _, width = _quote(data, at, high)
+    at += width
+    if at >= high or data[at] != 58:
+        return 0, 0, 0
+    at = _blank(data, at + 1, high)
+    start, end, kind = _literal(data, at, high, QUOTED, flags)
+    return (start, end, kind) if kind else _bare(data, at, high, BARE, False, flags)
+
+
+@kernel
+def _reads(data: Any, at: int, high: int, word: Any) -> bool:
+    """Whether a word stands at `at`, its letters in either case."""
+    if at + len(word) > high:
+        return False
+    for i in range(len(word)):
+        byte = data[at + i]
+        if (byte | 32 if 65 <= byte <= 90 else byte) != word[i]:
+            return False
+    return True
+
+
+@kernel
+def _blank_lines(data: Any, at: int, high: int) -> int:
+    """The first byte from `at` on that is no space, tab or line end, after at most BLANKS of them."""
+    last = min(high, at + BLANKS)
+    while at < last and (data[at] == 32 or 9 <= data[at] <= 13):
+        at += 1
+    return at
 
 
 @kernel

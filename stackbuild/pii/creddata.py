@@ -96,9 +96,12 @@ def read_labels(root: Path) -> dict[str, list[Place]]:
     if not paths:
         raise InputError(f"{root} has no meta/*.csv: it is no checkout of CredData.")
     for path in paths:
-        with path.open(newline="", encoding="utf-8", errors="replace") as file:
-            for number, row in enumerate(csv.DictReader(file), start=2):
-                _label(found, row, f"{path}, line {number}")
+        try:
+            with path.open(newline="", encoding="utf-8", errors="replace") as file:
+                for number, row in enumerate(csv.DictReader(file), start=2):
+                    _label(found, row, f"{path}, line {number}")
+        except (csv.Error, OSError) as error:
+            raise InputError(f"{path} cannot be read as CSV: {error}.") from error
     return {name: list(places.values()) for name, places in sorted(found.items())}
 
 
@@ -109,7 +112,7 @@ def _label(found: dict[str, dict[tuple[int, int], Place]], row: dict[str, str], 
     lines = (row.get("LineStart:LineEnd") or f"{row.get('LineStart')}:{row.get('LineEnd')}").split(":")
     try:
         first, last = (int(float(number)) for number in lines)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise InputError(f"{where}: LineStart and LineEnd are no numbers.") from error
     if not 1 <= first <= last:
         raise InputError(f"{where}: LineStart {first} to LineEnd {last} are no lines of a file.")
@@ -174,14 +177,18 @@ def _batches(root: Path, labels: dict[str, list[Place]], told: Scored) -> Iterat
     names, raw = list[str](), list[bytes]()
     for name in labels:
         path = root / name
-        if not path.resolve().is_relative_to(root.resolve()):
-            raise InputError(f"{root}: the label of {ascii(name)[:80]} leads out of the folder.")
-        if not path.is_file():
-            told.missing += 1
-            continue
+        try:
+            if not path.resolve().is_relative_to(root.resolve()):
+                raise InputError(f"{root}: the label of {ascii(name)[:80]} leads out of the folder.")
+            if not path.is_file():
+                told.missing += 1
+                continue
+            raw.append(path.read_bytes())
+        except (OSError, ValueError) as error:  # a name that no file may have, or a file that is not ours to read
+            why = getattr(error, "strerror", None) or "no file has such a name"
+            raise InputError(f"{root}: the file of the label {ascii(name)[:80]} cannot be read: {why}.") from error
         told.files += 1
         names.append(name)
-        raw.append(path.read_bytes())
         if sum(map(len, raw)) >= BATCH_BYTES:
             yield names, raw
             names, raw = [], []

@@ -61,8 +61,10 @@ class GenericFinder:
             start, end = int(found.value_start[number]), int(found.value_end[number])
             value = texts.read(start, end)
             name_start, name_end = int(found.name_start[number]), int(found.name_end[number])
-            linked = texts.read(name_start - 1, name_start) in LINKS
-            code = found.kind[number] == BARE and not linked and texts.read(end, end + 1) in CODE
+            file = texts.file_of(start)
+            low, high = int(texts.offsets[file]), int(texts.offsets[file + 1])
+            linked = texts.read(max(low, name_start - 1), name_start) in LINKS
+            code = found.kind[number] == BARE and not linked and texts.read(end, min(high, end + 1)) in CODE
             if (code and _IDENTIFIER.fullmatch(value)) or _NO_NAME.search(texts.read(name_start, name_end)):
                 continue
             if self.is_secret(value) and not (entity == PASSWORD and not value.isascii()):

@@ -49,7 +49,9 @@ class Gibberish:
                     raise ValueError(f"the counts behind {first!r} are not all positive")
                 total = sum(data["counts"][first].values())
                 self.costs[first] = {second: -math.log(count / total) for second, count in row.items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+                if not all(map(math.isfinite, self.costs[first].values())):
+                    raise ValueError(f"the counts behind {first!r} are no numbers")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ArithmeticError) as error:
             why = f"{type(error).__name__} {error}" if isinstance(error, KeyError) else str(error)
             raise InputError(f"{path} is no model of gibberish-detector: {why}.") from error
 

@@ -12,29 +12,25 @@ Expressions are Go's; RE2 is what Go's engine was made from. It is linear, so no
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
 import re2
 
+from stackbuild.pii.entries import LeaksAllowlist, LeaksFile, LeaksLists, LeaksRule, checked, name_of
 from stackbuild.pii.gate import Anchor
+from stackbuild.pii.patterns import nowhere_empty
 from stackbuild.pii.spans import I64, Span, Texts
 
 ENTITY: Final = "KEY"
 PREFIX: Final = "gitleaks:"  # before the names of these rules in spans and counts
-RULE_FIELDS: Final = frozenset(
-    {"id", "description", "regex", "secretgroup", "entropy", "keywords", "path", "tags", "allowlist", "allowlists"}
-    | {"skipreport", "required"}
-)
-ALLOW_FIELDS: Final = frozenset(
-    {"id", "description", "condition", "commits", "paths", "regexes", "regextarget", "stopwords", "targetrules"}
-)
-FILE_FIELDS: Final = frozenset({"title", "description", "minversion", "extend", "rules", "allowlist", "allowlists"})
+_PIECES = re.compile(r"\\Q.*?(?:\\E|\Z)|\\.", re.DOTALL)  # of an expression: quoted, or behind a backslash
 CONDITIONS: Final = {"": False, "or": False, "||": False, "and": True, "&&": True}
-TARGETS: Final = ("secret", "match", "line")
 
 
 @dataclass(frozen=True)
@@ -48,14 +44,17 @@ class Allowlist:
     elsewhere: bool  # it names paths or commits
     rules: frozenset[str]  # that it is for; all if empty
 
-    def allows(self, secret: bytes, targets: Mapping[str, bytes]) -> bool:
-        """Whether a finding is none; `targets`: the secret, the match and its line."""
+    def fits(self, target: bytes) -> bool:
+        """Whether one of the expressions says of the secret, the match or its lines that this is no secret."""
+        return any(found.group() for r in self.regexes if (found := r.search(target)))
+
+    def allows(self, secret: bytes, fits: bool) -> bool:
+        """Whether a finding is none."""
         folded = secret.decode("utf-8", "replace").lower()
-        regex = any(found.group() for r in self.regexes if (found := r.search(targets[self.target])))
         word = any(stop in folded for stop in self.stopwords)
         if not self.every:
-            return regex or word
-        return not self.elsewhere and (regex or not self.regexes) and (word or not self.stopwords)
+            return fits or word
+        return not self.elsewhere and (fits or not self.regexes) and (word or not self.stopwords)
 
 
 @dataclass(frozen=True)
@@ -88,27 +87,27 @@ NONE: Final = Rules(0, (), (), ())
 
 def load(data: Mapping[str, Any], first: int) -> Rules:
     """Read a file's tables; ValueError names the rule and what is wrong in it. The gate counts these rules from `first`."""
-    file = _lowered(data, FILE_FIELDS, "the file")
-    if file.get("extend"):
-        raise ValueError("it extends another file, which is not done here: write all rules into one file")
-    if not isinstance(file.get("rules"), list):
+    if not isinstance(data.get("rules"), list):
         raise ValueError("it has no [[rules]] of gitleaks, and no `format` of stackbuild's own")
-    common = _allowlists(file, "the file")
+    file = checked(LeaksFile, _lowered(data))
+    if file.extend:
+        raise ValueError("it extends another file, which is not done here: write all rules into one file")
+    common = _allowlists(file)
     rules: list[GitleaksRule] = []
     anchors: list[Anchor] = []
     asleep: list[str] = []
     seen: set[str] = set()
-    for number, table in enumerate(file["rules"]):
-        name = str(table.get("id") or table.get("ID") or "")
-        if not name or name in seen:
-            raise ValueError(f"rule {number + 1} has no id" if not name else f"two rules are called {name}")
-        seen.add(name)
+    for number, table in enumerate(file.rules):
+        name = name_of(table, number)
         try:
-            entry = _lowered(table, RULE_FIELDS, name)
-            rule, words = _rule(name, entry, common)
-        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+            entry = checked(LeaksRule, _lowered(table))
+            rule, words = _rule(entry, common)
+        except (ValueError, OverflowError, RecursionError) as error:
             raise ValueError(f"rule {name}: {error}") from error
-        if rule is None or entry.get("path") or entry.get("skipreport"):
+        if name in seen:
+            raise ValueError(f"two rules are called {name}")
+        seen.add(name)
+        if rule is None or entry.path or entry.skipreport:
             asleep.append(name)
             continue
         if rule.gated:
@@ -117,72 +116,60 @@ def load(data: Mapping[str, Any], first: int) -> Rules:
     return Rules(first, tuple(rules), tuple(anchors), tuple(asleep))
 
 
-def _lowered(table: Mapping[str, Any], known: frozenset[str], of: str) -> dict[str, Any]:
+def _lowered(table: Mapping[str, Any]) -> dict[str, Any]:
     """A table with its names in lower case, as gitleaks reads them."""
-    lowered = {name.lower(): value for name, value in table.items()}
-    if unknown := sorted(set(lowered) - known):
-        raise ValueError(f"{of} has the unknown field {unknown[0]}")
-    return lowered
+    return {name.lower(): value for name, value in table.items()}
 
 
-def _rule(name: str, entry: Mapping[str, Any], common: Iterable[Allowlist]) -> tuple[GitleaksRule | None, list[bytes]]:
+def _rule(entry: LeaksRule, common: Iterable[Allowlist]) -> tuple[GitleaksRule | None, list[bytes]]:
     """A rule and its keywords; none if it looks at paths alone."""
-    if entry.get("required"):
+    if entry.required:
         raise ValueError("it requires other rules near its match, which is not done here: remove it")
-    if entry.get("path"):
-        compiled(entry["path"])
-    if not entry.get("regex"):
-        if not entry.get("path"):
+    if entry.path:
+        compiled(entry.path)
+    if not entry.regex:
+        if not entry.path:
             raise ValueError("neither regex nor path")
         return None, []
-    regex = compiled(entry["regex"])
-    group, floor = entry.get("secretgroup", 0), entry.get("entropy", 0.0)
-    if isinstance(group, bool) or not isinstance(group, int) or not 0 <= group <= regex.groups:
-        raise ValueError(f"secretGroup {group}: the regex has {regex.groups} groups")
-    if isinstance(floor, bool) or not isinstance(floor, (int, float)) or not 0 <= floor <= 8:
-        raise ValueError(f"entropy {floor} is not from 0 to 8")
-    words = [word.lower().encode() for word in _strings(entry, "keywords") if word]
+    regex = nowhere_empty(compiled(entry.regex))
+    if entry.secretgroup > regex.groups:
+        raise ValueError(f"secretGroup {entry.secretgroup}: the regex has {regex.groups} groups")
+    words = [word.lower().encode() for word in entry.keywords if word]
     gated = bool(words) and all(word.isascii() for word in words)
-    own = (*common, *_allowlists(entry, name))
-    lists = tuple(a for a in own if not a.rules or name in a.rules)
-    return GitleaksRule(name, regex, group, float(floor), gated, lists), words
+    own = (*common, *_allowlists(entry))
+    lists = tuple(a for a in own if not a.rules or entry.id in a.rules)
+    return GitleaksRule(entry.id, regex, entry.secretgroup, entry.entropy, gated, lists), words
 
 
-def _allowlists(table: Mapping[str, Any], of: str) -> list[Allowlist]:
+def _allowlists(of: LeaksLists) -> list[Allowlist]:
     """Those of a rule or a file, written in either of gitleaks' two ways."""
-    tables = [*([table["allowlist"]] if table.get("allowlist") else []), *table.get("allowlists", ())]
     lists = []
-    for one in tables:
-        entry = _lowered(one, ALLOW_FIELDS, f"an allowlist of {of}")
-        condition, target = str(entry.get("condition", "")).lower(), entry.get("regextarget") or "secret"
-        if condition not in CONDITIONS or target not in TARGETS:
-            raise ValueError(f"an allowlist's condition is AND or OR, its regexTarget one of {', '.join(TARGETS)}")
-        for path in _strings(entry, "paths"):
+    for table in [*([of.allowlist] if of.allowlist else []), *of.allowlists]:
+        entry = checked(LeaksAllowlist, _lowered(table), "allowlist")
+        if entry.condition.lower() not in CONDITIONS:
+            raise ValueError(f"allowlist.condition: {entry.condition} is neither AND nor OR")
+        for path in entry.paths:
             compiled(path)
-        regexes = tuple(compiled(regex) for regex in _strings(entry, "regexes"))
-        stopwords = tuple(word.lower() for word in _strings(entry, "stopwords") if word)
-        elsewhere = bool(entry.get("paths") or entry.get("commits"))
-        rules = frozenset(_strings(entry, "targetrules"))
+        regexes = tuple(compiled(regex) for regex in entry.regexes)
+        stopwords = tuple(word.lower() for word in entry.stopwords if word)
+        elsewhere = bool(entry.paths or entry.commits)
         if not (regexes or stopwords or elsewhere):
             raise ValueError("an allowlist that allows nothing")
-        lists.append(Allowlist(CONDITIONS[condition], regexes, target, stopwords, elsewhere, rules))
+        every = CONDITIONS[entry.condition.lower()]
+        target = entry.regextarget or "secret"
+        lists.append(Allowlist(every, regexes, target, stopwords, elsewhere, frozenset(entry.targetrules)))
     return lists
 
 
-def _strings(entry: Mapping[str, Any], name: str) -> list[str]:
-    value = entry.get(name, [])
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise ValueError(f"{name} is a list of strings")
-    return value
-
-
 def compiled(regex: str) -> Any:
-    """Go's syntax for RE2, over UTF-8; ValueError says what RE2 does not take."""
+    """Go's syntax for RE2, over UTF-8; ValueError says what RE2 does not take, or Go does not: \\C, a byte of a character."""
+    if any(piece == r"\C" for piece in _PIECES.findall(regex)):
+        raise ValueError(f"{regex!r} has \\C, which may cut a character, and which Go does not take")
     options = re2.Options()
     options.log_errors = False
     try:
-        return re2.compile(str(regex).encode(), options)
-    except re2.error as error:
+        return re2.compile(regex.encode(), options)
+    except (re2.error, UnicodeEncodeError) as error:
         reason = error.args[0] if error.args else error
         reason = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else reason
         raise ValueError(f"RE2 cannot compile {regex!r}: {reason}") from error
@@ -214,11 +201,16 @@ class GitleaksFinder:
         for file in range(len(texts.offsets) - 1) if self.ungated else sorted(gated):
             low, high = int(texts.offsets[file]), int(texts.offsets[file + 1])
             whole = texts.read(low, high)
+            lines = Lines(whole)
             for number in sorted({*gated.get(file, ()), *self.ungated}):
-                for start, end in self._matches(self.rules.rules[number], whole):
+                for start, end in self._matches(self.rules.rules[number], whole, lines):
                     yield Span(low + start, low + end, ENTITY, PREFIX + self.rules.rules[number].id)
 
-    def _matches(self, rule: GitleaksRule, text: bytes) -> Iterator[tuple[int, int]]:
+    def _matches(self, rule: GitleaksRule, text: bytes, lines: Lines) -> Iterator[tuple[int, int]]:
+        of_line = [a for a in rule.allowlists if a.target == "line"]
+        others = [a for a in rule.allowlists if a.target != "line"]
+        seen: tuple[int, int] | None = None  # lines of the last match, and what the allowlists' expressions say of them
+        said: list[bool] = []
         for found in rule.regex.finditer(text):
             match = found.group()
             at = found.start() + len(match) - len(match.lstrip(b"\n"))
@@ -229,10 +221,13 @@ class GitleaksFinder:
                 continue
             if self.known and self.known.search(secret):
                 continue
-            targets = {"secret": secret, "match": match, "line": b""}
-            if any(a.target == "line" for a in rule.allowlists):
-                targets["line"] = _line(text, at, at + len(match))
-            if not any(a.allows(secret, targets) for a in rule.allowlists):
+            if of_line and (here := lines.about(at, at + len(match))) != seen:
+                seen, line = here, lines.read(*here)
+                said = [a.fits(line) for a in of_line]
+            if any(a.allows(secret, fits) for a, fits in zip(of_line, said, strict=True)):
+                continue
+            targets = {"secret": secret, "match": match}
+            if not any(a.allows(secret, a.fits(targets[a.target])) for a in others):
                 yield at + start, at + end
 
     @staticmethod
@@ -248,7 +243,21 @@ class GitleaksFinder:
         return next(((at, to) for at, to in groups if to > at), (0, len(match)))
 
 
-def _line(text: bytes, start: int, end: int) -> bytes:
-    """The lines that a match stands on, with the newline before them, as gitleaks gives them to allowlists."""
-    stop = text.find(b"\n", end)
-    return text[max(0, text.rfind(b"\n", 0, start)) : stop if stop >= 0 else len(text)]
+class Lines:
+    """The lines of a text, found once whatever number of matches asks for theirs."""
+
+    def __init__(self, text: bytes):
+        self.text = text
+
+    @cached_property
+    def _ends(self) -> I64:
+        return np.flatnonzero(np.frombuffer(self.text, np.uint8) == ord("\n"))
+
+    def about(self, start: int, end: int) -> tuple[int, int]:
+        """Numbers of the first and the last line that a match stands on."""
+        return int(np.searchsorted(self._ends, start)), int(np.searchsorted(self._ends, end))
+
+    def read(self, first: int, last: int) -> bytes:
+        """These lines with the newline before them, as gitleaks gives them to allowlists."""
+        low = int(self._ends[first - 1]) if first else 0
+        return self.text[low : int(self._ends[last]) if last < len(self._ends) else len(self.text)]

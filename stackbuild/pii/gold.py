@@ -54,8 +54,8 @@ class Reading:
         counts = name not in NEVER_COUNTED
         for suffix, counted in ((LICENSE, self.licenses), (EXAMPLE, self.examples)):
             if name.endswith(suffix) and name != suffix:
-                name, counts = name.removesuffix(suffix), counted
-        return ALIASES.get(name, name), counts
+                name, counts = name.removesuffix(suffix), counts and counted
+        return ALIASES.get(name, name), counts and name not in NEVER_COUNTED
 
 
 def read_gold(path: Path, reading: Reading) -> Iterator[Document]:
@@ -166,7 +166,7 @@ class Spans:
         if start is None and isinstance(position, str):
             try:
                 position = json.loads(position)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise InputError(f"{self.where}, {name}.position: it is no list [start, end].") from error
         if start is None:
             if not isinstance(position, Sequence) or len(position) != 2:
@@ -201,7 +201,7 @@ def rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise InputError(f"{path}, line {number}: no JSON ({ascii(str(error))[1:120]}).") from error
+                raise InputError(f"{path}, line {number}: no JSON ({ascii(str(error))[1:-1][:120]}).") from error
             if not isinstance(row, dict):
                 raise InputError(f"{path}, line {number}: it is not an object.")
             yield f"{path}, line {number}", row

@@ -40,6 +40,15 @@ def lint(pattern: str) -> None:
         raise ValueError(f"{pattern!r} repeats a repetition, or any byte without end")
 
 
+def nowhere_empty(pattern: Any) -> Any:
+    """The compiled pattern; ValueError if it can match without a byte: it would at each place of a text."""
+    for probe in (b"", b"a", b" ", b"\n", b"=", b'"'):
+        found = pattern.match(probe)
+        if found is not None and found.end() == found.start():
+            raise ValueError("the pattern matches where nothing stands: it must take at least one byte")
+    return pattern
+
+
 @cache
 def members(alphabet: str) -> npt.NDArray[np.bool_]:
     """Which bytes an alphabet holds, written as between brackets (bool, 256)."""

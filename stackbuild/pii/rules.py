@@ -6,7 +6,9 @@ A user's own file, in this format or in gitleaks', is read in addition to them.
 from __future__ import annotations
 
 import hashlib
+import re
 import tomllib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -14,8 +16,11 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Final
 
+import re2
+
 from stackbuild.errors import InputError
 from stackbuild.pii import gitleaks, keys
+from stackbuild.pii.entries import OwnFile, checked
 from stackbuild.pii.gate import Anchor
 from stackbuild.pii.keys import Rule
 from stackbuild.pii.patterns import any_of, compiled
@@ -23,7 +28,6 @@ from stackbuild.pii.patterns import any_of, compiled
 RULES_FILE: Final = Path(__file__).with_name("rules.toml")
 PROVIDERS_FILE: Final = Path(__file__).with_name("providers.toml")
 FORMAT: Final = 1
-OWN_TABLES: Final = frozenset({"format", "version", "alphabets", "sources", "key", "pattern"})  # of a user's file
 
 Network = IPv4Network | IPv6Network
 
@@ -150,7 +154,9 @@ class _Told:
             raise InputError(f"The rules file {self.path} cannot be read: {error.strerror}.") from error
         if isinstance(error, KeyError):
             error = ValueError(f"{error} is missing or unknown")
-        if isinstance(error, (ValueError, TypeError, AttributeError)):
+        if isinstance(
+            error, (ValueError, TypeError, AttributeError, OverflowError, RecursionError, re.error, re2.error)
+        ):
             raise InputError(
                 f"The rules file {self.path.name} cannot be used: {error}. Mend that entry, or take the file as it came."
             ) from error
@@ -172,19 +178,17 @@ def _with_own(book: RuleBook, path: Path) -> RuleBook:
     """A book and the keys and patterns of a file in this format; a name may be used once."""
     with _Told(path):
         raw, data = _read(path)
-        if unknown := sorted(set(data) - OWN_TABLES):
-            raise ValueError(f"unknown table {unknown[0]}")
-        alphabets = {**book.alphabets, **data.get("alphabets", {})}
-        rules, anchors, shapes = keys.rules_of(data, alphabets)
-        names = [rule.id for rule in (*book.rules, *rules)]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
+        own = checked(OwnFile, data)
+        rules, anchors, shapes = keys.rules_of(data, {**book.alphabets, **own.alphabets})
+        names = Counter(rule.id for rule in (*book.rules, *rules))
+        if twice := sorted(name for name, times in names.items() if times > 1):
             raise ValueError(f"two rules are called {twice[0]}")
         if taken := set(shapes) & set(book.shapes):
             raise ValueError(f"{rules[shapes[min(taken)]].id}: its shape belongs to another rule")
         first = len(book.rules)
         return replace(
             book,
-            version=data["version"],
+            version=own.version,
             digest=_digest(book.digest, raw),
             rules=book.rules + tuple(rules),
             anchors=book.anchors + tuple(replace(anchor, rule=anchor.rule + first) for anchor in anchors),

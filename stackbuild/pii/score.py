@@ -156,8 +156,9 @@ class Score:
     def add(self, document: Document, predicted: Iterable[Mark]) -> None:
         """Count a document and what was predicted of it."""
         self.documents += 1
-        marks = [mark for mark in document.marks if self.entities is None or mark.entity in self.entities]
-        self.not_asked.update(mark.entity for mark in document.marks if mark not in marks)
+        asked = {mark.entity for mark in document.marks if self.entities is None or mark.entity in self.entities}
+        marks = [mark for mark in document.marks if mark.entity in asked]
+        self.not_asked.update(mark.entity for mark in document.marks if mark.entity not in asked)
         predictions = list(predicted)
         for pair in matched(predictions, marks):
             entity = (pair.predicted or pair.gold or Mark(0, 0, NOTHING)).entity

@@ -128,8 +128,8 @@ class SecretFinder:
                 name = (match.group(rule.name_group) or b"") if rule.name_group else b""
                 before = texts.read(max(low, start + at - LINE_BYTES), start + at)
                 if self.is_secret(rule, window[at:to], name, before[before.rfind(b"\n") + 1 :]):
-                    entity = PASSWORD if self.passwords and _PASSWORD_NAME.search(name) else KEY
-                    yield Span(start + at, start + to, entity, rule.id)
+                    password = rule.entity == PASSWORD or _PASSWORD_NAME.search(name)
+                    yield Span(start + at, start + to, PASSWORD if self.passwords and password else KEY, rule.id)
 
     def is_secret(self, rule: Rule, value: bytes, name: bytes = b"", line: bytes = b"") -> bool:
         """Whether a value that fits a rule is one; `line`: what stands before it on its line, at most LINE_BYTES."""

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from stackbuild.errors import PartialFailure, StackbuildError, UsageError
+from stackbuild.identity import without_places
 from stackbuild.pii.options import PiiOptions
 from stackbuild.pii.stage import Pii
 from stackbuild.shards import Output, ShardManifest, canonical_json, digest, file_sha256, read_batches, write_atomically
@@ -57,12 +58,16 @@ def redact(
     The result does not depend on them. UsageError for columns that are not there, InputError for files that do not read,
     PartialFailure when a worker was killed or OUT cannot be written to.
     """
-    if spans is not None and out is not None and spans.resolve().is_relative_to((out / "data").resolve()):
-        raise UsageError(f"--spans {spans}: {out}/data is what may be passed on; a log of what was found is private.")
+    if out is not None and out.exists() and not out.is_dir():
+        raise UsageError(f"--output {out}: this is a file; name a folder.")
+    if spans is not None and out is not None and spans.resolve().is_relative_to(out.resolve()):
+        raise UsageError(f"--spans {spans}: {out} is what may be passed on; a log of what was found is private.")
     units = plan_units(paths, text or TEXT_COLUMNS[0], leave_out=out)
-    if spans is not None and any(Path(unit.path).resolve() == spans.resolve() for unit in units):
-        raise UsageError(f"--spans {spans}: this is one of the files to be redacted; name another.")
+    if spans is not None:
+        check_private(spans, "--spans", units)
     column = text or named_column(units, TEXT_COLUMNS)
+    if column == language:
+        raise UsageError(f"--language-column {column}: this is the text, of which no value may stand in the report.")
     if column not in (text, TEXT_COLUMNS[0]):
         units = plan_units(paths, column, leave_out=out)  # of which a unit's size is told by another column
     for unit in units:
@@ -91,6 +96,18 @@ def redact(
                 f"{folder} cannot be written to: {error.strerror or error}{where}. Mend it and run again."
             ) from error
     return report
+
+
+def check_private(path: Path, option: str, units: Sequence[InputUnit]) -> None:
+    """UsageError if a private file may not or cannot be written there: over an input, a folder, or below a file."""
+    if any(Path(unit.path).resolve() == path.resolve() for unit in units):
+        raise UsageError(f"{option} {path}: this is one of the files that are read; name another.")
+    if path.is_dir():
+        raise UsageError(f"{option} {path}: this is a folder; name a file.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{option} {path}: {path.parent} is no folder to write to ({error.strerror}).") from error
 
 
 class Run:
@@ -163,7 +180,7 @@ def reported(found: Sequence[ShardManifest], options: RedactOptions, seed: int) 
     return report | {
         "version": VERSION,
         "text": options.text,
-        "options": options.pii.model_dump(mode="json"),
+        "options": without_places(options.pii.model_dump(mode="json")),
         "seed": seed,
     }
 
@@ -173,7 +190,6 @@ def write_spans(path: Path, out: Path, units: Sequence[InputUnit], found: Sequen
 
     For its owner alone (mode 0600), there as a whole or not at all.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ONLY), "w") as file:

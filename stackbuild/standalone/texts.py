@@ -36,7 +36,12 @@ class Piece:
     @property
     def not_utf8(self) -> int:
         """How many of the texts are no UTF-8; they are copies then."""
-        if self.texts.buffers()[2] is self.raw.buffers()[2] or self.texts.cast(pa.large_binary()).equals(self.raw):
+        shared, own = self.texts.buffers()[2], self.raw.buffers()[2]
+        if (
+            shared is None
+            or (own is not None and shared.address == own.address)
+            or self.texts.cast(pa.large_binary()).equals(self.raw)
+        ):
             return 0
         return int(pc.sum(pc.not_equal(self.texts.cast(pa.large_binary()), self.raw)).as_py() or 0)
 
@@ -93,7 +98,7 @@ def _of_lines(unit: InputUnit, lines: Sequence[tuple[int, bytes]], text: str, la
             if not isinstance(value, str | None):
                 raise ValueError(f"{text!r} is not text")
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{unit.path}, line {number + 1}: {ascii(str(error))[1:300]}.") from error
+            raise InputError(f"{unit.path}, line {number + 1}: {ascii(str(error))[1:-1][:300]}.") from error
         texts.append(None if value is None else value.encode("utf-8", "surrogatepass"))
         languages.append(spoken.encode("utf-8", "replace").decode() if isinstance(spoken, str) else None)
     raw = pa.array(texts, pa.large_binary())
@@ -163,7 +168,7 @@ def spliced(line: bytes, column: str, new: bytes) -> bytes:
     """
     if line.startswith(codecs.BOM_UTF8):
         return codecs.BOM_UTF8 + spliced(line.removeprefix(codecs.BOM_UTF8), column, new)
-    text = line.decode()
+    text = line.decode("utf-8", "surrogatepass")  # as json.loads reads it
     places, at = list[tuple[int, int]](), _behind(text, 0)
     decode = JSONDecoder().raw_decode
     at = _behind(text, at + 1)  # {
@@ -181,9 +186,10 @@ def spliced(line: bytes, column: str, new: bytes) -> bytes:
     (start, end), value = places[0], new.decode("utf-8", "surrogatepass")
     token = json.dumps(value, ensure_ascii=text[start:end].isascii())
     try:
-        return (text[:start] + token + text[end:]).encode()
+        told = token.encode()
     except UnicodeEncodeError:  # half of a surrogate pair beside letters that stood there plain
-        return (text[:start] + json.dumps(value) + text[end:]).encode()
+        told = json.dumps(value).encode()
+    return text[:start].encode("utf-8", "surrogatepass") + told + text[end:].encode("utf-8", "surrogatepass")
 
 
 def _behind(text: str, at: int) -> int:

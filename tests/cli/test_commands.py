@@ -232,6 +232,8 @@ def test_findings_of_a_build_are_shown_as_the_stage_saw_them(out: Path, tmp_path
     assert text.count("<article") == released and "@company" in text and "replaced by &lt;EMAIL&gt;" in text
     told = stackbuild("pii", "review", out, "--output", page, "--mode", "pseudonym", code=2)
     assert "by its recipe" in told
+    told = stackbuild("pii", "review", out, "--output", out / "dataset/review.html", code=2)
+    assert "the page is private" in told and not (out / "dataset/review.html").exists()
 
 
 def test_a_misspelt_key_is_exit_code_3_and_names_the_nearest(tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ def test_the_log_of_spans_is_for_its_owner_alone_and_holds_no_value(tmp_path: Pa
     assert sorted(path.name for path in (tmp_path / "out2").iterdir()) == [".lock", "data", "report.json"]
     with pytest.raises(UsageError, match="private"):
         redact([str(tmp_path / "in.jsonl")], tmp_path / "o", PiiOptions(), spans=tmp_path / "o/data/spans.jsonl")
-    with pytest.raises(UsageError, match="to be redacted"):
+    with pytest.raises(UsageError, match="files that are read"):
         redact([str(tmp_path / "in.jsonl")], tmp_path / "o", PiiOptions(), spans=tmp_path / "in.jsonl")
 
 
@@ -232,6 +232,65 @@ def test_typed_options_go_before_those_of_the_file(tmp_path: Path) -> None:
         options_of(tmp_path / "b.toml", None, None, None)
 
 
+def test_files_of_a_configuration_are_sought_beside_it_and_told_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf/own.toml").write_text(
+        'format = 1\nversion = "1"\n[[key]]\nid = "acme"\nformats = ["acme_<hex 20>"]\nsource = "Acme"\n'
+    )
+    (tmp_path / "conf/pii.toml").write_text('[pii]\nrules = "own.toml"\nentities = ["KEY"]\n')
+    lines(tmp_path / "in.jsonl", [{"content": "acme_0f3b" + "9c1d7e5a2846b0d3"}])
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    told = invoked(tmp_path / "in.jsonl", "-o", tmp_path / "out", "--config", "../conf/pii.toml", "--json")
+    assert json.loads(told)["redactions"] == {"KEY": 1} and json.loads(told)["options"]["rules"] == "own.toml"
+    assert str(tmp_path) not in (tmp_path / "out/report.json").read_text()
+    found = options_of(Path("../conf/pii.toml"), None, None, None)
+    assert found.rules == str((tmp_path / "conf/own.toml").resolve())
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--output", "in.jsonl"], "this is a file"),
+        (["--output", "o", "--spans", "o"], "private"),
+        (["--output", "o", "--spans", "o/report.json"], "private"),  # which the report would have replaced
+        (["--output", "o", "--spans", "o/stages/s.jsonl"], "private"),  # which goes when the run ends
+        (["--output", "o", "--spans", "folder"], "this is a folder"),
+        (["--output", "o", "--spans", "in.jsonl/s"], "is no folder to write to"),
+        (["--output", "o", "--spans", "folder/../link.jsonl"], "one of the files that are read"),
+        (["--output", "o", "--language-column", "content"], "no value may stand in the report"),
+    ],
+)
+def test_a_place_that_cannot_be_is_told_before_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = lines(tmp_path / "in.jsonl", ROWS).read_bytes()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link.jsonl").symlink_to("in.jsonl")
+    assert told in invoked("in.jsonl", *words, code=2)
+    assert (tmp_path / "in.jsonl").read_bytes() == before and not (tmp_path / "o/data").exists()
+
+
+def test_a_column_without_any_text_is_written_as_it_came(tmp_path: Path) -> None:
+    table = pa.table({"content": pa.nulls(3), "n": [1, 2, 3]})
+    pq.write_table(table, tmp_path / "in.parquet")
+    assert redact([str(tmp_path / "in.parquet")], tmp_path / "out", PiiOptions())["rows"] == 3
+    assert pq.read_table(tmp_path / "out/data/in.parquet").equals(table)
+
+
+def test_bytes_of_half_a_surrogate_pair_in_a_line_stay(tmp_path: Path) -> None:
+    """json.loads takes them, so they come out as they came."""
+    line = b'{"a": "\xed\xa0\x80", "content": "' + MAIL.encode() + b' \xed\xa0\x80"}\n'
+    (tmp_path / "in.jsonl").write_bytes(line)
+    redact([str(tmp_path / "in.jsonl")], tmp_path / "out", PiiOptions())
+    out = (tmp_path / "out/data/in.jsonl").read_bytes()
+    assert out.startswith(b'{"a": "\xed\xa0\x80", "content": "<EMAIL> ')
+    assert json.loads(out)["content"] == "<EMAIL> \ud800"
+
+
 # ---------------------------------------------------------------- review
 
 
@@ -247,6 +306,14 @@ def test_the_page_of_findings_is_private_and_says_so(tmp_path: Path) -> None:
     assert "It is for you alone" in text and text.count(f">{MAIL}</mark>") == 3
     assert 'title="EMAIL by email; replaced by &lt;EMAIL&gt;"' in text
     assert "--output names the page" in invoked("review", tmp_path / "in.jsonl", "--output", tmp_path, code=2)
+
+
+def test_the_page_is_not_written_over_what_it_is_of(tmp_path: Path) -> None:
+    before = lines(tmp_path / "in.jsonl", ROWS).read_bytes()
+    told = invoked("review", tmp_path / "in.jsonl", "--output", tmp_path / "in.jsonl", code=2)
+    assert "one of the files that are read" in told and (tmp_path / "in.jsonl").read_bytes() == before
+    told = invoked("review", tmp_path / "in.jsonl", "--output", tmp_path / "in.jsonl/page.html", code=2)
+    assert "is no folder to write to" in told
 
 
 def test_the_page_escapes_what_strangers_wrote_and_loads_nothing(tmp_path: Path) -> None:

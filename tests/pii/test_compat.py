@@ -161,7 +161,9 @@ def test_the_test_for_gibberish_is_that_of_its_package() -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "x", "[]", "{}", '{"charset": "", "counts": {}}', '{"charset": "ab", "counts": {"a": {"a": 0, "b": 1}}}', '{"charset": 3}',
-     '{"charset": "a", "ngram_size": 3, "counts": {"a": {"a": 1}}}', '{"charset": "ab", "counts": {"a": {"a": 1, "b": 1}}}', "[" * 9999],
+     '{"charset": "a", "ngram_size": 3, "counts": {"a": {"a": 1}}}', '{"charset": "ab", "counts": {"a": {"a": 1, "b": 1}}}', "[" * 9999,
+     '{"charset": "a", "counts": {"a": {"a": 1e999}}}', '{"charset": "a", "counts": {"a": {"a": 1, "b": -1}}}',
+     '{"charset": "a", "counts": {"a": {"a": 1, "b": NaN}}}'],
 )  # fmt: skip
 def test_a_model_of_gibberish_that_is_none_is_told_by_name(tmp_path: Path, text: str) -> None:
     (tmp_path / "big.model").write_text(text)

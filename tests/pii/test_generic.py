@@ -70,10 +70,15 @@ def secrets(text: str, of: Rules = FOUND) -> list[tuple[str, str]]:
         ("#password=abcde1\r\n", ("password", "abcde1", "bare")),
         ("'Authorization': 'Basic abcdef1='", ("Authorization", "abcdef1=", "quoted")),
         ("Authorization: Bearer abcdef1", ("Authorization", "abcdef1", "bare")),
+        ("  - name: DB_PASSWORD\n    value: abcde1\n", ("DB_PASSWORD", "abcde1", "bare")),
+        ("- name: \"API_TOKEN\"\r\n  value: 'abcde1'\r\n", ("API_TOKEN", "abcde1", "quoted")),
+        ('{"Name": "DB_PASSWORD", "Value": "abcde1"}', ("DB_PASSWORD", "abcde1", "quoted")),
+        ("{name: DB_PASSWORD, value: 'abcde1'}", ("DB_PASSWORD", "abcde1", "quoted")),
+        ("<key>apiToken</key>\n\t<string>abcde1</string>", ("apiToken", "abcde1", "tag")),
     ],
 )
 def test_where_a_value_is_given_to_a_name(text: str, expected: tuple[str, str, str]) -> None:
-    assert [value for value in values(text) if value[1] != "password"] == [expected]
+    assert [value for value in values(text) if value[1] not in ("password", "apiToken")] == [expected]
 
 
 @pytest.mark.parametrize(
@@ -93,6 +98,13 @@ def test_where_a_value_is_given_to_a_name(text: str, expected: tuple[str, str, s
         "<password>two words</password>",
         "password = 12345678",
         'password = "' + "x" * 300 + '"',
+        "- name: DB_PASSWORD\n  valueFrom:\n    name: abcde1\n",
+        "- name: DB_PASSWORD\n  value: $(OTHER)\n",
+        '- name: DB_PASSWORD\n  value: ""\n- name: other\n  value: abcde1\n',
+        "- name: DB_PASSWORD\n- value: abcde1\n",
+        "name: DB_PASSWORD" + " " * 30 + "\nvalue: abcde1",
+        "rename DB_PASSWORD\nvalue: abcde1",
+        "<dict>Password</key><true/><string>abcde1</string>",
     ],
 )
 def test_what_is_no_literal_is_no_candidate(text: str) -> None:
@@ -179,3 +191,13 @@ def test_training_is_deterministic_and_learns_what_it_is_told(tmp_path: Path) ->
     path.write_text('{"text": 3}')
     with pytest.raises(InputError, match="line 1"):
         scorer_training.read([path])
+
+
+@pytest.mark.parametrize("before", ["", "?", "&", ";"])
+@pytest.mark.parametrize("behind", ["", ",", ";"])
+def test_what_is_found_does_not_depend_on_the_texts_beside(before: str, behind: str) -> None:
+    """A text begins and ends with itself: no mark before the name, none behind the value."""
+    text = f"password: k{TOKEN[:19]}"
+    texts = Texts.of(pa.array([before, text, behind], pa.large_string()))
+    assert [span.end - span.start for span in FOUND.find(texts)] == [20]
+    assert secrets(f"{text};") == []  # as code it is a variable

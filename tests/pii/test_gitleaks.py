@@ -141,15 +141,33 @@ def test_expressions_see_characters(file: Any) -> None:
         (ONE % ("a{1,2000}", ""), "rule one: RE2 cannot compile"),
         (ONE % ("a", "path = '('"), "rule one: RE2 cannot compile"),
         (ONE % ("a", "secretGroup = 1"), "rule one: secretGroup 1: the regex has 0 groups"),
-        (ONE % ("a", "entropy = 'x'"), "rule one: entropy x"),
-        (ONE % ("a", "regexx = 'x'"), "rule one: one has the unknown field regexx"),
+        (ONE % ("a", "secretGroup = -1"), "rule one: secretgroup: "),
+        (ONE % ("a", "secretGroup = true"), "rule one: secretgroup: "),
+        (ONE % ("a", "entropy = 'x'"), "rule one: entropy: "),
+        (ONE % ("a", "entropy = nan"), "rule one: entropy: "),
+        (ONE % ("a", "entropy = inf"), "rule one: entropy: "),
+        (ONE % ("a", "entropy = -1"), "rule one: entropy: "),
+        (ONE % ("a", "regexx = 'x'"), "rule one: unknown field regexx"),
+        (ONE % ("a", "tags = 'x'"), "rule one: tags: "),
+        (ONE % ("a*", ""), "rule one: the pattern matches where nothing stands"),
+        (ONE % (r"\b", ""), "rule one: the pattern matches where nothing stands"),
+        (ONE % (r"acme\C", ""), r"rule one: .*acme.* has .C,"),
+        (ONE % (r"\Q\\E\C", ""), r"rule one: .* has .C,"),
+        (ONE % ("a", "[rules.allowlist]\nregexes = ['\\C']"), r"rule one: .* has .C,"),
+        (ONE.replace(chr(39) * 3, "") % ("3", ""), "rule one: regex: "),
+        (ONE.replace('"one"', "3") % ("a", ""), "rule entry 1: id: "),
+        (ONE % ("a", "[rules.allowlist]\nstopwords = 'x'"), "rule one: allowlist.stopwords: "),
+        (ONE % ("a", "[[rules.allowlists]]\nregexes = [3]"), r"rule one: allowlist.regexes\[0\]: "),
+        (ONE % ("a", "allowlists = 3"), "rule one: allowlists: "),
+        (ONE % ("a", "allowlist = 'x'"), "rule one: allowlist: "),
+        ("a = " + "[" * 5_000, "leaks.toml cannot be used"),
         (ONE % ("a", "[[rules.required]]\nid = 'two'"), "rule one: it requires other rules"),
         (ONE % ("a", "[rules.allowlist]\nregexes = ['(']"), "rule one: RE2 cannot compile"),
-        (ONE % ("a", "[rules.allowlist]\ncondition = 'XOR'\nregexes = ['a']"), "rule one: an allowlist's condition"),
-        (ONE % ("a", "[rules.allowlist]\nregexTarget = 'file'\nregexes = ['a']"), "rule one: an allowlist's condition"),
+        (ONE % ("a", "[rules.allowlist]\ncondition = 'XOR'\nregexes = ['a']"), "rule one: allowlist.condition: XOR"),
+        (ONE % ("a", "[rules.allowlist]\nregexTarget = 'file'\nregexes = ['a']"), "rule one: allowlist.regextarget: "),
         (ONE % ("a", "[rules.allowlist]\ndescription = 'a'"), "rule one: an allowlist that allows nothing"),
-        (ONE.replace('["acme"]', "'acme'") % ("a", ""), "rule one: keywords is a list"),
-        ("[[rules]]\nregex = 'a'", "rule 1 has no id"),
+        (ONE.replace('["acme"]', "'acme'") % ("a", ""), "rule one: keywords: "),
+        ("[[rules]]\nregex = 'a'", "rule entry 1: id is missing"),
         (ONE % ("a", "") + ONE % ("b", ""), "two rules are called one"),
         ("[[rules]]\nid = 'one'", "rule one: neither regex nor path"),
         ("rules = [3]", "cannot be used"),
@@ -172,6 +190,41 @@ def test_the_option_names_a_file_which_is_in_the_stage_s_key(tmp_path: Path) -> 
     assert "rules" in PiiOptions.files
     (tmp_path / "leaks.toml").write_text(ONE % (r"acme=(\d+)", ""))
     assert len({str(k) for k in (key, Pii().key(), Pii(PiiOptions(rules=str(tmp_path / "leaks.toml"))).key())}) == 3
+
+
+def test_what_looks_like_a_byte_of_re2_is_none(file: Any) -> None:
+    """A backslash before C, and one between \\Q and \\E."""
+    assert file(ONE % (r"acme\\C=(\w+)", ""), "acme\\C=a1") == [("one", "a1")]
+    assert file(ONE % (r"acme\Q\C\E=(\w+)", ""), "acme\\C=a1") == [("one", "a1")]
+
+
+def test_the_lines_of_a_match_are_those_that_gitleaks_gives_to_allowlists() -> None:
+    text = b"ab\ncd\n\nef"
+    for start in range(len(text)):
+        for end in range(start + 1, len(text) + 1):
+            stop = text.find(b"\n", end)
+            expected = text[max(0, text.rfind(b"\n", 0, start)) : stop if stop >= 0 else len(text)]
+            lines = gitleaks.Lines(text)
+            assert lines.read(*lines.about(start, end)) == expected
+
+
+@pytest.mark.parametrize("joint", [" ", "\n", " acme=x\n"])
+def test_an_allowlist_of_lines_reads_each_line_once(file: Any, joint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many findings stand on it: bytes that its expressions are given, over two sizes of one line."""
+    read = [0]
+    fits = gitleaks.Allowlist.fits
+
+    def counted(self: gitleaks.Allowlist, target: bytes) -> bool:
+        read[0] += len(target)
+        return fits(self, target)
+
+    monkeypatch.setattr(gitleaks.Allowlist, "fits", counted)
+    rule = ONE % (r"acme=(\w+)", "") + "[rules.allowlist]\nregexes = ['note']\nregexTarget = 'line'\n"
+    for size in (500, 2_000):
+        read[0] = 0
+        text = joint.join(["acme=aa1"] * size)
+        assert len(file(rule, text)) == text.count("acme=")
+        assert 0 < read[0] <= 2 * len(text)
 
 
 @pytest.mark.parametrize("unit", ["a", "\n", "\u00e9", "acme", "acme=", "acme=aa1 "])

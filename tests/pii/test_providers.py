@@ -307,22 +307,82 @@ def test_a_user_s_file_is_used_beside_the_rules(tmp_path: Path) -> None:
     ("old", "new", "why"),
     [
         ('"mine_<alnum 20>"', '"<alnum 20>"', "mine: a format without a literal needs keywords"),
-        ('"mine_<alnum 20>"', "", "mine: no formats"),
+        ('"mine_<alnum 20>"', '""', r"mine: formats\[0\]: .* at least 1 character"),
         ('id = "mine"', 'id = "jwt"', "two rules are called jwt"),
-        ('source = "Mine: documentation"', "", "mine: 'source' is missing"),
-        ('source = "Mine: documentation"', 'source = ""', "mine: no source"),
+        ('source = "Mine: documentation"', "", "mine: source is missing"),
+        ('source = "Mine: documentation"', 'source = ""', r"mine: source: .* at least 1 character"),
         ("source =", 'shape = "dotted"\nsource =', "mine: its shape belongs to another rule"),
-        ("source =", 'checks = ["magic"]\nsource =', "mine: unknown check magic"),
+        ("source =", 'checks = ["magic"]\nsource =', r"mine: checks\[0\]: "),
         ("source =", "lenght = 3\nsource =", "mine: unknown field lenght"),
-        ("[[key]]", "[secrets]\n[[key]]", "unknown table secrets"),
+        ("[[key]]", "[secrets]\n[[key]]", "unknown field secrets"),
         ("format = 1", "format = 2", "this version reads format 1"),
         ("[[key]]", "key = 3\n[other", "own.toml cannot be used"),
+        ('version = "', 'key = [3]\nversion = "', "cannot be used"),
+        ('id = "mine"', "id = 3", "entry 1: id: "),
+        ('formats = ["mine_<alnum 20>"]', 'formats = "mine_<alnum 20>"', "mine: formats: "),
+        ('formats = ["mine_<alnum 20>"]', "formats = []", "mine: formats: .* at least 1 item"),
+        ("source =", 'stop = "abc"\nsource =', "mine: stop: "),
+        ("source =", 'stop = [""]\nsource =', r"mine: stop\[0\]: "),
+        ("source =", 'keywords = "abc"\nsource =', "mine: keywords: "),
+        ("source =", "keywords = []\nsource =", "mine: keywords: "),
+        ("source =", 'keywords = ["\u00e9"]\nsource =', r"mine: keywords\[0\]: "),
+        ("source =", 'words = ["a"]\nsource =', "mine: whole and words"),
+        ("source =", "entropy = nan\nsource =", "mine: entropy: "),
+        ("source =", "entropy = inf\nsource =", "mine: entropy: "),
+        ("source =", "entropy = -1\nsource =", "mine: entropy: "),
+        ("source =", "entropy = true\nsource =", "mine: entropy: "),
+        ("source =", 'repeats = "no"\nsource =', "mine: repeats: "),
+        ("source =", 'edge_after = "z-a"\nsource =', "mine: edge_after: no class of bytes"),
+        ("source =", 'edge_after = "a]|[b"\nsource =', "mine: edge_after: it is a class"),
+        ("format = 1", "format = 1\nalphabets = {odd = 3}", "alphabets.odd: "),
+        ("format = 1", 'format = 1\nalphabets = {odd = "a]"}', "alphabets.odd: it is a class"),
+        ("mine_<alnum 20>", "mine_<alnum 2000>", "mine: <alnum 2000"),
+        ("mine_<alnum 20>", f"mine_<alnum {'9' * 5000}>", "mine: "),
     ],
 )
 def test_a_bad_own_file_is_refused_with_its_reason(tmp_path: Path, old: str, new: str, why: str) -> None:
     assert old in OWN
     (tmp_path / "own.toml").write_text(OWN.replace(old, new, 1))
     with pytest.raises(InputError, match=why):
+        rules.with_file(tmp_path / "own.toml")
+
+
+PATTERN = """format = 1
+version = "1"
+[[pattern]]
+id = "mine"
+source = "Mine: documentation"
+anchors = ["acme"]
+pattern = 'acme(?P<secret>[0-9]{20})'
+reach = 40
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("reach = 40", 'reach = "40"', "mine: reach: "),
+        ("reach = 40", "reach = -1", "mine: reach: "),
+        ("reach = 40", "reach = 1_000_000", "mine: reach: "),  # the work for each anchor is bounded
+        ("reach = 40", "", "mine: it has no pattern, or no reach"),
+        ("reach = 40", "reach = 40\nwithin = -1", "mine: within: "),
+        ("reach = 40", "reach = 40\nrun = 1.5", "mine: run: "),
+        ("reach = 40", "reach = 40\nbefore = 99999999999999999999", "mine: before: "),
+        ('["acme"]', '"acme"', "mine: anchors: "),
+        ('["acme"]', '[""]', r"mine: anchors\[0\]: "),
+        ('["acme"]', "[]", "mine: no anchors"),
+        ("'acme(?P<secret>[0-9]{20})'", "'(?P<secret>[0-9]{0,20})'", "mine: the pattern matches where nothing stands"),
+        ("'acme(?P<secret>[0-9]{20})'", "'acme(?P<secret>(?:[0-9]{900}a){999})'", "mine: RE2 cannot compile"),
+        ("reach = 40", 'reach = 40\nshape = "odd"', "mine: shape: "),
+        ("reach = 40", 'reach = 40\nalphabet = "odd"', "mine: 'odd' is missing or unknown"),
+    ],
+)
+def test_a_bad_pattern_of_one_s_own_is_refused_with_its_reason(tmp_path: Path, old: str, new: str, why: str) -> None:
+    assert old in PATTERN
+    (tmp_path / "own.toml").write_text(PATTERN)
+    assert rules.with_file(tmp_path / "own.toml").rules[-1].reach == 40
+    (tmp_path / "own.toml").write_text(PATTERN.replace(old, new, 1))
+    with pytest.raises(InputError, match=f"own.toml cannot be used: {why}"):
         rules.with_file(tmp_path / "own.toml")
 
 

@@ -175,6 +175,18 @@ HOSTILE = [
     "\0",
     "\n",
     "M.abcdef.",
+    "curl ",
+    "curl -u a:",
+    "curl -u jo:Zk39dk3Lq1 ",
+    "identified by '",
+    "identified with a by '",
+    "machine ",
+    "machine a login b ",
+    "machine a\nlogin b\npassword ",
+    ":5432:",
+    "a:5432:b:c:d",
+    "@github.com",
+    "https://aaaaaaaaaaaaaaaaaaaa@github.com",
 ]
 
 

@@ -167,6 +167,8 @@ def test_labels_of_the_published_layout(label: str, expected: tuple[str, bool]) 
 def test_variants_count_when_asked() -> None:
     assert Reading(licenses=True).entity("EMAIL-LICENSE") == ("EMAIL", True)
     assert Reading(examples=True).entity("EMAIL_EXAMPLE") == ("EMAIL", True)
+    assert Reading(licenses=True).entity("EMAIL_EXAMPLE_LICENSE") == ("EMAIL", False)
+    assert Reading(licenses=True, examples=True).entity("AMBIGUOUS-LICENSE") == ("AMBIGUOUS", False)
     assert Reading(licenses=True, examples=True).entity("AMBIGUOUS") == ("AMBIGUOUS", False)
 
 
@@ -311,6 +313,10 @@ def test_creddata_counts_lines(tmp_path: Path) -> None:
         ("1,r1,,1,1,T,,,Password\n", "line 2: no FilePath"),
         ("1,r1,../../etc/passwd,1,1,T,,,Password\n", "leads out"),
         ("1,r1,data/r1/gone.txt,1,1,T,,,Password\n", "none of the labelled files"),
+        ("1,r1,data/r1/a.txt,inf,inf,T,,,Password\n", "r1.csv, line 2: LineStart"),
+        ("1,r1,data/r1/\0,1,1,T,,,Password\n", "cannot be read: no file has such a name"),
+        (f"1,r1,{'x' * 5000},1,1,T,,,Password\n", "cannot be read: File name too long"),
+        (f"1,r1,{'x' * 200_000},1,1,T,,,Password\n", "r1.csv cannot be read as CSV"),
     ],
 )
 def test_creddata_that_lies_is_told(tmp_path: Path, labels: str, told: str) -> None:

@@ -100,6 +100,16 @@ GOLDEN = [
         '\\n-----END PRIVATE KEY-----\\n"',
     ),
     ("url-credentials", "postgres://app:", "Zk3" + drawn(ALNUM, 9), "@db.internal:5432/x"),
+    ("url-token", "git clone https://", drawn(ALNUM, 24, 5), "@github.com/x/y\n"),
+    ("curl-user", "curl -sS -u 'jo:", "Zk3" + drawn(ALNUM, 9), "' https://x.io"),
+    ("curl-user", "$ curl -X POST https://x.io --user jo:", "Zk3" + drawn(ALNUM, 9), "\n"),
+    ("sql-identified-by", "CREATE USER 'jo'@'%' IDENTIFIED BY '", "Zk3" + drawn(ALNUM, 9), "';"),
+    ("sql-identified-by", "alter user jo identified with caching_sha2_password by \\'", "Zk3" + drawn(ALNUM, 9), "\\'"),
+    ("sql-identified-by", "CREATE ROLE jo WITH ENCRYPTED PASSWORD '", "Zk3" + drawn(ALNUM, 9), "';"),
+    ("netrc", "machine api.x.io login jo password ", "Zk3" + drawn(ALNUM, 9), "\n"),
+    ("netrc", "machine api.x.io\r\n\tlogin jo\r\n\tpassword ", "Zk3" + drawn(ALNUM, 9), "\r\n"),
+    ("pgpass", "db.x.io:5432:app:jo:", "Zk3" + drawn(ALNUM, 9), ""),
+    ("pgpass", "*:5432:*:jo@x:", "Zk3" + drawn(ALNUM, 9), "\r\n"),
     ("assigned-secret", 'client_secret = "', drawn(ALNUM, 32), '"'),
     ("assigned-secret", '"apiKey": \'', drawn(HEX, 32), "'"),
     ("assigned-secret", "TOKEN := `", drawn(BASE64, 40, 3), "`"),
@@ -178,6 +188,22 @@ def test_a_right_checksum_outweighs_a_word_in_the_token() -> None:
         "-----BEGIN PUBLIC KEY-----\n" + PEM_BODY + "\n-----END PUBLIC KEY-----",
         "-----BEGIN CERTIFICATE-----\n" + PEM_BODY + "\n-----END CERTIFICATE-----",
         "commit " + drawn(HEX, 40),
+        "https://a-user-with-a-long-name@github.com/x/y",
+        "https://" + uuid() + "@dev.azure.com/x",
+        drawn(ALNUM, 24) + "@github.com",
+        "curl -u jo:$PASSWORD_1 https://x.io",
+        'curl -u "$LOGIN:$PASSWORD_1" x; curl -u ${A}:${B} x; curl -u %s:%s x',
+        "curl -u user:password https://x.io",
+        "curl -u jo:<password> x; curl -u jo: x; curl --user-agent x:Zk39dk3Lq1",
+        "curl https://x.io\necho -u jo:Zk39dk3Lq1",
+        "IDENTIFIED BY 'password'; IDENTIFIED BY '%s'; IDENTIFIED BY '<password>'; IDENTIFIED BY $1",
+        "users are identified by 'their login' and with password 'x'",
+        "machine x.io login jo password $PASSWORD_1",
+        "machine x.io login username password password",
+        "type line struct {\n\tmachine  string\n\tlogin    string\n\tpassword string\n}",  # a reader of such files
+        "the machine learning login needs a password abc12345",
+        "127.0.0.1:5432:5432\nlocalhost:5432:db:user:password\nx:5432:a:b:${PGPASSWORD}\n",
+        "a:5432:db:jo:Zk39dk3Lq1:z",
         drawn(HEX, 32) + "-usage",
         'client_secret = "' + uuid() + '"',
         "MzQ1" + drawn(ALNUM, 20) + ".abcdef." + drawn(ALNUM, 27),
@@ -185,6 +211,12 @@ def test_a_right_checksum_outweighs_a_word_in_the_token() -> None:
 )
 def test_what_is_no_secret_stays(text: str) -> None:
     assert spans(text) == []
+
+
+@pytest.mark.parametrize(("asked", "entity"), [(["KEY", "PASSWORD"], "PASSWORD"), (["KEY"], "KEY")])
+def test_a_rule_may_say_that_what_it_finds_is_a_password(asked: list[str], entity: str) -> None:
+    texts = Texts.of(pa.array(["curl -u jo:Zk39dk3Lq1 x"], pa.large_string()))
+    assert {span.entity for span in Rules(BOOK, asked).find(texts)} == {entity}
 
 
 def test_a_digest_behind_its_word_stays_and_judges_no_other() -> None:
