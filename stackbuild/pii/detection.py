@@ -42,7 +42,7 @@ class Finder(Protocol):
 
 FINDERS: Mapping[str, Callable[[rules.RuleBook], Finder]] = {
     "IP_ADDRESS": lambda book: AddressFinder(book.ip),
-    "USERNAME": lambda book: UserFinder(book.names, known_values(book.ip)),
+    "USERNAME": lambda book: UserFinder(book.names),
 }
 
 
@@ -60,7 +60,7 @@ class Rules:
             passwords = "PASSWORD" in self.entities
             self.finders.append(SecretFinder(book, known_values(book.ip), passwords))
         self.emails = EmailFinder(book.email) if self.entities & {"EMAIL", "NAME"} else None
-        self.names = NameFinder(book.names, known_values(book.ip)) if "NAME" in self.entities else None
+        self.names = NameFinder(book.names) if "NAME" in self.entities else None
         self.scorer = scorer.load() if threshold is not None and self.entities & generic.ENTITIES else None
         anchors = list(book.anchors)
         if self.scorer is not None and threshold is not None:

@@ -45,10 +45,10 @@ def anchors(names: Names, notices: bool = True) -> list[Anchor]:
 
 
 class NameFinder:
-    """Finds names. `known`: values that redaction puts in, which are no names."""
+    """Finds names. The made-up ones hold a word that no name has."""
 
-    def __init__(self, facts: Names, known: Sequence[bytes] = ()):
-        self.facts, self.known = facts, frozenset(known)
+    def __init__(self, facts: Names):
+        self.facts = facts
 
     def find(self, texts: Texts, hits: I64, addresses: Sequence[Span]) -> Iterator[Span]:
         """Spans of names; `hits` as `gate.hits` gives them, `addresses`: the e-mail addresses of the batch."""
@@ -98,7 +98,5 @@ class NameFinder:
 
     def is_name(self, value: bytes) -> bool:
         """Whether what is written like a name may be a person's: no word of it is a firm's, a project's or a placeholder's."""
-        if value in self.known:
-            return False
         words = value.lower().replace(b"-", b" ").split()
         return not any(word.strip(b".") in self.facts.no_names for word in words)

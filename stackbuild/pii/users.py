@@ -6,7 +6,7 @@ of one half, and its redaction left them alone. So they are looked for only if a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final
 
 from stackbuild.pii.gate import Anchor
@@ -29,10 +29,10 @@ def anchors(names: Names) -> list[Anchor]:
 
 
 class UserFinder:
-    """Finds user names. `known`: values that redaction puts in, which are none."""
+    """Finds user names; also those that redaction puts in, which `Detection` leaves."""
 
-    def __init__(self, facts: Names, known: Sequence[bytes] = ()):
-        self.facts, self.known = facts, frozenset(known)
+    def __init__(self, facts: Names):
+        self.facts = facts
 
     def find(self, texts: Texts, hits: I64) -> Iterator[Span]:
         """Spans of user names; `hits` as `gate.hits` gives them."""
@@ -42,6 +42,6 @@ class UserFinder:
             if found is None:
                 continue
             value = found.group(1).rstrip(b"._-")
-            if len(value) < LEAST or value in self.known or value.lower() in self.facts.no_users:
+            if len(value) < LEAST or value.lower() in self.facts.no_users:
                 continue
             yield Span(end, end + len(value), ENTITY, "home-folder" if code == HOME else "note-to")
