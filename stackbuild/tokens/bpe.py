@@ -137,6 +137,7 @@ class Vocabulary:
         except Exception as error:  # the library raises bare Exception
             raise InputError(f"{path}: no tokenizer.json: {error}") from error
         self.path = str(path)
+        self._data = data
         self.sha256 = hashlib.sha256(data).hexdigest()
         self.sentinels: Mapping[str, int] = dict(sorted(special.items(), key=lambda item: item[1]))
         numbers = [*self.tokenizer.get_vocab().values(), *(int(token["id"]) for token in added)]
@@ -159,6 +160,11 @@ class Vocabulary:
                 f"{path}: this tokenizer does not give back the text that it encoded, so it would edit the files. "
                 "Use a byte-level one without a normalizer and dropout."
             )
+
+    def description(self) -> dict[str, Any]:
+        """What the file says, parsed anew."""
+        spec: dict[str, Any] = json.loads(self._data)
+        return spec
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ordinary tokens, all bytes of it."""
