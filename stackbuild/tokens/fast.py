@@ -25,7 +25,7 @@ from stackbuild.tokens.indexed import token_dtype
 
 NAME: Final = "stackbuild-1"  # changes when ids could
 GROUP = 1 << 20  # bytes of several texts that are encoded at a time
-SETS = 1 << 17  # pairs of short words that are kept; 64 bytes each
+SETS = 1 << 18  # pairs of short words that are kept; 64 bytes each
 LONG_SETS = 1 << 14
 KEPT_BYTES, KEPT_IDS = 8 << 20, 2 << 20
 
@@ -92,7 +92,8 @@ def _power_of_two(least: int) -> int:
 
 def _aligned(count: int) -> npt.NDArray[np.uint64]:
     """Zeros that begin with a cache line."""
-    raw = np.zeros(count + 8, np.uint64)
+    raw = np.empty(count + 8, np.uint64)  # NumPy asks for large pages, but not for zeros
+    raw.fill(0)
     skip = (-raw.ctypes.data // 8) % 8
     return raw[skip : skip + count]
 
@@ -107,7 +108,6 @@ def _model(spec: Mapping[str, Any]) -> Model:
     token_bytes = np.zeros(max(vocab.values()) + 1, np.int32)
     for token, number in vocab.items():
         token_bytes[number] = len(token)
-    sizes = np.arange(16)
     whole, offsets, data, ids = np.zeros(1, np.int64), np.zeros(1, np.int64), b"", np.zeros(0, np.int32)
     if spec["model"].get("ignore_merges"):
         of = {character: byte for byte, character in enumerate(alphabet())}
@@ -123,8 +123,7 @@ def _model(spec: Mapping[str, Any]) -> Model:
         byte_ids=np.array([vocab[character] for character in alphabet()], np.int32),
         token_bytes=token_bytes,
         pairs=pairs,
-        low_masks=np.array([(1 << 8 * min(size, 8)) - 1 for size in sizes.tolist()], np.uint64),
-        high_masks=np.array([(1 << 8 * max(size - 8, 0)) - 1 for size in sizes.tolist()], np.uint64),
+        masks=np.array([*((1 << 8 * min(k, 8)) - 1 for k in range(16)), *((1 << 8 * max(k - 8, 0)) - 1 for k in range(16))], np.uint64),
         whole=whole,
         whole_offsets=offsets.astype(np.int64),
         whole_bytes=padded,
