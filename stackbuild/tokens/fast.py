@@ -116,14 +116,16 @@ def _model(spec: Mapping[str, Any]) -> Model:
         offsets = np.cumsum([0, *(len(token) for token, _ in entries)])
         ids = np.array([number for _, number in entries], np.int32)
         whole = np.zeros(_power_of_two(2 * len(entries)), np.int64)
+    firsts = [(1 << 8 * min(size, 8)) - 1 for size in range(16)]
+    masks = np.array([*firsts, *((1 << 8 * max(size - 8, 0)) - 1 for size in range(16))], np.uint64)
     padded = np.frombuffer(data + bytes(SLACK), np.uint8)
     if len(whole) > 1:
-        fill_whole(padded, offsets, whole)
+        fill_whole(padded, offsets, masks, whole)
     return Model(
         byte_ids=np.array([vocab[character] for character in alphabet()], np.int32),
         token_bytes=token_bytes,
         pairs=pairs,
-        masks=np.array([*((1 << 8 * min(k, 8)) - 1 for k in range(16)), *((1 << 8 * max(k - 8, 0)) - 1 for k in range(16))], np.uint64),
+        masks=masks,
         whole=whole,
         whole_offsets=offsets.astype(np.int64),
         whole_bytes=padded,

@@ -31,7 +31,7 @@ def fill_pairs(keys: Any, values: Any, pairs: Any) -> None:
     pairs[:] = _EMPTY
     for k in range(len(keys)):
         slot = fold_product(keys[k] ^ _1, _2) & mask
-        while pairs[slot << _ONE] != _EMPTY and pairs[slot << _ONE] != keys[k]:  # noqa: PLR1714
+        while pairs[slot << _ONE] != _EMPTY and pairs[slot << _ONE] != keys[k]:
             slot = (slot + _ONE) & mask
         pairs[slot << _ONE] = keys[k]
         pairs[(slot << _ONE) | _ONE] = values[k]
@@ -165,26 +165,20 @@ def merge_long(data: Any, at: Any, size: Any, byte_ids: Any, token_bytes: Any, p
 
 @kernel
 def hash_bytes(data: Any, at: Any, size: Any) -> Any:
-    """A hash of bytes, uint64; reads up to 8 bytes behind them."""
-    value = np.uint64(size) ^ _1
-    for k in range(0, size - 7, 8):
-        value = fold_product(value ^ eight_bytes(data, at + k), _2)
-    rest = size & 7
-    if rest:
-        tail = eight_bytes(data, at + size - rest) & ((_ONE << np.uint64(8 * rest)) - _ONE)
-        value = fold_product(value ^ tail, _1)
-    return fold_product(value, _2)
+    """A hash of the first and last 16 of at least 16 bytes, and of their number: uint64."""
+    first = fold_product(eight_bytes(data, at) ^ _1, eight_bytes(data, at + 8) ^ _2)
+    last = fold_product(eight_bytes(data, at + size - 16) ^ _2, eight_bytes(data, at + size - 8) ^ np.uint64(size))
+    return fold_product(first ^ _1, last ^ _2)
 
 
 @kernel
 def same_bytes(data: Any, at: Any, other: Any, place: Any, size: Any) -> Any:
-    """Whether `data[at:at + size]` is `other[place:place + size]`; reads up to 8 bytes behind them."""
-    for k in range(0, size - 7, 8):
-        if eight_bytes(data, at + k) != eight_bytes(other, place + k):
-            return False
-    rest = size & 7
-    if rest:
-        mask = (_ONE << np.uint64(8 * rest)) - _ONE
-        difference = eight_bytes(data, at + size - rest) ^ eight_bytes(other, place + size - rest)
-        return (difference & mask) == np.uint64(0)
-    return True
+    """Whether `data[at:at + size]` is `other[place:place + size]`, of at least 16 bytes."""
+    different = (eight_bytes(data, at) ^ eight_bytes(other, place)) | (
+        eight_bytes(data, at + 8) ^ eight_bytes(other, place + 8)
+    )
+    for k in range(16, size - 16, 8):
+        different |= eight_bytes(data, at + k) ^ eight_bytes(other, place + k)
+    for k in (size - 16, size - 8):
+        different |= eight_bytes(data, at + k) ^ eight_bytes(other, place + k)
+    return different == np.uint64(0)

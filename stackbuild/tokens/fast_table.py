@@ -38,7 +38,9 @@ class Model(NamedTuple):
     byte_ids: Any  # int32 (256,)
     token_bytes: Any  # int32 (largest id + 1,)
     pairs: Any  # fast_merges.fill_pairs
-    masks: Any  # uint64 (32,): of the first eight bytes of a word of k bytes, at k, and of the following ones, at 16 + k
+    masks: (
+        Any  # uint64 (32,): of the first eight bytes of a word of k bytes, at k, and of the following ones, at 16 + k
+    )
     whole: Any  # int64 (slots,): entry + 1, 0 if empty; slots is a power of two, or one empty slot
     whole_offsets: Any  # int64 (entries + 1,)
     whole_bytes: Any  # uint8
@@ -58,26 +60,46 @@ class Words(NamedTuple):
 
 
 @kernel
-def fill_whole(data: Any, offsets: Any, table: Any) -> None:
+def _key(data: Any, at: Any, size: Any, masks: Any) -> Any:
+    """A word of up to `INLINE` bytes as two uint64, no two words the same."""
+    length = np.uint64(size)
+    low = eight_bytes(data, at) & masks[length]
+    return low, (eight_bytes(data, at + 8) & masks[length + _16]) | (length << _56)
+
+
+@kernel
+def _hash(data: Any, at: Any, size: Any, masks: Any) -> Any:
+    if size > INLINE:
+        return hash_bytes(data, at, size)
+    low, high = _key(data, at, size, masks)
+    return fold_product(low ^ _K1, high ^ _K2)
+
+
+@kernel
+def fill_whole(data: Any, offsets: Any, masks: Any, table: Any) -> None:
     """Write the entries of a vocabulary into an empty table of at least twice as many slots."""
     mask = np.uint64(len(table) - 1)
     for entry in range(len(offsets) - 1):
-        slot = hash_bytes(data, offsets[entry], offsets[entry + 1] - offsets[entry]) & mask
+        slot = _hash(data, offsets[entry], offsets[entry + 1] - offsets[entry], masks) & mask
         while table[slot]:
             slot = (slot + _ONE) & mask
         table[slot] = entry + 1
 
 
 @kernel
-def _whole_id(data: Any, at: Any, size: Any, whole: Any, offsets: Any, entries: Any, ids: Any) -> Any:
+def _whole_id(data: Any, at: Any, size: Any, masks: Any, whole: Any, offsets: Any, entries: Any, ids: Any) -> Any:
     """The id of a word that the vocabulary has as it is, or -1."""
     mask = np.uint64(len(whole) - 1)
-    slot = hash_bytes(data, at, size) & mask
+    slot = _hash(data, at, size, masks) & mask
     while whole[slot]:
-        entry = whole[slot] - 1
-        place = offsets[entry]
-        if offsets[entry + 1] - place == size and same_bytes(data, at, entries, place, size):
-            return np.int64(ids[entry])
+        place = offsets[whole[slot] - 1]
+        if offsets[whole[slot]] - place == size:
+            if size > INLINE:
+                same = same_bytes(data, at, entries, place, size)
+            else:
+                same = _key(data, at, size, masks) == _key(entries, place, size, masks)
+            if same:
+                return np.int64(ids[whole[slot] - 1])
         slot = (slot + _ONE) & mask
     return np.int64(-1)
 
@@ -113,9 +135,7 @@ def _keep_short(
     data: Any, at: Any, size: Any, masks: Any, short: Any, kept_ids: Any, used: Any, out: Any, n: Any, count: Any
 ) -> None:
     """Keep a word of up to `INLINE` bytes."""
-    length = np.uint64(size)
-    low = eight_bytes(data, at) & masks[length]
-    high = (eight_bytes(data, at + 8) & masks[length + _16]) | (length << _56)
+    low, high = _key(data, at, size, masks)
     third, fourth = np.uint64(0), np.uint64(count) << _32
     if count > 3:
         third = _keep_ids(kept_ids, used, out, n, count)
@@ -153,9 +173,7 @@ def _keep_long(
 @kernel
 def _find_short(data: Any, at: Any, size: Any, masks: Any, short: Any, kept_ids: Any, out: Any, n: Any) -> Any:
     """Write the ids of a kept word of up to `INLINE` bytes; -1 if it is not kept."""
-    length = np.uint64(size)
-    low = eight_bytes(data, at) & masks[length]
-    high = (eight_bytes(data, at + 8) & masks[length + _16]) | (length << _56)
+    low, high = _key(data, at, size, masks)
     entry = np.int64(fold_product(low ^ _K1, high ^ _K2) & np.uint64(len(short) // 8 - 1)) * 8
     if short[entry] != low or short[entry + 1] != high:
         entry += 4
@@ -179,20 +197,21 @@ def _find_long(data: Any, at: Any, size: Any, long: Any, kept_bytes: Any, kept_i
     value = hash_bytes(data, at, size)
     entry = np.int64(value & np.uint64(len(long) // 8 - 1)) * 8
     for _ in range(2):
-        if long[entry] == value and np.int64(long[entry + 1] & np.uint64(0xFFFF)) == size and long[entry + 3]:
-            if same_bytes(data, at, kept_bytes, np.int64(long[entry + 1] >> _16), size):
-                place, count = np.int64(long[entry + 2]), np.int64(long[entry + 3])
-                for k in range(count):
-                    out[n + k] = kept_ids[place + k]
-                return count
+        if (
+            long[entry] == value
+            and np.int64(long[entry + 1] & np.uint64(0xFFFF)) == size
+            and same_bytes(data, at, kept_bytes, np.int64(long[entry + 1] >> _16), size)
+        ):
+            place, count = np.int64(long[entry + 2]), np.int64(long[entry + 3])
+            for k in range(count):
+                out[n + k] = kept_ids[place + k]
+            return count
         entry += 4
     return np.int64(-1)
 
 
 @kernel
-def _known(
-    data: Any, first: Any, starts: Any, masks: Any, short: Any, out: Any, border: Any, state: Any
-) -> None:
+def _known(data: Any, first: Any, starts: Any, masks: Any, short: Any, out: Any, border: Any, state: Any) -> None:
     """Take words from `state` on while they are short, known, and of at most three ids, up to `border`, where a text ends.
 
     Most words are such ones; the loop is kept so small that it needs no memory for what it counts.
@@ -276,7 +295,7 @@ def encode_words(
             count = np.int64(-1)
         if count < 0:
             if len(whole) > 1:
-                found = _whole_id(data, at, size, whole, whole_offsets, entries, whole_ids)
+                found = _whole_id(data, at, size, masks, whole, whole_offsets, entries, whole_ids)
                 if found >= 0:
                     out[n] = found
                     count = np.int64(1)
