@@ -52,7 +52,8 @@ def _splits(spec: Any) -> bool | None:
 
 def _merges(model: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The merges, which older files write as "left right"."""
-    return [tuple(merge.split(" ", 1)) if isinstance(merge, str) else (merge[0], merge[1]) for merge in model["merges"]]
+    merges = (merge.split(" ", 1) if isinstance(merge, str) else merge for merge in model["merges"])
+    return [(left, right) for left, right in merges]
 
 
 def supports(vocabulary: Vocabulary) -> str | None:
@@ -173,8 +174,8 @@ class FastEncoder:
         _, offsets_buffer, data_buffer = texts.buffers()
         if len(texts) == 0 or offsets_buffer is None:
             return np.zeros(0, self.dtype), np.zeros(len(texts) + 1, np.int64)
-        offsets = np.frombuffer(offsets_buffer, np.int64 if wide else np.int32)
-        offsets = offsets[texts.offset : texts.offset + len(texts) + 1].astype(np.int64, copy=False)
+        every = np.frombuffer(offsets_buffer, np.int64 if wide else np.int32)
+        offsets = every[texts.offset : texts.offset + len(texts) + 1].astype(np.int64, copy=False)
         data = np.frombuffer(data_buffer, np.uint8) if data_buffer is not None else np.zeros(0, np.uint8)
         if offsets[-1] + SLACK > len(data):
             data = np.concatenate([data[offsets[0] : offsets[-1]], np.zeros(SLACK, np.uint8)])
