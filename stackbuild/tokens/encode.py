@@ -67,7 +67,8 @@ class Encoder:
         """
         if self._fast is not None:
             ids, offsets = self._fast.encode(texts)
-            self._refuse_sentinels(ids)
+            if self._fast.whole_words:  # no merge makes a sentinel: `supports`
+                self._refuse_sentinels(ids)
             return ids, offsets
         arrays = self.encode(_strings(texts))
         offsets = np.cumsum([0, *(len(array) for array in arrays)])

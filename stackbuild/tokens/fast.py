@@ -137,7 +137,8 @@ def _model(spec: Mapping[str, Any]) -> Model:
 class FastEncoder:
     """Encodes Arrow strings with a vocabulary, in this thread alone.
 
-    `dtype`: of the ids, as the shards have it: uint16 below 65,500 entries, else int32. ValueError for a vocabulary that
+    `dtype`: of the ids, as the shards have it: uint16 below 65,500 entries, else int32. `whole_words`: whether a word that
+    is in the vocabulary is that token, whatever the merges (`ignore_merges`). ValueError for a vocabulary that
     `supports` does not take.
     """
 
@@ -148,6 +149,7 @@ class FastEncoder:
         spec = vocabulary.description()
         self.vocabulary = vocabulary
         self.dtype = np.dtype(token_dtype(vocabulary.size))
+        self.whole_words = bool(spec["model"].get("ignore_merges"))
         self._digits = bool(_splits(spec["pre_tokenizer"]))
         self._model = _model(spec)
         self._tables = class_tables()

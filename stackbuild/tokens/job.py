@@ -26,7 +26,7 @@ from stackbuild.render.repository import File, render
 from stackbuild.render.sentinels import require
 from stackbuild.tokens.bpe import Vocabulary
 from stackbuild.tokens.documents import DocumentsWriter
-from stackbuild.tokens.encode import Encoder
+from stackbuild.tokens.encode import LIBRARY, Encoder
 from stackbuild.tokens.indexed import IndexedWriter, token_dtype
 from stackbuild.tokens.options import TokensOptions
 from stackbuild.tokens.runs import merged, write_run
@@ -77,6 +77,7 @@ class TokensManifest(_Record):
 
     version: Literal[1] = 1
     tokenizer_sha256: str
+    tokenizer_backend: str = LIBRARY
     vocab_size: int
     dtype: Literal["uint16", "int32"]
     eod_appended: bool
@@ -104,15 +105,17 @@ def encode_bucket(
     options: TokensOptions,
     seed: int,
     prefix: str | Path,
+    backend: str = LIBRARY,
 ) -> dict[str, Any]:
     """Write the shard of one bucket from the runs of all dataset files, and return its `Shard` as a dict.
 
     Documents stand in order of (repo_name, revision_id). `PREFIX.idx` appears last: where it is, the other two are
-    whole. InputError for a tokenizer that lacks a sentinel of the layout, edits text, or for a run that is not ours.
+    whole. `backend`: what `fast_check.choose` recorded. InputError for a tokenizer that lacks a sentinel of the layout,
+    edits text, or for a run that is not ours.
     """
     vocabulary = Vocabulary(tokenizer_json)
     require(vocabulary.sentinels, options.layout, str(tokenizer_json))
-    encoder = Encoder(vocabulary)
+    encoder = Encoder(vocabulary, backend)
     files = _files(merged(run_paths, bucket, f"{prefix}.merge"))
     with IndexedWriter(prefix, token_dtype(vocabulary.size)) as tokens, DocumentsWriter(prefix) as documents:
         for segment, ids in encoder.segments(render(files, vocabulary.sentinels, seed)):
@@ -156,6 +159,7 @@ def write_manifest(
     tokenizer_json: str | Path,
     shards: Iterable[Mapping[str, Any]],
     *,
+    backend: str = LIBRARY,
     source: str = "code",
     split: Literal["train", "validation", "test"] = "train",
     fim: bool = True,
@@ -163,11 +167,12 @@ def write_manifest(
     """Write manifest.json as canonical JSON and return it.
 
     `shards`: what `encode_bucket` returned, with `prefix` as the shard is named beside the manifest, in order of
-    buckets.
+    buckets. `backend`: what encoded them, as recorded.
     """
     vocabulary = Vocabulary(tokenizer_json)
     manifest = TokensManifest(
         tokenizer_sha256=vocabulary.sha256,
+        tokenizer_backend=backend,
         vocab_size=vocabulary.size,
         dtype="uint16" if token_dtype(vocabulary.size).itemsize == 2 else "int32",
         eod_appended=True,

@@ -12,6 +12,8 @@ from stackbuild.errors import RecipeError
 from stackbuild.shards import canonical_json
 from stackbuild.stage import Phase, PhaseOutputs, Stage
 from stackbuild.task import Task
+from stackbuild.tokens.bpe import Vocabulary
+from stackbuild.tokens.fast_check import COMPARED, choose
 from stackbuild.tokens.job import encode_bucket, runs, sample, shard_name, train, write_manifest
 from stackbuild.tokens.options import TokensOptions
 
@@ -32,8 +34,8 @@ class Tokens(Stage[TokensOptions]):
             Phase("sample", self.sample, "one", reads=(dataset,)),
             Phase("tokenizer", self.tokenizer, "one", reads=("sample",)),
             Phase("runs", self.runs, self.plan_runs, reads=(dataset,)),
-            Phase("shards", self.shards, self.plan_shards, reads=("runs", "tokenizer")),
-            Phase("manifest", self.manifest, "one", reads=("tokenizer", "shard")),
+            Phase("shards", self.shards, self.plan_shards, reads=("runs", "tokenizer", "backend")),
+            Phase("manifest", self.manifest, "one", reads=("tokenizer", "backend", "shard")),
         )
 
     def key(self) -> Mapping[str, Any]:
@@ -46,17 +48,24 @@ class Tokens(Stage[TokensOptions]):
         return {"tokenizer": hashlib.sha256(path.read_bytes()).hexdigest()}
 
     def sample(self, task: Task) -> None:
-        """Draw the text to train on, or nothing if the recipe brings a tokenizer."""
-        if self.options.tokenizer == TRAIN:
-            sample(task.table("layout.dataset"), self.options, task.seed, task.file("sample", ".parquet"))
+        """Draw the text to train on, or to compare the backends on, if the recipe brings a tokenizer."""
+        options = self.options
+        if options.tokenizer != TRAIN:
+            if options.backend == "tokenizers":
+                return
+            options = options.model_copy(update={"sample_bytes": COMPARED})
+        sample(task.table("layout.dataset"), options, task.seed, task.file("sample", ".parquet"))
 
     def tokenizer(self, task: Task) -> None:
-        """Train the tokenizer, or take the one that is given."""
+        """Train the tokenizer, or take the one that is given, and choose what encodes with it."""
         path = task.file("tokenizer", ".json")
         if self.options.tokenizer == TRAIN:
             train(task.table("sample")[0], self.options, path)
         else:
             path.write_bytes(Path(self.options.tokenizer).read_bytes())
+        record = choose(Vocabulary(path), self.options.backend, task.table("sample"))
+        task.file("backend", ".json").write_bytes(canonical_json(record))
+        task.stats.update(record)
 
     def plan_runs(self, outputs: PhaseOutputs) -> list[dict[str, Any]]:
         """A task for each dataset file."""
@@ -75,7 +84,13 @@ class Tokens(Stage[TokensOptions]):
         """Encode the repositories of one bucket."""
         prefix = task.folder / shard_name(SOURCE, task.rank, self.options.shards)
         shard = encode_bucket(
-            task.table("runs"), task.params["bucket"], task.table("tokenizer")[0], self.options, task.seed, prefix
+            task.table("runs"),
+            task.params["bucket"],
+            task.table("tokenizer")[0],
+            self.options,
+            task.seed,
+            prefix,
+            _backend(task),
         )
         for suffix in ("bin", "idx"):
             task.adopt(suffix, Path(f"{prefix}.{suffix}"))
@@ -86,4 +101,10 @@ class Tokens(Stage[TokensOptions]):
     def manifest(self, task: Task) -> None:
         """List the shards."""
         shards = [json.loads(Path(path).read_bytes()) for path in task.table("shard")]
-        write_manifest(task.file("manifest", ".json"), task.table("tokenizer")[0], shards)
+        write_manifest(task.file("manifest", ".json"), task.table("tokenizer")[0], shards, backend=_backend(task))
+
+
+def _backend(task: Task) -> str:
+    """What the run encodes with, as the phase `tokenizer` recorded it."""
+    record: dict[str, str] = json.loads(Path(task.table("backend")[0]).read_bytes())
+    return record["backend"]
