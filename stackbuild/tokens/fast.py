@@ -180,7 +180,7 @@ class FastEncoder:
         offsets = every[texts.offset : texts.offset + len(texts) + 1].astype(np.int64, copy=False)
         data = np.frombuffer(data_buffer, np.uint8) if data_buffer is not None else np.zeros(0, np.uint8)
         if offsets[-1] + SLACK > len(data):
-            data = np.concatenate([data[offsets[0] : offsets[-1]], np.zeros(SLACK, np.uint8)])
+            data = np.frombuffer(data[offsets[0] : offsets[-1]].tobytes() + bytes(SLACK), np.uint8)
             offsets = offsets - offsets[0]
         return self.encode_bytes(data, offsets)
 
@@ -188,6 +188,8 @@ class FastEncoder:
         self, data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
         """As `encode`: text k is `data[offsets[k]:offsets[k + 1]]`; `SLACK` bytes behind the last one can be read."""
+        data = data.view()
+        data.flags.writeable = False  # one type, so that kernels are compiled once
         ends = np.zeros(len(offsets), np.int64)
         parts: list[npt.NDArray[Any]] = []
         text, total = 0, 0
