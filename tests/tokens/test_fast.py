@@ -7,7 +7,7 @@ import json
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from stackbuild.tokens import fast, fast_check
 from stackbuild.tokens.bpe import Vocabulary, pre_tokenizer, train_bpe
 from stackbuild.tokens.encode import Encoder
 from stackbuild.tokens.fast import FastEncoder, alphabet, supports
-from stackbuild.tokens.fast_check import HOSTILE, NAME, POINTS, choose, verify
+from stackbuild.tokens.fast_check import HOSTILE, NAME, choose, verify
 from stackbuild.tokens.fast_classes import DIGIT, LETTER, NUMBER, OTHER, SPACE, classes
 from stackbuild.tokens.fast_merges import SHORT, merge_long, merge_short
 
@@ -231,13 +231,14 @@ def of_the_library(points: Sequence[int]) -> Iterator[int]:
 
 
 def test_classes_of_the_first_code_points() -> None:
-    points = [*range(0x3100), *range(0xFE00, 0x10000), 0x10FFFF]
+    points = [*range(0x2200), *range(0x3000, 0x3100), *range(0xFE00, 0x10000), 0x10FFFF]
     assert list(of_the_library(points)) == classes()[points].tolist()
 
 
 @pytest.mark.slow
-def test_classes_of_every_code_point() -> None:
-    points = [point for point in range(POINTS) if not 0xD800 <= point < 0xE000]
+def test_classes_of_each_code_point() -> None:
+    """One by one; `test_ids_of_every_code_point` looks at all planes by runs."""
+    points = [point for point in range(0x20000) if not 0xD800 <= point < 0xE000]
     assert (np.fromiter(of_the_library(points), np.uint8, len(points)) == classes()[points]).all()
 
 
@@ -369,19 +370,17 @@ def files_of_this_machine(budget: int) -> Iterator[str]:
 
 @pytest.mark.slow
 def test_every_file_of_a_corpus_has_the_ids_of_the_library(tmp_path: Path) -> None:
-    sample = list(files_of_this_machine(3_000_000))
+    texts = files_of_this_machine(20_000_000)
+    sample = list(islice(texts, 300))
     (tmp_path / "t.json").write_bytes(train_bpe([sample], 16_000, ("<|endoftext|>", "<fim_prefix>")))
     vocabulary = Vocabulary(tmp_path / "t.json")
     encoder = FastEncoder(vocabulary)
-    batch: list[str] = []
     compared = 0
-    for text in files_of_this_machine(50_000_000):
-        batch.append(text)
-        if len(batch) == 256:
-            assert split(*encoder.encode(strings(batch))) == library(vocabulary, batch)
-            compared += len(batch)
-            batch = []
-    assert split(*encoder.encode(strings(batch))) == library(vocabulary, batch)
+    batch = sample
+    while batch:
+        assert split(*encoder.encode(strings(batch))) == library(vocabulary, batch)
+        compared += len(batch)
+        batch = list(islice(texts, 256))
     assert compared > 500
 
 
@@ -462,7 +461,6 @@ def test_a_word_that_is_a_sentinel_is_refused(tokenizer: Path, tmp_path: Path) -
 
 
 def test_the_choice_is_recorded_with_its_reason(vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fast_check, "POINTS", 0x400)
     monkeypatch.setattr(verify, "__kwdefaults__", {"encoder": None, "points": 0x400})
     assert choose(vocabulary, "auto") == choose(vocabulary, "fast") == {"backend": NAME, "reason": None}
     library = choose(vocabulary, "tokenizers")
