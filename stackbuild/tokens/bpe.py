@@ -120,8 +120,8 @@ class Vocabulary:
 
     `sentinels`: name to id of its special tokens, in the order of ids. `size`: one more than the largest id.
     `sha256`: of the file. `tokenizer` knows no special token, so that the letters `<fim_prefix>` in a text are
-    letters. `splittable`: it cuts words as `pre_tokenizer` does. Raises InputError for a file that is no tokenizer,
-    or edits text.
+    letters. `spec`: what the file says. `splittable`: it cuts words as `pre_tokenizer` does. Raises InputError for a
+    file that is no tokenizer, or edits text.
     """
 
     def __init__(self, path: str | Path):
@@ -130,6 +130,7 @@ class Vocabulary:
             spec = json.loads(data)
             added = spec.get("added_tokens") or ()
             special = {token["content"]: int(token["id"]) for token in added if token["special"]}
+            self.spec: Mapping[str, Any] = dict(spec)
             spec |= {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
             self.tokenizer: Any = Tokenizer.from_str(json.dumps(spec))
         except OSError as error:
@@ -137,7 +138,6 @@ class Vocabulary:
         except Exception as error:  # the library raises bare Exception
             raise InputError(f"{path}: no tokenizer.json: {error}") from error
         self.path = str(path)
-        self._data = data
         self.sha256 = hashlib.sha256(data).hexdigest()
         self.sentinels: Mapping[str, int] = dict(sorted(special.items(), key=lambda item: item[1]))
         numbers = [*self.tokenizer.get_vocab().values(), *(int(token["id"]) for token in added)]
@@ -160,11 +160,6 @@ class Vocabulary:
                 f"{path}: this tokenizer does not give back the text that it encoded, so it would edit the files. "
                 "Use a byte-level one without a normalizer and dropout."
             )
-
-    def description(self) -> dict[str, Any]:
-        """What the file says, parsed anew."""
-        spec: dict[str, Any] = json.loads(self._data)
-        return spec
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ordinary tokens, all bytes of it."""

@@ -58,7 +58,7 @@ def _merges(model: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def supports(vocabulary: Vocabulary) -> str | None:
     """Why the fast backend cannot take a tokenizer, or None if it can."""
-    spec = vocabulary.description()
+    spec = vocabulary.spec
     model = spec["model"]
     vocab = model.get("vocab")
     if sys.byteorder != "little":
@@ -102,8 +102,16 @@ def _aligned(count: int) -> npt.NDArray[np.uint64]:
 def _model(spec: Mapping[str, Any]) -> Model:
     vocab: Mapping[str, int] = spec["model"]["vocab"]
     merges = _merges(spec["model"])
-    keys = np.array([vocab[left] << 32 | vocab[right] for left, right in merges], np.uint64)
-    values = np.array([rank << 32 | vocab[left + right] for rank, (left, right) in enumerate(merges)], np.uint64)
+    lefts, rights, made = (
+        np.array(numbers, np.uint64).reshape(len(merges))
+        for numbers in (
+            [vocab[left] for left, _ in merges],
+            [vocab[right] for _, right in merges],
+            [vocab[left + right] for left, right in merges],
+        )
+    )
+    keys = lefts << np.uint64(32) | rights
+    values = np.arange(len(merges), dtype=np.uint64) << np.uint64(32) | made
     pairs = np.empty(2 * _power_of_two(2 * len(merges) + 2), np.uint64)
     fill_pairs(keys, values, pairs)
     token_bytes = np.zeros(max(vocab.values()) + 1, np.int32)
@@ -146,7 +154,7 @@ class FastEncoder:
         reason = supports(vocabulary)
         if reason is not None:
             raise ValueError(f"{vocabulary.path}: the fast tokenizer cannot take it: {reason}")
-        spec = vocabulary.description()
+        spec = vocabulary.spec
         self.vocabulary = vocabulary
         self.dtype = np.dtype(token_dtype(vocabulary.size))
         self.whole_words = bool(spec["model"].get("ignore_merges"))

@@ -62,5 +62,6 @@ def classes() -> npt.NDArray[np.uint8]:
 
 def class_tables() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """`classes` in two steps: code point c has the class `second[(first[c >> 7] << 7) + (c & 127)]`."""
-    blocks, first = np.unique(classes().reshape(-1, 128), axis=0, return_inverse=True)
-    return first.astype(np.uint8).ravel(), np.ascontiguousarray(blocks).ravel()
+    blocks: dict[bytes, int] = {}
+    first = [blocks.setdefault(block.tobytes(), len(blocks)) for block in classes().reshape(-1, 128)]
+    return np.array(first, np.uint8), np.frombuffer(b"".join(blocks), np.uint8)
