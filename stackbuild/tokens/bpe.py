@@ -120,8 +120,8 @@ class Vocabulary:
 
     `sentinels`: name to id of its special tokens, in the order of ids. `size`: one more than the largest id.
     `sha256`: of the file. `tokenizer` knows no special token, so that the letters `<fim_prefix>` in a text are
-    letters. `splittable`: it cuts words as `pre_tokenizer` does. Raises InputError for a file that is no tokenizer,
-    or edits text.
+    letters. `spec`: what the file says. `splittable`: it cuts words as `pre_tokenizer` does. Raises InputError for a
+    file that is no tokenizer, or edits text.
     """
 
     def __init__(self, path: str | Path):
@@ -130,6 +130,7 @@ class Vocabulary:
             spec = json.loads(data)
             added = spec.get("added_tokens") or ()
             special = {token["content"]: int(token["id"]) for token in added if token["special"]}
+            self.spec: Mapping[str, Any] = dict(spec)
             spec |= {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
             self.tokenizer: Any = Tokenizer.from_str(json.dumps(spec))
         except OSError as error:

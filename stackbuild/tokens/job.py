@@ -31,7 +31,7 @@ from stackbuild.render.sentinels import END_OF_TEXT, require
 from stackbuild.tokens.assemble import assemble
 from stackbuild.tokens.bpe import Vocabulary
 from stackbuild.tokens.documents import DocumentsWriter
-from stackbuild.tokens.encode import Encoder
+from stackbuild.tokens.encode import LIBRARY, Encoder
 from stackbuild.tokens.indexed import IndexedWriter, token_dtype
 from stackbuild.tokens.options import TokensOptions
 from stackbuild.tokens.runs import cut, merged
@@ -85,6 +85,7 @@ class TokensManifest(_Record):
 
     version: Literal[1] = 1
     tokenizer_sha256: str
+    tokenizer_backend: str = LIBRARY
     vocab_size: int
     dtype: Literal["uint16", "int32"]
     eod_appended: bool
@@ -107,15 +108,17 @@ def encode_bucket(
     seed: int,
     prefix: str | Path,
     source: str = "code",
+    backend: str = LIBRARY,
 ) -> dict[str, Any]:
     """Write the shard of one bucket from the runs of all dataset files, and return its `Shard` as a dict.
 
     Documents stand in order of (repo_name, revision_id). `PREFIX.idx` appears last: where it is, the other two are
-    whole. InputError for a tokenizer that lacks a sentinel of the layout, edits text, or for a run that is not ours.
+    whole. `backend`: what `fast_check.choose` recorded. InputError for a tokenizer that lacks a sentinel of the layout,
+    edits text, or for a run that is not ours.
     """
     vocabulary = Vocabulary(tokenizer_json)
     require(vocabulary.sentinels, options.layout, str(tokenizer_json))
-    encoder = Encoder(vocabulary)
+    encoder = Encoder(vocabulary, backend)
     layout = LAYOUTS[options.layout](vocabulary.sentinels, seed)
     end = vocabulary.sentinels[END_OF_TEXT]
     letters = _letters(vocabulary.sentinels) if options.strip_sentinels else None
@@ -164,6 +167,7 @@ def write_manifest(
     tokenizer_json: str | Path,
     shards: Mapping[Split, Iterable[Mapping[str, Any]]],
     *,
+    backend: str = LIBRARY,
     source: str = "code",
     fim: bool = True,
     layout: str | None = None,
@@ -173,11 +177,12 @@ def write_manifest(
     """Write manifest.json as canonical JSON and return it.
 
     `shards`: of each split what `encode_bucket` returned, with `prefix` as the shard is named beside the manifest, in order of
-    buckets.
+    buckets. `backend`: what encoded them, as recorded.
     """
     vocabulary = Vocabulary(tokenizer_json)
     manifest = TokensManifest(
         tokenizer_sha256=vocabulary.sha256,
+        tokenizer_backend=backend,
         vocab_size=vocabulary.size,
         dtype="uint16" if token_dtype(vocabulary.size).itemsize == 2 else "int32",
         eod_appended=True,

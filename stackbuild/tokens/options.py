@@ -20,6 +20,9 @@ class TokensOptions(Options):
     tokenizer: str = Field("train", description='path of a tokenizer.json, or "train" to train one on the dataset')
     vocab_size: int = Field(49_152, ge=512, le=2**31 - 1, description="entries to train, sentinels included")
     sample_bytes: int = Field(64_000_000, gt=0, description="text to train on, shared out between languages")
+    backend: Literal["auto", "fast", "tokenizers"] = Field(
+        "auto", description="what encodes; auto: the fast one if it gives the library's ids, which is checked first"
+    )
     shards: int = Field(16, ge=1, le=65_536, description="shards by hash of the repository; a power of two")
     valid_share: float = Field(
         0.005,

@@ -15,6 +15,8 @@ from stackbuild.errors import RecipeError
 from stackbuild.shards import canonical_json, read_batches
 from stackbuild.stage import Phase, PhaseOutputs, Stage
 from stackbuild.task import Task
+from stackbuild.tokens.bpe import Vocabulary
+from stackbuild.tokens.fast_check import COMPARED, choose
 from stackbuild.tokens.job import Split, encode_bucket, shard_name, write_manifest
 from stackbuild.tokens.options import TokensOptions
 from stackbuild.tokens.runs import Buckets, write_run
@@ -47,8 +49,8 @@ class Tokens(Stage[TokensOptions]):
             Phase("links", self.links, self.plan_links, reads=("layout.clusters",)),
             Phase("splits", self.splits, "one", reads=(dataset, "links"), key=lambda: {"unique_contents": self.unique}),
             Phase("runs", self.runs, self.plan_runs, reads=(dataset, "held_out")),
-            Phase("shards", self.shards, self.plan_shards, reads=("runs", "tokenizer")),
-            Phase("manifest", self.manifest, "one", reads=("tokenizer", "shard", "divided")),
+            Phase("shards", self.shards, self.plan_shards, reads=("runs", "tokenizer", "backend")),
+            Phase("manifest", self.manifest, "one", reads=("tokenizer", "backend", "shard", "divided")),
         )
 
     def key(self) -> Mapping[str, Any]:
@@ -61,17 +63,24 @@ class Tokens(Stage[TokensOptions]):
         return {"tokenizer": hashlib.sha256(path.read_bytes()).hexdigest()}
 
     def sample(self, task: Task) -> None:
-        """Draw the text to train on, or nothing if the recipe brings a tokenizer."""
-        if self.options.tokenizer == TRAIN:
-            sample(task.table("layout.dataset"), self.options, task.seed, task.file("sample", ".parquet"))
+        """Draw the text to train on, or to compare the backends on, if the recipe brings a tokenizer."""
+        options = self.options
+        if options.tokenizer != TRAIN:
+            if options.backend == "tokenizers":
+                return
+            options = options.model_copy(update={"sample_bytes": COMPARED})
+        sample(task.table("layout.dataset"), options, task.seed, task.file("sample", ".parquet"))
 
     def tokenizer(self, task: Task) -> None:
-        """Train the tokenizer, or take the one that is given."""
+        """Train the tokenizer, or take the one that is given, and choose what encodes with it."""
         path = task.file("tokenizer", ".json")
         if self.options.tokenizer == TRAIN:
             train(task.table("sample")[0], self.options, path)
         else:
             path.write_bytes(Path(self.options.tokenizer).read_bytes())
+        record = choose(Vocabulary(path), self.options.backend, task.table("sample"))
+        task.file("backend", ".json").write_bytes(canonical_json(record))
+        task.stats.update(record)
 
     def plan_links(self, outputs: PhaseOutputs) -> list[dict[str, Any]]:
         """A task for each file of clusters, none if nothing is held out."""
@@ -117,7 +126,14 @@ class Tokens(Stage[TokensOptions]):
             name = shard_name(SOURCE, "valid", bucket - shards, self.options.valid_shards)
         prefix = task.folder / name
         shard = encode_bucket(
-            task.table("runs"), bucket, task.table("tokenizer")[0], self.options, task.seed, prefix, SOURCE
+            task.table("runs"),
+            bucket,
+            task.table("tokenizer")[0],
+            self.options,
+            task.seed,
+            prefix,
+            SOURCE,
+            _backend(task),
         )
         for suffix in ("bin", "idx"):
             task.adopt(suffix, Path(f"{prefix}.{suffix}"))
@@ -135,8 +151,15 @@ class Tokens(Stage[TokensOptions]):
             task.file("manifest", ".json"),
             task.table("tokenizer")[0],
             shards,
+            backend=_backend(task),
             source=SOURCE,
             layout=self.options.layout,
             divided=Divided(**json.loads(Path(task.table("divided")[0]).read_bytes())),
             share=self.options.valid_share,
         )
+
+
+def _backend(task: Task) -> str:
+    """What the run encodes with, as the phase `tokenizer` recorded it."""
+    record: dict[str, str] = json.loads(Path(task.table("backend")[0]).read_bytes())
+    return record["backend"]
