@@ -1,165 +1,202 @@
-"""Tokens per CPU-second: our shards against `tokenizers` in a loop and datatrove's DocumentTokenizer.
+"""Parquet to `.bin` in tokens per CPU-second: ours against tiktoken, `tokenizers` alone and datatrove's DocumentTokenizer.
 
-    python benchmarks/tokens.py DATASET.parquet... [--tokenizer tokenizer.json] [--repeat 3] [--json]
+    python -m benchmarks.tokens PARQUET ... [--tokenizer tokenizer.json] [--peers NAME,... | --peers none] [--rounds 3] [--json]
 
-DATASET are files of schema.DATASET (a build's dataset/data/*/*.parquet). Without a tokenizer one is trained on them
-first. All encode the same files with the same tokenizer in one thread, each in a process of its own, in turn; ours
-also sorts by repository, renders, writes the index, the document table and three digests. Start-up (imports, loading
-the tokenizer) is shown apart. Sentinels in texts are tokens to the peers and letters to us, so counts may differ by
-those and by headers.
+PARQUET are files of a dataset (column `content`) or of `benchmarks.corpus` (column `text`). Without a tokenizer, one of 49,152
+entries is trained on them first. All encode the same files with the same vocabulary in one thread, each in a process of its
+own, in turn. Ours also sorts by repository, renders, writes the index, the document table and three digests; `encoder` is ours
+without all that, from Parquet to ids. Peers have virtual environments below --cache. Start-up (imports, loading of the
+tokenizer) is shown apart; ours loads it in the work, once for every shard. Every way's ids are compared with those of ours:
+`same` must be True.
 """
 
 from __future__ import annotations
 
-import argparse
-import importlib.metadata
 import json
-import os
-import resource
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-GOAL = 1.0  # of the library's own loop; a faster tokenizer is to raise it
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from benchmarks.measure import Comparison, NotMeasured, Run, command, options, way
+from benchmarks.near_dedup_peers import PYARROW, SCRIPTS, Peer, environment
+
+GOAL, MUST, STRETCH = 10.0, 5.0, 30.0  # million tokens per CPU-second
+SHARDS = 4
+PEERS = (
+    Peer("tiktoken", "run_tokens.py", ("tiktoken==0.14.0", "numpy==2.4.6", PYARROW), "encode_ordinary"),
+    Peer("tokenizers", "run_tokens.py", ("tokenizers==0.23.3", "numpy==2.4.6", PYARROW), "encode_batch_fast"),
+    Peer(
+        "datatrove",
+        "run_tokens.py",
+        ("datatrove==0.10.1", "tokenizers==0.23.3", "numpy==2.4.6", "orjson==3.13.0", "fasteners==0.20", PYARROW),
+        "ParquetReader and DocumentTokenizer",
+    ),
+)
 
 
-def ours(files: list[str], tokenizer: str, folder: Path) -> Callable[[], int]:
-    """Sorted runs, then every bucket's shard."""
-    from stackbuild.tokens.job import TokensOptions, encode_bucket, runs
+def ours(files: list[str], tokenizer: str) -> Callable[[], dict[str, Any]]:
+    """Sorted runs, then every bucket's shard, by the fast backend."""
+    from stackbuild.tokens.fast import NAME
+    from stackbuild.tokens.job import encode_bucket
+    from stackbuild.tokens.options import TokensOptions
+    from stackbuild.tokens.runs import Buckets, write_run
 
-    options = TokensOptions(shards=4)
+    settings = TokensOptions(shards=SHARDS)
 
-    def work() -> int:
-        made = [folder / f"run{number}" for number in range(len(files))]
-        for file, run in zip(files, made, strict=True):
-            runs(file, options.shards, 0, run)
-        buckets = range(options.shards)
-        shards = [encode_bucket(made, bucket, tokenizer, options, 0, folder / f"s{bucket}") for bucket in buckets]
-        return sum(shard["tokens"] for shard in shards)
+    def work() -> dict[str, Any]:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            made = [folder / f"run{number}" for number in range(len(files))]
+            for file, run in zip(files, made, strict=True):
+                write_run(file, Buckets(0, SHARDS), run)
+            shards = [
+                encode_bucket(made, bucket, tokenizer, settings, 0, folder / f"s{bucket}", backend=NAME)
+                for bucket in range(SHARDS)
+            ]
+            return {"size": sum(shard["tokens"] for shard in shards) / 1e6}
 
     return work
 
 
-def library(files: list[str], tokenizer: str, folder: Path) -> Callable[[], int]:
-    """`encode_batch_fast` over Parquet batches, tokens to one file as uint16 or uint32."""
-    import numpy as np
-    import pyarrow.parquet as pq
-    from tokenizers import Tokenizer
+def encoder(files: list[str], tokenizer: str) -> Callable[[], dict[str, Any]]:
+    """Ours from Parquet to ids in a file, as the peers."""
+    from stackbuild.tokens.bpe import Vocabulary
+    from stackbuild.tokens.encode import Encoder
+    from stackbuild.tokens.fast import NAME
 
-    loaded = Tokenizer.from_file(tokenizer)
-    dtype = np.uint16 if loaded.get_vocab_size() < 65_500 else np.uint32
+    loaded = Encoder(Vocabulary(tokenizer), NAME)
+    loaded.encode_array(pa.array(["kernels are loaded"]))
 
-    def work() -> int:
+    def work() -> dict[str, Any]:
         tokens = 0
-        with open(folder / "tokens", "wb") as out:
-            for file in files:
-                for batch in pq.ParquetFile(file).iter_batches(256, columns=["content"]):
-                    for encoding in loaded.encode_batch_fast(batch.column(0).to_pylist(), add_special_tokens=False):
-                        out.write(np.array(encoding.ids, dtype).tobytes())
-                        tokens += len(encoding.ids)
-        return tokens
+        with tempfile.TemporaryFile() as out:
+            for texts in _texts(files):
+                ids, _ = loaded.encode_array(texts)
+                out.write(ids.data)
+                tokens += len(ids)
+        return {"size": tokens / 1e6}
 
     return work
 
 
-def datatrove(files: list[str], tokenizer: str, folder: Path) -> Callable[[], int]:
-    """ParquetReader and DocumentTokenizer, no shuffling."""
-    from datatrove.pipeline.readers import ParquetReader
-    from datatrove.pipeline.tokens import DocumentTokenizer
-
-    (folder / "in").mkdir()
-    for number, file in enumerate(files):
-        (folder / "in" / f"{number}.parquet").symlink_to(Path(file).resolve())
-    reader = ParquetReader(str(folder / "in"), text_key="content", id_key="content_id")
-    writer = DocumentTokenizer(
-        str(folder / "out"), tokenizer_name_or_path=tokenizer, eos_token="<|endoftext|>", shuffle_documents=False
-    )
-    _ = writer.tokenizer
-
-    def work() -> int:
-        writer.run(reader.run(None, 0, 1), 0, 1)
-        return sum(path.stat().st_size for path in (folder / "out").glob("*.ds")) // writer.token_size
-
-    return work
+def _texts(files: Sequence[str | Path]) -> Iterator[pa.Array]:
+    for path in files:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            for batch in file.iter_batches(256, columns=["content"], use_threads=False):
+                yield batch.column(0).cast(pa.large_string())
 
 
-WAYS = {"ours": ours, "tokenizers": library, "datatrove": datatrove}
+def _dataset(path: Path, out: Path) -> int:
+    """A file with the columns of a dataset, from one that has them or one of the corpus; bytes of its texts."""
+    from stackbuild.schema import DATASET
+
+    table = pq.read_table(path)
+    if "content" not in table.column_names:
+        text = table["text"].cast(pa.large_string())
+        ids = pa.array([f"{row:040x}" for row in range(len(table))])
+        columns: dict[str, Any] = {
+            "content_id": ids, "blob_id": ids, "repo_name": table["repo"], "revision_id": pa.array(["r"] * len(table)),
+            "path": pc.binary_join_element_wise("/", table["path"].cast(pa.string()), ""),
+            "path_bytes": table["path"].cast(pa.binary()), "language": table["lang"], "length": pc.utf8_length(text),
+            "length_bytes": pc.binary_length(text), "content": text,
+        }  # fmt: skip
+        arrays = [
+            columns[field.name].cast(field.type) if field.name in columns else pa.nulls(len(table), field.type)
+            for field in DATASET
+        ]
+        table = pa.Table.from_arrays(arrays, schema=DATASET)
+    pq.write_table(table, out, compression="zstd", compression_level=1, row_group_size=4096)
+    return int(pc.sum(pc.binary_length(table["content"])).as_py())
 
 
-def measure(way: str, files: list[str], tokenizer: str) -> dict[str, Any]:
-    """Run one way in this process and return its figures."""
-    with tempfile.TemporaryDirectory() as folder:
-        work = WAYS[way](files, tokenizer, Path(folder))
-        startup = time.process_time()
-        tokens = work()
-        seconds = time.process_time() - startup
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"tokens": tokens, "seconds": seconds, "startup": startup, "memory": memory}
+def _trained(files: Sequence[Path], folder: Path) -> str:
+    from stackbuild.tokens.options import TokensOptions
+    from stackbuild.tokens.sample import sample, train
+
+    settings = TokensOptions()
+    sample(files, settings, 0, folder / "sample.parquet")
+    train(folder / "sample.parquet", settings, folder / "tokenizer.json")
+    return str(folder / "tokenizer.json")
+
+
+def _expected(files: Sequence[Path], tokenizer: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Our ids of all texts, without and with the closing token of each."""
+    from stackbuild.tokens.bpe import Vocabulary
+    from stackbuild.tokens.encode import Encoder
+    from stackbuild.tokens.fast import NAME
+
+    loaded = Encoder(Vocabulary(tokenizer), NAME)
+    end = loaded.vocabulary.sentinels["<|endoftext|>"]
+    plain, ended = [], []
+    for texts in _texts(files):
+        ids, offsets = loaded.encode_array(texts)
+        plain.append(ids)
+        ended.append(np.insert(ids, offsets[1:], end))
+    return np.concatenate(plain), np.concatenate(ended)
+
+
+def _peer(peer: Peer, cache: Path, folder: Path, tokenizer: str, expected: Sequence[npt.NDArray[Any]]) -> Run:
+    """One run of a peer, its ids compared with ours."""
+    python = environment(peer, cache)
+    with tempfile.TemporaryDirectory(dir=cache) as name:
+        out = Path(name, "tokens")
+        words = [str(python), str(SCRIPTS / peer.script), peer.name, str(folder), tokenizer, str(out)]
+        try:
+            run, output = command(words, {"PYTHONPATH": ""})
+        except SystemExit as error:
+            raise NotMeasured(str(error).strip().rsplit("\n", 1)[-1]) from error
+        found = json.loads(output.strip().rsplit("\n", 1)[-1])
+        ids = np.fromfile(out, np.uint16)
+        same = bool(np.array_equal(ids, expected[found["told"]["ends"]]))
+        return replace(run, cpu=found["cpu"], startup=found["startup"], told={"size": len(ids) / 1e6, "same": same})
 
 
 def main() -> None:
-    """Measure every way in a process of its own and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="+")
-    parser.add_argument("--tokenizer")
-    parser.add_argument("--vocab-size", type=int, default=49_152)
-    parser.add_argument("--repeat", type=int, default=3, help="rounds; the fastest of each way counts")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.way:
-        print(json.dumps(measure(arguments.way, arguments.files, arguments.tokenizer)))
-        return
-
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    size = sum(pc.sum(pq.read_table(file, columns=["length_bytes"]).column(0)).as_py() for file in arguments.files)
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizer = arguments.tokenizer
-        if tokenizer is None:
-            from stackbuild.tokens.job import TokensOptions, sample, train
-
-            options = TokensOptions(vocab_size=arguments.vocab_size)
-            sample(arguments.files, options, 0, Path(folder, "sample"))
-            tokenizer = str(Path(folder, "tokenizer.json"))
-            train(Path(folder, "sample"), options, tokenizer)
-        env = os.environ | {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
-        figures: dict[str, dict[str, Any]] = {}
-        for way in [*WAYS] * arguments.repeat:
-            command = [sys.executable, __file__, "--way", way, "--tokenizer", tokenizer, *arguments.files]
-            told = subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE, text=True).stdout
-            found = json.loads(told.splitlines()[-1])
-            if way not in figures or found["seconds"] < figures[way]["seconds"]:
-                figures[way] = found
-    rates = {way: found["tokens"] / found["seconds"] / 1e6 for way, found in figures.items()}
-    peers = {way: rate for way, rate in rates.items() if way != "ours"}
-    ratio = rates["ours"] / max(peers.values())
-    if arguments.json:
-        names = ("stackbuild", "tokenizers", "datatrove", "pyarrow")
-        result = {
-            "name": "tokens",
-            "unit": "million tokens per CPU-second",
-            "ours": rates["ours"],
-            "peers": peers,
-            "ratio": ratio,
-            "goal": GOAL,
-            "meets": ratio >= GOAL,
-            "versions": {name: importlib.metadata.version(name) for name in names},
-            "input": {"files": len(arguments.files), "bytes": size, "tokens": figures["ours"]["tokens"]},
-        }
-        print(json.dumps(result))
-        return
-    print(f"{'':12}{'CPU-s':>8}{'start-up':>10}{'MB/CPU-s':>10}{'M tokens/CPU-s':>16}{'peak MB':>9}{'ratio':>7}")
-    for way, found in figures.items():
-        print(
-            f"{way:12}{found['seconds']:8.1f}{found['startup']:10.1f}{size / found['seconds'] / 1e6:10.2f}"
-            f"{rates[way]:16.2f}{found['memory']:9.0f}{rates['ours'] / rates[way]:7.2f}"
-        )
+    """Measure every way in turn and print the table, or one object."""
+    parser = options(__doc__ or "")
+    parser.add_argument("files", nargs="+", type=Path)
+    parser.add_argument("--tokenizer", help="a tokenizer.json of fewer than 65,500 entries")
+    parser.add_argument("--peers", type=lambda names: names.split(","), default=[peer.name for peer in PEERS])
+    home = Path.home() / ".cache" / "stackbuild" / "benchmarks"
+    parser.add_argument("--cache", type=Path, default=home, help="environments of peers")
+    asked = parser.parse_args()
+    asked.cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=asked.cache) as name:
+        folder = Path(name, "in")
+        folder.mkdir()
+        files = [folder / f"{number:03d}.parquet" for number in range(len(asked.files))]
+        size = sum(_dataset(path, out) for path, out in zip(asked.files, files, strict=True))
+        tokenizer = asked.tokenizer or _trained(files, Path(name))
+        plain = Path(name, "plain.json")  # for the peers: a sentinel in a text is nothing but text
+        plain.write_text(json.dumps(json.loads(Path(tokenizer).read_text()) | {"added_tokens": []}))
+        expected = _expected(files, tokenizer)
+        tokens = len(expected[0]) / 1e6
+        about = {"files": len(files), "bytes": size, "million_tokens": tokens}
+        comparison = Comparison(
+            "tokens", "M tokens per CPU-second", GOAL, tokens, about, ("stackbuild", "numba", "numpy", "pyarrow"),
+            absolute=True, shown=("same",), parts=("encoder",),
+        )  # fmt: skip
+        given = {"files": [str(file) for file in files], "tokenizer": str(tokenizer)}
+        way("benchmarks.tokens:encoder", given)  # kernels are compiled once for a machine
+        for _ in range(asked.rounds):
+            for mine in ("ours", "encoder"):
+                comparison.runs.setdefault(mine, []).append(way(f"benchmarks.tokens:{mine}", given))
+            for peer in PEERS:
+                if peer.name in asked.peers and peer.name not in comparison.missing:
+                    try:
+                        run = _peer(peer, asked.cache, folder, str(plain), expected)
+                        comparison.runs.setdefault(peer.name, []).append(run)
+                    except NotMeasured as reason:
+                        comparison.missing[peer.name] = str(reason)
+        comparison.show(asked.json)
 
 
 if __name__ == "__main__":

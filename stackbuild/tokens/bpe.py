@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -121,10 +122,11 @@ class Vocabulary:
     `sentinels`: name to id of its special tokens, in the order of ids. `size`: one more than the largest id.
     `sha256`: of the file. `tokenizer` knows no special token, so that the letters `<fim_prefix>` in a text are
     letters. `spec`: what the file says. `splittable`: it cuts words as `pre_tokenizer` does. Raises InputError for a
-    file that is no tokenizer, or edits text.
+    file that is no tokenizer, or edits text, unless it is known to have been `checked`: the library then loads it when it
+    is needed.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, checked: bool = False):
         try:
             data = Path(path).read_bytes()
             spec = json.loads(data)
@@ -132,7 +134,9 @@ class Vocabulary:
             special = {token["content"]: int(token["id"]) for token in added if token["special"]}
             self.spec: Mapping[str, Any] = dict(spec)
             spec |= {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
-            self.tokenizer: Any = Tokenizer.from_str(json.dumps(spec))
+            self._plain = spec
+            if not checked:
+                _ = self.tokenizer
         except OSError as error:
             raise InputError(f"{path}: the tokenizer cannot be read: {error.strerror}") from error
         except Exception as error:  # the library raises bare Exception
@@ -140,13 +144,14 @@ class Vocabulary:
         self.path = str(path)
         self.sha256 = hashlib.sha256(data).hexdigest()
         self.sentinels: Mapping[str, int] = dict(sorted(special.items(), key=lambda item: item[1]))
-        numbers = [*self.tokenizer.get_vocab().values(), *(int(token["id"]) for token in added)]
+        model = spec["model"]
+        vocab = model["vocab"] if isinstance(model.get("vocab"), Mapping) else self.tokenizer.get_vocab()
+        numbers = [*vocab.values(), *(int(token["id"]) for token in added)]
         self.size = max(numbers, default=-1) + 1
         self.names: Mapping[int, str] = {number: name for name, number in self.sentinels.items()}
         self.is_sentinel = np.zeros(self.size, np.bool_)
         self.is_sentinel[list(self.sentinels.values())] = True
         ours = json.loads(pre_tokenizer().__getstate__())
-        model = spec["model"]
         self.splittable = (
             spec.get("normalizer") is None
             and _without_offsets(spec.get("pre_tokenizer")) == _without_offsets(ours)
@@ -155,11 +160,16 @@ class Vocabulary:
             and not model.get("continuing_subword_prefix")
             and not model.get("end_of_word_suffix")
         )
-        if self.decode(self.tokenizer.encode(PROBE, add_special_tokens=False).ids) != PROBE:
+        if not checked and self.decode(self.tokenizer.encode(PROBE, add_special_tokens=False).ids) != PROBE:
             raise InputError(
                 f"{path}: this tokenizer does not give back the text that it encoded, so it would edit the files. "
                 "Use a byte-level one without a normalizer and dropout."
             )
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The library's tokenizer."""
+        return Tokenizer.from_str(json.dumps(self._plain))
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ordinary tokens, all bytes of it."""

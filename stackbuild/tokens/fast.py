@@ -8,7 +8,7 @@ why not. Words are found 64 bytes at a time (`fast_words`), looked up in a bound
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -58,6 +58,17 @@ def _merges(model: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def supports(vocabulary: Vocabulary) -> str | None:
     """Why the fast backend cannot take a tokenizer, or None if it can."""
+    return _reason(vocabulary)[0]
+
+
+def _reason(vocabulary: Vocabulary) -> tuple[str | None, list[tuple[str, str]]]:
+    """As `supports`, with the merges, which are many."""
+    merges: list[tuple[str, str]] = []
+    return _wrong(vocabulary, merges), merges
+
+
+def _wrong(vocabulary: Vocabulary, merges: list[tuple[str, str]]) -> str | None:
+    """As `supports`; fills `merges`."""
     spec = vocabulary.spec
     model = spec["model"]
     vocab = model.get("vocab")
@@ -73,16 +84,17 @@ def supports(vocabulary: Vocabulary) -> str | None:
         return "its tokens have a prefix or suffix"
     if _splits(spec.get("pre_tokenizer")) is None:
         return "it does not cut words by GPT-2's pattern, without a space in front"
-    if any(character not in vocab for character in alphabet()):
+    characters = alphabet()
+    if any(character not in vocab for character in characters):
         return "it has no token for some byte"
     if len(set(vocab.values())) != len(vocab):
         return "two of its tokens have the same id"
-    merges = _merges(model)
+    merges += _merges(model)
     made = {left + right for left, right in merges}
     if not made <= vocab.keys():
         return "a merge makes a token that its vocabulary lacks"
     for name, number in vocabulary.sentinels.items():
-        if vocab.get(name) == number and (name in made or name in alphabet()):
+        if vocab.get(name) == number and (name in made or name in characters):
             return f"text can become its sentinel {name}"
     return None
 
@@ -99,9 +111,8 @@ def _aligned(count: int) -> npt.NDArray[np.uint64]:
     return raw[skip : skip + count]
 
 
-def _model(spec: Mapping[str, Any]) -> Model:
+def _model(spec: Mapping[str, Any], merges: Sequence[tuple[str, str]]) -> Model:
     vocab: Mapping[str, int] = spec["model"]["vocab"]
-    merges = _merges(spec["model"])
     lefts, rights, made = (
         np.array(numbers, np.uint64).reshape(len(merges))
         for numbers in (
@@ -151,7 +162,7 @@ class FastEncoder:
     """
 
     def __init__(self, vocabulary: Vocabulary):
-        reason = supports(vocabulary)
+        reason, merges = _reason(vocabulary)
         if reason is not None:
             raise ValueError(f"{vocabulary.path}: the fast tokenizer cannot take it: {reason}")
         spec = vocabulary.spec
@@ -159,7 +170,7 @@ class FastEncoder:
         self.dtype = np.dtype(token_dtype(vocabulary.size))
         self.whole_words = bool(spec["model"].get("ignore_merges"))
         self._digits = bool(_splits(spec["pre_tokenizer"]))
-        self._model = _model(spec)
+        self._model = _model(spec, merges)
         self._tables = class_tables()
         self._words = Words(
             short=_aligned(8 * SETS),
@@ -210,6 +221,8 @@ class FastEncoder:
             ends[text : stop + 1] = made + total
             total += int(made[-1])
             text = stop
+        if len(parts) == 1:
+            return parts[0], ends
         return (np.concatenate(parts) if parts else np.zeros(0, self.dtype)), ends
 
     def _group(self, data: Any, offsets: Any, made: Any, number: int) -> list[npt.NDArray[Any]]:

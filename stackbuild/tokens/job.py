@@ -32,6 +32,7 @@ from stackbuild.tokens.assemble import assemble
 from stackbuild.tokens.bpe import Vocabulary
 from stackbuild.tokens.documents import DocumentsWriter
 from stackbuild.tokens.encode import LIBRARY, Encoder
+from stackbuild.tokens.fast import NAME as FAST
 from stackbuild.tokens.indexed import IndexedWriter, token_dtype
 from stackbuild.tokens.options import TokensOptions
 from stackbuild.tokens.runs import cut, merged
@@ -116,7 +117,7 @@ def encode_bucket(
     whole. `backend`: what `fast_check.choose` recorded. InputError for a tokenizer that lacks a sentinel of the layout,
     edits text, or for a run that is not ours.
     """
-    vocabulary = Vocabulary(tokenizer_json)
+    vocabulary = Vocabulary(tokenizer_json, checked=backend == FAST)
     require(vocabulary.sentinels, options.layout, str(tokenizer_json))
     encoder = Encoder(vocabulary, backend)
     layout = LAYOUTS[options.layout](vocabulary.sentinels, seed)
