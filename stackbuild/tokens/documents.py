@@ -39,6 +39,8 @@ DOCUMENTS = pa.schema(
                         pa.field("language", pa.string()),
                         pa.field("start", pa.int64()),
                         pa.field("end", pa.int64()),
+                        pa.field("bytes", pa.int64()),  # of its text in UTF-8
+                        pa.field("characters", pa.int64()),  # Unicode code points of its text
                     ]
                 )
             ),
@@ -46,6 +48,12 @@ DOCUMENTS = pa.schema(
     ]
 )
 ROW_GROUP = 1 << 14  # files of a row group, about
+TOKENIZER = b"stackbuild.tokenizer"  # key of the table's metadata: the SHA-256 of the tokenizer.json of its tokens
+
+
+def schema_for(tokenizer_sha256: str) -> pa.Schema:
+    """The schema of a table whose tokens are of this tokenizer."""
+    return DOCUMENTS.with_metadata({TOKENIZER: tokenizer_sha256})
 
 
 class DocumentsWriter:
@@ -55,8 +63,9 @@ class DocumentsWriter:
     ended. An exception leaves no file.
     """
 
-    def __init__(self, prefix: str | Path):
+    def __init__(self, prefix: str | Path, tokenizer_sha256: str):
         self.path = f"{prefix}.documents.parquet"
+        self._schema = schema_for(tokenizer_sha256)
         self.documents = self.files = self.bytes = 0
         self.sha256 = ""
         self._rows: list[dict[str, Any]] = []
@@ -70,7 +79,7 @@ class DocumentsWriter:
 
     def __enter__(self) -> Self:
         self._file = open(self.path, "w+b")
-        self._writer = pq.ParquetWriter(self._file, DOCUMENTS, compression="zstd", compression_level=1)
+        self._writer = pq.ParquetWriter(self._file, self._schema, compression="zstd", compression_level=1)
         return self
 
     def add(self, role: Role, tokens: int, file: File) -> None:
@@ -91,6 +100,8 @@ class DocumentsWriter:
                     "language": file.language,
                     "start": start,
                     "end": self._at,
+                    "bytes": file.length_bytes,
+                    "characters": len(file.content),
                 }
             )
         else:
@@ -118,7 +129,7 @@ class DocumentsWriter:
 
     def _flush(self) -> None:
         if self._rows:
-            self._writer.write_table(pa.Table.from_pylist(self._rows, DOCUMENTS), row_group_size=len(self._rows))
+            self._writer.write_table(pa.Table.from_pylist(self._rows, self._schema), row_group_size=len(self._rows))
         self._rows, self._held = [], 0
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

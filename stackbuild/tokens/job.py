@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -36,6 +37,7 @@ __all__ = [
     "Shard",
     "TokensManifest",
     "TokensOptions",
+    "dtype_of",
     "encode_bucket",
     "read_manifest",
     "runs",
@@ -84,6 +86,14 @@ class TokensManifest(_Record):
     sources: tuple[Source, ...]
 
 
+def dtype_of(vocabulary: Vocabulary, wanted: Literal["auto", "uint16", "int32"] = "auto") -> np.dtype[Any]:
+    """The type of this vocabulary's tokens on disk; InputError for one that is too large for the type that is wanted."""
+    try:
+        return token_dtype(vocabulary.size, wanted)
+    except ValueError as error:
+        raise InputError(f"{vocabulary.path}: {error}") from error
+
+
 def shard_name(source: str, number: int, shards: int) -> str:
     """The name of a shard, as `code-00003-of-00016`."""
     return f"{source}-{number:05}-of-{shards:05}"
@@ -113,8 +123,9 @@ def encode_bucket(
     vocabulary = Vocabulary(tokenizer_json)
     require(vocabulary.sentinels, options.layout, str(tokenizer_json))
     encoder = Encoder(vocabulary)
+    dtype = dtype_of(vocabulary, options.dtype)
     files = _files(merged(run_paths, bucket, f"{prefix}.merge"))
-    with IndexedWriter(prefix, token_dtype(vocabulary.size)) as tokens, DocumentsWriter(prefix) as documents:
+    with IndexedWriter(prefix, dtype) as tokens, DocumentsWriter(prefix, vocabulary.sha256) as documents:
         for segment, ids in encoder.segments(render(files, vocabulary.sentinels, seed)):
             tokens.add(ids)
             documents.add(segment.role, len(ids), segment.file)
@@ -159,6 +170,7 @@ def write_manifest(
     source: str = "code",
     split: Literal["train", "validation", "test"] = "train",
     fim: bool = True,
+    dtype: Literal["auto", "uint16", "int32"] = "auto",
 ) -> TokensManifest:
     """Write manifest.json as canonical JSON and return it.
 
@@ -169,7 +181,7 @@ def write_manifest(
     manifest = TokensManifest(
         tokenizer_sha256=vocabulary.sha256,
         vocab_size=vocabulary.size,
-        dtype="uint16" if token_dtype(vocabulary.size).itemsize == 2 else "int32",
+        dtype="uint16" if dtype_of(vocabulary, dtype).itemsize == 2 else "int32",
         eod_appended=True,
         sentinels=dict(vocabulary.sentinels),
         sources=(Source(name=source, split=split, fim=fim, shards=tuple(Shard(**shard) for shard in shards)),),

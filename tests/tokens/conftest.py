@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import random
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from stackbuild.schema import DATASET
-from stackbuild.tokens.job import TokensOptions, train
+from stackbuild.tokens.job import (
+    Shard,
+    Source,
+    TokensOptions,
+    encode_bucket,
+    runs,
+    shard_name,
+    train,
+    write_manifest,
+)
+from stackbuild.tokens.removed import dump_manifest
 from stackbuild.tokens.sample import sample
 
 WORDS = [
@@ -34,6 +45,7 @@ WORDS = [
     "(",
     ")",
 ]
+HELD_OUT = get_args(Source.model_fields["split"].annotation)[1]
 _LETTERS = random.Random(0)
 WORDS += ["".join(_LETTERS.choices("abcdefghijklmnopqrstuvwxyz_", k=_LETTERS.randrange(3, 10))) for _ in range(300)]
 HOSTILE = {
@@ -130,3 +142,39 @@ def tokenizer(
 def row_of() -> Callable[..., dict[str, Any]]:
     """`row(repo, path, content, language, revision)`: one row of schema.DATASET."""
     return row
+
+
+@pytest.fixture(scope="session")
+def corpus(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]], write_dataset: Any, tokenizer: Path
+) -> Path:
+    """A folder of tokens: the source `code`, three shards to train on and one (`HELD_OUT`) of another split."""
+    folder = tmp_path_factory.mktemp("corpus") / "tokens"
+    folder.mkdir()
+    options = TokensOptions(vocab_size=600, shards=4)
+    files = write_dataset(folder.parent / "data", rows, 1)
+    runs(files[0], 4, 11, folder.parent / "run")
+    names = [*(shard_name("code", k, 3) for k in range(3)), shard_name(f"code-{HELD_OUT}", 0, 1)]
+    facts = [
+        Shard(**encode_bucket([folder.parent / "run"], bucket, tokenizer, options, 11, folder / name))
+        for bucket, name in enumerate(names)
+    ]
+    shutil.copyfile(tokenizer, folder / "tokenizer.json")
+    manifest = write_manifest(folder / "manifest.json", tokenizer, [])
+    train = manifest.sources[0].model_copy(update={"shards": tuple(facts[:3])})
+    held_out = train.model_copy(update={"split": HELD_OUT, "shards": tuple(facts[3:])})
+    (folder / "manifest.json").write_bytes(dump_manifest(manifest.model_copy(update={"sources": (train, held_out)})))
+    return folder
+
+
+@pytest.fixture
+def copied(corpus: Path, tmp_path: Path) -> Path:
+    """A copy of `corpus` to change."""
+    shutil.copytree(corpus, tmp_path / "copied")
+    return tmp_path / "copied"
+
+
+@pytest.fixture(scope="session")
+def held_out() -> str:
+    """The second split of the corpus."""
+    return HELD_OUT
