@@ -12,8 +12,10 @@ from stackbuild.errors import RecipeError
 from stackbuild.shards import canonical_json
 from stackbuild.stage import Phase, PhaseOutputs, Stage
 from stackbuild.task import Task
-from stackbuild.tokens.job import encode_bucket, runs, sample, shard_name, train, write_manifest
+from stackbuild.tokens.bpe import Vocabulary
+from stackbuild.tokens.job import dtype_of, encode_bucket, runs, sample, shard_name, train, write_manifest
 from stackbuild.tokens.options import TokensOptions
+from stackbuild.tokens.statistics import combine, table_statistics
 
 TRAIN = "train"
 SOURCE = "code"
@@ -33,7 +35,7 @@ class Tokens(Stage[TokensOptions]):
             Phase("tokenizer", self.tokenizer, "one", reads=("sample",)),
             Phase("runs", self.runs, self.plan_runs, reads=(dataset,)),
             Phase("shards", self.shards, self.plan_shards, reads=("runs", "tokenizer")),
-            Phase("manifest", self.manifest, "one", reads=("tokenizer", "shard")),
+            Phase("manifest", self.manifest, "one", reads=("tokenizer", "shard", "statistics")),
         )
 
     def key(self) -> Mapping[str, Any]:
@@ -57,6 +59,7 @@ class Tokens(Stage[TokensOptions]):
             train(task.table("sample")[0], self.options, path)
         else:
             path.write_bytes(Path(self.options.tokenizer).read_bytes())
+            dtype_of(Vocabulary(path), self.options.dtype)
 
     def plan_runs(self, outputs: PhaseOutputs) -> list[dict[str, Any]]:
         """A task for each dataset file."""
@@ -77,6 +80,8 @@ class Tokens(Stage[TokensOptions]):
         shard = encode_bucket(
             task.table("runs"), task.params["bucket"], task.table("tokenizer")[0], self.options, task.seed, prefix
         )
+        counts = {"shard": shard["prefix"], **table_statistics(f"{prefix}.documents.parquet")}
+        task.file("statistics", ".json").write_bytes(canonical_json(counts))
         for suffix in ("bin", "idx"):
             task.adopt(suffix, Path(f"{prefix}.{suffix}"))
         task.adopt("documents", Path(f"{prefix}.documents.parquet"))
@@ -84,6 +89,15 @@ class Tokens(Stage[TokensOptions]):
         task.stats.update(shard)
 
     def manifest(self, task: Task) -> None:
-        """List the shards."""
+        """List the shards, and sum what they hold."""
         shards = [json.loads(Path(path).read_bytes()) for path in task.table("shard")]
-        write_manifest(task.file("manifest", ".json"), task.table("tokenizer")[0], shards)
+        manifest = write_manifest(
+            task.file("manifest", ".json"), task.table("tokenizer")[0], shards, dtype=self.options.dtype
+        )
+        counts = {
+            one["shard"]: one for one in (json.loads(Path(path).read_bytes()) for path in task.table("statistics"))
+        }
+        told = combine(
+            (source.name, source.split, counts[shard.prefix]) for source in manifest.sources for shard in source.shards
+        )
+        task.file("totals", ".json").write_bytes(canonical_json(told))
