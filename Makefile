@@ -23,10 +23,10 @@ test: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
 
 test-slow: setup
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'slow and not long'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'slow and not long'
 
 test-long: setup
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m long
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m long
 
 lint: setup
 	$(BIN)/ruff check .

@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from stackbuild.errors import InputError
+from stackbuild.errors import InputError, PolicyRefusal
 from stackbuild.graph import Node
 from stackbuild.plan import Build
 from stackbuild.shards import Output
+from stackbuild.tokens.job import read_manifest
+from stackbuild.tokens.removed import check_shards, dump_manifest, load_removed, with_digest
 
 # Every folder that a build makes for people; OUT/report is written apart, as it may be written again.
 PRODUCTS = ("dataset", "repos", "decisions", "private", "clusters", "manifest", "index", "tokens")
@@ -64,6 +66,8 @@ def publish(build: Build, written: Mapping[str, Mapping[str, bytes]]) -> dict[st
             shutil.rmtree(left, ignore_errors=True)
     for name, files in made.items():
         whole: Files = {**files, **written.get(name, {})}
+        if name == "tokens":
+            whole = {**whole, **taken_out(build.out, files)}
         place(build.out, name, whole)
         for path, source in whole.items():
             digest = source.sha256 if isinstance(source, Output) else hashlib.sha256(source).hexdigest()
@@ -84,11 +88,37 @@ def token_files(build: Build) -> dict[str, Output]:
     files = {
         "tokenizer.json": build.outputs(node.phase_job("tokenizer"), "tokenizer")[0],
         "manifest.json": build.outputs(node.phase_job("manifest"), "manifest")[0],
+        "statistics.json": build.outputs(node.phase_job("manifest"), "totals")[0],
     }
     for shard in build.shards(node.phase_job("shards")):
         for table, suffix in (("bin", "bin"), ("idx", "idx"), ("documents", "documents.parquet")):
             files[f"{shard.stats['prefix']}.{suffix}"] = shard.table(table)[0]
     return files
+
+
+def taken_out(out: Path, files: Mapping[str, Output]) -> Files:
+    """What `stackbuild tokens remove` did to the tokens that stand in OUT and are made again: the list of removed spans, and
+    the `.bin` files in which they were overwritten. PolicyRefusal if the new tokens are others, so that it would be lost."""
+    folder, manifest = out / "tokens", read_manifest(out / files["manifest.json"].file)
+    removed = load_removed(folder)
+    if not len(removed.spans):
+        return {}
+    try:
+        check_shards(removed, manifest, folder / "removed")
+    except InputError as error:
+        raise PolicyRefusal(
+            f"{folder / 'removed'} takes documents out of the tokens of an earlier build, and this build's are others, in which "
+            "they may stand again. Put what was asked for on the list of [opt_out], build again, and take that file away; "
+            "nothing was published."
+        ) from error
+    kept: dict[str, Output | bytes] = {"removed": (folder / "removed").read_bytes()}
+    for prefix, digest in removed.applied().items():
+        path = folder / f"{prefix}.bin"
+        kept[path.name] = Output("bin", f"tokens/{path.name}", -1, path.stat().st_size, digest)
+        manifest = with_digest(manifest, prefix, digest)
+    if removed.applied():
+        kept["manifest.json"] = dump_manifest(manifest)
+    return kept
 
 
 def dataset_files(build: Build, table: str) -> dict[str, Output]:

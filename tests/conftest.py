@@ -17,14 +17,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests of a module go to one worker, so that what they share is made once."""
-    for item in items:
-        grouped = item.get_closest_marker("xdist_group") or "slurm" in getattr(item, "fixturenames", ())
-        if item.get_closest_marker("slow") and not grouped:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Downloads of tests go to a folder of their own."""

@@ -29,7 +29,6 @@ from tests.slurm.scenario import RECIPE, Scenario, install_moody, make_input, re
 from tests.worlds import recipe, world
 
 ray = pytest.importorskip("ray", reason="the ray extra is not installed")
-pytestmark = pytest.mark.xdist_group("ray")
 
 
 # ---------------------------------------------------------------- builds with a stage that misbehaves

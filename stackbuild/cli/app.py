@@ -10,6 +10,7 @@ import typer
 from stackbuild.cli.classifier_app import app as classifier_app
 from stackbuild.cli.manifest_app import app as manifest_app
 from stackbuild.cli.pii_app import app as pii_app
+from stackbuild.cli.tokens_app import app as tokens_app
 
 app = typer.Typer(
     name="stackbuild",
@@ -27,6 +28,7 @@ licenses_app = typer.Typer(
 app.add_typer(licenses_app, name="licenses")
 app.add_typer(classifier_app, name="classifier")
 app.add_typer(pii_app, name="pii")
+app.add_typer(tokens_app, name="tokens")
 
 Folder = Annotated[Path, typer.Argument(metavar="OUT", help="The output folder of a build.")]
 Recipe = Annotated[
@@ -292,15 +294,22 @@ def inspect_(
     inputs: Annotated[
         list[str] | None, typer.Argument(metavar="[IN]...", help="filters: Parquet files, folders or globs.")
     ] = None,
-    document: Annotated[int, typer.Option("--document", help="tokens: the number of the document.")] = 0,
+    document: Annotated[
+        int, typer.Option("--document", help="tokens: the number of the document among those that are chosen.")
+    ] = 0,
+    source: Annotated[str | None, typer.Option("--source", help="tokens: count documents of this source only.")] = None,
+    split: Annotated[str | None, typer.Option("--split", help="tokens: count documents of this split only.")] = None,
+    shard: Annotated[
+        str | None, typer.Option("--shard", metavar="PREFIX", help="tokens: count documents of this shard only.")
+    ] = None,
     repo: Annotated[str | None, typer.Option("--repo", help="licenses: the repository, owner/name.")] = None,
     every: Annotated[bool, typer.Option("--all", help="licenses: name every file.")] = False,
     json_: Json = False,
 ) -> None:
     """Look at a document of the tokenized corpus, at the licences of a repository, or at what filters would drop."""
-    from stackbuild.cli.inspect import run
+    from stackbuild.cli.inspect import Chosen, run
 
-    run(what, out, inputs or [], document, repo, every, json_)
+    run(what, out, inputs or [], Chosen(document, source, split, shard), repo, every, json_)
 
 
 @app.command()

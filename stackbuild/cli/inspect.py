@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Console
 
 from stackbuild.cli.show import escaped
-from stackbuild.errors import InputError, UsageError
+from stackbuild.errors import UsageError
 
 if TYPE_CHECKING:
     from stackbuild.license_view import FileLicense, Folder
@@ -20,12 +20,21 @@ if TYPE_CHECKING:
 SHOWN = 12  # files of one folder and reason that are named
 
 
-def run(what: str, out: Path, inputs: list[str], document: int, repo: str | None, every: bool, as_json: bool) -> None:
+class Chosen(NamedTuple):
+    """Which document of a tokenized corpus: its number among those of a source, a split, a shard; None: of all."""
+
+    document: int = 0
+    source: str | None = None
+    split: str | None = None
+    shard: str | None = None
+
+
+def run(what: str, out: Path, inputs: list[str], chosen: Chosen, repo: str | None, every: bool, as_json: bool) -> None:
     """Show one document of the tokenized corpus, the licences of a repository, or what filters would drop."""
     if inputs and what != "filters":
         raise UsageError(f"inspect {what} takes no IN; only filters does.")
     if what == "tokens":
-        tokens(out, document)
+        tokens(out, chosen)
     elif what == "licenses":
         if repo is None:
             raise UsageError("inspect licenses shows one repository; name it: --repo OWNER/NAME.")
@@ -38,21 +47,14 @@ def run(what: str, out: Path, inputs: list[str], document: int, repo: str | None
         raise UsageError(f"There is nothing named {what!r} to inspect; there are: tokens, licenses, filters.")
 
 
-def tokens(out: Path, document: int) -> None:
-    """Show one document of the tokenized corpus; documents are counted through all shards."""
-    from stackbuild.tokens.job import read_manifest
-    from stackbuild.tokens.show import show_document
+def tokens(out: Path, chosen: Chosen) -> None:
+    """Show one document of the tokenized corpus, counted through the shards that are chosen."""
+    from stackbuild.tokens.dataset import TokensDataset
+    from stackbuild.tokens.show import find_document, show_document
 
-    folder = out / "tokens"
-    manifest = read_manifest(folder / "manifest.json")
-    number = document
-    for source in manifest.sources:
-        for shard in source.shards:
-            if number < shard.documents:
-                Console().print(show_document(folder / shard.prefix, number, folder / "tokenizer.json"))
-                return
-            number -= shard.documents
-    raise InputError(f"{out} has {document - number:,} documents; --document counts from 0.")
+    dataset = TokensDataset(out)
+    shard, number = find_document(dataset, *chosen)
+    Console().print(show_document(shard.prefix, number, dataset.tokenizer, removed=shard.removed_of(number)))
 
 
 def licenses(out: Path, repo: str, every: bool, as_json: bool) -> None:

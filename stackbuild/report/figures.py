@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -173,4 +174,6 @@ def tokens_of(build: Build) -> dict[str, Any] | None:
         return None
     shards = [shard.stats for shard in build.shards(node.phase_job("shards"))]
     total = {name: sum(shard[name] for shard in shards) for name in ("documents", "files", "tokens", "bytes")}
-    return {**total, "shards": len(shards), "vocab_size": node.stage.options.vocab_size}
+    totals = build.out / build.outputs(node.phase_job("manifest"), "totals")[0].file
+    parts = json.loads(totals.read_bytes())["parts"]
+    return {**total, "shards": len(shards), "vocab_size": node.stage.options.vocab_size, "parts": parts}

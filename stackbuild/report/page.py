@@ -83,6 +83,13 @@ TEMPLATE = """<!doctype html>
 {% endif %}{% endfor %}{% endfor %}</p><p>
 {% if r.tokens %}{{ r.tokens.tokens | n }} tokens of a vocabulary of {{ r.tokens.vocab_size | n }} in {{ r.tokens.shards }} shards,
  {{ "%.2f" % (r.tokens.bytes / r.tokens.tokens if r.tokens.tokens else 0) }} bytes a token.{% endif %}</p>
+{% if r.tokens %}{% for part in r.tokens.parts %}<table><caption>Tokens of {{ part.source }}, {{ part.split }}: {{ part.documents | n }} documents,
+ {{ part.tokens | n }} tokens, {{ part.header_tokens | n }} of them in headers; the longest document has {{ part.longest_document | n }}.
+ Below are the texts of files.</caption>
+<tr><th>language<th class="n">files<th class="n">tokens<th class="n">MB<th class="n">share of tokens<th class="n">bytes a token<th class="n">characters a token</tr>
+{% for row in part.languages %}<tr><td>{{ row.language or "–" }}<td class="n">{{ row.files | n }}<td class="n">{{ row.tokens | n }}<td class="n">{{ row.bytes | mb }}
+<td class="n">{{ "%.2f" % (100 * row.tokens / part.text_tokens if part.text_tokens else 0) }} %<td class="n">{{ row.bytes_per_token | ratio }}<td class="n">{{ row.characters_per_token | ratio }}</tr>
+{% endfor %}</table>{% endfor %}{% endif %}
 
 {% if r.not_read %}<h2>Not read</h2><table><tr><th>input<th>reason</tr>
 {% for row in r.not_read %}<tr><td class="p">{{ row.what | shown }}<td class="p">{{ row.reason | shown }}</tr>{% endfor %}</table>{% endif %}
@@ -101,6 +108,7 @@ def page(report: dict[str, Any]) -> str:
         n=lambda value: f"{value:,}",
         mb=lambda value: f"{value / 1e6:,.2f}",
         g=lambda value: "" if value is None else f"{value:g}",
+        ratio=lambda value: "–" if value is None else f"{value:.3f}",
         shown=lambda text: "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text),
     )
     return environment.from_string(TEMPLATE).render(r=report, bars=bars(report["funnel"]))

@@ -30,6 +30,8 @@ FILE = [
     pa.field("license_type", pa.string()),
     pa.field("language", pa.string()),
     *SPAN,
+    pa.field("bytes", pa.int64()),  # of its text in UTF-8
+    pa.field("characters", pa.int64()),  # Unicode code points of its text
 ]
 DOCUMENTS = pa.schema(
     [
@@ -44,9 +46,15 @@ DOCUMENTS = pa.schema(
     ]
 )
 ROW_GROUP = 1 << 14  # files of a row group, about
+TOKENIZER = b"stackbuild.tokenizer"  # key of the table's metadata: the SHA-256 of the tokenizer.json of its tokens
 _TOLD = ("repo_name", "revision_id", "path", "content_id", "license_type", "language")
 
 I64 = npt.NDArray[np.int64]
+
+
+def schema_for(tokenizer_sha256: str) -> pa.Schema:
+    """The schema of a table whose tokens are of this tokenizer."""
+    return DOCUMENTS.with_metadata({TOKENIZER: tokenizer_sha256})
 
 
 class DocumentsWriter:
@@ -56,8 +64,9 @@ class DocumentsWriter:
     ended. An exception leaves no file.
     """
 
-    def __init__(self, prefix: str | Path, source: str):
+    def __init__(self, prefix: str | Path, tokenizer_sha256: str, source: str):
         self.path, self.source = f"{prefix}.documents.parquet", source
+        self._schema = schema_for(tokenizer_sha256)
         self.documents = self.files = self.bytes = 0
         self.sha256 = ""
         self._waiting: list[pa.Table] = []
@@ -65,13 +74,14 @@ class DocumentsWriter:
 
     def __enter__(self) -> Self:
         self._file = open(self.path, "w+b")
-        self._writer = pq.ParquetWriter(self._file, DOCUMENTS, compression="zstd", compression_level=1)
+        self._writer = pq.ParquetWriter(self._file, self._schema, compression="zstd", compression_level=1)
         return self
 
     def add(self, files: pa.Table, opens: npt.NDArray[np.bool_], headers: I64, tokens: I64) -> None:
         """Take up n files in order. `files`: the columns of `_TOLD` (content_id as binary(20)) and content; `opens`: whether a
         document begins with the file; `headers`, `tokens`: the tokens in front of it and of its text."""
         rows = files.select(_TOLD).append_column("bytes", pc.binary_length(files["content"]).cast(pa.int64()))
+        rows = rows.append_column("characters", pc.utf8_length(files["content"]).cast(pa.int64()))
         for name, values in (("opens", opens), ("headers", headers), ("tokens", tokens)):
             rows = rows.append_column(name, pa.array(values))
         self._waiting.append(rows)
@@ -94,7 +104,7 @@ class DocumentsWriter:
         self._held = 0 if rows is None else rows.num_rows
 
     def _write(self, rows: pa.Table, starts: I64) -> None:
-        table = _table(rows, starts, self.documents, self.source)
+        table = _table(rows, starts, self.documents, self.source).replace_schema_metadata(self._schema.metadata)
         self._writer.write_table(table, row_group_size=table.num_rows)
         self.documents += table.num_rows
         self.files += rows.num_rows
@@ -134,6 +144,8 @@ def _table(rows: pa.Table, starts: I64, first: int, source: str) -> pa.Table:
         rows["language"],
         start,
         end,
+        rows["bytes"],
+        rows["characters"],
     ]
     files = pa.StructArray.from_arrays([_array(column) for column in columns], fields=FILE)
     firsts = rows.take(pa.array(starts))

@@ -14,19 +14,22 @@ Both are little-endian and follow Megatron-LM's MMapIndexedDataset to the byte:
                   int8[S] modes, which only multimodal writers append; read over
 
 Tokens are uint16 when the vocabulary has fewer than 65,500 entries, else int32. The codes 6 and 7 are float64 and
-float32 in one branch of Megatron and the other way round in the other; no token is a float, so both are refused. GPT
-training takes every sequence for a document; the writer makes one sequence per document.
+float32 in Megatron-core and the other way round in older Megatron-LM and its forks; no token is a float, so both are
+refused unless a caller names the dialect. GPT training takes every sequence for a document; the writer makes one
+sequence per document.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import mmap
 import os
 import struct
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -38,13 +41,29 @@ VERSION = 1
 HEADER = struct.Struct("<9sQBQQ")
 DTYPES = {1: "<u1", 2: "<i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2"}
 CODES = {np.dtype(name): code for code, name in DTYPES.items()}
+Dialect = Literal["megatron-core", "megatron-lm", "fairseq"]
+FLOATS: Mapping[str, Mapping[int, str]] = {  # what a writer meant by the codes 6 and 7
+    "megatron-core": {6: "<f8", 7: "<f4"},  # its enumeration DType
+    "megatron-lm": {6: "<f4", 7: "<f8"},  # np.float32 and np.double: Megatron-LM before it, GPT-NeoX
+    "fairseq": {6: "<f8", 7: "<f8"},  # Python's float and np.double, which are one
+}
+OLD_MAGIC = b"TNTIDX\x00\x00"  # of fairseq's IndexedDataset, before memory maps
+UINT16_VOCABULARY = 65_500
 LONGEST_SEQUENCE = 2**31 - 1
 BLOCK = 1 << 18  # entries of the index that are held at a time
 
 
-def token_dtype(vocab_size: int) -> np.dtype[Any]:
-    """The type of a token on disk: uint16 below 65,500 entries, else int32."""
-    return np.dtype("<u2" if vocab_size < 65_500 else "<i4")
+def token_dtype(vocab_size: int, wanted: Literal["auto", "uint16", "int32"] = "auto") -> np.dtype[Any]:
+    """The type of a token on disk: uint16 below 65,500 entries, else int32 (`DType.optimal_dtype` of Megatron-core).
+
+    `wanted` forces one; ValueError, naming the sizes, for uint16 and 65,500 entries or more.
+    """
+    if wanted == "uint16" and vocab_size >= UINT16_VOCABULARY:
+        raise ValueError(
+            f"a vocabulary of {vocab_size:,} entries does not go with uint16, which holds fewer than "
+            f'{UINT16_VOCABULARY:,}: set dtype = "int32" or "auto"'
+        )
+    return np.dtype("<u2" if wanted == "uint16" or (wanted == "auto" and vocab_size < UINT16_VOCABULARY) else "<i4")
 
 
 class IndexedWriter:
@@ -81,8 +100,10 @@ class IndexedWriter:
     def add(self, tokens: npt.ArrayLike) -> None:
         """Append integers of shape (n,) to the present document; ValueError if one does not fit the type."""
         array = np.asarray(tokens)
-        if array.size == 0:
-            return
+        if array.size:
+            self._open_tokens += self._append(array)
+
+    def _append(self, array: npt.NDArray[Any]) -> int:
         if array.ndim != 1 or array.dtype.kind not in "iu":
             raise ValueError(f"tokens must be integers of one dimension, got {array.dtype} of shape {array.shape}")
         if array.dtype != self.dtype and (int(array.min()) < self._lowest or int(array.max()) > self._highest):
@@ -90,7 +111,26 @@ class IndexedWriter:
         data = np.ascontiguousarray(array, self.dtype).data
         self._hash.update(data)
         self._bin.write(data)
-        self._open_tokens += array.size
+        return array.size
+
+    def add_many(self, tokens: npt.NDArray[Any], ends: npt.NDArray[np.int64]) -> None:
+        """Append tokens, shape (n,), in which documents end: at `ends`, shape (d,), rising, at most n.
+
+        The first goes on with the present document; what stands behind the last end begins the next.
+        """
+        if tokens.size:
+            self._append(tokens)
+        if len(ends) == 0:
+            self._open_tokens += tokens.size
+            return
+        lengths = np.diff(ends, prepend=0)
+        lengths[0] += self._open_tokens
+        if int(lengths.max()) > LONGEST_SEQUENCE:
+            raise self._too_long(self.documents + int(lengths.argmax()), int(lengths.max()))
+        self._sizes.write(lengths.astype("<i4").tobytes())
+        self.tokens += int(lengths.sum())
+        self.documents += len(ends)
+        self._open_tokens = tokens.size - int(ends[-1])
 
     def end_document(self) -> None:
         """Close the present document; one without tokens is legal. InputError if it has more than 2^31 - 1 tokens."""
@@ -101,27 +141,10 @@ class IndexedWriter:
         self.documents += 1
         self._open_tokens = 0
 
-    def add_documents(self, tokens: npt.ArrayLike, ends: npt.NDArray[np.int64]) -> None:
-        """Append the rest of the present document and those behind it. `ends`: where in `tokens` a document ends, int64
-        (documents,), rising; what stands behind the last of them begins the next document."""
-        self.add(tokens)
-        if not len(ends):
-            return
-        sizes = np.diff(ends, prepend=0)
-        sizes[0] += self._open_tokens - len(np.asarray(tokens))
-        left = len(np.asarray(tokens)) - int(ends[-1])
-        longest = int(sizes.argmax())
-        if sizes[longest] > LONGEST_SEQUENCE:
-            raise self._too_long(self.documents + longest, int(sizes[longest]))
-        self._sizes.write(sizes.astype("<i4").tobytes())
-        self.tokens += int(sizes.sum())
-        self.documents += len(sizes)
-        self._open_tokens = left
-
     def _too_long(self, document: int, tokens: int) -> InputError:
         return InputError(
-            f"{self.prefix}: document {document} has {tokens:,} tokens; the format holds at most "
-            f"{LONGEST_SEQUENCE:,}. Leave files out of this repository by a filter."
+            f"{self.prefix}: document {document} has {tokens:,} tokens; the format holds at most {LONGEST_SEQUENCE:,}. "
+            "Leave files out of this repository by a filter."
         )
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -164,6 +187,36 @@ class IndexedWriter:
             write(np.arange(first, min(first + BLOCK, documents + 1), dtype="<i8").tobytes())
 
 
+def document_blocks(
+    documents: int, ends: Callable[[slice], npt.NDArray[np.int64]], tokens: int = 1 << 20
+) -> Iterator[tuple[int, int, npt.NDArray[np.int64]]]:
+    """Cut documents that lie one behind the other into blocks of at most about so many tokens.
+
+    `ends(some)`: the ends of some of them, in tokens, int64. Yields the first token of a block, the one behind its last,
+    and the ends of the documents that end in it, counted from the block's first token, as `IndexedWriter.add_many` takes
+    them. A longer document is cut into several blocks; where a block has whole documents it ends with one.
+    """
+    document = at = 0
+    while document < documents:
+        some = ends(slice(document, document + BLOCK))
+        whole = int(np.searchsorted(some, at + tokens, side="right"))
+        stop = int(some[whole - 1]) if whole else at + tokens
+        yield at, stop, some[:whole] - at
+        document, at = document + whole, stop
+
+
+def forget(array: npt.NDArray[Any]) -> None:
+    """Let go of the pages of a memory-mapped array that were read: a pass over it then holds no more than a block.
+
+    They are read again when they are asked for. An array that is not mapped is left alone.
+    """
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap):
+        base.madvise(mmap.MADV_DONTNEED)
+
+
 def _sync(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
@@ -181,10 +234,12 @@ class IndexedDataset:
     """Reads `PREFIX.bin` and `PREFIX.idx` through memory maps; everything is checked before the first use.
 
     `sizes`: int32 of shape (S,), tokens. `offsets`: int64 of shape (S,), bytes. `document_index`: int64 of shape (D,).
-    `dataset[i]` is sequence i as a read-only array of `dtype`. Raises InputError when the pair is torn or foreign.
+    `flat`: all tokens of all sequences, of shape (`tokens`,), read-only.
+    `dataset[i]` is sequence i as a read-only array of `dtype`. `dialect`: whose writer made a pair of floats, which is
+    never one of tokens. Raises InputError when the pair is torn or foreign.
     """
 
-    def __init__(self, prefix: str | Path):
+    def __init__(self, prefix: str | Path, dialect: Dialect | None = None):
         self.prefix = str(prefix)
         index_path, bin_path = self.prefix + ".idx", self.prefix + ".bin"
         try:
@@ -198,25 +253,39 @@ class IndexedDataset:
         if len(head) < HEADER.size:
             raise self._bad(f".idx has {len(head)} bytes, less than its header of {HEADER.size}")
         magic, version, code, sequences, boundaries = HEADER.unpack(head)
+        if magic.startswith(OLD_MAGIC):
+            raise InputError(
+                f"{self.prefix}: .idx begins with TNTIDX: it is of fairseq's older format, which is not read. Tokenize "
+                "again, or convert it with the tools of the Megatron that wrote it."
+            )
         if magic != MAGIC:
             raise self._bad(".idx does not begin with MMIDIDX: it is no memory-mapped indexed dataset")
         if version != VERSION:
             raise self._bad(f".idx has version {version}, not {VERSION}")
-        if code not in DTYPES:
+        dtypes = DTYPES | dict(FLOATS[dialect] if dialect is not None else {})
+        if code in (6, 7) and dialect is None:
+            raise InputError(
+                f"{self.prefix}: .idx has dtype code {code}, which is float64 or float32, depending on who wrote it "
+                f"(in Megatron-core 6 is float64 and 7 float32, in older Megatron-LM the other way round). Tokens are "
+                f"integers; to read floats, say whose they are: dialect = {', '.join(map(repr, FLOATS))}."
+            )
+        if code not in dtypes:
             raise self._bad(f".idx has dtype code {code}; tokens are of one of {sorted(DTYPES)}")
         size = HEADER.size + 12 * sequences + 8 * boundaries
         if index_bytes not in (size, size + sequences):
             raise self._bad(f".idx has {index_bytes:,} bytes where {sequences:,} sequences need {size:,}")
         if boundaries < 1:
             raise self._bad(".idx has an empty document index")
-        self.dtype = np.dtype(DTYPES[code])
+        self.dtype = np.dtype(dtypes[code])
         at = HEADER.size
         self.sizes = self._map(index_path, "<i4", at, sequences)
         self.offsets = self._map(index_path, "<i8", at + 4 * sequences, sequences)
         self.document_index = self._map(index_path, "<i8", at + 12 * sequences, boundaries)
         self._check(bin_bytes)
+        for array in (self.sizes, self.offsets, self.document_index):
+            forget(array)
         self.tokens = bin_bytes // self.dtype.itemsize
-        self._tokens = self._map(bin_path, self.dtype, 0, self.tokens)
+        self.flat = self._map(bin_path, self.dtype, 0, self.tokens)
 
     def _map(self, path: str, dtype: npt.DTypeLike, offset: int, count: int) -> npt.NDArray[Any]:
         if count == 0:  # an empty map is an error of the operating system
@@ -255,6 +324,11 @@ class IndexedDataset:
         if last != len(self.sizes):
             raise self._bad(f".idx has its last document end at sequence {last:,} of {len(self.sizes):,}")
 
+    def ends(self, some: slice) -> npt.NDArray[np.int64]:
+        """Where some sequences end in `flat`: int64, tokens."""
+        ends: npt.NDArray[np.int64] = self.offsets[some] // self.dtype.itemsize + self.sizes[some]
+        return ends
+
     def __len__(self) -> int:
         return len(self.sizes)
 
@@ -266,4 +340,4 @@ class IndexedDataset:
         if not 0 <= sequence < len(self.sizes):
             raise IndexError(f"sequence {sequence} of {len(self.sizes)}")
         first = int(self.offsets[sequence]) // self.dtype.itemsize
-        return self._tokens[first : first + int(self.sizes[sequence])][start:stop]
+        return self.flat[first : first + int(self.sizes[sequence])][start:stop]

@@ -96,9 +96,22 @@ class TokensManifest(_Record):
     sources: tuple[Source, ...]
 
 
-def shard_name(source: str, split: Split, number: int, shards: int) -> str:
+def dtype_of(vocabulary: Vocabulary, wanted: Literal["auto", "uint16", "int32"] = "auto") -> np.dtype[Any]:
+    """The type of this vocabulary's tokens on disk; InputError for one that is too large for the type that is wanted."""
+    try:
+        return token_dtype(vocabulary.size, wanted)
+    except ValueError as error:
+        raise InputError(f"{vocabulary.path}: {error}") from error
+
+
+def stem_of(source: str, split: Split) -> str:
+    """What the names of a split's shards begin with."""
+    return source if split == "train" else f"{source}-{split}"
+
+
+def shard_name(stem: str, number: int, shards: int) -> str:
     """The name of a shard, as `code-00003-of-00016`, or `code-valid-00000-of-00001`."""
-    return f"{source}{'' if split == 'train' else f'-{split}'}-{number:05}-of-{shards:05}"
+    return f"{stem}-{number:05}-of-{shards:05}"
 
 
 def encode_bucket(
@@ -124,7 +137,8 @@ def encode_bucket(
     end = vocabulary.sentinels[END_OF_TEXT]
     letters = _letters(vocabulary.sentinels) if options.strip_sentinels else None
     is_open = False
-    with IndexedWriter(prefix, token_dtype(vocabulary.size)) as tokens, DocumentsWriter(prefix, source) as documents:
+    dtype = dtype_of(vocabulary, options.dtype)
+    with IndexedWriter(prefix, dtype) as tokens, DocumentsWriter(prefix, vocabulary.sha256, source) as documents:
         for table in merged(run_paths, bucket, f"{prefix}.merge"):
             for part in cut(table, BATCH):
                 files = part if letters is None else _stripped(part, letters)
@@ -134,7 +148,7 @@ def encode_bucket(
                     encoder.encode_array(files["content"].combine_chunks()),
                 )
                 ids = assemble(made.opens, made.sentinels, texts, contents, end, is_open, tokens.dtype)
-                tokens.add_documents(ids.ids, ids.ends)
+                tokens.add_many(ids.ids, ids.ends)
                 documents.add(files, made.opens, ids.headers, ids.files)
                 is_open = True
         if is_open:
@@ -171,6 +185,7 @@ def write_manifest(
     backend: str = LIBRARY,
     source: str = "code",
     fim: bool = True,
+    dtype: Literal["auto", "uint16", "int32"] = "auto",
     layout: str | None = None,
     divided: Divided | None = None,
     share: float = 0.0,
@@ -185,7 +200,7 @@ def write_manifest(
         tokenizer_sha256=vocabulary.sha256,
         tokenizer_backend=backend,
         vocab_size=vocabulary.size,
-        dtype="uint16" if token_dtype(vocabulary.size).itemsize == 2 else "int32",
+        dtype="uint16" if dtype_of(vocabulary, dtype).itemsize == 2 else "int32",
         eod_appended=True,
         sentinels=dict(vocabulary.sentinels),
         layout=layout,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from stackbuild.stage import Options
+from stackbuild.tokens.indexed import token_dtype
 
 
 class TokensOptions(Options):
@@ -22,6 +23,9 @@ class TokensOptions(Options):
     sample_bytes: int = Field(64_000_000, gt=0, description="text to train on, shared out between languages")
     backend: Literal["auto", "fast", "tokenizers"] = Field(
         "auto", description="what encodes; auto: the fast one if it gives the library's ids, which is checked first"
+    )
+    dtype: Literal["auto", "uint16", "int32"] = Field(
+        "auto", description="type of a token on disk; auto: uint16 for fewer than 65,500 entries, else int32"
     )
     shards: int = Field(16, ge=1, le=65_536, description="shards by hash of the repository; a power of two")
     valid_share: float = Field(
@@ -46,3 +50,9 @@ class TokensOptions(Options):
         if value & (value - 1):
             raise ValueError("shards must be a power of two")
         return value
+
+    @model_validator(mode="after")
+    def _vocabulary_fits(self) -> Self:
+        if self.tokenizer == "train":
+            token_dtype(self.vocab_size, self.dtype)
+        return self

@@ -17,11 +17,12 @@ from stackbuild.stage import Phase, PhaseOutputs, Stage
 from stackbuild.task import Task
 from stackbuild.tokens.bpe import Vocabulary
 from stackbuild.tokens.fast_check import COMPARED, choose
-from stackbuild.tokens.job import Split, encode_bucket, shard_name, write_manifest
+from stackbuild.tokens.job import Split, dtype_of, encode_bucket, shard_name, stem_of, write_manifest
 from stackbuild.tokens.options import TokensOptions
 from stackbuild.tokens.runs import Buckets, write_run
 from stackbuild.tokens.sample import sample, train
 from stackbuild.tokens.splits import Divided, divide, links
+from stackbuild.tokens.statistics import combine, table_statistics
 
 TRAIN = "train"
 SOURCE = "code"
@@ -50,7 +51,7 @@ class Tokens(Stage[TokensOptions]):
             Phase("splits", self.splits, "one", reads=(dataset, "links"), key=lambda: {"unique_contents": self.unique}),
             Phase("runs", self.runs, self.plan_runs, reads=(dataset, "held_out")),
             Phase("shards", self.shards, self.plan_shards, reads=("runs", "tokenizer", "backend")),
-            Phase("manifest", self.manifest, "one", reads=("tokenizer", "backend", "shard", "divided")),
+            Phase("manifest", self.manifest, "one", reads=("tokenizer", "backend", "shard", "statistics", "divided")),
         )
 
     def key(self) -> Mapping[str, Any]:
@@ -78,7 +79,9 @@ class Tokens(Stage[TokensOptions]):
             train(task.table("sample")[0], self.options, path)
         else:
             path.write_bytes(Path(self.options.tokenizer).read_bytes())
-        record = choose(Vocabulary(path), self.options.backend, task.table("sample"))
+        vocabulary = Vocabulary(path)
+        dtype_of(vocabulary, self.options.dtype)
+        record = choose(vocabulary, self.options.backend, task.table("sample"))
         task.file("backend", ".json").write_bytes(canonical_json(record))
         task.stats.update(record)
 
@@ -121,9 +124,9 @@ class Tokens(Stage[TokensOptions]):
         """Encode the repositories of one bucket."""
         bucket, shards = task.params["bucket"], self.options.shards
         if bucket < shards:
-            name = shard_name(SOURCE, "train", bucket, shards)
+            name = shard_name(stem_of(SOURCE, "train"), bucket, shards)
         else:
-            name = shard_name(SOURCE, "valid", bucket - shards, self.options.valid_shards)
+            name = shard_name(stem_of(SOURCE, "valid"), bucket - shards, self.options.valid_shards)
         prefix = task.folder / name
         shard = encode_bucket(
             task.table("runs"),
@@ -135,6 +138,8 @@ class Tokens(Stage[TokensOptions]):
             SOURCE,
             _backend(task),
         )
+        counts = {"shard": shard["prefix"], **table_statistics(f"{prefix}.documents.parquet")}
+        task.file("statistics", ".json").write_bytes(canonical_json(counts))
         for suffix in ("bin", "idx"):
             task.adopt(suffix, Path(f"{prefix}.{suffix}"))
         task.adopt("documents", Path(f"{prefix}.documents.parquet"))
@@ -142,21 +147,29 @@ class Tokens(Stage[TokensOptions]):
         task.stats.update(shard)
 
     def manifest(self, task: Task) -> None:
-        """List the shards."""
+        """List the shards, and sum what they hold."""
         made = [json.loads(Path(path).read_bytes()) for path in task.table("shard")]
         shards: dict[Split, list[Any]] = {"train": made[: self.options.shards]}
         if self.options.valid_shards:
             shards["valid"] = made[self.options.shards :]
-        write_manifest(
+        manifest = write_manifest(
             task.file("manifest", ".json"),
             task.table("tokenizer")[0],
             shards,
             backend=_backend(task),
             source=SOURCE,
+            dtype=self.options.dtype,
             layout=self.options.layout,
             divided=Divided(**json.loads(Path(task.table("divided")[0]).read_bytes())),
             share=self.options.valid_share,
         )
+        counts = {
+            one["shard"]: one for one in (json.loads(Path(path).read_bytes()) for path in task.table("statistics"))
+        }
+        told = combine(
+            (source.name, source.split, counts[shard.prefix]) for source in manifest.sources for shard in source.shards
+        )
+        task.file("totals", ".json").write_bytes(canonical_json(told))
 
 
 def _backend(task: Task) -> str:

@@ -45,7 +45,7 @@ FILES = {
     "gus/s.py": "# SPDX-License-Identifier: MIT\n" + CODE.replace("f", "s"),
 }
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("licenses")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

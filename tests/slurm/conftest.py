@@ -16,11 +16,10 @@ from tests.slurm.scenario import RECIPE, Scenario, install_moody, make_input, wa
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests on a cluster are slow, and those of a group go to one worker, so that one cluster serves them."""
+    """Tests on a cluster are slow."""
     for item in items:
         if isinstance(item, pytest.Function) and "slurm" in item.fixturenames:
             item.add_marker(pytest.mark.slow)
-            item.add_marker(pytest.mark.xdist_group(getattr(item.module, "GROUP", "slurm")))
 
 
 @pytest.fixture(scope="session")

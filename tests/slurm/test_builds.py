@@ -13,7 +13,6 @@ from tests.slurm.cluster import Cluster
 from tests.slurm.scenario import Scenario
 from tests.worlds import STAGES, world
 
-GROUP = "slurm-2"
 RECIPE = """
 name = "whole"
 seed = 7

@@ -16,7 +16,6 @@ from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import Prepared
 from tests.slurm.scenario import Scenario
 
-GROUP = "slurm-2"
 NOBODY = 65534
 
 

@@ -17,7 +17,6 @@ from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import Prepared
 from tests.slurm.scenario import Scenario
 
-GROUP = "slurm-2"
 MOODY = 5  # number of the job with the stage that misbehaves
 QUICKLY = ("--wait", "--set", "slurm.tasks_per_job=8")  # what is left in one element: the table changes no byte
 Begun = Callable[..., Scenario]

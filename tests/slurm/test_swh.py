@@ -10,8 +10,6 @@ from tests.sources.swh.fault_points import toml
 from tests.sources.swh.mini_export import make_export
 from tests.sources.swh.test_build import recipe
 
-GROUP = "slurm-2"
-
 
 def test_a_walk_on_a_cluster_gives_the_bytes_that_one_worker_gives(cluster: Cluster, tmp_path: Path) -> None:
     """The files of visits are an array of elements; what follows is small, and one element takes all of it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from stackbuild.schema import DATASET
+from stackbuild.tokens.job import encode_bucket, shard_name, write_manifest
 from stackbuild.tokens.options import TokensOptions
+from stackbuild.tokens.runs import Buckets, write_run
 from stackbuild.tokens.sample import sample, train
 
 WORDS = [
@@ -34,6 +37,7 @@ WORDS = [
     "(",
     ")",
 ]
+HELD_OUT = "valid"
 _LETTERS = random.Random(0)
 WORDS += ["".join(_LETTERS.choices("abcdefghijklmnopqrstuvwxyz_", k=_LETTERS.randrange(3, 10))) for _ in range(300)]
 HOSTILE = {
@@ -130,3 +134,36 @@ def tokenizer(
 def row_of() -> Callable[..., dict[str, Any]]:
     """`row(repo, path, content, language, revision)`: one row of schema.DATASET."""
     return row
+
+
+@pytest.fixture(scope="session")
+def corpus(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]], write_dataset: Any, tokenizer: Path
+) -> Path:
+    """A folder of tokens: the source `code`, three shards to train on and one (`HELD_OUT`) of another split."""
+    folder = tmp_path_factory.mktemp("corpus") / "tokens"
+    folder.mkdir()
+    options = TokensOptions(vocab_size=600, shards=4)
+    files = write_dataset(folder.parent / "data", rows, 1)
+    write_run(files[0], Buckets(11, 4), folder.parent / "run")
+    names = [*(shard_name("code", k, 3) for k in range(3)), shard_name("code-valid", 0, 1)]
+    facts = [
+        encode_bucket([folder.parent / "run"], bucket, tokenizer, options, 11, folder / name)
+        for bucket, name in enumerate(names)
+    ]
+    shutil.copyfile(tokenizer, folder / "tokenizer.json")
+    write_manifest(folder / "manifest.json", tokenizer, {"train": facts[:3], "valid": facts[3:]})
+    return folder
+
+
+@pytest.fixture
+def copied(corpus: Path, tmp_path: Path) -> Path:
+    """A copy of `corpus` to change."""
+    shutil.copytree(corpus, tmp_path / "copied")
+    return tmp_path / "copied"
+
+
+@pytest.fixture(scope="session")
+def held_out() -> str:
+    """The second split of the corpus."""
+    return HELD_OUT

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stackbuild.errors import InputError
-from stackbuild.tokens.indexed import IndexedDataset, IndexedWriter, token_dtype
+from stackbuild.tokens.indexed import HEADER, MAGIC, IndexedDataset, IndexedWriter, forget, token_dtype
 
 # Three documents (1 2 3), () and (65499 0) as uint16, put down by hand from the layout: 34 + 12 * 3 + 8 * 4 bytes.
 GOLDEN_BIN = bytes.fromhex("0100 0200 0300 dbff 0000".replace(" ", ""))
@@ -111,8 +113,6 @@ TORN = {
     "ninth byte of magic": (patched(8, b"\1"), GOLDEN_BIN),
     "version": (patched(9, long(2)), GOLDEN_BIN),
     "dtype 0": (patched(17, b"\0"), GOLDEN_BIN),
-    "dtype 6, float of one branch": (patched(17, b"\6"), GOLDEN_BIN),
-    "dtype 7": (patched(17, b"\7"), GOLDEN_BIN),
     "dtype of other width": (patched(17, b"\4"), GOLDEN_BIN),
     "sequences": (patched(18, long(2**60)), GOLDEN_BIN),
     "no boundaries": (patched(26, long(0)), GOLDEN_BIN),
@@ -169,3 +169,78 @@ def test_a_document_over_the_formats_limit_is_refused(tmp_path: Path, monkeypatc
     with pytest.raises(InputError, match="holds at most 3"), IndexedWriter(tmp_path / "a", "<u2") as writer:
         writer.add([1, 2, 3, 4])
         writer.end_document()
+
+
+def test_pages_that_were_let_go_are_read_again(tmp_path: Path) -> None:
+    write(tmp_path / "a", [[1, 2, 3]])
+    dataset = IndexedDataset(tmp_path / "a")
+    view = dataset[0]
+    forget(dataset.flat)
+    assert view.tolist() == dataset.flat.tolist() == [1, 2, 3]
+    forget(np.arange(3))
+
+
+# ---------------------------------------------------------------- what differs between writers
+
+
+@pytest.mark.parametrize("code", [6, 7])
+def test_the_dtype_codes_6_and_7_are_refused_unless_the_dialect_is_named(tmp_path: Path, code: int) -> None:
+    values = {8: np.array([1.5, -2.0], "<f8"), 4: np.array([1.5, -2.0], "<f4")}
+    widths = {"megatron-core": {6: 8, 7: 4}, "megatron-lm": {6: 4, 7: 8}, "fairseq": {6: 8, 7: 8}}
+    for dialect, width in widths.items():
+        header = HEADER.pack(MAGIC, 1, code, 1, 2)
+        (tmp_path / "a.idx").write_bytes(header + (2).to_bytes(4, "little") + long(0) + long(0) + long(1))
+        (tmp_path / "a.bin").write_bytes(values[width[code]].tobytes())
+        assert IndexedDataset(tmp_path / "a", dialect=dialect)[0].tolist() == [1.5, -2.0]  # type: ignore[arg-type]
+        with pytest.raises(InputError, match=rf"dtype code {code}.*other way round.*dialect = 'megatron-core'"):
+            IndexedDataset(tmp_path / "a")
+        other = next(name for name in widths if widths[name][code] != width[code])
+        with pytest.raises(InputError, match=r"\.bin has"):
+            IndexedDataset(tmp_path / "a", dialect=other)  # type: ignore[arg-type]
+
+
+def test_fairseqs_older_format_is_refused_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "a.idx").write_bytes(b"TNTIDX\0\0" + bytes(60))
+    (tmp_path / "a.bin").write_bytes(b"")
+    with pytest.raises(InputError, match="TNTIDX: it is of fairseq's older format"):
+        IndexedDataset(tmp_path / "a")
+
+
+def test_a_vocabulary_that_does_not_fit_the_forced_type_is_refused() -> None:
+    assert token_dtype(65_499, "uint16") == np.dtype("<u2")
+    assert token_dtype(10, "int32") == np.dtype("<i4")
+    with pytest.raises(ValueError, match="65,500 entries does not go with uint16, which holds fewer than 65,500"):
+        token_dtype(65_500, "uint16")
+
+
+def megatron() -> Any:
+    """Megatron-core's own module, where it is installed (it needs torch)."""
+    try:
+        return importlib.import_module("megatron.core.datasets.indexed_dataset")
+    except ImportError as error:
+        pytest.skip(f"megatron-core is not installed: {error}")
+
+
+DOCUMENTS = [[1, 2, 3], [], [65_499, 0], list(range(500)), [7]]
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int32"])
+def test_megatron_core_writes_the_same_bytes(tmp_path: Path, dtype: str) -> None:
+    module = megatron()
+    builder = module.IndexedDatasetBuilder(str(tmp_path / "theirs.bin"), dtype=getattr(np, dtype))
+    for document in DOCUMENTS:
+        builder.add_document(np.array(document, dtype), [len(document)])
+    builder.finalize(str(tmp_path / "theirs.idx"))
+    write(tmp_path / "ours", DOCUMENTS, dtype)
+    for suffix in ("bin", "idx"):
+        assert (tmp_path / f"ours.{suffix}").read_bytes() == (tmp_path / f"theirs.{suffix}").read_bytes()
+    assert IndexedDataset(tmp_path / "theirs")[3].tolist() == DOCUMENTS[3]
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int32"])
+def test_megatron_core_reads_what_is_written(tmp_path: Path, dtype: str) -> None:
+    module = megatron()
+    write(tmp_path / "ours", DOCUMENTS, dtype)
+    theirs = module.IndexedDataset(str(tmp_path / "ours"))
+    assert [theirs[number].tolist() for number in range(len(theirs))] == DOCUMENTS
+    assert theirs.document_indices.tolist() == [0, 1, 2, 3, 4, 5]

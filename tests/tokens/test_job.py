@@ -38,7 +38,7 @@ def build(folder: Path, files: Sequence[Path], tokenizer: Path, options: TokensO
     made = [folder / f"run{number}" for number in range(len(files))]
     for file, run in zip(files, made, strict=True):
         write_run(file, Buckets(seed, options.shards), run)
-    names = [shard_name("code", "train", bucket, options.shards) for bucket in range(options.shards)]
+    names = [shard_name("code", bucket, options.shards) for bucket in range(options.shards)]
     return [encode_bucket(made, k, tokenizer, options, seed, folder / name) for k, name in enumerate(names)]
 
 
@@ -142,7 +142,7 @@ def test_a_file_has_the_ids_of_hugging_face_on_the_whole(built: Path, rows: Any,
 def test_repositories_are_whole_sorted_and_in_their_bucket(built: Path, options: Any) -> None:
     seen: list[tuple[str, str]] = []
     for bucket in range(options.shards):
-        table = pq.read_table(built / f"{shard_name('code', 'train', bucket, options.shards)}.documents.parquet")
+        table = pq.read_table(built / f"{shard_name('code', bucket, options.shards)}.documents.parquet")
         assert table.schema.equals(DOCUMENTS)
         names = list(zip(table["repo_name"].to_pylist(), table["revision_id"].to_pylist(), strict=True))
         assert names == sorted(names)
