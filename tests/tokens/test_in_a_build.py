@@ -166,7 +166,7 @@ def test_commands_of_tokens(out: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert "3 .ds files" in typed("tokens", "export-ds", out, tmp_path / "ds")
     tokenizer = out / "tokens" / "tokenizer.json"
     back = typed("tokens", "import-ds", tmp_path / "ds", tmp_path / "back", "--tokenizer", tokenizer, "--ignore-loss")
-    assert "2 shards" in back
+    assert "3 shards" in back
     assert "removed" in typed("inspect", "tokens", tmp_path / "merged", "--document", "0", "--source", "code")
     assert "document 0" in typed("inspect", "tokens", tmp_path / "back", "--shard", "ds-00001-of-00002")
 
