@@ -74,11 +74,8 @@ def remove(out: Path, repos: list[str], content_ids: list[str], list_: Path | No
 def import_ds(folder: Path, dest: Path, tokenizer: Path, source: str, split: str, fim: bool, ignore_loss: bool) -> None:
     """Import and tell how much that was."""
     from stackbuild.tokens.ds import import_ds
-    from stackbuild.tokens.job import Source
 
-    splits = get_args(Source.model_fields["split"].annotation)
-    if splits and split not in splits:
-        raise UsageError(f"--split {split}: there are {', '.join(splits)}")
+    _known_split(split)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", source):
         raise UsageError(f"--source {source!r}: letters, digits, '.', '_' and '-' only")
     options: dict[str, Any] = {"source": source, "split": split, "fim": fim, "ignore_loss": ignore_loss}
@@ -87,11 +84,20 @@ def import_ds(folder: Path, dest: Path, tokenizer: Path, source: str, split: str
     print(f"{dest}: {len(shards):,} shards, {documents:,} documents, {tokens:,} tokens")
 
 
-def export_ds(out: Path, dest: Path) -> None:
+def export_ds(out: Path, dest: Path, split: str) -> None:
     """Export and tell how many files that made."""
     from stackbuild.tokens.ds import export_ds
 
-    print(f"{dest}: {export_ds(out, dest):,} .ds files")
+    print(f"{dest}: {export_ds(out, dest, _known_split(split)):,} .ds files")
+
+
+def _known_split(name: str) -> Any:
+    """The name of a split; UsageError if it is none."""
+    from stackbuild.tokens.job import Split
+
+    if name not in get_args(Split):
+        raise UsageError(f"--split {name}: there are {' and '.join(get_args(Split))}.")
+    return name
 
 
 def verify(out: Path) -> None:

@@ -77,11 +77,14 @@ def import_ds(
 def export_ds(
     out: Tokens,
     dest: Annotated[Path, typer.Argument(metavar="DIR", help="The new folder of .ds files.")],
+    split: Annotated[
+        str, typer.Option("--split", help="train or valid: one of them, as readers take a whole folder.")
+    ] = "train",
 ) -> None:
     """Write the shards as datatrove's .ds files; removed tokens are padding, which a .loss file leaves out."""
     from stackbuild.cli.tokens import export_ds
 
-    export_ds(out, dest)
+    export_ds(out, dest, split)
 
 
 @app.command()

@@ -244,14 +244,17 @@ def byte_lengths(vocabulary: Vocabulary) -> npt.NDArray[np.int64] | None:
     return lengths
 
 
-def export_ds(folder: str | Path, dest: str | Path) -> int:
-    """Write each shard of a tokens folder as PREFIX.ds with index and metadata into the new folder `dest`; their number.
+def export_ds(folder: str | Path, dest: str | Path, split: Split = "train") -> int:
+    """Write each shard of a split of a tokens folder as PREFIX.ds with index and metadata into the new folder `dest`; their
+    number. One split alone, as datatrove's readers take all of a folder. InputError if there is none of it.
 
     Removed spans are padding, and if there are any, each shard has a `.loss` that leaves them out. A tokenizer.json is put
     beside. datatrove's readers take the width of a token as `token_size`: 2, or 4 over 65,536 entries.
     """
     dataset = TokensDataset(folder)
-    shards = [shard for part in dataset.parts for shard in dataset.shards(*part)]
+    shards = [shard for part in dataset.parts if part[1] == split for shard in dataset.shards(*part)]
+    if not shards:
+        raise InputError(f"{folder} has no shards of the split {split}")
     with new_folder(dest) as part:
         for shard in shards:
             _export(

@@ -90,9 +90,9 @@ def test_datatroves_reader_reads_what_is_exported(corpus: Path, tmp_path: Path) 
     pytest.importorskip("torch")
     from datatrove.utils.dataset import DatatroveFolderDataset
 
-    assert export_ds(corpus, tmp_path / "ds") == 4
+    assert export_ds(corpus, tmp_path / "ds") == 3
     dataset = TokensDataset(corpus)
-    for part in dataset.parts:
+    for part in [("code", "train")]:
         for shard in dataset.shards(*part):
             name = f"{shard.shard.prefix}.ds"
             length = 31
@@ -133,10 +133,10 @@ def test_an_export_has_the_bytes_of_datatroves_own_writer(corpus: Path, tmp_path
 def test_what_is_exported_comes_back(corpus: Path, tmp_path: Path, tokenizer: Path) -> None:
     export_ds(corpus, tmp_path / "ds")
     import_ds(tmp_path / "ds", tmp_path / "out", tokenizer, fim=True)
-    one = [document.tokens.tolist() for _, document in TokensDataset(corpus)]
+    one = [document.tokens.tolist() for part, document in TokensDataset(corpus) if part == ("code", "train")]
     two = [document.tokens.tolist() for _, document in TokensDataset(tmp_path / "out")]
     assert sorted(one) == sorted(two) and TokensDataset(tmp_path / "out").manifest.sources[0].fim
-    rows = [row for path in sorted(corpus.glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+    rows = [row for path in sorted(corpus.glob("code-0*.parquet")) for row in pq.read_table(path).to_pylist()]
     headers = [
         len(Vocabulary(tokenizer).decode([t for t in ids[span["start"] : span["end"]] if t > 37]).encode())
         for row, ids in zip(rows, one, strict=True)
@@ -149,8 +149,10 @@ def test_what_is_exported_comes_back(corpus: Path, tmp_path: Path, tokenizer: Pa
 def test_removed_tokens_are_exported_as_padding_that_is_no_label(copied: Path, tmp_path: Path, tokenizer: Path) -> None:
     remove(copied, parse("evil/repo"))
     export_ds(copied, tmp_path / "ds")
-    for _, document in TokensDataset(copied):
-        file = DsFile(tmp_path / "ds" / f"{document.prefix}.ds")
+    export_ds(copied, tmp_path / "valid", "valid")
+    for (_, split), document in TokensDataset(copied):
+        folder = "ds" if split == "train" else "valid"
+        file = DsFile(tmp_path / folder / f"{document.prefix}.ds")
         first = int(file.ends[document.number - 1]) if document.number else 0
         window = slice(first, int(file.ends[document.number]))
         assert file.tokens[window].tolist() == document.tokens.tolist()
