@@ -12,12 +12,14 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field
 
 from stackbuild.schema import FERTILITY_FIELDS
 from stackbuild.stage import Options, Stage
 from stackbuild.tokens.bpe import Vocabulary
 from stackbuild.tokens.encode import Encoder
+from stackbuild.tokens.fast_check import choose
 
 
 class FertilityOptions(Options):
@@ -38,13 +40,18 @@ class Fertility(Stage[FertilityOptions]):
     options_model = FertilityOptions
 
     @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The tokenizer; InputError if it is none or would edit text."""
+        return Vocabulary(self.options.tokenizer)
+
+    @cached_property
     def encoder(self) -> Encoder:
-        """The tokenizer, loaded once for a process and its children; InputError if it is none or would edit text."""
-        return Encoder(Vocabulary(self.options.tokenizer))
+        """What encodes, loaded once for a process and its children: the fast backend where it gives the library's ids."""
+        return Encoder(self.vocabulary, choose(self.vocabulary, "auto")["backend"])
 
     def key(self) -> Mapping[str, Any]:
-        """The tokenizer's digest, wherever it lies."""
-        return {"tokenizer": self.encoder.vocabulary.sha256}
+        """The tokenizer's digest, wherever it lies. Not the backend: they give the same ids."""
+        return {"tokenizer": self.vocabulary.sha256}
 
     def warm(self) -> None:
         """Load the tokenizer in the task server; it encodes in the calling thread, so that a fork does it no harm."""
@@ -53,13 +60,9 @@ class Fertility(Stage[FertilityOptions]):
     def tags(self, files: pa.RecordBatch) -> Mapping[str, pa.Array]:
         """Encode a batch as nothing but text; a text that is null, or of another language than asked for, has null."""
         wanted = self.options.languages
-        texts, languages = files["text"].to_pylist(), files["language"].to_pylist()
-        rows = [
-            row
-            for row, (text, language) in enumerate(zip(texts, languages, strict=True))
-            if text is not None and (wanted is None or language in wanted)
-        ]
-        counts: list[int | None] = [None] * len(texts)
-        for row, ids in zip(rows, self.encoder.encode([texts[row] for row in rows]), strict=True):
-            counts[row] = len(ids)
-        return {"token_count": pa.array(counts, pa.int64())}
+        asked = files["text"].is_valid()
+        if wanted is not None:
+            known = files["language"].cast(pa.string())
+            asked = pc.and_(asked, pc.is_in(known, value_set=pa.array(wanted, pa.string())))
+        lengths = self.encoder.encode_array(files["text"].filter(asked)).lengths
+        return {"token_count": pc.replace_with_mask(pa.nulls(len(asked), pa.int64()), asked, pa.array(lengths))}
