@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from stackbuild.errors import InputError, PolicyRefusal
+from stackbuild.errors import InputError, PolicyRefusal, command
 from stackbuild.graph import Node
 from stackbuild.plan import Build
 from stackbuild.shards import Output
@@ -111,6 +111,11 @@ def taken_out(out: Path, files: Mapping[str, Output]) -> Files:
             "they may stand again. Put what was asked for on the list of [opt_out], build again, and take that file away; "
             "nothing was published."
         ) from error
+    if removed.cut_short(read_manifest(folder / "manifest.json")):
+        raise PolicyRefusal(
+            f"{folder}: an overwriting of removed documents was cut short, so that nobody knows which .bin is to stay. "
+            f"`{command('stackbuild', 'tokens', 'remove', out, '--apply')}` finishes it; nothing was published."
+        )
     kept: dict[str, Output | bytes] = {"removed": (folder / "removed").read_bytes()}
     for prefix, digest in removed.applied().items():
         path = folder / f"{prefix}.bin"

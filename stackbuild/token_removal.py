@@ -13,7 +13,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,6 +62,9 @@ def remove(out: str | Path, ledger: Ledger, apply: bool = False) -> Removal:
     build = folder.parent if (folder.parent / "build.json").is_file() and folder.name == "tokens" else None
     with _alone(folder, build):
         dataset = TokensDataset(folder)
+        if unfinished := dataset.removed.cut_short(dataset.manifest):
+            overwrite(dataset, unfinished)
+            dataset = TokensDataset(folder)
         finder = Finder(ledger, build)
         told = Removal(unanswered=finder.unanswered, before=_tokens(dataset.removed))
         removed = dataset.removed
@@ -124,6 +127,11 @@ class Finder:
         found, documents, files = [np.zeros((0, 3), np.int64)], 0, 0
         path = f"{shard.prefix}.documents.parquet"
         try:
+            if (actual := file_sha256(path)) != shard.shard.sha256_documents:
+                raise InputError(
+                    f"{path} has SHA-256 {actual}; the manifest says {shard.shard.sha256_documents}. By another table what is "
+                    "named may not be found; nothing was removed."
+                )
             with pq.ParquetFile(path, pre_buffer=False) as file:
                 for group in range(file.num_row_groups):
                     table = file.read_row_group(group, columns=["document", *KEY, "tokens", "files"])
@@ -180,46 +188,49 @@ def _repository_tables(build: Path | None) -> list[Path]:
     return sorted((build / "repos").glob("*.parquet")) or sorted((build / "dataset" / "data").glob("*/*.parquet"))
 
 
-def overwrite(dataset: TokensDataset) -> list[str]:
-    """Put padding into the `.bin` of every shard with removed spans that were not overwritten yet; returns their prefixes.
+def overwrite(dataset: TokensDataset, only: Collection[str] | None = None) -> list[str]:
+    """Put padding into the `.bin` of every shard with removed spans that were not overwritten yet, or of `only` those;
+    returns their prefixes.
 
-    Each `.bin` is written anew and exchanged by a rename, then the manifest, then the mark in `removed`: a run that is
-    killed in between is taken up by the next. InputError if a `.bin` is neither what the manifest says nor already so.
+    Each `.bin` is written anew; then come the mark in `removed`, the exchange by a rename, and the manifest: a run that is
+    killed in between is known by the mark (`Removed.cut_short`) and finished by the next, before spans are added.
+    InputError if a `.bin` is neither what the manifest says nor already so.
     """
     manifest, removed, done = dataset.manifest, dataset.removed, []
     for part in dataset.parts:
         for shard in dataset.shards(*part):
-            if not len(shard.spans) or shard.applied:
-                continue
-            digest = _overwrite(shard)
             prefix = shard.shard.prefix
+            if not len(shard.spans) or shard.applied or (only is not None and prefix not in only):
+                continue
+            path, new = Path(f"{shard.prefix}.bin"), Path(f"{shard.prefix}.bin.part")
+            try:
+                digest = _padded(shard, path, new)
+                removed = removed.marked(prefix, digest)
+                removed.save(dataset.folder)
+                os.replace(new, path)
+                fsync_directory(dataset.folder)
+            finally:
+                new.unlink(missing_ok=True)
             manifest = with_digest(manifest, prefix, digest)
             write_atomically(dataset.folder / "manifest.json", dump_manifest(manifest))
-            removed = removed.marked(prefix, digest)
-            removed.save(dataset.folder)
             done.append(prefix)
     return done
 
 
-def _overwrite(shard: OpenShard) -> str:
-    path, part = Path(f"{shard.prefix}.bin"), Path(f"{shard.prefix}.bin.part")
+def _padded(shard: OpenShard, path: Path, new: Path) -> str:
+    """Write `.bin` with padding in the removed spans to `new`; returns its SHA-256."""
     before, after = hashlib.sha256(), hashlib.sha256()
-    try:
-        with open(part, "wb") as file:
-            for at, stop, _ in document_blocks(len(shard.tokens), shard.tokens.ends):
-                before.update(shard.tokens.flat[at:stop].data)
-                block, _ = shard.block(at, stop)
-                after.update(block.data)
-                file.write(block.data)
-                forget(shard.tokens.flat)
-            if before.hexdigest() not in (shard.shard.sha256, after.hexdigest()):
-                raise InputError(f"{path} has SHA-256 {before.hexdigest()}; the manifest says {shard.shard.sha256}")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-        fsync_directory(path.parent)
-    finally:
-        part.unlink(missing_ok=True)
+    with open(new, "wb") as file:
+        for at, stop, _ in document_blocks(len(shard.tokens), shard.tokens.ends):
+            before.update(shard.tokens.flat[at:stop].data)
+            block, _ = shard.block(at, stop)
+            after.update(block.data)
+            file.write(block.data)
+            forget(shard.tokens.flat)
+        if before.hexdigest() not in (shard.shard.sha256, after.hexdigest()):
+            raise InputError(f"{path} has SHA-256 {before.hexdigest()}; the manifest says {shard.shard.sha256}")
+        file.flush()
+        os.fsync(file.fileno())
     return after.hexdigest()
 
 

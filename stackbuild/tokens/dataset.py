@@ -68,7 +68,7 @@ class OpenShard:
         self.prefix = folder / shard.prefix
         self.tokens = IndexedDataset(self.prefix)
         self.spans = removed.of_shard(shard.prefix)
-        self.applied = removed.applied().get(shard.prefix) == shard.sha256  # the spans are overwritten in `.bin`
+        self.applied = removed.is_complete(shard)  # all spans are overwritten in `.bin`
         self.end = manifest.sentinels.get(END_OF_TEXT) if manifest.eod_appended else None
         self._check(manifest)
         if len(self.spans):

@@ -1,11 +1,14 @@
 """`tokens/removed`: what was taken out of a tokenized corpus after it was made, without moving a token.
 
 The file is text. Its first line is a JSON object: `format` (1), `sha256` of the lines below, `spans` their number, and
-`shards`, a list of {prefix, sha256_index, sha256_documents, applied}: which shards are meant, by digests that removal
-does not change, and the SHA-256 of a shard's `.bin` once the spans were overwritten in it, else null. Each line below
-is a span, four decimal numbers with commas: the place of its shard in `shards`, the document's ordinal in the shard,
-and the first token and the one behind the last, counted from the document's first token. Spans are sorted, lie inside
-their document and do not touch.
+`shards`, a list of {prefix, sha256_index, sha256_documents, applied, complete}: which shards are meant, by digests that
+removal does not change, the SHA-256 of a shard's `.bin` as it was last overwritten, else null, and whether that one has
+all spans of today, or some were added since. The mark is written before the `.bin` is exchanged, and the manifest after:
+where mark and manifest differ, an overwriting was cut short, and the next removal finishes it first.
+
+Each line below is a span, four decimal numbers with commas: the place of its shard in `shards`, the document's ordinal in
+the shard, and the first token and the one behind the last, counted from the document's first token. Spans are sorted, lie
+inside their document and do not touch.
 
 A reader gives padding in place of a removed token: `<fim_pad>` if the tokenizer has it, else `<|endoftext|>`. An
 `<|endoftext|>` that closes a document stays, so that documents still end where they did. No removed token, nor that
@@ -41,13 +44,15 @@ Spans = npt.NDArray[np.int64]
 
 
 class RemovedShard(BaseModel):
-    """A shard that spans are of. `applied`: the SHA-256 of `.bin` with the spans overwritten, null before."""
+    """A shard that spans are of. `applied`: the SHA-256 of `.bin` as last overwritten, null before; `complete`: with all
+    of its spans."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     prefix: str
     sha256_index: str
     sha256_documents: str
     applied: str | None = None
+    complete: bool = True
 
 
 class _Header(BaseModel):
@@ -78,8 +83,17 @@ class Removed:
         return self.spans[first:last, 1:]
 
     def applied(self) -> Mapping[str, str]:
-        """By prefix the SHA-256 of each `.bin` in which the spans were overwritten."""
+        """By prefix the SHA-256 of each `.bin` that was overwritten, with all of its spans or with those of that time."""
         return {shard.prefix: shard.applied for shard in self.shards if shard.applied is not None}
+
+    def is_complete(self, shard: Shard) -> bool:
+        """Whether the `.bin` of the manifest's shard has all of its spans overwritten."""
+        return any(one.complete and one.applied == shard.sha256 for one in self.shards if one.prefix == shard.prefix)
+
+    def cut_short(self, manifest: TokensManifest) -> list[str]:
+        """The prefixes of shards that were being overwritten when something killed it: the manifest does not know yet."""
+        said = {shard.prefix: shard.sha256 for source in manifest.sources for shard in source.shards}
+        return [prefix for prefix, digest in self.applied().items() if said.get(prefix) != digest]
 
     def adding(self, shard: Shard, spans: Spans) -> Removed:
         """With more spans of a shard: document, start, end, int64 of shape (k, 3), in any order, which may overlap."""
@@ -87,8 +101,13 @@ class Removed:
         new = merged(np.concatenate([old, spans]))
         if np.array_equal(old, new):
             return self
+        applied = self.applied().get(shard.prefix)
         named = RemovedShard(
-            prefix=shard.prefix, sha256_index=shard.sha256_index, sha256_documents=shard.sha256_documents
+            prefix=shard.prefix,
+            sha256_index=shard.sha256_index,
+            sha256_documents=shard.sha256_documents,
+            applied=applied,
+            complete=applied is None,
         )
         others = [one for one in self.shards if one.prefix != shard.prefix]
         shards = sorted([*others, named], key=lambda one: one.prefix)
@@ -97,8 +116,9 @@ class Removed:
         return Removed(tuple(shards), np.concatenate(rows))
 
     def marked(self, prefix: str, applied: str) -> Removed:
-        """With the digest of a `.bin` in which the spans were overwritten."""
-        shards = [one.model_copy(update={"applied": applied}) if one.prefix == prefix else one for one in self.shards]
+        """With the digest of a `.bin` in which all spans are overwritten."""
+        done = {"applied": applied, "complete": True}
+        shards = [one.model_copy(update=done) if one.prefix == prefix else one for one in self.shards]
         return replace(self, shards=tuple(shards))
 
     def to_bytes(self) -> bytes:

@@ -98,6 +98,32 @@ def test_what_was_overwritten_is_not_brought_back_by_a_build(out: Path, recipe: 
     assert not again.overwritten and tokens_of(out) == before
 
 
+def test_what_was_overwritten_stays_so_when_more_was_removed_since(out: Path, recipe: dict[str, Any]) -> None:
+    told = remove(out, parse(names(out)[0]), apply=True)
+    before = tokens_of(out)
+    remove(out, parse("\n".join(names(out))))
+    run(recipe, out)
+    after = tokens_of(out)
+    for prefix in told.overwritten:
+        assert after[f"{prefix}.bin"] == before[f"{prefix}.bin"]
+    assert not verify(out).problems
+    TokensDataset(out, verify=True)
+    remove(out, Ledger(()), apply=True)
+    assert not verify(out).problems
+    assert all(shard.applied or not len(shard.spans) for shard in TokensDataset(out).shards("code", "train"))
+
+
+def test_a_build_waits_for_an_overwriting_that_was_cut_short(out: Path, recipe: dict[str, Any]) -> None:
+    manifest = (out / "tokens" / "manifest.json").read_bytes()
+    remove(out, parse(names(out)[0]), apply=True)
+    (out / "tokens" / "manifest.json").write_bytes(manifest)
+    with pytest.raises(PolicyRefusal, match=r"cut short.*--apply"):
+        run(recipe, out)
+    remove(out, Ledger(()), apply=True)
+    run(recipe, out)
+    assert not verify(out).problems
+
+
 @pytest.mark.slow
 def test_other_tokens_do_not_take_the_place_of_those_that_were_taken_out(out: Path, recipe: dict[str, Any]) -> None:
     name = names(out)[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,51 @@ def test_an_apply_that_was_killed_is_taken_up(copied: Path, monkeypatch: pytest.
     TokensDataset(copied, verify=True)
 
 
+class Killed(BaseException):
+    """What no handler is for."""
+
+
+@pytest.mark.parametrize("write", range(6))
+def test_an_apply_that_was_killed_is_finished_before_more_is_removed(
+    copied: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: int
+) -> None:
+    """Killed before each of its first writes: the list, then of the first shard mark, `.bin`, manifest, then of the second."""
+    left = write
+
+    def counted(call: Any) -> Any:
+        def instead(*arguments: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise Killed
+            return call(*arguments)
+
+        return instead
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("stackbuild.token_removal.os.replace", counted(os.replace))
+        remove(copied, parse("owner3"), apply=True)
+    remove(copied, parse("owner1\nevil/repo"))
+    remove(copied, parse("owner3"), apply=True)
+    shutil.copytree(corpus, tmp_path / "other")
+    remove(tmp_path / "other", parse("owner1\nevil/repo\nowner3"), apply=True)
+    assert files_of(copied) == files_of(tmp_path / "other")
+    TokensDataset(copied, verify=True)
+
+
+def test_a_table_of_documents_that_was_changed_is_not_searched(copied: Path) -> None:
+    path = copied / f"{TokensDataset(copied).manifest.sources[0].shards[1].prefix}.documents.parquet"
+    table = pq.read_table(path)
+    more = pa.array([10**9] * table.num_rows)
+    metadata = table.schema.metadata
+    table = table.set_column(table.schema.get_field_index("tokens"), table.schema.field("tokens"), more)
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+    with pytest.raises(InputError, match=rf"{path.name} has SHA-256 .* nothing was removed"):
+        remove(copied, parse("owner0\nowner1\nowner2\nowner3\nowner4\nowner5\nowner6"))
+    TokensDataset(copied)
+    assert not (copied / "removed").exists()
+
+
 def test_a_bin_that_is_not_the_manifests_is_not_overwritten(copied: Path) -> None:
     remove(copied, parse("evil/repo"))
     shard = TokensDataset(copied).removed.shards[0].prefix
@@ -196,6 +242,7 @@ def test_the_file_says_what_it_is(copied: Path) -> None:
                 "sha256_index": shard.sha256_index,
                 "sha256_documents": shard.sha256_documents,
                 "applied": None,
+                "complete": True,
             }
         ],
     }
