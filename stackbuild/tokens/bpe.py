@@ -30,6 +30,7 @@ from stackbuild.kernels import kernel
 
 MIN_FREQUENCY = 2  # a pair that occurs once is no merge worth an entry
 ALPHABET = 256
+LARGEST_ID = 2**31 - 1  # of int32, the larger type of a token on disk
 PROBE = "def  f(x):\r\n\treturn 'a1234 \u00e9e\u0301 \ufeff\u4e2d\U0001f600 <|endoftext|>  \n \x01\x7f\u2028 Ａ ﬁ İ"
 
 # Class of each byte for `longest_words`: 0 white space, 1 digits, 2 letters, 3 other ASCII, 4 any non-ASCII.
@@ -122,7 +123,7 @@ class Vocabulary:
     `sentinels`: name to id of its special tokens, in the order of ids. `size`: one more than the largest id.
     `sha256`: of the file. `tokenizer` knows no special token, so that the letters `<fim_prefix>` in a text are
     letters. `spec`: what the file says. `splittable`: it cuts words as `pre_tokenizer` does. Raises InputError for a
-    file that is no tokenizer, or edits text, unless it is known to have been `checked`: the library then loads it when it
+    file that is no tokenizer, has an id twice, or edits text, unless it is known to have been `checked`: the library then loads it when it
     is needed.
     """
 
@@ -146,8 +147,11 @@ class Vocabulary:
         self.sentinels: Mapping[str, int] = dict(sorted(special.items(), key=lambda item: item[1]))
         model = spec["model"]
         vocab = model["vocab"] if isinstance(model.get("vocab"), Mapping) else self.tokenizer.get_vocab()
-        numbers = [*vocab.values(), *(int(token["id"]) for token in added)]
-        self.size = max(numbers, default=-1) + 1
+        entries = [*vocab.items(), *((token["content"], int(token["id"])) for token in added)]
+        wrong = _wrong_ids(entries)
+        if wrong is not None:
+            raise InputError(f"{path}: {wrong}")
+        self.size = max((number for _, number in entries), default=-1) + 1
         self.names: Mapping[int, str] = {number: name for name, number in self.sentinels.items()}
         self.is_sentinel = np.zeros(self.size, np.bool_)
         self.is_sentinel[list(self.sentinels.values())] = True
@@ -175,6 +179,20 @@ class Vocabulary:
         """The text of ordinary tokens, all bytes of it."""
         text: str = self.tokenizer.decode(ids, skip_special_tokens=False)
         return text
+
+
+def _wrong_ids(entries: Iterable[tuple[str, int]]) -> str | None:
+    """What is wrong with the ids of tokens, or None: with one id for a word and a sentinel, text would become that sentinel."""
+    ids: dict[str, int] = {}
+    names: dict[int, str] = {}
+    for name, number in entries:
+        if not 0 <= number <= LARGEST_ID:
+            return f"its token {name!r} has the id {number}; ids are from 0 to {LARGEST_ID:,}"
+        if names.setdefault(number, name) != name:
+            return f"its tokens {names[number]!r} and {name!r} have one id, {number}"
+        if ids.setdefault(name, number) != number:
+            return f"its token {name!r} has two ids, {ids[name]} and {number}"
+    return None
 
 
 def _without_offsets(spec: Any) -> Any:

@@ -18,12 +18,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from stackbuild.errors import InputError
 from stackbuild.render.layouts import LAYOUTS
@@ -50,7 +50,7 @@ class _Record(BaseModel):
 class Shard(_Record):
     """One `.bin/.idx/.documents.parquet`. `prefix`: its name beside the manifest; `sha256`: of `.bin`."""
 
-    prefix: str = Field(pattern=r"^[^/\\]+$")
+    prefix: str = Field(pattern=r"^[^/\\\x00-\x1f]+$")
     documents: int = Field(ge=0)
     tokens: int = Field(ge=0)
     files: int = Field(ge=0)
@@ -94,6 +94,18 @@ class TokensManifest(_Record):
     layout: str | None = None
     division: Division | None = None
     sources: tuple[Source, ...]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for name, number in self.sentinels.items():
+            if not 0 <= number < self.vocab_size:
+                raise ValueError(
+                    f"the sentinel {name} has the id {number}, outside the vocabulary of {self.vocab_size:,}"
+                )
+        prefixes = [shard.prefix for source in self.sources for shard in source.shards]
+        if len(set(prefixes)) != len(prefixes):
+            raise ValueError("a shard is named twice")
+        return self
 
 
 def dtype_of(vocabulary: Vocabulary, wanted: Literal["auto", "uint16", "int32"] = "auto") -> np.dtype[Any]:

@@ -123,6 +123,31 @@ def test_a_tokenizer_that_edits_text_is_refused(tokenizer: Path, tmp_path: Path)
         Vocabulary(change(tokenizer, tmp_path / "t.json", edit))
 
 
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            lambda body: body["added_tokens"][1].update(id=body["model"]["vocab"]["a"]),
+            "'a' and '<fim_prefix>' have one id",
+        ),
+        (lambda body: body["added_tokens"][1].update(id=2), "have one id, 2"),
+        (lambda body: body["added_tokens"][1].update(id=-3), "'<fim_prefix>' has the id -3; ids are from 0"),
+        (lambda body: body["added_tokens"][1].update(id=10**30), "'<fim_prefix>' has the id 1000000"),
+        (lambda body: body["added_tokens"][1].update(id=2**31), "'<fim_prefix>' has the id 2147483648"),
+        (lambda body: body["added_tokens"].append({**body["added_tokens"][1], "id": 9999}), "two ids, 1 and 9999"),
+    ],
+)
+@pytest.mark.parametrize("checked", [False, True])
+def test_a_tokenizer_with_one_id_for_two_tokens_is_refused(
+    tokenizer: Path, tmp_path: Path, change: Any, message: str, checked: bool
+) -> None:
+    body = json.loads(tokenizer.read_bytes())
+    change(body)
+    (tmp_path / "odd.json").write_text(json.dumps(body))
+    with pytest.raises(InputError, match=f"odd.json: .*{message}"):
+        Vocabulary(tmp_path / "odd.json", checked)
+
+
 def test_what_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
     for name, data in {"a": b"", "b": b"[]", "c": b"{}", "d": b'{"model": 3}', "e": b"\xff"}.items():
         (tmp_path / name).write_bytes(data)

@@ -308,12 +308,26 @@ def test_a_manifest_that_leads_elsewhere_is_refused(built: Path, tmp_path: Path)
         (tmp_path / "m").write_text(json.dumps(spec | change))
         with pytest.raises(InputError, match="no tokens manifest"):
             read_manifest(tmp_path / "m")
-    spec["sources"][0]["shards"][0]["prefix"] = "../../etc/passwd"
-    (tmp_path / "m").write_text(json.dumps(spec))
-    with pytest.raises(InputError, match="no tokens manifest"):
-        read_manifest(tmp_path / "m")
+    for prefix in ("../../etc/passwd", "a\0b", "a\nb"):
+        spec["sources"][0]["shards"][0]["prefix"] = prefix
+        (tmp_path / "m").write_text(json.dumps(spec))
+        with pytest.raises(InputError, match="no tokens manifest"):
+            read_manifest(tmp_path / "m")
     with pytest.raises(InputError, match="cannot be read"):
         read_manifest(tmp_path / "missing")
+
+
+def test_a_manifest_with_a_shard_twice_or_a_sentinel_outside_the_vocabulary_is_refused(
+    built: Path, tmp_path: Path
+) -> None:
+    spec = json.loads((built / "manifest.json").read_bytes())
+    for number in (-1, spec["vocab_size"], 70_000):
+        (tmp_path / "m").write_text(json.dumps(spec | {"sentinels": spec["sentinels"] | {"<fim_pad>": number}}))
+        with pytest.raises(InputError, match=f"the sentinel <fim_pad> has the id {number}, outside"):
+            read_manifest(tmp_path / "m")
+    (tmp_path / "m").write_text(json.dumps(spec | {"sources": spec["sources"] * 2}))
+    with pytest.raises(InputError, match="a shard is named twice"):
+        read_manifest(tmp_path / "m")
 
 
 # ---------------------------------------------------------------- for people
