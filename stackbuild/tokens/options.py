@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -13,6 +13,7 @@ from stackbuild.tokens.indexed import token_dtype
 class TokensOptions(Options):
     """How text becomes tokens."""
 
+    files: ClassVar[tuple[str, ...]] = ("tokenizer",)
     layout: Literal["starcoder2", "starcoder", "santacoder"] = Field(
         "starcoder2",
         description="what a document is: a repository at one revision (starcoder2), a file with its names and stars in front by "

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from stackbuild.errors import RecipeError
+from stackbuild.render.sentinels import require
 from stackbuild.shards import canonical_json, read_batches
 from stackbuild.stage import Phase, PhaseOutputs, Stage
 from stackbuild.task import Task
@@ -55,13 +56,20 @@ class Tokens(Stage[TokensOptions]):
         )
 
     def key(self) -> Mapping[str, Any]:
-        """The tokenizer that the recipe names, by what is in it."""
-        if self.options.tokenizer == TRAIN:
-            return {}
+        """The tokenizer that the recipe names, by what is in it, wherever it lies."""
+        return {} if self.options.tokenizer == TRAIN else {"tokenizer": self._given}
+
+    @cached_property
+    def _given(self) -> str:
+        """The SHA-256 of the tokenizer that the recipe names; InputError if the layout or the type cannot be written with it,
+        so that a build of days does not end there."""
         path = Path(self.options.tokenizer)
         if not path.is_file():
             raise RecipeError(f"tokens.tokenizer: {path} is not a file; give a tokenizer.json, or train.")
-        return {"tokenizer": hashlib.sha256(path.read_bytes()).hexdigest()}
+        vocabulary = Vocabulary(path)
+        require(vocabulary.sentinels, self.options.layout, str(path))
+        dtype_of(vocabulary, self.options.dtype)
+        return vocabulary.sha256
 
     def sample(self, task: Task) -> None:
         """Draw the text to train on, or to compare the backends on, if the recipe brings a tokenizer."""

@@ -29,6 +29,7 @@ from stackbuild.tokens.job import encode_bucket, read_manifest, shard_name, writ
 from stackbuild.tokens.options import TokensOptions
 from stackbuild.tokens.runs import RUN, Buckets, merged, write_run
 from stackbuild.tokens.show import show_document
+from stackbuild.tokens.stage import Tokens
 
 SEED = 11
 
@@ -272,6 +273,24 @@ def test_a_tokenizer_without_a_sentinel_is_refused_by_name(tmp_path: Path, token
     (tmp_path / "t.json").write_text(json.dumps(spec))
     with pytest.raises(InputError, match=r"has no token <file_sep>, which"):
         encode_bucket([], 0, tmp_path / "t.json", TokensOptions(), SEED, tmp_path / "p")
+
+
+def test_a_tokenizer_that_cannot_write_the_layout_is_refused_before_a_build(tmp_path: Path, tokenizer: Path) -> None:
+    def key(**options: Any) -> Any:
+        return Tokens(TokensOptions(tokenizer=str(tmp_path / "t.json"), **options)).key()
+
+    spec = json.loads(tokenizer.read_bytes())
+    (tmp_path / "t.json").write_text(json.dumps(spec))
+    assert key() == {"tokenizer": hashlib.sha256((tmp_path / "t.json").read_bytes()).hexdigest()}
+    with pytest.raises(InputError, match=r"has no token <reponame>, <filename>, <gh_stars>, which"):
+        key(layout="starcoder")
+    spec["added_tokens"].append({**spec["added_tokens"][0], "id": 70_000, "content": "<more>"})
+    (tmp_path / "t.json").write_text(json.dumps(spec))
+    with pytest.raises(InputError, match=r"a vocabulary of 70,001 entries does not go with uint16"):
+        key(dtype="uint16")
+    (tmp_path / "t.json").write_text("{}")
+    with pytest.raises(InputError, match=r"no tokenizer.json"):
+        key()
 
 
 @pytest.mark.parametrize("table", [{"shards": 12}, {"shards": 0}, {"vocab_size": 10}, {"layout": "x"}, {"typo": 1}])
