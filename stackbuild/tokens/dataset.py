@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from stackbuild.errors import InputError
 from stackbuild.shards import file_sha256
-from stackbuild.tokens.documents import DOCUMENTS, TOKENIZER, read_document
+from stackbuild.tokens.documents import TOKENIZER, is_document_table, read_document
 from stackbuild.tokens.indexed import BLOCK, IndexedDataset, forget
 from stackbuild.tokens.job import Shard, TokensManifest, read_manifest
 from stackbuild.tokens.removed import END_OF_TEXT, Overlay, Removed, load_removed, pad_token
@@ -84,10 +84,10 @@ class OpenShard:
         try:
             table = pq.read_metadata(path)
             metadata = table.metadata or {}
-            missing = set(DOCUMENTS.names) - set(table.schema.to_arrow_schema().names)
+            fits = is_document_table(table.schema.to_arrow_schema())
         except (OSError, pa.ArrowException) as error:
             raise InputError(f"{path}: cannot be read as a document table: {error}") from error
-        if table.num_rows != self.shard.documents or missing:
+        if table.num_rows != self.shard.documents or not fits:
             raise InputError(f"{path}: it is not the document table of {self.shard.documents:,} documents")
         tokenizer = metadata.get(TOKENIZER, b"").decode("ascii", "replace")
         if tokenizer and tokenizer != manifest.tokenizer_sha256:

@@ -57,6 +57,11 @@ def schema_for(tokenizer_sha256: str) -> pa.Schema:
     return DOCUMENTS.with_metadata({TOKENIZER: tokenizer_sha256})
 
 
+def is_document_table(schema: pa.Schema) -> bool:
+    """Whether a table has every column of `DOCUMENTS`, of its type."""
+    return all(field.name in schema.names and schema.field(field.name).type == field.type for field in DOCUMENTS)
+
+
 class DocumentsWriter:
     """Writes `PREFIX.documents.parquet`; holds the files of one row group, or those of one document.
 

@@ -197,12 +197,30 @@ def _checked(table: pa.Table, path: str | Path) -> pa.Table:
     for name in ("repo_name", "revision_id", "path", "path_bytes", "content_id", "content"):
         if table.column(name).null_count:
             raise InputError(f"{path}: a file without {name}; a document needs it")
+    for name in ("repo_name", "revision_id", "path", "license_type", "language", "content"):
+        _check_utf8(table, name, path)
     ids = table.column("content_id").combine_chunks()
     if not pc.all(pc.match_substring_regex(ids, r"\A[0-9a-f]{40}\z"), min_count=0).as_py():
         raise InputError(f"{path}: a content_id that is not 40 hex digits")
     raw = bytes.fromhex("".join(ids.to_pylist()))
     column = pa.FixedSizeBinaryArray.from_buffers(ID, len(ids), [None, pa.py_buffer(raw)])
     return table.set_column(table.schema.get_field_index("content_id"), "content_id", column)
+
+
+def _check_utf8(table: pa.Table, name: str, path: str | Path) -> None:
+    """InputError, naming the file, if a text of a column is not UTF-8: Parquet's readers do not look."""
+    column = table.column(name)
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid as error:
+        for row in range(table.num_rows):
+            try:
+                column.slice(row, 1).combine_chunks().validate(full=True)
+            except pa.ArrowInvalid:
+                of = table.slice(row, 1)
+                repo, file = of.column("repo_name").cast(pa.binary())[0].as_py(), of.column("path_bytes")[0].as_py()
+                raise InputError(f"{path}: {name} is not UTF-8, of {repo!r} at {file!r}") from error
+        raise
 
 
 def _write_sorted(table: pa.Table, buckets: Buckets, path: str) -> None:

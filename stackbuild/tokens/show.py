@@ -62,7 +62,7 @@ def show_document(
     vocabulary = tokenizer if isinstance(tokenizer, Vocabulary) else Vocabulary(tokenizer)
     dataset = IndexedDataset(prefix)
     row = read_document(prefix, number)
-    if number >= len(dataset) or row["tokens"] != dataset.sizes[number]:
+    if number >= len(dataset) or row["tokens"] != dataset.sizes[number] or row["files"] is None:
         raise InputError(f"{prefix}: the document table is not that of this .idx; write the shard again")
     spans = [(int(start), int(end)) for start, end in removed]
     text = Text(overflow="fold")
@@ -92,7 +92,7 @@ def _append(text: Text, tokens: npt.NDArray[Any], vocabulary: Vocabulary, prefix
             continue
         text.append(visible(vocabulary.decode(ids[start:at])))
         if token is not None:
-            text.append(vocabulary.names[token], style=SENTINEL)
+            text.append(visible(vocabulary.names[token], False), style=SENTINEL)
         start = at + 1
 
 
@@ -111,10 +111,10 @@ def _files(row: dict[str, Any], removed: list[tuple[int, int]]) -> Table:
         gone = any(start <= file["start"] and file["end"] <= end for start, end in removed)
         files.add_row(
             f"{file['start']:,}–{file['end']:,}",
-            Text(visible(file["path"], False), overflow="fold"),
-            Text(file["language"] or "–"),
-            Text(file["license_type"] or "–"),
-            Text("removed", style=REMOVED) if gone else file["content_id"],
+            Text(visible(file["path"] or "", False), overflow="fold"),
+            Text(visible(file["language"] or "–", False)),
+            Text(visible(file["license_type"] or "–", False)),
+            Text("removed", style=REMOVED) if gone else Text(visible(file["content_id"] or "–", False)),
         )
     if len(row["files"]) > FILES:
         files.add_row("", Text(f"… {len(row['files']) - FILES:,} files more", style="dim"), "", "", "")

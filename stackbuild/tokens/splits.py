@@ -158,7 +158,7 @@ def _repositories(connection: Any, dataset: Sequence[str | Path], links: Sequenc
         connection.execute("""
             CREATE TABLE repos AS SELECT row_number() OVER (ORDER BY repo_name) - 1 AS id, * FROM (
                 SELECT repo_name, max(bytes) AS bytes FROM (
-                    SELECT repo_name, CAST(sum(length_bytes) AS BIGINT) AS bytes FROM files GROUP BY repo_name
+                    SELECT repo_name, CAST(coalesce(sum(length_bytes), 0) AS BIGINT) AS bytes FROM files GROUP BY repo_name
                     UNION ALL SELECT "left", -1 FROM links UNION ALL SELECT "right", -1 FROM links
                 ) GROUP BY repo_name
             )

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from stackbuild.errors import InputError
 from stackbuild.tokens.dataset import tokens_folder
+from stackbuild.tokens.documents import is_document_table
 from stackbuild.tokens.job import read_manifest
 
 NAME = "statistics.json"
@@ -35,6 +36,8 @@ def table_statistics(path: str | Path) -> dict[str, Any]:
     languages: dict[str, dict[str, int]] = {}
     try:
         with pq.ParquetFile(path, pre_buffer=False) as file:
+            if not is_document_table(file.schema_arrow):
+                raise InputError(f"{path}: it is not a document table: a column is missing, or of another type")
             for group in range(file.num_row_groups):
                 table = file.read_row_group(group, columns=["tokens", "headers", "files"])
                 _add_totals(totals, table)
@@ -42,7 +45,7 @@ def table_statistics(path: str | Path) -> dict[str, Any]:
                     have = languages.setdefault(name, dict.fromkeys(COUNTS, 0))
                     for count in COUNTS:
                         have[count] += counts[count]
-    except (OSError, KeyError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: a null where a number is due
         raise InputError(f"{path}: cannot be read as a document table: {error}") from error
     return {**totals, "languages": dict(sorted(languages.items()))}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -16,6 +17,7 @@ from stackbuild.errors import InputError
 from stackbuild.tokens.dataset import TokensDataset
 from stackbuild.tokens.indexed import IndexedDataset
 from stackbuild.tokens.show import find_document
+from stackbuild.tokens.statistics import statistics
 
 
 def rewrite(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -121,6 +123,27 @@ def test_a_document_table_of_another_shard_is_refused(copied: Path) -> None:
     )
     with pytest.raises(InputError, match="not the document table of"):
         TokensDataset(copied)
+
+
+@pytest.mark.parametrize(
+    "name, values",
+    [
+        ("tokens", lambda rows: pa.array(["a"] * rows)),
+        ("files", lambda rows: pa.array([1] * rows)),
+        ("files", lambda rows: pa.array([[{"start": 0}]] * rows)),
+        ("headers", lambda rows: pa.nulls(rows)),
+    ],
+)
+def test_a_document_table_with_a_column_of_another_type_is_refused(copied: Path, name: str, values: Any) -> None:
+    path = copied / "code-00002-of-00003.documents.parquet"
+    table = pq.read_table(path)
+    metadata = table.schema.metadata
+    table = table.set_column(table.schema.get_field_index(name), name, values(table.num_rows))
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+    with pytest.raises(InputError, match=r"code-00002-of-00003\.documents\.parquet: it is not the document table"):
+        TokensDataset(copied)
+    with pytest.raises(InputError, match=r"code-00002-of-00003\.documents\.parquet: it is not a document table"):
+        statistics(copied)
 
 
 def test_a_changed_byte_is_found_when_it_is_asked_for(copied: Path) -> None:

@@ -249,6 +249,21 @@ def test_a_content_id_that_is_no_hash_is_refused(tmp_path: Path, row: Any, write
         write_run(file, Buckets(SEED, 1), tmp_path / "run")
 
 
+@pytest.mark.parametrize("column", ["repo_name", "revision_id", "path", "license_type", "language", "content"])
+def test_a_text_that_is_not_utf8_is_refused_by_repository_and_path(
+    tmp_path: Path, row: Any, write_dataset: Any, column: str
+) -> None:
+    (file,) = write_dataset(tmp_path, [row("o/n", f"/{name}", "text") for name in "abc"], 1)
+    table = pq.read_table(file)
+    kind = table.schema.field(column).type
+    raw = [b"\xff" if k == 1 else (value or "").encode() for k, value in enumerate(table[column].to_pylist())]
+    wrong = pa.array(raw, pa.large_binary() if pa.types.is_large_string(kind) else pa.binary()).view(kind)
+    pq.write_table(table.set_column(table.schema.get_field_index(column), column, wrong), file)
+    of = r"b'\\xff'" if column == "repo_name" else "b'o/n'"
+    with pytest.raises(InputError, match=rf"0\.parquet: {column} is not UTF-8, of {of} at b'b'"):
+        write_run(file, Buckets(SEED, 1), tmp_path / "run")
+
+
 def test_what_is_no_run_is_refused(tmp_path: Path, tokenizer: Path) -> None:
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "x")
     with pytest.raises(InputError, match="no column content, content_id"):
@@ -371,6 +386,23 @@ def test_a_document_is_shown_with_sentinels_in_colour_and_controls_escaped(built
     assert "\\x1b" in text and "\\u2028" in text and "\x07" not in text
     assert "/name\\nwith line feed" in text and "evil/repo @ r1" in text and "12 files" in text
     assert "tokens more" in shown(prefix, number, tokenizer, longest=5)
+
+
+def test_no_name_of_strangers_moves_the_cursor(built: Path, tokenizer: Path, tmp_path: Path) -> None:
+    for suffix in ("bin", "idx"):
+        (tmp_path / f"p.{suffix}").write_bytes((built / f"code-00000-of-00004.{suffix}").read_bytes())
+    table = pq.read_table(built / "code-00000-of-00004.documents.parquet")
+    documents = table.to_pylist()
+    for file in documents[0]["files"]:
+        file |= dict.fromkeys(("path", "language", "license_type", "content_id"), "\x1b[2J")
+    documents[0]["repo_name"] = "\x1b[2J"
+    pq.write_table(pa.Table.from_pylist(documents, table.schema), tmp_path / "p.documents.parquet")
+    spec = json.loads(tokenizer.read_bytes())
+    spec["added_tokens"][6]["content"] = "\x1b[2J"  # what <file_sep> was
+    del spec["model"]["vocab"]["<file_sep>"]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
+    text = shown(tmp_path / "p", 0, tmp_path / "tokenizer.json")
+    assert "\x1b[2J" not in text and text.count("\\x1b[2J") == 1 + 5 * len(documents[0]["files"])
 
 
 def test_a_document_that_is_not_there_is_refused(built: Path, tokenizer: Path) -> None:

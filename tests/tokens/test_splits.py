@@ -177,6 +177,11 @@ def test_what_cannot_be_read_or_has_no_repository_is_refused(tmp_path: Path, wor
         world.divide([(None, "", 1)])  # type: ignore[list-item]
 
 
+def test_a_file_of_unknown_length_counts_as_empty(world: World) -> None:
+    held, told = world.divide([(name, "", None) for name in NAMES])  # type: ignore[list-item]
+    assert held == {name: name for name in NAMES if is_drawn(name)} and (told.repos, told.bytes) == (300, 0)
+
+
 def test_an_empty_dataset_is_divided_into_nothing(tmp_path: Path) -> None:
     told = divide([], [], 0.5, 0, tmp_path / "s", tmp_path / "o")
     assert (told.repos, told.held_out_repos, told.bytes) == (0, 0, 0)

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -54,6 +55,14 @@ def test_a_document_without_files_and_no_documents_are_counted(tmp_path: Path, c
     pq.write_table(empty, tmp_path / "t")
     told = combine([("a", "train", table_statistics(tmp_path / "t"))])["parts"][0]
     assert (told["documents"], told["tokens"], told["bytes_per_token"], told["languages"]) == (0, 0, None, [])
+
+
+def test_a_number_that_is_null_is_refused(tmp_path: Path, corpus: Path) -> None:
+    table = pq.read_table(corpus / "code-00000-of-00003.documents.parquet")
+    nulls = pa.nulls(table.num_rows, pa.int64())
+    pq.write_table(table.set_column(table.schema.get_field_index("tokens"), "tokens", nulls), tmp_path / "t")
+    with pytest.raises(InputError, match="cannot be read as a document table"):
+        table_statistics(tmp_path / "t")
 
 
 def test_a_table_that_is_none_is_refused(tmp_path: Path) -> None:
