@@ -394,7 +394,7 @@ def test_no_name_of_strangers_moves_the_cursor(built: Path, tokenizer: Path, tmp
     table = pq.read_table(built / "code-00000-of-00004.documents.parquet")
     documents = table.to_pylist()
     for file in documents[0]["files"]:
-        file |= dict.fromkeys(("path", "language", "license_type", "content_id"), "\x1b[2J")
+        file.update(dict.fromkeys(("path", "language", "license_type", "content_id"), "\x1b[2J"))
     documents[0]["repo_name"] = "\x1b[2J"
     pq.write_table(pa.Table.from_pylist(documents, table.schema), tmp_path / "p.documents.parquet")
     spec = json.loads(tokenizer.read_bytes())
