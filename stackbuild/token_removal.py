@@ -61,6 +61,9 @@ def remove(out: str | Path, ledger: Ledger, apply: bool = False) -> Removal:
     folder = tokens_folder(out)
     build = folder.parent if (folder.parent / "build.json").is_file() and folder.name == "tokens" else None
     with _alone(folder, build):
+        for pattern in (f".{NAME}.*", ".manifest.json.*", "*.bin.part"):
+            for left in folder.glob(pattern):  # by a removal that was killed
+                left.unlink()
         dataset = TokensDataset(folder)
         if unfinished := dataset.removed.cut_short(dataset.manifest):
             overwrite(dataset, unfinished)

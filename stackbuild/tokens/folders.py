@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
@@ -22,26 +23,46 @@ from stackbuild.shards import fsync_directory
 def new_folder(dest: str | Path) -> Iterator[Path]:
     """A folder to write into, which becomes `dest` when the context ends well, and is removed when it does not.
 
-    UsageError if `dest` is there and not empty. What a killed run left beside is removed first.
+    UsageError if `dest` is there and not empty, or another process writes it. What a killed run left beside is removed first.
     """
     dest = Path(os.path.abspath(dest))
-    if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
-        raise UsageError(f"{dest} is there already; name a folder that is not, or is empty")
     part = dest.with_name(f".{dest.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    with _alone(part, dest):
+        if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
+            part.rmdir()
+            raise UsageError(f"{dest} is there already; name a folder that is not, or is empty")
+        try:
+            yield part
+            for path in part.iterdir():
+                with open(path, "rb") as file:
+                    os.fsync(file.fileno())
+            fsync_directory(part)
+            if dest.exists():
+                dest.rmdir()
+            os.rename(part, dest)
+            fsync_directory(dest.parent)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _alone(part: Path, dest: Path) -> Iterator[None]:
+    """Hold the new, empty folder `part`; UsageError if another process does. The lock is on the folder itself and goes with it."""
+    part.mkdir(parents=True, exist_ok=True)
+    handle = os.open(part, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        yield part
-        for path in part.iterdir():
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())
-        fsync_directory(part)
-        if dest.exists():
-            dest.rmdir()
-        os.rename(part, dest)
-        fsync_directory(dest.parent)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ours = os.path.samestat(os.fstat(handle), os.stat(part))
+        except OSError:  # held, or removed or renamed by who held it
+            ours = False
+        if not ours:
+            raise UsageError(f"Another stackbuild is writing {dest}; wait for it, or name another folder")
+        for left in part.iterdir():
+            left.unlink()
+        yield
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        os.close(handle)
 
 
 class TableFile:

@@ -15,6 +15,7 @@ from stackbuild.errors import InputError, UsageError
 from stackbuild.opt_out.ledger import parse
 from stackbuild.token_removal import remove
 from stackbuild.tokens.dataset import TokensDataset
+from stackbuild.tokens.folders import new_folder
 from stackbuild.tokens.indexed import IndexedWriter
 from stackbuild.tokens.merge import merge
 from tests.tokens.test_dataset import rewrite
@@ -116,6 +117,21 @@ def test_a_source_that_is_set_up_in_two_ways_is_refused(corpus: Path, copied: Pa
     rewrite(copied, lambda body: body["sources"][0].update(fim=False))
     with pytest.raises(InputError, match=r"the source code, train, is set up in two ways"):
         merge([corpus, copied], tmp_path / "out")
+
+
+def test_two_do_not_write_one_folder(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyError), new_folder(tmp_path / "dest") as part:
+        (part / "here").touch()
+        with pytest.raises(UsageError, match=r"Another stackbuild is writing .*dest"):
+            merge([corpus], tmp_path / "dest")
+        assert (part / "here").exists()
+        raise KeyError
+    assert not list(tmp_path.iterdir())
+    part.mkdir()
+    (part / "left.bin").touch()  # by a run that was killed
+    merge([corpus], tmp_path / "dest")
+    assert [path.name for path in tmp_path.iterdir()] == ["dest"]
+    assert not (tmp_path / "dest" / "left.bin").exists()
 
 
 def test_a_folder_in_use_is_not_written_over(corpus: Path, tmp_path: Path) -> None:

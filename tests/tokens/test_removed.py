@@ -156,6 +156,8 @@ def test_an_apply_that_was_killed_is_finished_before_more_is_removed(
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr("stackbuild.token_removal.os.replace", counted(os.replace))
         remove(copied, parse("owner3"), apply=True)
+    (copied / ".removed.0123").touch()
+    (copied / "code-00000-of-00003.bin.part").touch()
     remove(copied, parse("owner1\nevil/repo"))
     remove(copied, parse("owner3"), apply=True)
     shutil.copytree(corpus, tmp_path / "other")
