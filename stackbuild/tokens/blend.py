@@ -30,7 +30,7 @@ Ints32 = npt.NDArray[np.int32]
 
 BLOCK = 2**20  # samples that are ordered at once
 KEPT_BLOCKS = 4  # of 8 MB each
-MOST_SAMPLES = 2**48  # of a mixture; a number of samples times a share is computed exactly beyond it too, but slowly
+MOST_SAMPLES = 2**48  # of a mixture or a source
 
 
 class Mixture:
@@ -138,8 +138,7 @@ class Mixture:
     def _advance(self, number: int) -> None:
         """Find the counts at the next border; if a source has given all by then, where the segment ends."""
         segment = self._segments[number]
-        segment.advance()
-        if (segment.counts(len(segment.given) - 1)[segment.left >= 0] >= segment.left[segment.left >= 0]).any():
+        if segment.advance():
             block = len(segment.given) - 2
             segment.end = segment.start + block * segment.block + len(self._ordered(number, block).source)
 
@@ -180,7 +179,7 @@ class _Segment:
         ends = [-(-int(cap) * self.sum // int(share)) for cap, share in zip(left, self.share, strict=True) if cap > 0]
         self.block = min([block, *ends])  # by the least of these one source has given all: one block, not a whole one
         self._whole, self._rest = self._whole_and_rest(self.block)
-        self._remainders = np.zeros(len(members), np.int64)
+        self._floors, self._remainders = np.zeros((2, len(members)), np.int64)  # what is due at the last border so far
         self.given = [np.zeros(len(members), np.bool_)]  # at each border, of each source: is the open sample given?
 
     def _whole_and_rest(self, samples: int) -> tuple[Ints, Ints]:
@@ -192,15 +191,17 @@ class _Segment:
         """How many samples each member has given at a border since the segment's start: int64 of shape (k,)."""
         return self._whole_and_rest(border * self.block)[0] + self.given[border]
 
-    def advance(self) -> None:
-        """Choose the counts at the next border."""
+    def advance(self) -> bool:
+        """Choose the counts at the next border: has a source given all by then?"""
         after = self._remainders + self._rest
         carry = after >= self.sum
         after[carry] -= self.sum
         given = self.given[-1] & (self._whole == 0) & ~carry  # of windows that are open still
         round_up(self.share, self.sum, after, given)
+        self._floors += self._whole + carry
         self._remainders = after
         self.given.append(given)
+        return bool(((self.left >= 0) & (self._floors + given >= self.left)).any())
 
     def order(self, block: int) -> _Block:
         """A block, up to the sample by which a source has given all."""

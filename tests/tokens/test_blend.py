@@ -174,7 +174,7 @@ def test_when_all_sources_are_exhausted_the_total_is_told() -> None:
         mixture.sources(-1, 1)
 
 
-def test_a_thousand_sources_that_end_together() -> None:
+def test_many_sources_that_end_together_leave_one_by_one() -> None:
     weights = [1 / rank for rank in range(1, 301)]
     caps = [max(round(1000 * weight), 1) for weight in weights]
     mixture = Mixture(weights, caps)
