@@ -34,6 +34,8 @@ from stackbuild.tokens.fim_options import FimOptions
 from stackbuild.tokens.fim_trees import Asked, nodes
 from stackbuild.tokens.fim_types import AST, I64, NO_NODE, SPM, U64, Draws, Ids, Treated
 
+PIECES = 16  # of a fragment, at first; most have five, two of them words
+
 
 def draws(key: int, epoch: Any, document: Any, fragment: Any) -> Draws:
     """The draws for fragments; arguments as `counter.bits` has them, n or one of each."""
@@ -179,7 +181,13 @@ class Infiller:
         borders[-1] = bounds[-1]
         whole, parts = self._starts(fast, data, bounds), self._starts(fast, data, borders)
         ends = np.empty(PARTS * n, np.int64)
-        pieces, words = fim_kernels.plan(whole, parts, bounds, borders, offsets, begins, codes, ends)
+        room, made = PIECES * n + 1, np.empty(2, np.int64)
+        while True:
+            pieces, words = np.empty((room, 2), np.int64), np.empty((room, 3), np.int64)
+            if fim_kernels.plan(whole, parts, bounds, borders, offsets, begins, codes, ends, pieces, words, made):
+                break
+            room *= 2
+        words = words[: made[1]]
 
         places = np.concatenate([np.zeros(1, np.int64), np.cumsum(words[:, 1] - words[:, 0])])
         gathered = np.zeros(int(places[-1]) + SLACK, np.uint8)

@@ -185,28 +185,31 @@ def _token_at(begins: Any, low: Any, high: Any, at: Any) -> Any:
 
 
 @kernel
-def _larger(array: Any) -> Any:
-    larger = np.empty((2 * len(array), array.shape[1]), array.dtype)
-    larger[: len(array)] = array
-    return larger
-
-
-@kernel
-def plan(whole: Any, parts: Any, bounds: Any, borders: Any, offsets: Any, begins: Any, codes: Any, ends: Any) -> Any:
-    """What each part is made of: tokens of the fragment, and words that are encoded anew.
+def plan(
+    whole: Any,
+    parts: Any,
+    bounds: Any,
+    borders: Any,
+    offsets: Any,
+    begins: Any,
+    codes: Any,
+    ends: Any,
+    pieces: Any,
+    words: Any,
+    made: Any,
+) -> Any:
+    """What each part is made of: tokens of the fragment, and words that are encoded anew. False if there is no room for it.
 
     `whole`, `parts`: beginnings of words (`word_starts`) in the texts and in their parts, of which part p of fragment k is
     bytes `borders[3 * k + p]` to `borders[3 * k + p + 1]`. A word of a part is one of the text if both have its two ends
-    and nothing between. Returns `pieces`, int64 (., 2): tokens from and to, or -1 - w and 0 for word w; and `words`,
-    int64 (., 3): bytes from and to, fragment. `ends`, int64 (3 * n,): the number of pieces up to the end of each part.
-    NOT_IDENTITY where a token crosses a border of words of the text.
+    and nothing between. Written are `pieces`, int64 (., 2): tokens from and to, or -1 - w and 0 for word w; `words`, int64
+    (., 3): bytes from and to, fragment; `ends`, int64 (3 * n,): the number of pieces up to the end of each part; `made`, int64
+    (2,): the number of pieces and of words. NOT_IDENTITY where a token crosses a place where something changes.
     """
-    pieces, words = np.empty((16 * len(codes) + 16, 2), np.int64), np.empty((8 * len(codes) + 16, 3), np.int64)
-    made = np.int64(0)  # pieces
-    kept = np.int64(0)  # words
+    made[0] = made[1] = 0
     for k in range(len(codes)):
         for part in range(PARTS):
-            ends[3 * k + part] = made
+            ends[3 * k + part] = made[0]
         if codes[k]:
             continue
         done, end, part = bounds[k], bounds[k + 1], 0
@@ -225,31 +228,30 @@ def plan(whole: Any, parts: Any, bounds: Any, borders: Any, offsets: Any, begins
                 high = _next(parts, at + 1)
             while done < high:  # first what is kept, up to `low`, then words
                 while part < PARTS - 1 and borders[3 * k + part + 1] <= done:
-                    ends[3 * k + part] = made
+                    ends[3 * k + part] = made[0]
                     part += 1
-                if made == len(pieces):
-                    pieces = _larger(pieces)
-                if kept == len(words):
-                    words = _larger(words)
+                if made[0] == len(pieces) or made[1] == len(words):
+                    return False
+                piece, word = made[0], made[1]
                 if done < low:
                     stop = min(low, borders[3 * k + part + 1])
                     first = _token_at(begins, offsets[k], offsets[k + 1], done)
                     last = _token_at(begins, first, offsets[k + 1], stop)
                     if begins[first] != done or begins[last] != stop:
                         codes[k] = NOT_IDENTITY
-                    pieces[made, 0], pieces[made, 1] = first, last
+                    pieces[piece, 0], pieces[piece, 1] = first, last
                 else:
                     stop = _next(parts, done + 1)
-                    words[kept, 0], words[kept, 1], words[kept, 2] = done, stop, k
-                    pieces[made, 0], pieces[made, 1] = -1 - kept, 0
-                    kept += 1
-                made += 1
+                    words[word, 0], words[word, 1], words[word, 2] = done, stop, k
+                    pieces[piece, 0], pieces[piece, 1] = -1 - word, 0
+                    made[1] = word + 1
+                made[0] = piece + 1
                 done = stop
             at = max(at + 1, done)
         while part < PARTS:
-            ends[3 * k + part] = made
+            ends[3 * k + part] = made[0]
             part += 1
-    return pieces[:made], words[:kept]
+    return True
 
 
 @kernel

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stackbuild.errors import InputError
+from stackbuild.tokens import fim
 from stackbuild.tokens.bpe import Vocabulary, pre_tokenizer, train_bpe
 from stackbuild.tokens.encode import LIBRARY, Encoder
 from stackbuild.tokens.fast import NAME, alphabet
@@ -395,6 +396,14 @@ def test_a_sentinel_that_does_not_fit_the_type_is_refused(plain: Encoder) -> Non
     infiller.sentinels = np.array([70_000, 1, 2])
     with pytest.raises(InputError, match="does not fit uint16"):
         infiller.treat(np.zeros(9, np.uint16), 0, 0, 0, 11)
+
+
+def test_more_words_than_expected_find_room(plain: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = generated(50, 9)
+    bits = draws(2, 0, np.arange(50), 0)
+    wanted = Infiller(plain).treat_many(*encoded(plain, texts), bits, ROOM)
+    monkeypatch.setattr(fim, "PIECES", 0)
+    assert Infiller(plain).treat_many(*encoded(plain, texts), bits, ROOM).ids.tolist() == wanted.ids.tolist()
 
 
 # ---------------------------------------------------------------- the library, and files
