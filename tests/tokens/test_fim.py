@@ -445,7 +445,7 @@ def files_of_this_machine(budget: int) -> Iterator[str]:
 
 @pytest.mark.slow
 def test_every_file_of_a_corpus_is_treated_as_the_library_would(tmp_path: Path) -> None:
-    texts = files_of_this_machine(12_000_000)
+    texts = files_of_this_machine(5_000_000)
     batch = list(islice(texts, 200))
     (tmp_path / "t.json").write_bytes(train_bpe([batch], 16_000, SENTINELS))
     encoder = Encoder(Vocabulary(tmp_path / "t.json"), NAME)
@@ -461,5 +461,5 @@ def test_every_file_of_a_corpus_is_treated_as_the_library_would(tmp_path: Path) 
         treated += int((fast.codes == TREATED).sum())
         tokens, anew, number = tokens + fast.tokens, anew + fast.anew, number + len(batch)
         batch = list(islice(texts, 200))
-    assert treated > 300
+    assert treated > 200
     assert anew < tokens / 50
