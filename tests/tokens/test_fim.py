@@ -166,7 +166,7 @@ TEXT = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(st.tuples(TEXT, st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1), st.booleans()), max_size=5))
 def test_tokens_are_those_of_the_library_for_each_part(
     encoder: Encoder, some: list[tuple[str, int, int, bool]]
@@ -357,7 +357,7 @@ def test_a_fragment_that_outgrows_its_room_stays_and_is_told(plain: Encoder) -> 
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int32])
-def test_slices_types_and_read_only_arrays(plain: Encoder, dtype: Any) -> None:
+def test_slices_types_and_read_only_arrays(plain: Encoder, dtype: Any, tmp_path: Path) -> None:
     texts = generated(20, 6)
     ids, offsets = encoded(plain, texts)
     bits = draws(2, 0, np.arange(20), 0)
@@ -368,6 +368,9 @@ def test_slices_types_and_read_only_arrays(plain: Encoder, dtype: Any) -> None:
     done = Infiller(plain).treat_many(wide[:, 1], offsets + 5, bits, 11)
     assert done.ids.dtype == dtype and done.ids.tolist() == wanted.ids.tolist()
     assert done.offsets.tolist() == wanted.offsets.tolist()
+    mapped = np.memmap(tmp_path / "ids", dtype, "w+", shape=ids.shape)
+    mapped[:] = ids
+    assert Infiller(plain).treat_many(mapped, offsets, bits, 11).ids.tolist() == wanted.ids.tolist()
     part = Infiller(plain).treat_many(wide[:, 1], offsets[7:12] + 5, Draws(*(bit[7:11] for bit in bits)), 11)
     assert part.ids.tolist() == wanted.ids[wanted.offsets[7] : wanted.offsets[11]].tolist()
 

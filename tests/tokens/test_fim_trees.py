@@ -142,10 +142,6 @@ def test_the_library_backend_cuts_around_the_same_nodes(encoder: Encoder) -> Non
     texts, languages = [PYTHON, JAVA, JAVASCRIPT] * 20, ["Python", "Java", "JavaScript"] * 20
     fast = treat(encoder, texts, languages)
     slow = treat(Encoder(encoder.vocabulary, LIBRARY), texts, languages)
-    pieces = encoder.encode_array(pa.array(texts, pa.large_string()))
-    slow = Infiller(Encoder(encoder.vocabulary, LIBRARY), TREES).treat_many(
-        pieces.ids, pieces.offsets, draws(1, 0, np.arange(60), 0), ROOM, languages
-    )
     assert slow.ids.tolist() == fast.ids.tolist() and slow.kinds.tolist() == fast.kinds.tolist()
 
 
