@@ -50,6 +50,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.classifier out/corpus/corpus-small/*.parquet
 	$(BIN)/python -m benchmarks.tokens out/corpus/corpus-small/*.parquet
 	$(BIN)/python -m benchmarks.packing
+	$(BIN)/python -m benchmarks.fim out/corpus/corpus-small/*.parquet
 	$(BIN)/python -m benchmarks.pii_accuracy --input out/corpus/corpus-small/*.parquet
 	$(BIN)/python -m benchmarks.pii_parse out/corpus/corpus-small/*.parquet
 	$(BIN)/python -m benchmarks.git_histories out/histories

@@ -110,7 +110,7 @@ def _texts(files: Sequence[str | Path]) -> Iterator[pa.Array]:
                 yield batch.column(0).cast(pa.large_string())
 
 
-def _dataset(path: Path, out: Path) -> int:
+def dataset_of(path: Path, out: Path) -> int:
     """A file with the columns of a dataset, from one that has them or one of the corpus; bytes of its texts."""
     from stackbuild.schema import DATASET
 
@@ -133,7 +133,8 @@ def _dataset(path: Path, out: Path) -> int:
     return int(pc.sum(pc.binary_length(table["content"])).as_py())
 
 
-def _trained(files: Sequence[Path], folder: Path) -> str:
+def trained(files: Sequence[Path], folder: Path) -> str:
+    """A tokenizer of the usual size, trained on a dataset."""
     from stackbuild.tokens.options import TokensOptions
     from stackbuild.tokens.sample import sample, train
 
@@ -189,8 +190,8 @@ def main() -> None:
         folder = Path(name, "in")
         folder.mkdir()
         files = [folder / f"{number:03d}.parquet" for number in range(len(asked.files))]
-        size = sum(_dataset(path, out) for path, out in zip(asked.files, files, strict=True))
-        tokenizer = asked.tokenizer or _trained(files, Path(name))
+        size = sum(dataset_of(path, out) for path, out in zip(asked.files, files, strict=True))
+        tokenizer = asked.tokenizer or trained(files, Path(name))
         plain = Path(name, "plain.json")  # for the peers: a sentinel in a text is nothing but text
         plain.write_text(json.dumps(json.loads(Path(tokenizer).read_text()) | {"added_tokens": []}))
         expected = _expected(files, tokenizer)

@@ -1,12 +1,4 @@
-"""Parse strangers' text with tree-sitter, within bounds, and tell where its comments, docstrings and errors are.
-
-The grammars are those in the wheel of tree-sitter-language-pack 0.13.0 (later ones fetch them at run time). They are C
-libraries without threads, so that they may be loaded before a process is forked.
-
-tree-sitter has no bound of its own. Three hold it: the size of a file (the caller's); how often the parser asks for the
-text again, which it only does when it went back from the end; and the clock of `stackbuild.quality.parsing`. A file
-beyond one counts as not parsed. Grammars that take long for ordinary code (Scala, Perl, R, Dart: long lists) are not
-used. Memory is at most some 1 KB for each byte.
+"""Tell where comments, docstrings and errors are in strangers' text, by the trees of `stackbuild.syntax_trees`.
 
 The tree is walked with a cursor from Python, since a compiled query takes quadratic time on a node with many children
 (65,536 brackets: 6 s). The walk goes only where a comment, a docstring or an error can be, which is faster than a query
@@ -17,40 +9,12 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from stackbuild.errors import MissingDependency
+from stackbuild.syntax_trees import GRAMMARS, load, tree_of
 
-# Languages (as enry names them) whose grammar was tried on real code and on hostile text, and how a comment begins.
-_C = ("//", "/*")
-_SHARP = ("#",)
-GRAMMARS: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "Python": ("python", _SHARP),
-    "Java": ("java", _C),
-    "JavaScript": ("javascript", (*_C, "<!--", "-->")),
-    "TypeScript": ("typescript", (*_C, "<!--", "-->")),
-    "TSX": ("tsx", (*_C, "<!--", "-->")),
-    "C": ("c", _C),
-    "C++": ("cpp", _C),
-    "C#": ("csharp", _C),
-    "Go": ("go", _C),
-    "Rust": ("rust", _C),
-    "Ruby": ("ruby", ("#", "=begin")),
-    "PHP": ("php", (*_C, "#")),
-    "Shell": ("bash", _SHARP),
-    "Kotlin": ("kotlin", _C),
-    "Swift": ("swift", _C),
-    "Lua": ("lua", ("--",)),
-    "Haskell": ("haskell", ("--", "{-")),
-    "Julia": ("julia", _SHARP),
-    "CSS": ("css", ("/*",)),
-    "Elixir": ("elixir", _SHARP),
-    "Erlang": ("erlang", ("%",)),
-    "Clojure": ("clojure", (";", "#!")),
-}
 COMMENTS = frozenset(
     {
         "comment",
@@ -62,8 +26,6 @@ COMMENTS = frozenset(
         "haddock",
     }
 )
-
-READS_FREE, BYTES_PER_READ = 200, 100  # real files (30 MB) ask for text at most 45 times
 
 Spans = list[tuple[int, int]]
 
@@ -93,15 +55,8 @@ class Found:
 @cache
 def grammar(language: str) -> Grammar:
     """The grammar of a language of GRAMMARS, loaded once for a process and its children."""
-    try:
-        import tree_sitter
-        import tree_sitter_language_pack as pack
-    except ImportError as error:
-        raise MissingDependency(
-            f"the stage syntax needs tree-sitter ({error}): pip install 'stackbuild[quality]'"
-        ) from error
     name, marks = GRAMMARS[language]
-    loaded: Any = pack.get_language(name)  # type: ignore[arg-type]
+    loaded, parser = load(language, "the stage syntax")
     kinds: dict[str, set[int]] = {}
     for number in range(loaded.node_kind_count):
         if loaded.node_kind_is_named(number):
@@ -118,7 +73,7 @@ def grammar(language: str) -> Grammar:
             "blocks": numbers("block"),
             "strings": numbers("string", "concatenated_string"),
         }
-    return Grammar(tree_sitter.Parser(loaded), tuple(mark.encode() for mark in marks), numbers(*COMMENTS), **docs)
+    return Grammar(parser, tuple(mark.encode() for mark in marks), numbers(*COMMENTS), **docs)
 
 
 def parse(language: str, text: memoryview) -> Found | None:
@@ -129,19 +84,8 @@ def parse(language: str, text: memoryview) -> Found | None:
     length.
     """
     known = grammar(language)
-    reads, most = 0, READS_FREE + len(text) // BYTES_PER_READ
-
-    def read(offset: int, _: Any) -> memoryview:
-        nonlocal reads
-        reads += 1
-        return text[offset:]
-
-    try:
-        tree = known.parser.parse(read, progress_callback=lambda *_: reads > most)
-    except ValueError:  # stopped
-        known.parser.reset()
-        return None
-    return walk(tree, text, known)
+    tree = tree_of(known.parser, text)
+    return None if tree is None else walk(tree, text, known)
 
 
 def walk(tree: Any, text: memoryview, known: Grammar) -> Found:

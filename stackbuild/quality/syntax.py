@@ -7,7 +7,7 @@ counted, never whether there is one: of C and C++ headers most have one, since m
 
 Parsing is some forty times as dear as the other signals, so this stage stands behind the cheap filters and asks the
 rules behind it which languages they are about. A file that was not measured is null: no grammar, no rule, too large, or
-beyond the bounds of `stackbuild.quality.grammars` and `stackbuild.quality.parsing`.
+beyond the bounds of `stackbuild.syntax_trees`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from pydantic import Field, field_validator
 from stackbuild.kernels import kernel
 from stackbuild.quality import kernels
 from stackbuild.quality.filters import Filters
-from stackbuild.quality.grammars import GRAMMARS, grammar
+from stackbuild.quality.grammars import grammar
 from stackbuild.quality.parsing import parsed
 from stackbuild.schema import SYNTAX_FIELDS
 from stackbuild.stage import Options, Stage
+from stackbuild.syntax_trees import GRAMMARS
 
 COLUMNS = tuple(field.name for field in SYNTAX_FIELDS)
 Ints = npt.NDArray[np.int64]

@@ -48,7 +48,8 @@ class Encoder:
     """Encodes texts with a vocabulary, in this thread alone.
 
     `backend`: as `fast_check.choose` recorded it, for a run that was checked; both give the same ids. InputError if
-    it is that of another version, with which shards would be finished otherwise than they were begun.
+    it is that of another version, with which shards would be finished otherwise than they were begun. `fast`: the fast
+    backend, or None.
     """
 
     def __init__(self, vocabulary: Vocabulary, backend: str = LIBRARY):
@@ -57,16 +58,16 @@ class Encoder:
         self.dtype = np.dtype(token_dtype(vocabulary.size))
         if backend not in (NAME, LIBRARY) and backend != backend_name():
             raise InputError(f"{vocabulary.path}: this run was begun with {backend}; here are {NAME}, {backend_name()}")
-        self._fast = FastEncoder(vocabulary) if backend == NAME else None
+        self.fast = FastEncoder(vocabulary) if backend == NAME else None
 
     def encode_array(self, texts: pa.Array) -> Pieces:
         """The ids of n texts behind one another, of `dtype`, and where each begins: shapes (ids,) and (n + 1,).
 
         `texts`: Arrow strings without nulls. InputError if one is not UTF-8, with its number, or becomes a sentinel.
         """
-        if self._fast is not None:
-            ids, offsets = self._fast.encode(texts)
-            if self._fast.whole_words:  # no merge makes a sentinel: `supports`
+        if self.fast is not None:
+            ids, offsets = self.fast.encode(texts)
+            if self.fast.whole_words:  # no merge makes a sentinel: `supports`
                 self._refuse_sentinels(ids)
             return Pieces(ids, offsets)
         arrays = self.encode(_strings(texts))
@@ -75,7 +76,7 @@ class Encoder:
 
     def encode(self, texts: Sequence[str]) -> list[npt.NDArray[np.int32]]:
         """The ids of each text, int32 of shape (tokens,). InputError if a text becomes a sentinel."""
-        if self._fast is not None:
+        if self.fast is not None:
             ids, offsets = self.encode_array(pa.array(texts, pa.large_string()))
             return np.split(ids.astype(np.int32), offsets[1:-1]) if len(texts) else []
         parts = [pieces(text) if self.vocabulary.splittable else [text] for text in texts]

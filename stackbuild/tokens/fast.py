@@ -157,8 +157,8 @@ class FastEncoder:
     """Encodes Arrow strings with a vocabulary, in this thread alone.
 
     `dtype`: of the ids, as the shards have it: uint16 below 65,500 entries, else int32. `whole_words`: whether a word that
-    is in the vocabulary is that token, whatever the merges (`ignore_merges`). ValueError for a vocabulary that
-    `supports` does not take.
+    is in the vocabulary is that token, whatever the merges (`ignore_merges`). `digits_apart`, `tables`: what `word_starts`
+    is told. ValueError for a vocabulary that `supports` does not take.
     """
 
     def __init__(self, vocabulary: Vocabulary):
@@ -169,9 +169,9 @@ class FastEncoder:
         self.vocabulary = vocabulary
         self.dtype = np.dtype(token_dtype(vocabulary.size))
         self.whole_words = bool(spec["model"].get("ignore_merges"))
-        self._digits = bool(_splits(spec["pre_tokenizer"]))
+        self.digits_apart = bool(_splits(spec["pre_tokenizer"]))
         self._model = _model(spec, merges)
-        self._tables = class_tables()
+        self.tables = class_tables()
         self._words = Words(
             short=_aligned(8 * SETS),
             long=_aligned(8 * LONG_SETS),
@@ -207,8 +207,8 @@ class FastEncoder:
         self, data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
         """As `encode`: text k is `data[offsets[k]:offsets[k + 1]]`; `SLACK` bytes behind the last one can be read."""
-        data = data.view()
-        data.flags.writeable = False  # one type, so that kernels are compiled once
+        data, offsets = data.view(), offsets.view()
+        data.flags.writeable = offsets.flags.writeable = False  # one type, so that kernels are compiled once
         ends = np.zeros(len(offsets), np.int64)
         parts: list[npt.NDArray[Any]] = []
         text, total = 0, 0
@@ -228,7 +228,7 @@ class FastEncoder:
     def _group(self, data: Any, offsets: Any, made: Any, number: int) -> list[npt.NDArray[Any]]:
         """Encode texts that are found at once; `number` is that of the first."""
         starts = np.empty((int(offsets[-1] - offsets[0]) >> 6) + 1, np.uint64)
-        wrong = int(word_starts(data, offsets, self._digits, *self._tables, starts))
+        wrong = int(word_starts(data, offsets, self.digits_apart, *self.tables, starts))
         if wrong >= 0:
             text = number + int(np.searchsorted(offsets, wrong, "right")) - 1
             raise InputError(f"text {text}: no UTF-8 at its byte {wrong - int(offsets[text - number])}")

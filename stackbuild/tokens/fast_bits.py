@@ -60,6 +60,20 @@ def eight_bytes(_: Any, data: Any, at: Any) -> Any:
 
 
 @_operation
+def put_eight_bytes(_: Any, data: Any, at: Any, value: Any) -> Any:
+    """put_eight_bytes(data, at, value): the reverse of `eight_bytes`, into an array that can be written to."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array, place, bits = arguments
+        into = context.make_array(signature.args[0])(context, builder, array).data
+        store = builder.store(bits, builder.bitcast(builder.gep(into, [place]), _I64.as_pointer()))
+        store.align = 1
+        return context.get_dummy_value()
+
+    return types.void(data, types.int64, types.uint64), codegen
+
+
+@_operation
 def ascii_letters(_: Any, data: Any, at: Any) -> Any:
     """Where are A-Z and a-z?"""
     test = _bits(lambda builder, byte: _within(builder, builder.or_(byte, _all(32)), "a", 26))

@@ -18,10 +18,11 @@ from stackbuild.errors import InputError, RecipeError
 from stackbuild.filter_preview import preview
 from stackbuild.quality import grammars, parsing
 from stackbuild.quality.filters import FilterOptions, Filters
-from stackbuild.quality.grammars import GRAMMARS, Grammar, grammar, marks, parse, walk
+from stackbuild.quality.grammars import Grammar, grammar, marks, parse, walk
 from stackbuild.quality.measures import MEASURES
 from stackbuild.quality.syntax import Syntax, SyntaxOptions, measure
 from stackbuild.stage import judge, with_columns
+from stackbuild.syntax_trees import GRAMMARS
 from stackbuild.tokens.bpe import train_bpe
 from stackbuild.tokens.fertility import Fertility, FertilityOptions
 from tests.worlds import light, world
