@@ -122,6 +122,14 @@ def test_keys_of_each_format_are_found(rule: keys.Rule) -> None:
                 assert found(rule, key) == [value_of(rule, key)]
 
 
+def test_a_webhook_is_found_whatever_host_its_owner_has() -> None:
+    """The name of the organization stands right before what all such addresses have in common."""
+    uuid = "2dc477ac-10d6-407b-8fe0-08f636037733"
+    url = f"https://my-Firm2.webhook.office.com/webhookb2/{uuid}@{uuid}/IncomingWebhook/{'578c86700bf9628f' * 2}/{uuid}"
+    (rule,) = (rule for rule in KEYS if rule.id == "teams-webhook")
+    assert found(rule, f'teams_url = "{url}"') == [url]
+
+
 @pytest.mark.parametrize("rule", KEYS, ids=lambda rule: rule.id)
 def test_what_resembles_a_key_stays(rule: keys.Rule) -> None:
     """One byte too few or too many, a byte of no alphabet, a placeholder."""
