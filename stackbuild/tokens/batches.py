@@ -1,0 +1,243 @@
+"""Batches of training rows: a pure function of the tokens manifest, the configuration, the seed and the numbers of the samples.
+
+    batches = Batches("OUT/tokens", DataConfig(sequence_length=4096), seed=0)
+    rows = batches.batch(first_sample=0, n=8)
+    rows.tokens, rows.labels, rows.positions, rows.document, rows.source          # (n, S) each
+
+Sample numbers go through the whole run: who asks for which of them (ranks, workers, a run that was resumed) changes nothing. A
+row holds pieces of documents side by side, which must not see each other: `document` tells them apart.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from stackbuild.errors import InputError
+from stackbuild.tokens.blend import Mixture
+from stackbuild.tokens.bpe import Vocabulary
+from stackbuild.tokens.data_config import DataConfig, SourceConfig
+from stackbuild.tokens.dataset import TokensDataset
+from stackbuild.tokens.encode import LIBRARY, Encoder
+from stackbuild.tokens.fim import Infiller, draws, token_table
+from stackbuild.tokens.fim_types import CODES
+from stackbuild.tokens.pieces import SOFT, SOFT_HIGH, SOFT_LOW, treated_files
+from stackbuild.tokens.removed import pad_token
+from stackbuild.tokens.source_rows import SourceRows
+
+IGNORED = -100  # the label of what is not trained on
+NOBODY = -1  # the document of padding
+
+
+class Rows(NamedTuple):
+    """n rows of S tokens, int32 of shape (n, S) each.
+
+    `tokens`: read; padding behind the last piece. `labels`: the token that follows each, IGNORED where there is none, where
+    text was removed, and in padding. `positions`: of each token in its piece, from 0. `document`: a number for each piece of a row, from 0;
+    NOBODY in padding. `source`: its number in `Batches.sources`.
+    """
+
+    tokens: npt.NDArray[np.int32]
+    labels: npt.NDArray[np.int32]
+    positions: npt.NDArray[np.int32]
+    document: npt.NDArray[np.int32]
+    source: npt.NDArray[np.int32]
+
+
+class Piece(NamedTuple):
+    """Part of a document in a row: pairs `low` to `high` - 1 of document `number` of shard `prefix`; the `files` of it, by their
+    place in the document, that are treated, and why each is not that was drawn (CODES)."""
+
+    prefix: str
+    number: int
+    low: int
+    high: int
+    epoch: int
+    files: dict[int, str]
+    start: int  # its first token in the row
+    end: int
+
+
+class _Open(NamedTuple):
+    """A piece while its row is made."""
+
+    row: int
+    source: int
+    shard: int
+    number: int
+    low: int
+    high: int
+    epoch: int
+    raw: npt.NDArray[Any]  # tokens low .. high
+    mask: npt.NDArray[np.bool_]
+    treated: npt.NDArray[np.int64]  # places in the lists of the shard
+
+
+class Batches:
+    """Batches of a corpus. `sources`: what is mixed, in order; `counters`: what became of drawn files, by the words of CODES.
+
+    `folder`: of a build or of tokens. `cache`: a folder in which the numbers of rows are kept. InputError: a source that the corpus lacks,
+    fill-in-the-middle without its sentinels, torn files.
+    """
+
+    def __init__(self, folder: str | Path, config: DataConfig, seed: int, cache: str | Path | None = None):
+        self.dataset, self.config, self.seed = TokensDataset(folder), config, seed
+        manifest = self.dataset.manifest
+        there = {source.name: source for source in manifest.sources if source.split == config.split}
+        asked = config.source or tuple(SourceConfig(name=name) for name in there)
+        if not asked:
+            raise InputError(f"{self.dataset.folder} has no source with a split {config.split!r}")
+        self.sources: list[SourceRows] = []
+        for one in asked:
+            self.dataset.shards(one.name, config.split)  # names those that there are, if this is none of them
+            fim = there[one.name].fim if one.fim is None else one.fim
+            kept = None if cache is None else Path(cache)
+            self.sources.append(SourceRows(self.dataset, one.name, config, seed, fim, kept))
+        self._pad = pad_token(manifest.sentinels, str(self.dataset.tokenizer))
+        self._infill: Infiller | None = None
+        vocabulary = Vocabulary(self.dataset.tokenizer, checked=True)
+        if any(source.fim for source in self.sources):
+            backend = manifest.tokenizer_backend
+            known = backend.startswith("stackbuild-")
+            self._infill = Infiller(Encoder(vocabulary, backend if known else LIBRARY), config.fim, check=False)
+        lengths, places, data = token_table(vocabulary)
+        self._goes_on = (lengths > 0) & (data[places] & 0xC0 == 0x80)
+        self.mixture = self._mixture(asked)
+        self.counters: Counter[str] = Counter()
+
+    def _mixture(self, asked: tuple[SourceConfig, ...]) -> Mixture:
+        weights, caps = [], []
+        for one, source in zip(asked, self.sources, strict=True):
+            rows = source.rows(0) if one.weight is None or one.epochs is not None else 0
+            if not source.documents or (one.weight is None and not rows):
+                raise InputError(f"{self.dataset.folder}: the source {one.name} has nothing to train on")
+            weights.append(rows * (one.epochs or 1) if one.weight is None else one.weight)
+            caps.append(None if one.epochs is None else _capped(source, one.epochs))
+        return Mixture(weights, caps, names=[one.name for one in asked])
+
+    def batch(self, first_sample: int, n: int) -> Rows:
+        """Samples `first_sample` to `first_sample` + n - 1."""
+        return self.explain(first_sample, n)[0]
+
+    def explain(self, first_sample: int, n: int) -> tuple[Rows, list[list[Piece]]]:
+        """As `batch`, with the pieces of each row."""
+        chosen, index = self.mixture.sources(first_sample, n)
+        opened = [
+            piece
+            for row, (source, number) in enumerate(zip(chosen.tolist(), index.tolist(), strict=True))
+            for piece in self._open(row, source, number)
+        ]
+        made, codes = self._treat(opened)
+        length = self.config.sequence_length
+        rows = Rows(
+            np.full((n, length), self._pad, np.int32),
+            np.full((n, length), IGNORED, np.int32),
+            np.zeros((n, length), np.int32),
+            np.full((n, length), NOBODY, np.int32),
+            np.repeat(chosen.astype(np.int32)[:, None], length, axis=1),
+        )
+        told: list[list[Piece]] = [[] for _ in range(n)]
+        at = np.zeros(n, np.int64)
+        for piece, (ids, mask), of_files in zip(opened, made, codes, strict=True):
+            row, start, size = piece.row, int(at[piece.row]), len(ids) - 1
+            end = start + size
+            rows.tokens[row, start:end] = ids[:-1]
+            rows.labels[row, start:end] = np.where(mask[1:], ids[1:].astype(np.int32), np.int32(IGNORED))
+            rows.positions[row, start:end] = np.arange(size)
+            rows.document[row, start:end] = len(told[row])
+            prefix = self.sources[piece.source].shards[piece.shard].shard.prefix
+            told[row].append(Piece(prefix, piece.number, piece.low, piece.high, piece.epoch, of_files, start, end))
+            at[row] = end
+        return rows, told
+
+    def _open(self, row: int, source: int, number: int) -> list[_Open]:
+        rows = self.sources[source]
+        epoch, window, bin_ = rows.locate(number)
+        packed, coins = rows.packed(epoch, window), rows.coins(epoch)
+        opened = []
+        for at in range(int(packed.offsets[bin_]), int(packed.offsets[bin_ + 1])):
+            shard, document, low, high, treated, soft = (int(column[at]) for column in packed[:-1])
+            tokens = rows.shards[shard].tokens
+            first = int(tokens.offsets[document]) // tokens.dtype.itemsize
+            low = self._back(tokens.flat, first, low) if soft & SOFT_LOW else low
+            high = self._back(tokens.flat, first, high) if soft & SOFT_HIGH else high
+            raw, mask = rows.shards[shard].block(first + low, first + high + 1)
+            ordinal = document + int(rows.starts[shard])
+            files = treated_files(low, high, treated, document, ordinal, rows.spans(shard), coins)
+            opened.append(_Open(row, source, shard, document, low, high, epoch, raw, mask, files))
+        return opened
+
+    def _back(self, flat: npt.NDArray[Any], first: int, cut: int) -> int:
+        """A cut, moved back to where a character begins, if there is such a place."""
+        for back in range(SOFT + 1):
+            if cut - back > 0 and not self._goes_on[flat[first + cut - back]]:
+                return cut - back
+        return cut
+
+    def _treat(
+        self, opened: list[_Open]
+    ) -> tuple[list[tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]], list[dict[int, str]]]:
+        """Of each piece its tokens with the one that follows, and which may be labels; of each of its drawn files what became."""
+        codes: list[dict[int, str]] = [{} for _ in opened]
+        made: list[tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]] = [(one.raw, one.mask) for one in opened]
+        asked = [
+            (number, int(file), *self._file(one, int(file)))
+            for number, one in enumerate(opened)
+            for file in one.treated
+        ]
+        if not asked or self._infill is None:
+            return made, codes
+        texts = [opened[number].raw[start:end] for number, _, start, end, *_ in asked]
+        offsets = np.cumsum([0, *(len(text) for text in texts)])
+        keys = [[np.uint64(ask[at]) for ask in asked] for at in (4, 5, 6)]
+        bits = _draws([self.sources[opened[ask[0]].source].key for ask in asked], *keys)
+        languages = None
+        done = self._infill.treat_many(np.concatenate(texts), offsets, bits, self.config.fim.room, languages)
+        parts: dict[int, list[tuple[int, int, npt.NDArray[Any]]]] = {}
+        for k, (number, _, start, end, _, _, place) in enumerate(asked):
+            word = CODES[int(done.codes[k])]
+            codes[number][place] = word
+            self.counters[word] += 1
+            if not done.codes[k]:
+                parts.setdefault(number, []).append((start, end, done.ids[done.offsets[k] : done.offsets[k + 1]]))
+        for number, changed in parts.items():
+            made[number] = _spliced(opened[number], changed)
+        return made, codes
+
+    def _file(self, piece: _Open, file: int) -> tuple[int, int, int, int, int]:
+        """Where a file lies in a piece: start, end; the epoch, the document's ordinal, and the file's place in it."""
+        rows = self.sources[piece.source]
+        files = rows.spans(piece.shard).files
+        start = max(int(files.start[file]), piece.low) - piece.low
+        place = file - int(files.offsets[piece.number])
+        ordinal = piece.number + int(rows.starts[piece.shard])
+        return start, int(files.end[file]) - piece.low, piece.epoch, ordinal, place
+
+
+def _capped(source: SourceRows, epochs: float) -> int:
+    """Rows of so many epochs of a source."""
+    whole = int(epochs)
+    part = epochs - whole
+    return sum(source.rows(epoch) for epoch in range(whole)) + (int(part * source.rows(whole)) if part else 0)
+
+
+def _draws(keys: list[int], epochs: Any, documents: Any, files: Any) -> Any:
+    """The draws of files of several sources."""
+    found = [draws(key, *(np.array([a[k]]) for a in (epochs, documents, files))) for k, key in enumerate(keys)]
+    return type(found[0])(*(np.concatenate(column) for column in zip(*found, strict=True)))
+
+
+def _spliced(
+    piece: _Open, changed: list[tuple[int, int, npt.NDArray[Any]]]
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    """The tokens and labels of a piece with treated texts in the place of [start, end)."""
+    ids, mask, at = [], [], 0
+    for start, end, text in changed:
+        ids += [piece.raw[at:start], text]
+        mask += [piece.mask[at:start], np.ones(len(text), np.bool_)]
+        at = end
+    return np.concatenate([*ids, piece.raw[at:]]), np.concatenate([*mask, piece.mask[at:]])

@@ -1,0 +1,60 @@
+"""What a loader is asked for: window, mixture, packing and fill-in-the-middle."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from stackbuild.shards import canonical_json
+from stackbuild.stage import Options
+from stackbuild.tokens.fim_options import FimOptions
+
+WINDOW = 1 << 20  # documents that are packed together
+RULES = 1  # changes when the order, the cuts, the draws or the packing would give other batches
+
+
+class SourceConfig(Options):
+    """One source of the mixture."""
+
+    name: str = Field(description="as in the tokens manifest")
+    weight: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="share of the samples, of any sum; none: by its samples in an epoch",
+    )
+    epochs: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="how often it may be gone through; none: without end"
+    )
+    fim: bool | None = Field(None, description="whether its files are treated; none: as the tokens manifest says")
+
+
+class DataConfig(Options):
+    """The batches of one stage of a training run."""
+
+    sequence_length: int = Field(4096, ge=16, le=2**24, description="tokens of a row")
+    split: Literal["train", "valid"] = "train"
+    source: tuple[SourceConfig, ...] = Field((), description="the mixture; none: all sources, by their samples")
+    packing: Literal["best-fit"] = Field("best-fit", description="documents side by side, hardly any of them cut")
+    window: int = Field(WINDOW, ge=1, le=2**24, description="documents that are packed together")
+    fim: FimOptions = FimOptions()
+
+    @model_validator(mode="after")
+    def _sources_differ(self) -> Self:
+        names = [source.name for source in self.source]
+        if len(set(names)) != len(names):
+            raise ValueError(f"a source is named twice: {', '.join(names)}")
+        return self
+
+    def packed(self, treated: bool) -> str:
+        """A digest of what decides how a source's documents become rows; `treated`: whether its files may be."""
+        told = {
+            "rules": RULES,
+            "sequence_length": self.sequence_length,
+            "packing": self.packing,
+            "window": self.window,
+            "fim": self.fim.model_dump(include={"rate", "fragment_rate", "slack"}) if treated else None,
+        }
+        return hashlib.sha256(canonical_json(told)).hexdigest()[:16]

@@ -1,0 +1,223 @@
+"""Batches: every token once, cut where the rules say, the same whoever asks, and nothing moves when text is taken out."""
+
+from __future__ import annotations
+
+import collections
+import itertools
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stackbuild.errors import InputError
+from stackbuild.tokens.batches import IGNORED, NOBODY, Batches, Piece, Rows
+from stackbuild.tokens.bpe import Vocabulary
+from stackbuild.tokens.data_config import DataConfig, SourceConfig
+from stackbuild.tokens.dataset import TokensDataset
+from stackbuild.tokens.fim_options import FimOptions
+from stackbuild.tokens.pieces import QUARTER, SOFT
+from stackbuild.tokens.removed import Removed
+
+OFF = FimOptions(rate=0)
+ALWAYS = FimOptions(rate=1, fragment_rate=1)
+LENGTHS = (64, 200, 1024)
+
+
+def config(length: int, fim: FimOptions = OFF, **more: Any) -> DataConfig:
+    return DataConfig(sequence_length=length, fim=fim, window=16, **more)
+
+
+def epoch(batches: Batches, number: int = 0) -> tuple[Rows, list[list[Piece]]]:
+    """All rows of an epoch of the one source."""
+    source = batches.sources[0]
+    first = sum(source.rows(before) for before in range(number))
+    return batches.explain(first, source.rows(number))
+
+
+def document(corpus: Path, piece: Piece) -> dict[str, Any]:
+    dataset = TokensDataset(corpus)
+    (shard,) = (one for one in dataset.shards("code", "train") if one.shard.prefix == piece.prefix)
+    found = dataset.read(shard, piece.number)
+    return {"tokens": found.tokens.tolist(), "row": found.row}
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_every_token_but_a_documents_first_is_a_label_once_in_an_epoch(corpus: Path, length: int) -> None:
+    batches = Batches(corpus, config(length), 3)
+    for number in (0, 1):
+        rows, told = epoch(batches, number)
+        labels: collections.Counter[tuple[str, int, int]] = collections.Counter()
+        for row, pieces in enumerate(told):
+            for place, piece in enumerate(pieces):
+                tokens = document(corpus, piece)["tokens"]
+                here = slice(piece.start, piece.end)
+                assert rows.tokens[row, here].tolist() == tokens[piece.low : piece.high]
+                assert rows.labels[row, here].tolist() == tokens[piece.low + 1 : piece.high + 1]
+                assert rows.positions[row, here].tolist() == list(range(piece.high - piece.low))
+                assert set(rows.document[row, here].tolist()) == {place}
+                labels.update((piece.prefix, piece.number, at + 1) for at in range(piece.low, piece.high))
+            behind = pieces[-1].end
+            assert (rows.document[row, behind:] == NOBODY).all() and (rows.labels[row, behind:] == IGNORED).all()
+        every = {
+            (shard.shard.prefix, k, at)
+            for shard in batches.sources[0].shards
+            for k, size in enumerate(shard.tokens.sizes.tolist())
+            for at in range(1, size)
+        }
+        assert set(labels) == every and set(labels.values()) == {1}
+
+
+@pytest.mark.parametrize("fim", [OFF, ALWAYS])
+@pytest.mark.parametrize("length", LENGTHS)
+def test_documents_are_cut_only_where_they_are_longer_and_by_the_rules(
+    corpus: Path, length: int, fim: FimOptions
+) -> None:
+    batches = Batches(corpus, config(length, fim), 3)
+    vocabulary = Vocabulary(corpus / "tokenizer.json")
+    _, told = epoch(batches)
+    pieces = sorted((piece.prefix, piece.number, piece.low, piece.high) for row in told for piece in row)
+    of: dict[tuple[str, int], list[tuple[int, int]]] = collections.defaultdict(list)
+    for prefix, number, low, high in pieces:
+        of[prefix, number].append((low, high))
+    at_headers = 0
+    for (prefix, number), spans in of.items():
+        found = document(corpus, Piece(prefix, number, 0, 0, 0, {}, 0, 0))
+        tokens, row = found["tokens"], found["row"]
+        assert spans[0][0] == 0 and spans[-1][1] == len(tokens) - 1
+        assert all(one[1] == two[0] for one, two in itertools.pairwise(spans))
+        if len(tokens) - 1 <= length:
+            assert len(spans) == 1
+        starts = [header["start"] for header in row["headers"]]
+        for low, high in spans[:-1]:
+            late = [start for start in starts if high - (high - low) // QUARTER + SOFT < start <= high]
+            assert late in ([], [*late[:-1], high])  # the last header of the last quarter is the cut
+            at_headers += high in starts
+            for header in row["headers"]:
+                assert not header["start"] < high < header["end"] or header["start"] <= low
+            for file in row["files"]:
+                if file["start"] < high < file["end"]:
+                    vocabulary.decode(tokens[file["start"] : high]).encode()
+                    assert "\ufffd" not in vocabulary.decode(tokens[file["start"] : high])
+    assert at_headers or length > 500
+
+
+@pytest.mark.parametrize("fim", [OFF, FimOptions()])
+def test_a_batch_is_the_same_whoever_asks_for_it(corpus: Path, tmp_path: Path, fim: FimOptions) -> None:
+    one = Batches(corpus, config(128, fim), 5)
+    total = sum(one.sources[0].rows(number) for number in (0, 1))
+    whole = one.batch(0, total)
+    for ranks in (1, 2, 4):
+        again = [Batches(corpus, config(128, fim), 5, tmp_path / "cache") for _ in range(ranks)]
+        for sample in reversed(range(total)):
+            row = again[sample % ranks].batch(sample, 1)
+            for name, array in row._asdict().items():
+                assert array[0].tolist() == getattr(whole, name)[sample].tolist()
+    other = Batches(corpus, config(128, fim), 6).batch(0, total // 2)
+    assert other.tokens.tolist() != whole.tokens[: total // 2].tolist()
+
+
+def parts(vocabulary: Vocabulary, ids: list[int]) -> tuple[str, bool]:
+    """The text of a treated file, put together again, and whether it was SPM."""
+    prefix, suffix, middle = (vocabulary.sentinels[f"<fim_{name}>"] for name in ("prefix", "suffix", "middle"))
+    assert ids[0] == prefix and ids.count(suffix) == ids.count(middle) == 1
+    s, m = ids.index(suffix), ids.index(middle)
+    tail, rest = vocabulary.decode(ids[s + 1 : m]), vocabulary.decode(ids[m + 1 :])
+    return (rest + tail, True) if s == 1 else (vocabulary.decode(ids[1:s]) + rest + tail, False)
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_with_fim_every_source_byte_is_read_once(corpus: Path, length: int) -> None:
+    batches = Batches(corpus, config(length, ALWAYS), 3)
+    vocabulary = Vocabulary(corpus / "tokenizer.json")
+    rows, told = epoch(batches)
+    treated = variants = 0
+    for row, pieces in enumerate(told):
+        for piece in pieces:
+            found = document(corpus, piece)
+            tokens, files = found["tokens"], found["row"]["files"]
+            ids = [*rows.tokens[row, piece.start : piece.end].tolist(), tokens[piece.high]]
+            at = piece.low
+            for place, why in piece.files.items():
+                if why != "treated":
+                    continue
+                start, end = max(files[place]["start"], piece.low), files[place]["end"]
+                assert end <= piece.high  # none that is cut at its end
+                plain = tokens[at:start]
+                assert ids[: len(plain)] == plain
+                behind = tokens[end : piece.high + 1]
+                later = [p for p in piece.files if p > place and piece.files[p] == "treated"]
+                size = ids.index(tokens[end], len(plain)) - len(plain)
+                if not later:
+                    size = len(ids) - len(plain) - len(behind)
+                text, spm = parts(vocabulary, ids[len(plain) : len(plain) + size])
+                assert text == vocabulary.decode(tokens[start:end])
+                ids, at, treated, variants = ids[len(plain) + size :], end, treated + 1, variants + spm
+            assert ids == tokens[at : piece.high + 1]
+    assert treated > 20 and 0.2 < variants / treated < 0.8
+    assert batches.counters["treated"] == treated
+
+
+def test_files_are_treated_at_their_rates(corpus: Path) -> None:
+    """0.5 of the documents, and in these 0.5 of the files; over several epochs, within 3 sigma."""
+    batches = Batches(corpus, config(4096, FimOptions(fragment_rate=0.4)), 3)
+    epochs, drawn = 40, 0
+    chars = [
+        [file["characters"] for file in document(corpus, piece)["row"]["files"]]
+        for row in epoch(batches)[1]
+        for piece in row
+    ]
+    fitting = [sum(count >= 10 for count in of) for of in chars]
+    for number in range(epochs):
+        drawn += sum(len(piece.files) for row in epoch(batches, number)[1] for piece in row)
+    mean = epochs * sum(fitting) * 0.5 * 0.4
+    variance = epochs * sum(0.5 * (n * 0.4 * 0.6 + (n * 0.4) ** 2) - (0.2 * n) ** 2 for n in fitting)
+    assert abs(drawn - mean) < 3 * math.sqrt(variance)
+
+
+@pytest.mark.parametrize("fim", [OFF, FimOptions(rate=1)])
+def test_taking_a_document_out_moves_no_other(copied: Path, fim: FimOptions) -> None:
+    before, told = epoch(Batches(copied, config(100, fim), 3))
+    dataset = TokensDataset(copied)
+    shard = max(dataset.shards("code", "train"), key=lambda one: int(one.tokens.sizes.max()))
+    number = int(shard.tokens.sizes.argmax())
+    spans = np.array([[number, 0, int(shard.tokens.sizes[number])]])
+    Removed().adding(shard.shard, spans).save(copied)
+    after, again = epoch(Batches(copied, config(100, fim), 3))
+    gone = 0
+    for row, (pieces, others) in enumerate(zip(told, again, strict=True)):
+        assert [(one.prefix, one.number) for one in pieces] == [(one.prefix, one.number) for one in others]
+        for one, other in zip(pieces, others, strict=True):
+            if (one.prefix, one.number) == (shard.shard.prefix, number):
+                assert (after.labels[row, other.start : other.end] == IGNORED).all()
+                gone += 1
+            else:
+                mine, theirs = slice(one.start, one.end), slice(other.start, other.end)
+                assert before.tokens[row, mine].tolist() == after.tokens[row, theirs].tolist()
+                assert before.labels[row, mine].tolist() == after.labels[row, theirs].tolist()
+    assert gone > 1
+
+
+def test_the_counts_of_rows_are_those_of_the_packing_and_are_kept(corpus: Path, tmp_path: Path) -> None:
+    batches = Batches(corpus, config(64, FimOptions()), 3, tmp_path)
+    source = batches.sources[0]
+    assert source.windows > 2
+    for number in (0, 1):
+        counts = [source.count(number, window) for window in range(source.windows)]
+        assert counts == [len(source.packed(number, window).offsets) - 1 for window in range(source.windows)]
+    (kept,) = tmp_path.rglob("0/00000001")
+    assert int(kept.read_text()) == source.count(0, 1)
+    kept.write_text("many")
+    with pytest.raises(InputError, match=r"00000001.*many"):
+        Batches(corpus, config(64, FimOptions()), 3, tmp_path)
+
+
+def test_a_source_may_be_capped_and_must_be_there(corpus: Path) -> None:
+    once = Batches(corpus, config(128, source=(SourceConfig(name="code", epochs=1.5),)), 3)
+    source = once.sources[0]
+    assert once.mixture.total == source.rows(0) + source.rows(1) // 2
+    with pytest.raises(InputError, match="no source 'web'"):
+        Batches(corpus, config(128, source=(SourceConfig(name="web"),)), 3)
+    with pytest.raises(InputError, match="nowhere has no tokens"):
+        Batches(corpus.parent / "nowhere", config(128), 3)
