@@ -11,6 +11,8 @@ row holds pieces of documents side by side, which must not see each other: `docu
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +29,7 @@ from stackbuild.tokens.fim import Infiller, draws, token_table
 from stackbuild.tokens.fim_types import CODES
 from stackbuild.tokens.pieces import SOFT, SOFT_HIGH, SOFT_LOW, treated_files
 from stackbuild.tokens.removed import pad_token
-from stackbuild.tokens.source_rows import SourceRows
+from stackbuild.tokens.source_rows import BEGINNING, SourceRows, Start
 
 IGNORED = -100  # the label of what is not trained on
 NOBODY = -1  # the document of padding
@@ -80,12 +82,21 @@ class _Open(NamedTuple):
 class Batches:
     """Batches of a corpus. `sources`: what is mixed, in order; `counters`: what became of drawn files, by the words of CODES.
 
-    `folder`: of a build or of tokens. `cache`: a folder in which the numbers of rows are kept. InputError: a source that the corpus lacks,
+    `folder`: of a build or of tokens. `cache`: a folder in which the numbers of rows are kept. `starts`: by source, where it
+    stands when sample 0 is taken. InputError: a source that the corpus lacks,
     fill-in-the-middle without its sentinels, torn files.
     """
 
-    def __init__(self, folder: str | Path, config: DataConfig, seed: int, cache: str | Path | None = None):
+    def __init__(
+        self,
+        folder: str | Path,
+        config: DataConfig,
+        seed: int,
+        cache: str | Path | None = None,
+        starts: Mapping[str, Start] | None = None,
+    ):
         self.dataset, self.config, self.seed = TokensDataset(folder), config, seed
+        starts = starts or {}
         manifest = self.dataset.manifest
         there = {source.name: source for source in manifest.sources if source.split == config.split}
         asked = config.source or tuple(SourceConfig(name=name) for name in there)
@@ -96,7 +107,8 @@ class Batches:
             self.dataset.shards(one.name, config.split)  # names those that there are, if this is none of them
             fim = there[one.name].fim if one.fim is None else one.fim
             kept = None if cache is None else Path(cache)
-            self.sources.append(SourceRows(self.dataset, one.name, config, seed, fim, kept))
+            start = starts.get(one.name, BEGINNING)
+            self.sources.append(SourceRows(self.dataset, one.name, config, seed, fim, kept, start))
         self._pad = pad_token(manifest.sentinels, str(self.dataset.tokenizer))
         self._infill: Infiller | None = None
         vocabulary = Vocabulary(self.dataset.tokenizer, checked=True)
@@ -110,14 +122,23 @@ class Batches:
         self.counters: Counter[str] = Counter()
 
     def _mixture(self, asked: tuple[SourceConfig, ...]) -> Mixture:
-        weights, caps = [], []
+        weights: list[float | Fraction] = []
         for one, source in zip(asked, self.sources, strict=True):
-            rows = source.rows(0) if one.weight is None or one.epochs is not None else 0
-            if not source.documents or (one.weight is None and not rows):
+            pairs = sum(int(shard.tokens.sizes.sum()) - len(shard.tokens) for shard in source.shards)
+            if pairs <= 0:
                 raise InputError(f"{self.dataset.folder}: the source {one.name} has nothing to train on")
-            weights.append(rows * (one.epochs or 1) if one.weight is None else one.weight)
-            caps.append(None if one.epochs is None else _capped(source, one.epochs))
+            by_tokens = pairs * Fraction(repr(one.epochs or 1.0))
+            weights.append(by_tokens if one.weight is None else one.weight)
+        caps = [
+            None if one.epochs is None else source.rows_until(one.epochs)
+            for one, source in zip(asked, self.sources, strict=True)
+        ]
         return Mixture(weights, caps, names=[one.name for one in asked])
+
+    def after(self, samples: int) -> dict[str, Start]:
+        """Where each source stands when the first `samples` were taken: the `starts` of batches that go on from there."""
+        taken = self.mixture.counts(samples).tolist()
+        return {source.name: source.after(rows) for source, rows in zip(self.sources, taken, strict=True)}
 
     def batch(self, first_sample: int, n: int) -> Rows:
         """Samples `first_sample` to `first_sample` + n - 1."""
@@ -156,8 +177,9 @@ class Batches:
 
     def _open(self, row: int, source: int, number: int) -> list[_Open]:
         rows = self.sources[source]
-        epoch, window, bin_ = rows.locate(number)
-        packed, coins = rows.packed(epoch, window), rows.coins(epoch)
+        window, bin_ = rows.locate(number)
+        epoch = rows.window(window).epoch
+        packed, coins = rows.packed(window), rows.coins(epoch)
         opened = []
         for at in range(int(packed.offsets[bin_]), int(packed.offsets[bin_ + 1])):
             shard, document, low, high, treated, soft = (int(column[at]) for column in packed[:-1])
@@ -165,6 +187,8 @@ class Batches:
             first = int(tokens.offsets[document]) // tokens.dtype.itemsize
             low = self._back(tokens.flat, first, low) if soft & SOFT_LOW else low
             high = self._back(tokens.flat, first, high) if soft & SOFT_HIGH else high
+            if low == high:  # both ends moved back to one place
+                continue
             raw, mask = rows.shards[shard].block(first + low, first + high + 1)
             ordinal = document + int(rows.starts[shard])
             files = treated_files(low, high, treated, document, ordinal, rows.spans(shard), coins)
@@ -216,13 +240,6 @@ class Batches:
         place = file - int(files.offsets[piece.number])
         ordinal = piece.number + int(rows.starts[piece.shard])
         return start, int(files.end[file]) - piece.low, piece.epoch, ordinal, place
-
-
-def _capped(source: SourceRows, epochs: float) -> int:
-    """Rows of so many epochs of a source."""
-    whole = int(epochs)
-    part = epochs - whole
-    return sum(source.rows(epoch) for epoch in range(whole)) + (int(part * source.rows(whole)) if part else 0)
 
 
 def _draws(keys: list[int], epochs: Any, documents: Any, files: Any) -> Any:

@@ -23,10 +23,13 @@ class SourceConfig(Options):
         None,
         gt=0,
         allow_inf_nan=False,
-        description="share of the samples, of any sum; none: by its samples in an epoch",
+        description="share of the samples, of any sum; none: by its tokens",
     )
     epochs: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="how often it may be gone through; none: without end"
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="how often it may be gone through in the whole run; none: without end",
     )
     fim: bool | None = Field(None, description="whether its files are treated; none: as the tokens manifest says")
 
@@ -37,7 +40,9 @@ class DataConfig(Options):
     sequence_length: int = Field(4096, ge=16, le=2**24, description="tokens of a row")
     split: Literal["train", "valid"] = "train"
     source: tuple[SourceConfig, ...] = Field((), description="the mixture; none: all sources, by their samples")
-    packing: Literal["best-fit"] = Field("best-fit", description="documents side by side, hardly any of them cut")
+    packing: Literal["best-fit", "concatenation"] = Field(
+        "best-fit", description="documents side by side, the long ones alone cut; or end to end, cut where a row ends"
+    )
     window: int = Field(WINDOW, ge=1, le=2**24, description="documents that are packed together")
     fim: FimOptions = FimOptions()
 

@@ -1,9 +1,11 @@
 """The rows of one source, by number: which documents are in which row, in every epoch, without an index of them.
 
 In an epoch the shards of a source stand in a drawn order, and so do the documents of each: a stateless permutation says which
-document is at which place. `DataConfig.window` documents at a time are cut (`pieces`), packed by best fit (`pack`), and their
-rows drawn into an order again. All that has to be known beforehand is how many rows each window has; that is counted when
-it is asked for and kept in `cache`, one small file for each window, so that several processes may count.
+document is at which place. `DataConfig.window` documents at a time are cut (`pieces`), packed (`pack_window`), and their rows
+drawn into an order again. All that has to be known beforehand is how many rows each window has; that is counted when it is
+asked for and kept in `cache`, one small file for each window, so that several processes may count.
+
+A source may start where rows of another length ended (`Start`): what was left of the window of that time is packed first.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import hashlib
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable
+from fractions import Fraction
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,12 +24,12 @@ import numpy.typing as npt
 
 from stackbuild.errors import InputError
 from stackbuild.shards import write_atomically
-from stackbuild.tokens import pack
 from stackbuild.tokens.counter import key_of
 from stackbuild.tokens.data_config import DataConfig
 from stackbuild.tokens.dataset import TokensDataset
+from stackbuild.tokens.pack_window import OfShard, Packed, pack_window
 from stackbuild.tokens.permute import Permutation
-from stackbuild.tokens.pieces import Coins, pieces_of
+from stackbuild.tokens.pieces import Coins, Ranges
 from stackbuild.tokens.spans import DocumentSpans, document_spans
 
 I64 = npt.NDArray[np.int64]
@@ -34,21 +37,25 @@ REPOSITORIES = "starcoder2"  # the layout whose documents are of several files
 HELD = 512 << 20  # bytes of windows, and as many of spans, that a source keeps at hand
 
 
-class Packed(NamedTuple):
-    """The pieces of a window, row by row: int64 of shape (k,). Row r has those from `offsets[r]` to `offsets[r + 1]`."""
+class Start(NamedTuple):
+    """Where a source stands: `ranges` of documents are left of what was packed before, int64 of shape (5, k): shard, number,
+    low, high, kind; behind them comes `document`, by its place in the order of `epoch`."""
 
-    shard: I64
-    number: I64  # of the document in its shard
-    low: I64
-    high: I64
-    treated: I64
-    soft: I64
-    offsets: I64
+    epoch: int
+    document: int
+    ranges: I64
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of memory."""
-        return sum(array.nbytes for array in self)
+
+BEGINNING = Start(0, 0, np.empty((5, 0), np.int64))
+
+
+class Window(NamedTuple):
+    """Documents `first` to `last` - 1 of the order of an epoch; with `rest`, the ranges of a `Start` instead."""
+
+    epoch: int
+    first: int
+    last: int
+    rest: bool = False
 
 
 class Kept:
@@ -74,13 +81,21 @@ class Kept:
 class SourceRows:
     """Rows of a source and split. `fim`: whether its files are treated. `cache`: a folder for counts, or None.
 
-    `documents` and `windows` are those of an epoch. InputError for a torn document table, when it is read.
+    `documents` and `windows` are those of a whole epoch; windows are numbered through all epochs, from `start` on.
+    InputError for a torn document table, when it is read.
     """
 
     def __init__(
-        self, dataset: TokensDataset, name: str, config: DataConfig, seed: int, fim: bool, cache: Path | None = None
+        self,
+        dataset: TokensDataset,
+        name: str,
+        config: DataConfig,
+        seed: int,
+        fim: bool,
+        cache: Path | None = None,
+        start: Start = BEGINNING,
     ):
-        self.name, self.config, self.seed = name, config, seed
+        self.name, self.config, self.seed, self.start = name, config, seed, start
         self.shards = dataset.shards(name, config.split)
         self.starts = np.array([0, *accumulate(len(shard.tokens) for shard in self.shards)], np.int64)
         self.documents = int(self.starts[-1])
@@ -90,16 +105,20 @@ class SourceRows:
         self._rates = ((rate, share) if several else (1.0, rate)) if fim else (0.0, 0.0)
         self.fim = fim and min(self._rates) > 0
         self.key = key_of(seed, "fim", name)
-        self._cache = None if cache is None else cache / self._digest(dataset)
+        self._cache = None if cache is None else cache / self._digest()
         self._spans, self._packed = Kept(HELD), Kept(HELD)
-        self._counts: dict[tuple[int, int], int] = {}
-        self._before: list[list[int]] = []  # rows in front of each window of an epoch, and of all
+        self._ends = [0]  # rows up to each window
 
-    def _digest(self, dataset: TokensDataset) -> str:
-        """Names the folder of counts: by the documents, the seed and the options; a removal changes none of them."""
+    @property
+    def identity(self) -> str:
+        """A digest of the documents and their tokens' number; a removal does not change it."""
+        told = [f"{shard.shard.sha256_index} {shard.shard.sha256_documents}" for shard in self.shards]
+        return hashlib.sha256("\n".join(told).encode()).hexdigest()
+
+    def _digest(self) -> str:
+        """Names the folder of counts: by the documents, the seed and the options."""
         told = [self.name, self.config.split, str(self.seed), self.config.packed(self.fim), str(self._rates)]
-        told += [f"{shard.shard.sha256_index} {shard.shard.sha256_documents}" for shard in self.shards]
-        return hashlib.sha256("\n".join(told).encode()).hexdigest()[:32]
+        return hashlib.sha256("\n".join([*told, self.identity]).encode()).hexdigest()[:32]
 
     def coins(self, epoch: int) -> Coins:
         """Which files are treated in an epoch."""
@@ -111,17 +130,32 @@ class SourceRows:
         found: DocumentSpans = self._spans.get(shard, lambda: document_spans(self.shards[shard].prefix))
         return found
 
-    def order(self, epoch: int, window: int) -> list[tuple[int, I64]]:
+    def window(self, number: int) -> Window:
+        """The documents of a window."""
+        epoch, document, rest = self.start
+        if rest.shape[1]:
+            if not number:
+                return Window(epoch, document, document, rest=True)
+            number -= 1
+        left = -(-(self.documents - document) // self.config.window)
+        if number < left:
+            first = document + number * self.config.window
+        else:
+            more, at = divmod(number - left, max(self.windows, 1))
+            epoch, first = epoch + 1 + more, at * self.config.window
+        return Window(epoch, first, min(first + self.config.window, self.documents))
+
+    def order(self, window: Window) -> list[tuple[int, I64]]:
         """The documents of a window in order: shard by shard their numbers."""
-        names = ("order", self.name, str(epoch))
-        shards = Permutation(len(self.shards), self.seed, *names).slice(0, len(self.shards))
+        names, size = ("order", self.name, str(window.epoch)), len(self.shards)
+        shards = Permutation(size, self.seed, *names).slice(0, size)
         ends = np.cumsum(np.diff(self.starts)[shards])
-        first, last = window * self.config.window, min((window + 1) * self.config.window, self.documents)
-        found, at = [], int(np.searchsorted(ends, first, "right"))
-        while first < last:
+        first, found = window.first, []
+        at = int(np.searchsorted(ends, first, "right"))
+        while first < window.last:
             shard, size = int(shards[at]), len(self.shards[shards[at]].tokens)
             begin = int(ends[at]) - size
-            stop = min(last - begin, size)
+            stop = min(window.last - begin, size)
             if stop > first - begin:
                 numbers = Permutation(size, self.seed, *names, str(shard)).slice(first - begin, stop)
                 found.append((shard, numbers))
@@ -129,73 +163,96 @@ class SourceRows:
             at += 1
         return found
 
-    def _pieces(self, epoch: int, window: int) -> tuple[I64, I64, I64]:
-        """Of a window: pieces as int64 of shape (6, k), in the order of `Packed`; their sizes."""
-        coins, parts, sizes = self.coins(epoch), [], []
-        for shard, numbers in self.order(epoch, window):
-            ordinals = (numbers + self.starts[shard]).astype(np.uint64)
-            tokens = self.shards[shard].tokens.sizes
-            made = pieces_of(numbers, ordinals, tokens, self.spans(shard), coins, self.config.sequence_length)
-            of_shard = np.full(len(made.low), shard, np.int64)
-            parts.append(np.stack([of_shard, numbers[made.document], made.low, made.high, made.treated, made.soft]))
-            sizes.append(made.size)
-        empty = np.empty((6, 0), np.int64)
-        return np.concatenate([empty, *parts], axis=1), np.concatenate([empty[0], *sizes]), empty[0]
+    def _ranges(self, window: Window) -> list[OfShard]:
+        """What is cut and packed."""
+        if window.rest:
+            of = self.start.ranges
+            told = [(int(shard), Ranges(*of[1:, of[0] == shard])) for shard in np.unique(of[0])]
+        else:
+            told = []
+            for shard, numbers in self.order(window):
+                none, sizes = np.zeros(len(numbers), np.int64), self.shards[shard].tokens.sizes
+                told.append((shard, Ranges(numbers, none, sizes[numbers].astype(np.int64) - 1, none)))
+        return [OfShard(shard, int(self.starts[shard]), ranges, self.spans(shard)) for shard, ranges in told]
 
-    def packed(self, epoch: int, window: int) -> Packed:
-        """The rows of a window."""
-        found: Packed = self._packed.get((epoch, window), lambda: self._pack(epoch, window))
+    def _pack(self, number: int) -> Packed:
+        window = self.window(number)
+        coins = self.coins(window.epoch)
+        return pack_window(self._ranges(window), coins, self.config.sequence_length, self.config.packing)
+
+    def packed(self, number: int) -> Packed:
+        """The rows of a window, in their order."""
+        found: Packed = self._packed.get(number, lambda: self._drawn(self._pack(number), self.window(number)))
         return found
 
-    def _pack(self, epoch: int, window: int) -> Packed:
-        pieces, sizes, _ = self._pieces(epoch, window)
-        bins, count = pack.best_fit(sizes, self.config.sequence_length)
-        items, offsets = pack.layout(bins, count)
-        rows = Permutation(count, self.seed, "rows", self.name, str(epoch), str(window)).slice(0, count)
-        lengths = np.diff(offsets)[rows]
-        ends = np.cumsum(lengths)
-        taken = np.repeat(offsets[rows] - (ends - lengths), lengths) + np.arange(len(items))
-        shard, number, low, high, treated, soft = pieces[:, items[taken]]
-        offsets = np.concatenate([np.zeros(1, np.int64), ends])
-        return Packed(shard, number, low, high, treated, soft, offsets)
+    def _drawn(self, packed: Packed, window: Window) -> Packed:
+        count = len(packed.offsets) - 1
+        names = ("rows", self.name, str(window.epoch), str(window.first))
+        return packed.take(Permutation(count, self.seed, *names).slice(0, count))
 
-    def count(self, epoch: int, window: int) -> int:
+    def count(self, number: int) -> int:
         """How many rows a window has; kept in the cache. InputError if what is kept there is no number."""
-        found = self._counts.get((epoch, window))
-        if found is not None:
-            return found
-        path = None if self._cache is None else self._cache / str(epoch) / f"{window:08}"
-        if path is not None and path.is_file():
-            text = path.read_text("ascii", "replace")
-            if not text.strip().isdecimal():
-                raise InputError(f"{path}: holds {text[:40]!r}, not how many rows there are; remove it")
-            number = int(text)
-        else:
-            number = pack.count_bins(self._pieces(epoch, window)[1], self.config.sequence_length)
+        if number < len(self._ends) - 1:
+            return self._ends[number + 1] - self._ends[number]
+        path = None if self._cache is None else self._cache / self._file(self.window(number))
+        if path is None or not path.is_file():
+            made = len(self._pack(number).offsets) - 1
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(path, f"{number}\n".encode())
-        self._counts[epoch, window] = number
-        return number
+                write_atomically(path, f"{made}\n".encode())
+            return made
+        text = path.read_text("ascii", "replace")
+        if not text.strip().isdecimal():
+            raise InputError(f"{path}: holds {text[:40]!r}, not how many rows there are; remove it")
+        return int(text)
+
+    def _file(self, window: Window) -> str:
+        rest = f"-{hashlib.sha256(self.start.ranges.tobytes()).hexdigest()[:16]}" if window.rest else ""
+        return f"{window.epoch}/{window.first:012}{rest}"
+
+    def serials(self, epoch: int) -> range:
+        """The numbers of an epoch's windows: of the epoch of `start`, those that are left."""
+        rest = int(bool(self.start.ranges.shape[1]))
+        left = rest - (-(self.documents - self.start.document) // self.config.window)
+        if epoch <= self.start.epoch:
+            return range(left if epoch == self.start.epoch else 0)
+        first = left + (epoch - self.start.epoch - 1) * self.windows
+        return range(first, first + self.windows)
 
     def rows(self, epoch: int) -> int:
-        """How many rows an epoch has; counts all of its windows."""
-        return self._ends(epoch)[-1]
+        """How many rows an epoch has, or has left; counts all of its windows."""
+        return sum(self.count(number) for number in self.serials(epoch))
 
-    def _ends(self, epoch: int) -> list[int]:
-        while len(self._before) <= epoch:
-            next_epoch = len(self._before)
-            self._before.append([0, *accumulate(self.count(next_epoch, window) for window in range(self.windows))])
-        return self._before[epoch]
+    def rows_until(self, epochs: float) -> int:
+        """How many rows there are until the source has been gone through so many times, from its beginning on.
 
-    def locate(self, row: int) -> tuple[int, int, int]:
-        """Where a row of the source is, counted through the epochs: epoch, window, row of the window."""
-        epoch = 0
-        while row >= self.rows(epoch):
-            row -= self.rows(epoch)
-            epoch += 1
-            if epoch > 2 and not self.rows(epoch - 1):
+        A window that is not all of it counts by the part of its documents.
+        """
+        goal = Fraction(repr(epochs)) * self.documents
+        rows, number = 0, 0
+        while True:
+            epoch, first, last, rest = self.window(number)
+            before = epoch * self.documents + first
+            if goal <= before and not (rest and goal == before):
+                return rows
+            part = Fraction(1) if rest else min(Fraction(1), (goal - before) / (last - first))
+            rows += int(self.count(number) * part)
+            number += 1
+
+    def locate(self, row: int) -> tuple[int, int]:
+        """Where a row of the source is: the number of the window, and of the row in it."""
+        while self._ends[-1] <= row:
+            number = len(self._ends) - 1
+            if number > self.windows + 1 and not self._ends[-1]:
                 raise InputError(f"{self.name}: its documents hold no token that follows another")
-        ends = self._ends(epoch)
-        window = bisect_right(ends, row) - 1
-        return epoch, window, row - ends[window]
+            self._ends.append(self._ends[-1] + self.count(number))
+        window = bisect_right(self._ends, row) - 1
+        return window, row - self._ends[window]
+
+    def after(self, rows: int) -> Start:
+        """Where the source stands when so many rows were taken: for rows of another length, or of other options."""
+        number, row = self.locate(rows)
+        epoch, first, last, rest = self.window(number)
+        if not row:
+            return self.start if rest else Start(epoch, first, BEGINNING.ranges)
+        return Start(epoch, last, self.packed(number).left(row))
