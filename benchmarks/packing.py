@@ -3,8 +3,7 @@
     python -m benchmarks.packing [--figures packing blending permutation] [--rounds 3] [--json]
 
 packing      documents of log-normal lengths (trainer 5.3), cut at --capacity, in windows of 2^20: best-fit-decreasing with
-             the layout of bins. `python` is the same algorithm in plain Python on one window. `count` is what the bin-count job
-             does, `concatenate` the plain stream; they are no peers. `padding`: the share of bins that is empty.
+             the layout of bins. `python` is the same algorithm in plain Python on one window. `padding`: the share of bins that is empty.
 blending     the order of samples of 10, 100 and 1,000 sources with weights by Zipf. `greedy` is Megatron's rule, compiled;
              `sorted` sorts the keys (k + 0.5) / weight, in blocks. `error`: the largest |count - share * t| of a prefix.
              `first block` is ours for one block 2,300 blocks (10^13 tokens in windows of 4,096) into the order, nothing kept.
@@ -58,34 +57,6 @@ def best_fit_layout(documents: int, capacity: int) -> Told:
             packed, count = best_fit(sizes, capacity)
             layout(packed, count)
             bins += count
-        return _told(documents, sum(int(sizes.sum()) for sizes in given), bins, capacity)
-
-    return work
-
-
-def count(documents: int, capacity: int) -> Told:
-    """The numbers of bins alone."""
-    from stackbuild.tokens.pack import count_bins
-
-    given = list(windows(documents, capacity))
-    count_bins(given[0][:100], capacity)
-
-    def work() -> dict[str, Any]:
-        bins = sum(count_bins(sizes, capacity) for sizes in given)
-        return _told(documents, sum(int(sizes.sum()) for sizes in given), bins, capacity)
-
-    return work
-
-
-def plain_concatenation(documents: int, capacity: int) -> Told:
-    """One stream, cut at every capacity."""
-    from stackbuild.tokens.pack import concatenate
-
-    given = list(windows(documents, capacity))
-    concatenate(given[0][:100], capacity)
-
-    def work() -> dict[str, Any]:
-        bins = sum(len(concatenate(sizes, capacity).offsets) - 1 for sizes in given)
         return _told(documents, sum(int(sizes.sum()) for sizes in given), bins, capacity)
 
     return work
@@ -241,13 +212,11 @@ def main() -> None:
         all_ = {"documents": asked.documents, "capacity": capacity}
         comparison = Comparison(
             "packing", "M documents per CPU-second", TIMES, asked.documents / 1e6, all_, used,
-            shown=("bins", "padding"), parts=("count", "concatenate"),
+            shown=("bins", "padding"),
         )  # fmt: skip
         ways = {
             "ours": (f"{here}best_fit_layout", all_),
             "python": (f"{here}python_best_fit", {"documents": min(asked.documents, WINDOW), "capacity": capacity}),
-            "count": (f"{here}count", all_),
-            "concatenate": (f"{here}plain_concatenation", all_),
         }
         comparison.take_turns(ways, asked.rounds)
         comparison.show(asked.json)

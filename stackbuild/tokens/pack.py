@@ -1,8 +1,7 @@
 """Packing: which documents share a window of the model's context.
 
 `best_fit` is best-fit-decreasing bin packing: the longest item first, each into the fullest bin that has room for it
-("Fewer Truncations Improve Language Modeling", Ding et al. 2024; reference trainer 5.3). `concatenate` is the plain
-way: one stream of tokens that is cut at every `capacity`.
+("Fewer Truncations Improve Language Modeling", Ding et al. 2024).
 
     bins, count = best_fit(sizes, 4096)
     order, offsets = layout(bins, count)
@@ -11,30 +10,16 @@ way: one stream of tokens that is cut at every `capacity`.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import numpy.typing as npt
 
 from stackbuild.kernels import kernel
-from stackbuild.tokens.bitset import Starts, Words, add, bitset, discard, least
+from stackbuild.tokens.bitset import add, bitset, discard, least
 
 Ints = npt.NDArray[np.int64]
 Bins = npt.NDArray[np.int32]
 
 MOST_ITEMS = 2**31 - 1  # bins are numbered in int32
-
-
-class Pieces(NamedTuple):
-    """What stands in each window, in order: of which item, from which of its tokens to which. int64, shape (pieces,).
-
-    `offsets`: int64 of shape (windows + 1,): window w has the pieces `offsets[w]` to `offsets[w + 1]`.
-    """
-
-    item: Ints
-    start: Ints
-    stop: Ints
-    offsets: Ints
 
 
 def best_fit(sizes: npt.ArrayLike, capacity: int) -> tuple[Bins, int]:
@@ -50,12 +35,6 @@ def best_fit(sizes: npt.ArrayLike, capacity: int) -> tuple[Bins, int]:
     return bins, int(_best_fit(items, capacity, bins))
 
 
-def count_bins(sizes: npt.ArrayLike, capacity: int) -> int:
-    """How many bins `best_fit` needs, in a pass over the sizes and one over their histogram."""
-    items = _checked(sizes, capacity)
-    return int(_count_bins(np.bincount(items, minlength=capacity + 1)))
-
-
 def layout(bins: npt.NDArray[np.integer], count: int) -> tuple[Ints, Ints]:
     """The items bin by bin, in each bin as they stand: (items: int64 of shape (packed,), offsets: int64 (count + 1,)).
 
@@ -67,20 +46,6 @@ def layout(bins: npt.NDArray[np.integer], count: int) -> tuple[Ints, Ints]:
     offsets = np.zeros(count + 1, np.int64)
     _layout(np.ascontiguousarray(bins, np.int32), items, offsets)
     return items, offsets
-
-
-def concatenate(sizes: npt.ArrayLike, capacity: int) -> Pieces:
-    """Put items end to end and cut the stream at every `capacity`; the last window may be shorter.
-
-    `sizes`: integers of shape (k,), of any size. An item of size 0 has no piece. ValueError for a negative size.
-    """
-    items = _integers(sizes, capacity)
-    windows = -(-int(items.sum()) // capacity)
-    pieces = len(items) + windows
-    item, start, stop = (np.empty(pieces, np.int64) for _ in range(3))
-    offsets = np.zeros(windows + 1, np.int64)
-    made = _concatenate(items, capacity, item, start, stop, offsets)
-    return Pieces(item[:made].copy(), start[:made].copy(), stop[:made].copy(), offsets)
 
 
 def _integers(sizes: npt.ArrayLike, capacity: int) -> Ints:
@@ -152,46 +117,6 @@ def _best_fit(sizes: Ints, capacity: int, bins: Bins) -> int:
 
 
 @kernel
-def _count_bins(items: Ints) -> int:
-    """`_best_fit` on numbers of items and of bins alone. `items`: how many there are of each size, (capacity + 1,)."""
-    capacity = len(items) - 1
-    rooms, starts = bitset(capacity + 1)
-    bins = np.zeros(capacity + 1, np.int64)  # of each room
-    count = 0
-    for size in range(capacity, 0, -1):
-        left = items[size]
-        while left:
-            room = least(rooms, starts, size)
-            is_new = room < 0
-            if is_new:
-                room = capacity
-            there = left if is_new else bins[room]
-            each = room // size
-            full = min(there, left // each)
-            rest = left - full * each if full < there else 0  # fewer than a bin takes
-            used = full + (1 if rest else 0)
-            if is_new:
-                count += used
-            else:
-                _put(rooms, starts, bins, room, -used)
-            _put(rooms, starts, bins, room - each * size, full)
-            _put(rooms, starts, bins, room - rest * size, 1 if rest else 0)
-            left -= full * each + rest
-    return count
-
-
-@kernel
-def _put(rooms: Words, starts: Starts, bins: Ints, room: int, more: int) -> None:
-    """There are `more` bins of a room, or fewer."""
-    if room and more:
-        if not bins[room]:
-            add(rooms, starts, room)
-        bins[room] += more
-        if not bins[room]:
-            discard(rooms, starts, room)
-
-
-@kernel
 def _layout(bins: Bins, items: Ints, offsets: Ints) -> None:
     for bin_ in bins:
         if bin_ >= 0:
@@ -204,23 +129,3 @@ def _layout(bins: Bins, items: Ints, offsets: Ints) -> None:
         if bin_ >= 0:
             items[at[bin_]] = item
             at[bin_] += 1
-
-
-@kernel
-def _concatenate(sizes: Ints, capacity: int, item: Ints, start: Ints, stop: Ints, offsets: Ints) -> int:
-    """Fill the pieces; return how many there are."""
-    made, window, room = 0, 0, capacity
-    for number in range(len(sizes)):
-        at = 0
-        while at < sizes[number]:
-            if not room:
-                window += 1
-                offsets[window] = made
-                room = capacity
-            taken = min(room, sizes[number] - at)
-            item[made], start[made], stop[made] = number, at, at + taken
-            made += 1
-            at += taken
-            room -= taken
-    offsets[-1] = made
-    return made

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stackbuild.tokens.bitset import add, bitset, discard, least
-from stackbuild.tokens.pack import best_fit, concatenate, count_bins, layout
+from stackbuild.tokens.pack import best_fit, layout
 
 
 def slow_best_fit(sizes: list[int], capacity: int) -> tuple[list[int], int]:
@@ -41,7 +41,6 @@ def test_best_fit_equals_the_slow_rule(data: st.DataObject) -> None:
     bins, count = best_fit(np.array(sizes, np.int64), capacity)
     assert (bins.tolist(), count) == slow_best_fit(sizes, capacity)
     assert bins.dtype == np.int32
-    assert count_bins(np.array(sizes, np.int64), capacity) == count
 
 
 def lengths(capacity: int, documents: int = 100_000) -> np.ndarray:
@@ -60,7 +59,6 @@ def test_no_bin_is_over_its_capacity_and_every_item_is_in_one(capacity: int) -> 
     assert filled.max() <= capacity
     assert filled.min() > 0
     assert np.array_equal(bins < 0, sizes == 0)
-    assert count == count_bins(sizes, capacity)
     assert count >= -(-int(sizes.sum()) // capacity)
 
 
@@ -86,42 +84,21 @@ def test_layout_keeps_items_of_a_bin_in_order() -> None:
         layout(np.array([0, 2], np.int32), 2)
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.lists(st.integers(0, 50), max_size=40), st.integers(1, 60))
-def test_concatenation_cuts_the_stream_at_every_capacity(sizes: list[int], capacity: int) -> None:
-    stream = [(item, token) for item, size in enumerate(sizes) for token in range(size)]
-    pieces = concatenate(np.array(sizes, np.int64), capacity)
-    windows = []
-    for first, stop in zip(pieces.offsets[:-1], pieces.offsets[1:], strict=True):
-        window = []
-        for at in range(first, stop):
-            assert pieces.start[at] < pieces.stop[at]
-            window += [(int(pieces.item[at]), token) for token in range(pieces.start[at], pieces.stop[at])]
-        windows.append(window)
-    assert windows == [stream[at : at + capacity] for at in range(0, len(stream), capacity)]
-    for window in windows:
-        assert len({item for item, _ in window}) == len(
-            [1 for at in range(len(window)) if at == 0 or window[at][0] != window[at - 1][0]]
-        )
-    assert len(pieces.item) <= len(sizes) + len(windows)
-
-
 def test_what_cannot_be_packed_is_named() -> None:
     with pytest.raises(ValueError, match="item 1 has the size 9, which is above the capacity of 8"):
         best_fit([3, 9, 10], 8)
     with pytest.raises(ValueError, match="item 2 has the size -1"):
-        count_bins([3, 8, -1], 8)
+        best_fit([3, 8, -1], 8)
     with pytest.raises(ValueError, match="integers of one dimension, not float64"):
         best_fit([0.5], 8)
     with pytest.raises(ValueError, match="at least 1, not 0"):
-        concatenate([1], 0)
+        best_fit([1], 0)
 
 
 def test_nothing_needs_no_bin() -> None:
     for sizes in ([], [0, 0]):
         bins, count = best_fit(sizes, 8)
-        assert (bins.tolist(), count, count_bins(sizes, 8)) == ([-1] * len(sizes), 0, 0)
-        assert concatenate(sizes, 8).offsets.tolist() == [0]
+        assert (bins.tolist(), count) == ([-1] * len(sizes), 0)
 
 
 @pytest.mark.parametrize("size", [1, 64, 65, 4096, 4097, 300_000])
