@@ -302,14 +302,33 @@ def inspect_(
     shard: Annotated[
         str | None, typer.Option("--shard", metavar="PREFIX", help="tokens: count documents of this shard only.")
     ] = None,
+    sample: Annotated[
+        int | None, typer.Option("--sample", metavar="N", help="tokens: a training row instead of a document.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="tokens: of the training run.")] = 0,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="FILE", help="tokens: options of the training run's data, in TOML.")
+    ] = None,
+    sequence_length: Annotated[
+        int | None, typer.Option("--sequence-length", metavar="S", help="tokens: of a training row.")
+    ] = None,
     repo: Annotated[str | None, typer.Option("--repo", help="licenses: the repository, owner/name.")] = None,
     every: Annotated[bool, typer.Option("--all", help="licenses: name every file.")] = False,
     json_: Json = False,
 ) -> None:
-    """Look at a document of the tokenized corpus, at the licences of a repository, or at what filters would drop."""
-    from stackbuild.cli.inspect import Chosen, run
+    """Look at a document or a training row of the tokenized corpus, at the licences of a repository, or at what filters would drop."""
+    from stackbuild.cli.inspect import Chosen, Sample, run
 
-    run(what, out, inputs or [], Chosen(document, source, split, shard), repo, every, json_)
+    run(
+        what,
+        out,
+        inputs or [],
+        Chosen(document, source, split, shard),
+        Sample(sample, seed, data, sequence_length),
+        repo,
+        every,
+        json_,
+    )
 
 
 @app.command()

@@ -29,11 +29,33 @@ class Chosen(NamedTuple):
     shard: str | None = None
 
 
-def run(what: str, out: Path, inputs: list[str], chosen: Chosen, repo: str | None, every: bool, as_json: bool) -> None:
-    """Show one document of the tokenized corpus, the licences of a repository, or what filters would drop."""
+class Sample(NamedTuple):
+    """Which training row: its number, the seed of the run, and its options: a TOML file, the row's length in front of it."""
+
+    number: int | None = None
+    seed: int = 0
+    data: Path | None = None
+    sequence_length: int | None = None
+
+
+def run(
+    what: str,
+    out: Path,
+    inputs: list[str],
+    chosen: Chosen,
+    sample: Sample,
+    repo: str | None,
+    every: bool,
+    as_json: bool,
+) -> None:
+    """Show one document or training row of the tokenized corpus, the licences of a repository, or what filters would drop."""
     if inputs and what != "filters":
         raise UsageError(f"inspect {what} takes no IN; only filters does.")
-    if what == "tokens":
+    if sample.number is None and (sample.data is not None or sample.sequence_length is not None):
+        raise UsageError("--data and --sequence-length are of a training row; name it: --sample N.")
+    if what == "tokens" and sample.number is not None:
+        training_row(out, chosen, sample, sample.number)
+    elif what == "tokens":
         tokens(out, chosen)
     elif what == "licenses":
         if repo is None:
@@ -55,6 +77,29 @@ def tokens(out: Path, chosen: Chosen) -> None:
     dataset = TokensDataset(out)
     shard, number = find_document(dataset, *chosen)
     Console().print(show_document(shard.prefix, number, dataset.tokenizer, removed=shard.removed_of(number)))
+
+
+def training_row(out: Path, chosen: Chosen, sample: Sample, number: int) -> None:
+    """Show a row as a training run reads it."""
+    from stackbuild.tokens.batches import Batches
+    from stackbuild.tokens.data_config import load_data_config
+    from stackbuild.tokens.show_sample import show_sample
+
+    if chosen.document or chosen.shard is not None:
+        raise UsageError("--document and --shard are of documents; a training row takes --source and --split.")
+    given: dict[str, object] = {}
+    if sample.sequence_length is not None:
+        given["sequence_length"] = sample.sequence_length
+    if chosen.split is not None:
+        given["split"] = chosen.split
+    if chosen.source is not None:
+        given["source"] = [{"name": chosen.source}]
+    batches = Batches(out, load_data_config(sample.data, given), sample.seed)
+    try:
+        shown = show_sample(batches, number)
+    except IndexError as error:
+        raise UsageError(f"--sample {number}: {error}.") from error
+    Console().print(shown)
 
 
 def licenses(out: Path, repo: str, every: bool, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""`stackbuild tokens`: merge, remove, exchange with datatrove, verify, count."""
+"""`stackbuild tokens`: merge, remove, exchange with datatrove, verify, count documents and rows."""
 
 from __future__ import annotations
 
@@ -69,6 +69,33 @@ def remove(out: Path, repos: list[str], content_ids: list[str], list_: Path | No
             f"Overwritten in the .bin of {len(told.overwritten):,} shards. The build's stages and dataset, and copies made "
             "before, still hold the text."
         )
+
+
+def rows(
+    out: Path,
+    data: Path | None,
+    sequence_length: int | None,
+    seed: int,
+    epochs: int,
+    workers: int,
+    cache: Path | None,
+    as_json: bool,
+) -> None:
+    """Count training rows, and tell how many each epoch of a source has."""
+    from stackbuild.build import cache_folder
+    from stackbuild.tokens.count_rows import count_rows
+    from stackbuild.tokens.data_config import load_data_config
+
+    config = load_data_config(data, {} if sequence_length is None else {"sequence_length": sequence_length})
+    kept = cache_folder() / "rows" if cache is None else cache
+    for one in count_rows(out, config, seed, kept, epochs, workers):
+        if as_json:
+            print(json.dumps(one._asdict()))
+        else:
+            print(
+                f"{visible(one.source, False)}, epoch {one.epoch}: {one.rows:,} rows of {config.sequence_length:,} tokens, "
+                f"{one.windows:,} {'window' if one.windows == 1 else 'windows'}"
+            )
 
 
 def import_ds(folder: Path, dest: Path, tokenizer: Path, source: str, split: str, fim: bool, ignore_loss: bool) -> None:

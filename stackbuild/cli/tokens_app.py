@@ -55,6 +55,29 @@ def remove(
     remove(out, repo or [], content_id or [], list_, apply, json_)
 
 
+@app.command()
+def rows(
+    out: Tokens,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="FILE", help="Options of the training run's data, in TOML.")
+    ] = None,
+    sequence_length: Annotated[
+        int | None, typer.Option("--sequence-length", metavar="S", help="Tokens of a row, in place of the file's.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the training run.")] = 0,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="How many to count.")] = 1,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 1,
+    cache: Annotated[
+        Path | None, typer.Option("--cache", metavar="DIR", help="Where counts are kept; else the user's cache folder.")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Count the training rows of each source before a run, so that it need not; again: goes on where it was."""
+    from stackbuild.cli.tokens import rows
+
+    rows(out, data, sequence_length, seed, epochs, workers, cache, json_)
+
+
 @app.command("import-ds")
 def import_ds(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of datatrove's .ds files.")],

@@ -26,10 +26,11 @@ from stackbuild.tokens.data_config import DataConfig, SourceConfig
 from stackbuild.tokens.dataset import TokensDataset
 from stackbuild.tokens.encode import LIBRARY, Encoder
 from stackbuild.tokens.fim import Infiller, draws, token_table
+from stackbuild.tokens.fim_kernels import TREATED
 from stackbuild.tokens.fim_types import CODES
 from stackbuild.tokens.pieces import SOFT, SOFT_HIGH, SOFT_LOW, treated_files
 from stackbuild.tokens.removed import pad_token
-from stackbuild.tokens.source_rows import BEGINNING, SourceRows, Start
+from stackbuild.tokens.source_rows import Start, open_sources
 
 IGNORED = -100  # the label of what is not trained on
 NOBODY = -1  # the document of padding
@@ -52,7 +53,8 @@ class Rows(NamedTuple):
 
 class Piece(NamedTuple):
     """Part of a document in a row: pairs `low` to `high` - 1 of document `number` of shard `prefix`; the `files` of it, by their
-    place in the document, that are treated, and why each is not that was drawn (CODES)."""
+    place in the document, that were drawn for treatment, and what became of each (CODES); `variants` of those that are treated:
+    SPM, AST and NO_NODE of `fim_types` added up."""
 
     prefix: str
     number: int
@@ -60,6 +62,7 @@ class Piece(NamedTuple):
     high: int
     epoch: int
     files: dict[int, str]
+    variants: dict[int, int]
     start: int  # its first token in the row
     end: int
 
@@ -96,19 +99,8 @@ class Batches:
         starts: Mapping[str, Start] | None = None,
     ):
         self.dataset, self.config, self.seed = TokensDataset(folder), config, seed
-        starts = starts or {}
-        manifest = self.dataset.manifest
-        there = {source.name: source for source in manifest.sources if source.split == config.split}
-        asked = config.source or tuple(SourceConfig(name=name) for name in there)
-        if not asked:
-            raise InputError(f"{self.dataset.folder} has no source with a split {config.split!r}")
-        self.sources: list[SourceRows] = []
-        for one in asked:
-            self.dataset.shards(one.name, config.split)  # names those that there are, if this is none of them
-            fim = there[one.name].fim if one.fim is None else one.fim
-            kept = None if cache is None else Path(cache)
-            start = starts.get(one.name, BEGINNING)
-            self.sources.append(SourceRows(self.dataset, one.name, config, seed, fim, kept, start))
+        manifest, kept = self.dataset.manifest, None if cache is None else Path(cache)
+        self.sources = open_sources(self.dataset, config, seed, kept, starts)
         self._pad = pad_token(manifest.sentinels, str(self.dataset.tokenizer))
         self._infill: Infiller | None = None
         vocabulary = Vocabulary(self.dataset.tokenizer, checked=True)
@@ -118,10 +110,11 @@ class Batches:
             self._infill = Infiller(Encoder(vocabulary, backend if known else LIBRARY), config.fim, check=False)
         lengths, places, data = token_table(vocabulary)
         self._goes_on = (lengths > 0) & (data[places] & 0xC0 == 0x80)
-        self.mixture = self._mixture(asked)
+        self.mixture = self._mixture()
         self.counters: Counter[str] = Counter()
 
-    def _mixture(self, asked: tuple[SourceConfig, ...]) -> Mixture:
+    def _mixture(self) -> Mixture:
+        asked = self.config.source or tuple(SourceConfig(name=source.name) for source in self.sources)
         weights: list[float | Fraction] = []
         for one, source in zip(asked, self.sources, strict=True):
             pairs = sum(int(shard.tokens.sizes.sum()) - len(shard.tokens) for shard in source.shards)
@@ -171,7 +164,11 @@ class Batches:
             rows.positions[row, start:end] = np.arange(size)
             rows.document[row, start:end] = len(told[row])
             prefix = self.sources[piece.source].shards[piece.shard].shard.prefix
-            told[row].append(Piece(prefix, piece.number, piece.low, piece.high, piece.epoch, of_files, start, end))
+            variants = {place: kind for place, (word, kind) in of_files.items() if word == CODES[TREATED]}
+            words = {place: word for place, (word, _) in of_files.items()}
+            told[row].append(
+                Piece(prefix, piece.number, piece.low, piece.high, piece.epoch, words, variants, start, end)
+            )
             at[row] = end
         return rows, told
 
@@ -204,9 +201,10 @@ class Batches:
 
     def _treat(
         self, opened: list[_Open]
-    ) -> tuple[list[tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]], list[dict[int, str]]]:
-        """Of each piece its tokens with the one that follows, and which may be labels; of each of its drawn files what became."""
-        codes: list[dict[int, str]] = [{} for _ in opened]
+    ) -> tuple[list[tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]], list[dict[int, tuple[str, int]]]]:
+        """Of each piece its tokens with the one that follows, and which may be labels; of each of its drawn files what
+        became of it, and its variant."""
+        codes: list[dict[int, tuple[str, int]]] = [{} for _ in opened]
         made: list[tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]] = [(one.raw, one.mask) for one in opened]
         asked = [
             (number, int(file), *self._file(one, int(file)))
@@ -220,11 +218,15 @@ class Batches:
         keys = [[np.uint64(ask[at]) for ask in asked] for at in (4, 5, 6)]
         bits = _draws([self.sources[opened[ask[0]].source].key for ask in asked], *keys)
         languages = None
+        if self.config.fim.mode == "ast":
+            languages = [
+                self.sources[of.source].language(of.shard, file) for of, file in ((opened[a[0]], a[1]) for a in asked)
+            ]
         done = self._infill.treat_many(np.concatenate(texts), offsets, bits, self.config.fim.room, languages)
         parts: dict[int, list[tuple[int, int, npt.NDArray[Any]]]] = {}
         for k, (number, _, start, end, _, _, place) in enumerate(asked):
             word = CODES[int(done.codes[k])]
-            codes[number][place] = word
+            codes[number][place] = word, int(done.kinds[k])
             self.counters[word] += 1
             if not done.codes[k]:
                 parts.setdefault(number, []).append((start, end, done.ids[done.offsets[k] : done.offsets[k + 1]]))

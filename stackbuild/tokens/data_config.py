@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Literal, Self
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from stackbuild.errors import InputError
 from stackbuild.shards import canonical_json
 from stackbuild.stage import Options
 from stackbuild.tokens.fim_options import FimOptions
@@ -63,3 +67,20 @@ class DataConfig(Options):
             "fim": self.fim.model_dump(include={"rate", "fragment_rate", "slack"}) if treated else None,
         }
         return hashlib.sha256(canonical_json(told)).hexdigest()[:16]
+
+
+def load_data_config(path: Path | None, given: Mapping[str, Any] | None = None) -> DataConfig:
+    """Options from a TOML file, if there is one; what is `given` goes before it. InputError names what does not fit."""
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = tomllib.loads(path.read_text("utf-8"))
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        except ValueError as error:  # tomllib's own, of bytes that are no UTF-8, of a number with thousands of digits
+            raise InputError(f"{path}: is not TOML: {error}") from error
+    try:
+        return DataConfig.model_validate(values | dict(given or {}))
+    except ValidationError as error:
+        told = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'options'}: {one['msg']}" for one in error.errors())
+        raise InputError(f"{path or 'options of the data'}: {told}") from error

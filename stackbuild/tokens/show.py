@@ -69,7 +69,7 @@ def show_document(
     at, left = 0, longest
     for start, end in [*spans, (row["tokens"], row["tokens"])]:
         stop = min(start, at + left)
-        _append(text, dataset.read(number, at, stop), vocabulary, prefix)
+        append_tokens(text, dataset.read(number, at, stop), vocabulary, prefix)
         at, left = stop, left - (stop - at)
         if stop < start:
             break
@@ -81,7 +81,7 @@ def show_document(
     return Group(_heading(row, spans), Text(""), text, Text(""), _files(row, spans))
 
 
-def _append(text: Text, tokens: npt.NDArray[Any], vocabulary: Vocabulary, prefix: str | Path) -> None:
+def append_tokens(text: Text, tokens: npt.NDArray[Any], vocabulary: Vocabulary, prefix: str | Path) -> None:
     """Append tokens as text, sentinels in colour."""
     ids = tokens.tolist()
     if ids and max(ids) >= vocabulary.size:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from itertools import accumulate
 from pathlib import Path
@@ -30,7 +30,7 @@ from stackbuild.tokens.dataset import TokensDataset
 from stackbuild.tokens.pack_window import OfShard, Packed, pack_window
 from stackbuild.tokens.permute import Permutation
 from stackbuild.tokens.pieces import Coins, Ranges
-from stackbuild.tokens.spans import DocumentSpans, document_spans
+from stackbuild.tokens.spans import DocumentSpans, document_spans, file_languages
 
 I64 = npt.NDArray[np.int64]
 REPOSITORIES = "starcoder2"  # the layout whose documents are of several files
@@ -106,7 +106,7 @@ class SourceRows:
         self.fim = fim and min(self._rates) > 0
         self.key = key_of(seed, "fim", name)
         self._cache = None if cache is None else cache / self._digest()
-        self._spans, self._packed = Kept(HELD), Kept(HELD)
+        self._spans, self._languages, self._packed = Kept(HELD), Kept(HELD), Kept(HELD)
         self._ends = [0]  # rows up to each window
 
     @property
@@ -128,6 +128,11 @@ class SourceRows:
     def spans(self, shard: int) -> DocumentSpans:
         """Where files and headers lie in the documents of a shard."""
         found: DocumentSpans = self._spans.get(shard, lambda: document_spans(self.shards[shard].prefix))
+        return found
+
+    def language(self, shard: int, file: int) -> str | None:
+        """The language of a file, by its place in the lists of the shard."""
+        found: str | None = self._languages.get(shard, lambda: file_languages(self.shards[shard].prefix))[file].as_py()
         return found
 
     def window(self, number: int) -> Window:
@@ -256,3 +261,19 @@ class SourceRows:
         if not row:
             return self.start if rest else Start(epoch, first, BEGINNING.ranges)
         return Start(epoch, last, self.packed(number).left(row))
+
+
+def open_sources(
+    dataset: TokensDataset, config: DataConfig, seed: int, cache: Path | None, starts: Mapping[str, Start] | None = None
+) -> list[SourceRows]:
+    """The sources that a mixture asks for, or all of the split. InputError for one that is not there, or if there is none."""
+    switches = {source.name: source.fim for source in dataset.manifest.sources if source.split == config.split}
+    asked = {one.name: one.fim for one in config.source} or dict.fromkeys(switches)
+    if not asked:
+        raise InputError(f"{dataset.folder} has no source with a split {config.split!r}")
+    opened = []
+    for name, fim in asked.items():
+        dataset.shards(name, config.split)  # names those that there are, if this is none of them
+        start = (starts or {}).get(name, BEGINNING)
+        opened.append(SourceRows(dataset, name, config, seed, switches[name] if fim is None else fim, cache, start))
+    return opened

@@ -60,6 +60,18 @@ def document_spans(prefix: str | Path) -> DocumentSpans:
     return DocumentSpans(files, characters, characters == texts, headers)
 
 
+def file_languages(prefix: str | Path) -> pa.DictionaryArray:
+    """The language of each file of a shard's documents, as enry names it or null, in the order of `DocumentSpans.files`."""
+    path = f"{prefix}.documents.parquet"
+    try:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            table = file.read(columns=["files.list.element.language"], use_threads=False)
+        entries = pc.list_flatten(table["files"].combine_chunks())
+        return pc.dictionary_encode(entries.field("language"))
+    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        raise InputError(f"{path}: cannot be read as a document table: {error}") from error
+
+
 def _lists(column: pa.ChunkedArray, *more: str) -> tuple[Any, ...]:
     listed = column.combine_chunks()
     counts = pc.fill_null(pc.list_value_length(listed), 0)

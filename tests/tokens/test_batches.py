@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import itertools
 import math
 from pathlib import Path
@@ -10,13 +11,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from stackbuild.errors import InputError
+from stackbuild.cli.app import app
+from stackbuild.errors import InputError, StackbuildError
 from stackbuild.tokens.batches import IGNORED, NOBODY, Batches, Piece, Rows
 from stackbuild.tokens.bpe import Vocabulary
+from stackbuild.tokens.count_rows import count_rows
 from stackbuild.tokens.data_config import DataConfig, SourceConfig
 from stackbuild.tokens.dataset import TokensDataset
 from stackbuild.tokens.fim_options import FimOptions
+from stackbuild.tokens.fim_types import AST, SPM
 from stackbuild.tokens.removed import Removed
 
 OFF = FimOptions(rate=0)
@@ -36,9 +41,14 @@ def epoch(batches: Batches, number: int = 0) -> tuple[Rows, list[list[Piece]]]:
 
 
 def document(corpus: Path, piece: Piece) -> dict[str, Any]:
+    return _document(corpus, piece.prefix, piece.number)
+
+
+@functools.cache
+def _document(corpus: Path, prefix: str, number: int) -> dict[str, Any]:
     dataset = TokensDataset(corpus)
-    (shard,) = (one for one in dataset.shards("code", "train") if one.shard.prefix == piece.prefix)
-    found = dataset.read(shard, piece.number)
+    (shard,) = (one for one in dataset.shards("code", "train") if one.shard.prefix == prefix)
+    found = dataset.read(shard, number)
     return {"tokens": found.tokens.tolist(), "row": found.row}
 
 
@@ -81,7 +91,7 @@ def test_documents_are_cut_only_where_they_are_longer_and_by_the_rules(
     for prefix, number, low, high in pieces:
         of[prefix, number].append((low, high))
     for (prefix, number), spans in of.items():
-        found = document(corpus, Piece(prefix, number, 0, 0, 0, {}, 0, 0))
+        found = document(corpus, Piece(prefix, number, 0, 0, 0, {}, {}, 0, 0))
         tokens, row = found["tokens"], found["row"]
         assert spans[0][0] == 0 and spans[-1][1] == len(tokens) - 1
         assert all(one[1] == two[0] for one, two in itertools.pairwise(spans))
@@ -120,11 +130,9 @@ def parts(vocabulary: Vocabulary, ids: list[int]) -> tuple[str, bool]:
     return (rest + tail, True) if s == 1 else (vocabulary.decode(ids[1:s]) + rest + tail, False)
 
 
-@pytest.mark.parametrize("length", LENGTHS)
-def test_with_fim_every_source_byte_is_read_once(corpus: Path, length: int) -> None:
-    batches = Batches(corpus, config(length, ALWAYS), 3)
-    vocabulary = Vocabulary(corpus / "tokenizer.json")
-    rows, told = epoch(batches)
+def reassembled(corpus: Path, batches: Batches, vocabulary: Vocabulary, number: int) -> tuple[int, int]:
+    """Check that an epoch's rows are its documents, treated files put together again: how many are treated, and by SPM."""
+    rows, told = epoch(batches, number)
     treated = variants = 0
     for row, pieces in enumerate(told):
         for piece in pieces:
@@ -146,10 +154,28 @@ def test_with_fim_every_source_byte_is_read_once(corpus: Path, length: int) -> N
                     size = len(ids) - len(plain) - len(behind)
                 text, spm = parts(vocabulary, ids[len(plain) : len(plain) + size])
                 assert text == vocabulary.decode(tokens[start:end])
+                assert spm or not piece.variants[place] & SPM  # PSM without a prefix reads as SPM does
                 ids, at, treated, variants = ids[len(plain) + size :], end, treated + 1, variants + spm
             assert ids == tokens[at : piece.high + 1]
+    return treated, variants
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_with_fim_every_source_byte_is_read_once(corpus: Path, length: int) -> None:
+    batches = Batches(corpus, config(length, ALWAYS), 3)
+    treated, variants = reassembled(corpus, batches, Vocabulary(corpus / "tokenizer.json"), 0)
     assert treated > 20 and 0.2 < variants / treated < 0.8
     assert batches.counters["treated"] == treated
+
+
+@pytest.mark.slow
+def test_ten_thousand_treated_files_are_put_together_again(corpus: Path) -> None:
+    batches, vocabulary = Batches(corpus, config(700, ALWAYS), 3), Vocabulary(corpus / "tokenizer.json")
+    treated = variants = number = 0
+    while treated < 10_000:
+        more, spm = reassembled(corpus, batches, vocabulary, number)
+        treated, variants, number = treated + more, variants + spm, number + 1
+    assert abs(variants - treated / 2) < 3 * math.sqrt(treated / 4) + treated / 100  # PSM without a prefix reads as SPM
 
 
 def test_files_are_treated_at_their_rates(corpus: Path) -> None:
@@ -215,3 +241,65 @@ def test_a_source_may_be_capped_and_must_be_there(corpus: Path) -> None:
         Batches(corpus, config(128, source=(SourceConfig(name="web"),)), 3)
     with pytest.raises(InputError, match="nowhere has no tokens"):
         Batches(corpus.parent / "nowhere", config(128), 3)
+
+
+def test_with_ast_the_languages_of_files_choose_the_grammar(corpus: Path) -> None:
+    fim = FimOptions(rate=1, fragment_rate=1, mode="ast")
+    variants = [
+        kind
+        for row in epoch(Batches(corpus, config(1024, fim), 3))[1]
+        for piece in row
+        for kind in piece.variants.values()
+    ]
+    assert sum(kind & AST > 0 for kind in variants) > 5
+
+
+def test_rows_are_counted_by_several_processes_and_from_where_a_killed_run_was(corpus: Path, tmp_path: Path) -> None:
+    data = config(64, FimOptions())
+    found = count_rows(corpus, data, 3, tmp_path / "two", epochs=2, workers=2)
+    source = Batches(corpus, data, 3).sources[0]
+    assert [(one.epoch, one.rows) for one in found] == [(0, source.rows(0)), (1, source.rows(1))]
+    counts = {
+        path.relative_to(tmp_path / "two"): path.read_text() for path in (tmp_path / "two").rglob("*") if path.is_file()
+    }
+    assert len(counts) == 2 * source.windows
+    gone = sorted(counts)[1::2]
+    for name in gone:
+        (tmp_path / "two" / name).unlink()
+    (kept,) = (tmp_path / "two" / name for name in sorted(counts)[:1])
+    kept.write_text("7")  # what is there is not counted again
+    again = count_rows(corpus, data, 3, tmp_path / "two", epochs=2)
+    assert all((tmp_path / "two" / name).read_text() == counts[name] for name in gone)
+    assert again[0].rows == found[0].rows - int(counts[sorted(counts)[0]]) + 7
+
+
+def test_a_row_is_shown_with_its_documents_variants_and_masks(copied: Path, tmp_path: Path) -> None:
+    (tmp_path / "data.toml").write_text("sequence_length = 512\n[fim]\nrate = 1.0\nfragment_rate = 1.0\n")
+    asked = ["inspect", "tokens", str(copied), "--data", str(tmp_path / "data.toml"), "--seed", "3"]
+
+    def shown(*more: str, code: int = 0) -> str:
+        found = CliRunner().invoke(app, [*asked, *more], env={"COLUMNS": "200"})
+        if isinstance(found.exception, StackbuildError):
+            assert found.exception.exit_code == code, found.exception
+            return str(found.exception)
+        assert found.exit_code == code, (found.output, found.exception)
+        return found.output
+
+    batches = Batches(copied, config(512, ALWAYS).model_copy(update={"window": 1 << 20}), 3)
+    _, told = epoch(batches)
+    row = next(
+        k
+        for k, pieces in enumerate(told)
+        if len(pieces) > 1 and {kind & SPM for piece in pieces for kind in piece.variants.values()} == {0, SPM}
+    )
+    text = shown("--sample", str(row))
+    assert f"sample {row}" in text and f"{len(told[row])} pieces of documents" in text
+    assert "PSM" in text and "<fim_prefix><fim_suffix>" in text and "without a label" not in text
+    piece = told[row][0]
+    shard = next(one for one in batches.dataset.shards("code", "train") if one.shard.prefix == piece.prefix)
+    Removed().adding(shard.shard, np.array([[piece.number, 0, int(shard.tokens.sizes[piece.number])]])).save(copied)
+    assert "tokens without a label]" in shown("--sample", str(row))
+    assert "a mixture has no samples" in shown("--sample=-1", code=2)
+    assert "takes --source and --split" in shown("--sample", "0", "--shard", "x", code=2)
+    (tmp_path / "data.toml").write_text("[fim]\nrate = 2")
+    assert "data.toml: fim.rate: Input should be less than or equal to 1" in shown("--sample", "0", code=4)
