@@ -84,6 +84,7 @@ class _Open(NamedTuple):
 
 class Batches:
     """Batches of a corpus. `sources`: what is mixed, in order; `counters`: what became of drawn files, by the words of CODES.
+    `infill`: what treats files, or None.
 
     `folder`: of a build or of tokens. `cache`: a folder in which the numbers of rows are kept. `starts`: by source, where it
     stands when sample 0 is taken. InputError: a source that the corpus lacks,
@@ -102,12 +103,12 @@ class Batches:
         manifest, kept = self.dataset.manifest, None if cache is None else Path(cache)
         self.sources = open_sources(self.dataset, config, seed, kept, starts)
         self._pad = pad_token(manifest.sentinels, str(self.dataset.tokenizer))
-        self._infill: Infiller | None = None
+        self.infill: Infiller | None = None
         vocabulary = Vocabulary(self.dataset.tokenizer, checked=True)
         if any(source.fim for source in self.sources):
             backend = manifest.tokenizer_backend
             known = backend.startswith("stackbuild-")
-            self._infill = Infiller(Encoder(vocabulary, backend if known else LIBRARY), config.fim, check=False)
+            self.infill = Infiller(Encoder(vocabulary, backend if known else LIBRARY), config.fim, check=False)
         lengths, places, data = token_table(vocabulary)
         self._goes_on = (lengths > 0) & (data[places] & 0xC0 == 0x80)
         self.mixture = self._mixture()
@@ -211,7 +212,7 @@ class Batches:
             for number, one in enumerate(opened)
             for file in one.treated
         ]
-        if not asked or self._infill is None:
+        if not asked or self.infill is None:
             return made, codes
         texts = [opened[number].raw[start:end] for number, _, start, end, *_ in asked]
         offsets = np.cumsum([0, *(len(text) for text in texts)])
@@ -222,7 +223,7 @@ class Batches:
             languages = [
                 self.sources[of.source].language(of.shard, file) for of, file in ((opened[a[0]], a[1]) for a in asked)
             ]
-        done = self._infill.treat_many(np.concatenate(texts), offsets, bits, self.config.fim.room, languages)
+        done = self.infill.treat_many(np.concatenate(texts), offsets, bits, self.config.fim.room, languages)
         parts: dict[int, list[tuple[int, int, npt.NDArray[Any]]]] = {}
         for k, (number, _, start, end, _, _, place) in enumerate(asked):
             word = CODES[int(done.codes[k])]
