@@ -64,7 +64,9 @@ class DataConfig(Options):
             "sequence_length": self.sequence_length,
             "packing": self.packing,
             "window": self.window,
-            "fim": self.fim.model_dump(include={"rate", "fragment_rate", "slack"}) if treated else None,
+            "fim": self.fim.model_dump(include={"rate", "fragment_rate", "min_characters", "slack"})
+            if treated
+            else None,
         }
         return hashlib.sha256(canonical_json(told)).hexdigest()[:16]
 

@@ -107,6 +107,7 @@ class SourceRows:
         self.key = key_of(seed, "fim", name)
         self._cache = None if cache is None else cache / self._digest()
         self._spans, self._languages, self._packed = Kept(HELD), Kept(HELD), Kept(HELD)
+        self._counts: dict[int, int] = {}
         self._ends = [0]  # rows up to each window
 
     @property
@@ -180,28 +181,30 @@ class SourceRows:
                 told.append((shard, Ranges(numbers, none, sizes[numbers].astype(np.int64) - 1, none)))
         return [OfShard(shard, int(self.starts[shard]), ranges, self.spans(shard)) for shard, ranges in told]
 
-    def _pack(self, number: int) -> Packed:
-        window = self.window(number)
-        coins = self.coins(window.epoch)
-        return pack_window(self._ranges(window), coins, self.config.sequence_length, self.config.packing)
-
     def packed(self, number: int) -> Packed:
-        """The rows of a window, in their order."""
-        found: Packed = self._packed.get(number, lambda: self._drawn(self._pack(number), self.window(number)))
+        """The rows of a window, in their order. InputError if there are not as many as the cache says."""
+        found: Packed = self._packed.get(number, lambda: self._pack(self.window(number)))
+        counted, there = self._counts.setdefault(number, len(found.offsets) - 1), len(found.offsets) - 1
+        if counted != there:
+            raise InputError(
+                f"{self._path(self.window(number))}: says {counted:,} rows; there are {there:,}; remove it"
+            )
         return found
 
-    def _drawn(self, packed: Packed, window: Window) -> Packed:
-        count = len(packed.offsets) - 1
+    def _pack(self, window: Window) -> Packed:
+        coins, config = self.coins(window.epoch), self.config
+        made = pack_window(self._ranges(window), coins, config.sequence_length, config.packing)
+        count = len(made.offsets) - 1
         names = ("rows", self.name, str(window.epoch), str(window.first))
-        return packed.take(Permutation(count, self.seed, *names).slice(0, count))
+        return made.take(Permutation(count, self.seed, *names).slice(0, count))
 
     def count(self, number: int) -> int:
         """How many rows a window has; kept in the cache. InputError if what is kept there is no number."""
-        if number < len(self._ends) - 1:
-            return self._ends[number + 1] - self._ends[number]
-        path = None if self._cache is None else self._cache / self._file(self.window(number))
+        if number in self._counts:
+            return self._counts[number]
+        path = self._path(self.window(number))
         if path is None or not path.is_file():
-            made = len(self._pack(number).offsets) - 1
+            made = len(self.packed(number).offsets) - 1
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(path, f"{made}\n".encode())
@@ -209,11 +212,15 @@ class SourceRows:
         text = path.read_text("ascii", "replace")
         if not text.strip().isdecimal():
             raise InputError(f"{path}: holds {text[:40]!r}, not how many rows there are; remove it")
-        return int(text)
+        self._counts[number] = int(text)
+        return self._counts[number]
 
-    def _file(self, window: Window) -> str:
+    def _path(self, window: Window) -> Path | None:
+        """Where a window's count is kept."""
+        if self._cache is None:
+            return None
         rest = f"-{hashlib.sha256(self.start.ranges.tobytes()).hexdigest()[:16]}" if window.rest else ""
-        return f"{window.epoch}/{window.first:012}{rest}"
+        return self._cache / str(window.epoch) / f"{window.first:012}{rest}"
 
     def serials(self, epoch: int) -> range:
         """The numbers of an epoch's windows: of the epoch of `start`, those that are left."""

@@ -226,6 +226,10 @@ def test_the_counts_of_rows_are_those_of_the_packing_and_are_kept(corpus: Path, 
         assert source.count(number) == len(source.packed(number).offsets) - 1
     (kept,) = tmp_path.rglob("0/000000000016")
     assert int(kept.read_text()) == source.count(1)
+    kept.write_text("99")
+    wrong = Batches(corpus, config(64, FimOptions()), 3, tmp_path)
+    with pytest.raises(InputError, match=r"000000000016: says 99 rows; there are"):
+        wrong.batch(source.count(0), 1)
     kept.write_text("many")
     with pytest.raises(InputError, match=r"000000000016.*many"):
         Batches(corpus, config(64, FimOptions()), 3, tmp_path).sources[0].rows(0)
@@ -303,3 +307,23 @@ def test_a_row_is_shown_with_its_documents_variants_and_masks(copied: Path, tmp_
     assert "takes --source and --split" in shown("--sample", "0", "--shard", "x", code=2)
     (tmp_path / "data.toml").write_text("[fim]\nrate = 2")
     assert "data.toml: fim.rate: Input should be less than or equal to 1" in shown("--sample", "0", code=4)
+
+
+def test_every_option_that_decides_what_is_in_a_row_names_other_counts() -> None:
+    """Else rows of one run would be looked up with the counts of another."""
+    without = {"rate": 0.1, "fragment_rate": 0.1, "min_characters": 99, "slack": 1}
+    fims = [FimOptions(), *(FimOptions(**{name: value}) for name, value in without.items())]
+    configs = [config(64, fim) for fim in fims]
+    configs += [
+        config(65, FimOptions()),
+        config(64, FimOptions(), packing="concatenation"),
+        DataConfig(sequence_length=64),
+    ]
+    assert len({one.packed(True) for one in configs}) == len(configs)
+    decided = {
+        "rate",
+        "fragment_rate",
+        "min_characters",
+        "slack",
+    }  # the others choose the cuts in a file, which has its room
+    assert set(FimOptions.model_fields) - decided == {"spm_rate", "mode", "ast_share"}
