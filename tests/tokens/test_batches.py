@@ -6,6 +6,8 @@ import collections
 import functools
 import itertools
 import math
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -327,3 +329,17 @@ def test_every_option_that_decides_what_is_in_a_row_names_other_counts() -> None
         "slack",
     }  # the others choose the cuts in a file, which has its room
     assert set(FimOptions.model_fields) - decided == {"spm_rate", "mode", "ast_share"}
+
+
+def _sample(corpus: Path, sample: int) -> Rows:
+    return Batches(corpus, config(128, FimOptions()), 5).batch(sample, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 4])
+def test_batches_are_the_same_by_any_number_of_workers(corpus: Path, workers: int) -> None:
+    whole = Batches(corpus, config(128, FimOptions()), 5).batch(0, 12)
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        for sample, row in enumerate(pool.map(functools.partial(_sample, corpus), range(12))):
+            for name, array in row._asdict().items():
+                assert array[0].tolist() == getattr(whole, name)[sample].tolist()
