@@ -65,6 +65,8 @@ def _piece(piece: Piece, prefix: str | Path, number: int, of: int) -> list[Rende
                 Text(visible(file["language"] or "–", False)),
                 _variant(piece, place),
             )
+    if not row["files"]:
+        files.add_row(f"0–{row['tokens']:,}", "the whole document", "–", _variant(piece, 0))
     return [heading, files]
 
 

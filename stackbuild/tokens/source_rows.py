@@ -100,7 +100,8 @@ class SourceRows:
         self.starts = np.array([0, *accumulate(len(shard.tokens) for shard in self.shards)], np.int64)
         self.documents = int(self.starts[-1])
         self.windows = -(-self.documents // config.window)
-        several = dataset.manifest.layout in (REPOSITORIES, None)
+        several = dataset.manifest.layout == REPOSITORIES
+        self._closed = dataset.manifest.eod_appended
         rate, share = config.fim.rate, config.fim.fragment_rate
         self._rates = ((rate, share) if several else (1.0, rate)) if fim else (0.0, 0.0)
         self.fim = fim and min(self._rates) > 0
@@ -128,12 +129,13 @@ class SourceRows:
 
     def spans(self, shard: int) -> DocumentSpans:
         """Where files and headers lie in the documents of a shard."""
-        found: DocumentSpans = self._spans.get(shard, lambda: document_spans(self.shards[shard].prefix))
+        found: DocumentSpans = self._spans.get(shard, lambda: document_spans(self.shards[shard].prefix, self._closed))
         return found
 
     def language(self, shard: int, file: int) -> str | None:
         """The language of a file, by its place in the lists of the shard."""
-        found: str | None = self._languages.get(shard, lambda: file_languages(self.shards[shard].prefix))[file].as_py()
+        languages = self._languages.get(shard, lambda: file_languages(self.shards[shard].prefix))
+        found: str | None = languages[file].as_py() if len(languages) else None  # of documents without lists of files
         return found
 
     def window(self, number: int) -> Window:

@@ -41,8 +41,12 @@ class DocumentSpans(NamedTuple):
         return sum(array.nbytes for array in (*self.files, self.characters, self.plain, *self.headers))
 
 
-def document_spans(prefix: str | Path) -> DocumentSpans:
-    """Read the spans of a shard's documents. InputError if its table is torn, or its spans do not lie in order."""
+def document_spans(prefix: str | Path, closed: bool = True) -> DocumentSpans:
+    """Read the spans of a shard's documents. A document without a list of files (datatrove's) is one file, all of it but
+    the token that closes it, if it is `closed`.
+
+    InputError if the table is torn, or its spans do not lie in order.
+    """
     path = f"{prefix}.documents.parquet"
     columns = [f"files.list.element.{name}" for name in ("start", "end", "characters", "bytes")]
     columns += [f"headers.list.element.{name}" for name in ("start", "end")]
@@ -57,7 +61,19 @@ def document_spans(prefix: str | Path) -> DocumentSpans:
     for name, spans in (("files", files), ("headers", headers)):
         if not _in_order(spans, sizes):
             raise InputError(f"{path}: its {name} do not lie in their documents one behind the other")
-    return DocumentSpans(files, characters, characters == texts, headers)
+    return _with_texts(DocumentSpans(files, characters, characters == texts, headers), sizes - closed)
+
+
+def _with_texts(spans: DocumentSpans, sizes: I64) -> DocumentSpans:
+    """With a file of `sizes` tokens in each document that has none: of at least as many characters as a token each."""
+    counts = np.diff(spans.files.offsets)
+    bare = np.flatnonzero(counts == 0)
+    if not len(bare):
+        return spans
+    at, more = spans.files.offsets[bare], np.maximum(sizes[bare], 0).astype(np.int64)
+    offsets = np.append(0, np.cumsum(np.maximum(counts, 1)))
+    files = Lists(offsets, np.insert(spans.files.start, at, 0), np.insert(spans.files.end, at, more))
+    return DocumentSpans(files, np.insert(spans.characters, at, more), np.insert(spans.plain, at, False), spans.headers)
 
 
 def file_languages(prefix: str | Path) -> pa.DictionaryArray:

@@ -152,7 +152,7 @@ def corpus(
         for bucket, name in enumerate(names)
     ]
     shutil.copyfile(tokenizer, folder / "tokenizer.json")
-    write_manifest(folder / "manifest.json", tokenizer, {"train": facts[:3], "valid": facts[3:]})
+    write_manifest(folder / "manifest.json", tokenizer, {"train": facts[:3], "valid": facts[3:]}, layout="starcoder2")
     return folder
 
 

@@ -22,6 +22,7 @@ from stackbuild.tokens.bpe import Vocabulary
 from stackbuild.tokens.count_rows import count_rows
 from stackbuild.tokens.data_config import DataConfig, SourceConfig
 from stackbuild.tokens.dataset import TokensDataset
+from stackbuild.tokens.ds import import_ds
 from stackbuild.tokens.fim_options import FimOptions
 from stackbuild.tokens.fim_types import AST, SPM
 from stackbuild.tokens.removed import Removed
@@ -343,3 +344,26 @@ def test_batches_are_the_same_by_any_number_of_workers(corpus: Path, workers: in
         for sample, row in enumerate(pool.map(functools.partial(_sample, corpus), range(12))):
             for name, array in row._asdict().items():
                 assert array[0].tolist() == getattr(whole, name)[sample].tolist()
+
+
+def test_documents_of_datatrove_are_one_file_each(tmp_path: Path, corpus: Path) -> None:
+    """They have no list of files; all but the closing token is treated, at the document's rate alone."""
+    tokenizer = corpus / "tokenizer.json"
+    vocabulary, texts = Vocabulary(tokenizer), [f"def f{k}(x):\n    return {k} * x\n" * (1 + k % 9) for k in range(300)]
+    documents = [[*vocabulary.tokenizer.encode(text).ids, vocabulary.sentinels["<|endoftext|>"]] for text in texts]
+    (tmp_path / "ds").mkdir()
+    ends = np.cumsum([len(document) for document in documents])
+    (tmp_path / "ds" / "a.ds").write_bytes(np.concatenate(documents).astype("<u2").tobytes())
+    (tmp_path / "ds" / "a.ds.index").write_bytes(ends.astype("<u8").tobytes())
+    (tmp_path / "ds" / "a.ds.metadata").write_text(f"t|2\n{ends[-1]}\n{ends[-1]} T")
+    import_ds(tmp_path / "ds", tmp_path / "out", tokenizer, fim=True)
+    batches = Batches(tmp_path / "out", config(512, FimOptions(rate=0.5, fragment_rate=0.01, mode="ast")), 3)
+    rows, told = epoch(batches)
+    treated = 0
+    for row, pieces in enumerate(told):
+        for piece in pieces:
+            ids = rows.tokens[row, piece.start : piece.end].tolist()
+            text = parts(vocabulary, ids)[0] if piece.files == {0: "treated"} else vocabulary.decode(ids)
+            assert text == texts[piece.number]
+            treated += 0 in piece.variants
+    assert abs(treated - 150) < 3 * math.sqrt(75)
