@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import mmap
 import os
 import struct
 from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +34,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stackbuild.errors import InputError
+from stackbuild.tokens.mapped import forget, mapped
 
 MAGIC = b"MMIDIDX\x00\x00"
 VERSION = 1
@@ -205,18 +205,6 @@ def document_blocks(
         document, at = document + whole, stop
 
 
-def forget(array: npt.NDArray[Any]) -> None:
-    """Let go of the pages of a memory-mapped array that were read: a pass over it then holds no more than a block.
-
-    They are read again when they are asked for. An array that is not mapped is left alone.
-    """
-    base: Any = array
-    while isinstance(base, np.ndarray):
-        base = base.base
-    if isinstance(base, mmap.mmap):
-        base.madvise(mmap.MADV_DONTNEED)
-
-
 def _sync(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
@@ -277,21 +265,15 @@ class IndexedDataset:
         if boundaries < 1:
             raise self._bad(".idx has an empty document index")
         self.dtype = np.dtype(dtypes[code])
-        at = HEADER.size
-        self.sizes = self._map(index_path, "<i4", at, sequences)
-        self.offsets = self._map(index_path, "<i8", at + 4 * sequences, sequences)
-        self.document_index = self._map(index_path, "<i8", at + 12 * sequences, boundaries)
+        entries = mapped(index_path, size)
+        sizes, offsets = HEADER.size + 4 * sequences, HEADER.size + 12 * sequences
+        self.sizes: npt.NDArray[np.int32] = entries[HEADER.size : sizes].view("<i4")
+        self.offsets: npt.NDArray[np.int64] = entries[sizes:offsets].view("<i8")
+        self.document_index: npt.NDArray[np.int64] = entries[offsets:].view("<i8")
         self._check(bin_bytes)
-        for array in (self.sizes, self.offsets, self.document_index):
-            forget(array)
+        forget(entries)
         self.tokens = bin_bytes // self.dtype.itemsize
-        self.flat = self._map(bin_path, self.dtype, 0, self.tokens)
-
-    def _map(self, path: str, dtype: npt.DTypeLike, offset: int, count: int) -> npt.NDArray[Any]:
-        if count == 0:  # an empty map is an error of the operating system
-            return np.empty(0, dtype)
-        mapped: npt.NDArray[Any] = np.memmap(path, dtype, "r", offset, (count,)).view(np.ndarray)
-        return mapped
+        self.flat: npt.NDArray[Any] = mapped(bin_path, bin_bytes).view(self.dtype)
 
     def _bad(self, what: str) -> InputError:
         return InputError(f"{self.prefix}: {what}. The file is torn or was changed; write it again.")

@@ -245,6 +245,18 @@ def test_a_folder_without_ds_files_or_in_use_is_refused(tmp_path: Path, tokenize
         export_ds(corpus, tmp_path)
 
 
+def test_more_files_than_a_corpus_may_have_shards_are_refused(
+    tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        write_ds(tmp_path / "ds" / f"{name}.ds", [[40, 0]])
+    monkeypatch.setattr("stackbuild.tokens.ds.MOST_SHARDS", 1)
+    with pytest.raises(
+        InputError, match=r"ds has 2 \.ds files, each of which becomes a shard; a corpus has at most 1\. "
+    ):
+        import_ds(tmp_path / "ds", tmp_path / "out", tokenizer)
+
+
 def test_the_bytes_of_tokens_add_up_to_the_text(tokenizer: Path) -> None:
     vocabulary = Vocabulary(tokenizer)
     lengths = byte_lengths(vocabulary)

@@ -314,6 +314,13 @@ def test_options_are_checked(table: dict[str, Any]) -> None:
         TokensOptions(**table)
 
 
+def test_there_are_at_most_so_many_shards_as_can_be_mapped() -> None:
+    most = TokensOptions(shards=16_384)
+    assert 2 * (most.shards + most.valid_shards) < 65_530  # a .bin and an .idx each; the kernel's limit of maps
+    with pytest.raises(ValidationError, match=r"shards\n.*less than or equal to 16384"):
+        TokensOptions(shards=32_768)
+
+
 # ---------------------------------------------------------------- manifest
 
 
