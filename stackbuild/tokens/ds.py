@@ -190,7 +190,7 @@ def _import(
                     f"{file.path}: token {int(block.max()):,} is not in {vocabulary.path}, which has "
                     f"{vocabulary.size:,} entries: it was made with another tokenizer"
                 )
-            out.add_many(block.astype(dtype), ends)
+            out.add_many(block.astype(dtype), ends, lambda _: f"of {file.path}")
             forget(file.tokens)
             spread = np.zeros(len(block) + 1, np.int64)
             if lengths is not None:

@@ -66,6 +66,9 @@ def token_dtype(vocab_size: int, wanted: Literal["auto", "uint16", "int32"] = "a
     return np.dtype("<u2" if wanted == "uint16" or (wanted == "auto" and vocab_size < UINT16_VOCABULARY) else "<i4")
 
 
+Named = Callable[[int], str]  # says what a document is, by its place among those that end together
+
+
 class IndexedWriter:
     """Writes `PREFIX.bin` and `PREFIX.idx`; memory does not grow with tokens or documents.
 
@@ -113,10 +116,11 @@ class IndexedWriter:
         self._bin.write(data)
         return array.size
 
-    def add_many(self, tokens: npt.NDArray[Any], ends: npt.NDArray[np.int64]) -> None:
+    def add_many(self, tokens: npt.NDArray[Any], ends: npt.NDArray[np.int64], named: Named | None = None) -> None:
         """Append tokens, shape (n,), in which documents end: at `ends`, shape (d,), rising, at most n.
 
-        The first goes on with the present document; what stands behind the last end begins the next.
+        The first goes on with the present document; what stands behind the last end begins the next. InputError for one
+        that is too long: it tells what `named` says of it, who is given its place in `ends`.
         """
         if tokens.size:
             self._append(tokens)
@@ -126,25 +130,27 @@ class IndexedWriter:
         lengths = np.diff(ends, prepend=0)
         lengths[0] += self._open_tokens
         if int(lengths.max()) > LONGEST_SEQUENCE:
-            raise self._too_long(self.documents + int(lengths.argmax()), int(lengths.max()))
+            raise self._too_long(int(lengths.argmax()), int(lengths.max()), named)
         self._sizes.write(lengths.astype("<i4").tobytes())
         self.tokens += int(lengths.sum())
         self.documents += len(ends)
         self._open_tokens = tokens.size - int(ends[-1])
 
-    def end_document(self) -> None:
-        """Close the present document; one without tokens is legal. InputError if it has more than 2^31 - 1 tokens."""
+    def end_document(self, named: Named | None = None) -> None:
+        """Close the present document; one without tokens is legal. InputError if it has more than 2^31 - 1 tokens, with
+        what `named` says of it (0)."""
         if self._open_tokens > LONGEST_SEQUENCE:
-            raise self._too_long(self.documents, self._open_tokens)
+            raise self._too_long(0, self._open_tokens, named)
         self._sizes.write(struct.pack("<i", self._open_tokens))
         self.tokens += self._open_tokens
         self.documents += 1
         self._open_tokens = 0
 
-    def _too_long(self, document: int, tokens: int) -> InputError:
+    def _too_long(self, document: int, tokens: int, named: Named | None) -> InputError:
+        of = f", {named(document)}," if named is not None else ""
         return InputError(
-            f"{self.prefix}: document {document} has {tokens:,} tokens; the format holds at most {LONGEST_SEQUENCE:,}. "
-            "Leave files out of this repository by a filter."
+            f"{self.prefix}: document {self.documents + document}{of} has {tokens:,} tokens; the format holds at most "
+            f"{LONGEST_SEQUENCE:,}. Leave files out of it by a filter."
         )
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

@@ -257,6 +257,15 @@ def test_more_files_than_a_corpus_may_have_shards_are_refused(
         import_ds(tmp_path / "ds", tmp_path / "out", tokenizer)
 
 
+def test_a_document_that_is_too_long_is_named_by_its_file(
+    tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_ds(tmp_path / "ds" / "a.ds", [[40, 0], [40, 41, 42, 0]])
+    monkeypatch.setattr("stackbuild.tokens.indexed.LONGEST_SEQUENCE", 3)
+    with pytest.raises(InputError, match=r"document 1, of .*a\.ds, has 4 tokens; the format holds at most 3"):
+        import_ds(tmp_path / "ds", tmp_path / "out", tokenizer)
+
+
 def test_the_bytes_of_tokens_add_up_to_the_text(tokenizer: Path) -> None:
     vocabulary = Vocabulary(tokenizer)
     lengths = byte_lengths(vocabulary)
