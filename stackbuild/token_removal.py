@@ -31,8 +31,9 @@ from stackbuild.schema import ID
 from stackbuild.shards import file_sha256, fsync_directory, write_atomically
 from stackbuild.status import described
 from stackbuild.tokens.dataset import OpenShard, TokensDataset, tokens_folder
-from stackbuild.tokens.indexed import document_blocks, forget
+from stackbuild.tokens.indexed import document_blocks
 from stackbuild.tokens.job import read_manifest
+from stackbuild.tokens.mapped import forget
 from stackbuild.tokens.removed import NAME, Removed, dump_manifest, load_removed, with_digest
 
 PLACES = ("repo_url", "snapshot_id", "directory_id")  # what a document's table does not know of its repository

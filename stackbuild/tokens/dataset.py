@@ -25,8 +25,9 @@ import pyarrow.parquet as pq
 from stackbuild.errors import InputError
 from stackbuild.shards import file_sha256
 from stackbuild.tokens.documents import TOKENIZER, is_document_table, read_document
-from stackbuild.tokens.indexed import BLOCK, IndexedDataset, forget
+from stackbuild.tokens.indexed import BLOCK, IndexedDataset
 from stackbuild.tokens.job import Shard, TokensManifest, read_manifest
+from stackbuild.tokens.mapped import forget
 from stackbuild.tokens.removed import END_OF_TEXT, Overlay, Removed, load_removed, pad_token
 
 Part = tuple[str, str]  # source, split

@@ -25,8 +25,10 @@ from stackbuild.tokens.bpe import Vocabulary
 from stackbuild.tokens.dataset import OpenShard, TokensDataset
 from stackbuild.tokens.documents import DOCUMENTS, schema_for
 from stackbuild.tokens.folders import TableFile, new_folder
-from stackbuild.tokens.indexed import BLOCK, IndexedWriter, document_blocks, forget
+from stackbuild.tokens.indexed import BLOCK, IndexedWriter, document_blocks
 from stackbuild.tokens.job import Shard, Source, Split, TokensManifest, dtype_of, shard_name, stem_of
+from stackbuild.tokens.mapped import forget, mapped
+from stackbuild.tokens.options import MOST_SHARDS
 from stackbuild.tokens.removed import END_OF_TEXT, dump_manifest
 
 ROW_GROUP = 1 << 16  # documents
@@ -70,10 +72,7 @@ class DsFile:
         return os.path.getsize(path) if path.is_file() else None
 
     def _map(self, suffix: str, dtype: npt.DTypeLike, count: int) -> npt.NDArray[Any]:
-        if count == 0:
-            return np.empty(0, dtype)
-        mapped: npt.NDArray[Any] = np.memmap(f"{self.path}{suffix}", dtype, "r", 0, (count,)).view(np.ndarray)
-        return mapped
+        return mapped(f"{self.path}{suffix}", count * np.dtype(dtype).itemsize).view(dtype)
 
     def _check(self, ends: npt.NDArray[np.uint64]) -> int:
         last = 0
@@ -120,11 +119,17 @@ def import_ds(
 
     The document table knows of each document its tokens and bytes; it names no repository and no file. `eod_appended` is
     true if every document ends with `<|endoftext|>`. InputError: a file that is torn, a token that the tokenizer does not
-    have, or a loss mask that leaves tokens out, which this format does not hold (`ignore_loss` drops it).
+    have, a loss mask that leaves tokens out, which this format does not hold (`ignore_loss` drops it), or more files than a corpus
+    may have shards.
     """
     paths = sorted(Path(folder).glob("*.ds"))
     if not paths:
         raise InputError(f"{folder}: there is no .ds file in it")
+    if len(paths) > MOST_SHARDS:
+        raise InputError(
+            f"{folder} has {len(paths):,} .ds files, each of which becomes a shard; a corpus has at most {MOST_SHARDS:,}. Import "
+            "parts of them and merge these (stackbuild tokens merge)."
+        )
     vocabulary = Vocabulary(tokenizer)
     dtype = dtype_of(vocabulary)
     lengths = byte_lengths(vocabulary)
@@ -185,7 +190,7 @@ def _import(
                     f"{file.path}: token {int(block.max()):,} is not in {vocabulary.path}, which has "
                     f"{vocabulary.size:,} entries: it was made with another tokenizer"
                 )
-            out.add_many(block.astype(dtype), ends)
+            out.add_many(block.astype(dtype), ends, lambda _: f"of {file.path}")
             forget(file.tokens)
             spread = np.zeros(len(block) + 1, np.int64)
             if lengths is not None:

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import mmap
 import os
 import struct
 from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +34,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stackbuild.errors import InputError
+from stackbuild.tokens.mapped import forget, mapped
 
 MAGIC = b"MMIDIDX\x00\x00"
 VERSION = 1
@@ -64,6 +64,9 @@ def token_dtype(vocab_size: int, wanted: Literal["auto", "uint16", "int32"] = "a
             f'{UINT16_VOCABULARY:,}: set dtype = "int32" or "auto"'
         )
     return np.dtype("<u2" if wanted == "uint16" or (wanted == "auto" and vocab_size < UINT16_VOCABULARY) else "<i4")
+
+
+Named = Callable[[int], str]  # says what a document is, by its place among those that end together
 
 
 class IndexedWriter:
@@ -113,10 +116,11 @@ class IndexedWriter:
         self._bin.write(data)
         return array.size
 
-    def add_many(self, tokens: npt.NDArray[Any], ends: npt.NDArray[np.int64]) -> None:
+    def add_many(self, tokens: npt.NDArray[Any], ends: npt.NDArray[np.int64], named: Named | None = None) -> None:
         """Append tokens, shape (n,), in which documents end: at `ends`, shape (d,), rising, at most n.
 
-        The first goes on with the present document; what stands behind the last end begins the next.
+        The first goes on with the present document; what stands behind the last end begins the next. InputError for one
+        that is too long: it tells what `named` says of it, who is given its place in `ends`.
         """
         if tokens.size:
             self._append(tokens)
@@ -126,25 +130,27 @@ class IndexedWriter:
         lengths = np.diff(ends, prepend=0)
         lengths[0] += self._open_tokens
         if int(lengths.max()) > LONGEST_SEQUENCE:
-            raise self._too_long(self.documents + int(lengths.argmax()), int(lengths.max()))
+            raise self._too_long(int(lengths.argmax()), int(lengths.max()), named)
         self._sizes.write(lengths.astype("<i4").tobytes())
         self.tokens += int(lengths.sum())
         self.documents += len(ends)
         self._open_tokens = tokens.size - int(ends[-1])
 
-    def end_document(self) -> None:
-        """Close the present document; one without tokens is legal. InputError if it has more than 2^31 - 1 tokens."""
+    def end_document(self, named: Named | None = None) -> None:
+        """Close the present document; one without tokens is legal. InputError if it has more than 2^31 - 1 tokens, with
+        what `named` says of it (0)."""
         if self._open_tokens > LONGEST_SEQUENCE:
-            raise self._too_long(self.documents, self._open_tokens)
+            raise self._too_long(0, self._open_tokens, named)
         self._sizes.write(struct.pack("<i", self._open_tokens))
         self.tokens += self._open_tokens
         self.documents += 1
         self._open_tokens = 0
 
-    def _too_long(self, document: int, tokens: int) -> InputError:
+    def _too_long(self, document: int, tokens: int, named: Named | None) -> InputError:
+        of = f", {named(document)}," if named is not None else ""
         return InputError(
-            f"{self.prefix}: document {document} has {tokens:,} tokens; the format holds at most {LONGEST_SEQUENCE:,}. "
-            "Leave files out of this repository by a filter."
+            f"{self.prefix}: document {self.documents + document}{of} has {tokens:,} tokens; the format holds at most "
+            f"{LONGEST_SEQUENCE:,}. Leave files out of it by a filter."
         )
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -203,18 +209,6 @@ def document_blocks(
         stop = int(some[whole - 1]) if whole else at + tokens
         yield at, stop, some[:whole] - at
         document, at = document + whole, stop
-
-
-def forget(array: npt.NDArray[Any]) -> None:
-    """Let go of the pages of a memory-mapped array that were read: a pass over it then holds no more than a block.
-
-    They are read again when they are asked for. An array that is not mapped is left alone.
-    """
-    base: Any = array
-    while isinstance(base, np.ndarray):
-        base = base.base
-    if isinstance(base, mmap.mmap):
-        base.madvise(mmap.MADV_DONTNEED)
 
 
 def _sync(file: BinaryIO) -> None:
@@ -277,21 +271,15 @@ class IndexedDataset:
         if boundaries < 1:
             raise self._bad(".idx has an empty document index")
         self.dtype = np.dtype(dtypes[code])
-        at = HEADER.size
-        self.sizes = self._map(index_path, "<i4", at, sequences)
-        self.offsets = self._map(index_path, "<i8", at + 4 * sequences, sequences)
-        self.document_index = self._map(index_path, "<i8", at + 12 * sequences, boundaries)
+        entries = mapped(index_path, size)
+        sizes, offsets = HEADER.size + 4 * sequences, HEADER.size + 12 * sequences
+        self.sizes: npt.NDArray[np.int32] = entries[HEADER.size : sizes].view("<i4")
+        self.offsets: npt.NDArray[np.int64] = entries[sizes:offsets].view("<i8")
+        self.document_index: npt.NDArray[np.int64] = entries[offsets:].view("<i8")
         self._check(bin_bytes)
-        for array in (self.sizes, self.offsets, self.document_index):
-            forget(array)
+        forget(entries)
         self.tokens = bin_bytes // self.dtype.itemsize
-        self.flat = self._map(bin_path, self.dtype, 0, self.tokens)
-
-    def _map(self, path: str, dtype: npt.DTypeLike, offset: int, count: int) -> npt.NDArray[Any]:
-        if count == 0:  # an empty map is an error of the operating system
-            return np.empty(0, dtype)
-        mapped: npt.NDArray[Any] = np.memmap(path, dtype, "r", offset, (count,)).view(np.ndarray)
-        return mapped
+        self.flat: npt.NDArray[Any] = mapped(bin_path, bin_bytes).view(self.dtype)
 
     def _bad(self, what: str) -> InputError:
         return InputError(f"{self.prefix}: {what}. The file is torn or was changed; write it again.")

@@ -17,6 +17,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -35,10 +36,12 @@ from stackbuild.tokens.encode import LIBRARY, Encoder
 from stackbuild.tokens.fast import NAME as FAST
 from stackbuild.tokens.indexed import IndexedWriter, token_dtype
 from stackbuild.tokens.options import TokensOptions
-from stackbuild.tokens.runs import cut, merged
+from stackbuild.tokens.runs import RUN, cut, merged
 from stackbuild.tokens.splits import Divided
 
 BATCH = 4 << 20  # bytes of text that are encoded at a time, or one larger text
+
+_NAMES = ["repo_name", "revision_id", "path"]
 
 Split = Literal["train", "valid"]
 
@@ -140,7 +143,7 @@ def encode_bucket(
 
     Documents stand in order of (repo_name, revision_id). `PREFIX.idx` appears last: where it is, the other two are
     whole. `backend`: what `fast_check.choose` recorded. InputError for a tokenizer that lacks a sentinel of the layout,
-    edits text, or for a run that is not ours.
+    edits text, for a run that is not ours, or for a document of over 2^31 - 1 tokens, with its repository.
     """
     vocabulary = Vocabulary(tokenizer_json, checked=backend == FAST)
     require(vocabulary.sentinels, options.layout, str(tokenizer_json))
@@ -149,6 +152,7 @@ def encode_bucket(
     end = vocabulary.sentinels[END_OF_TEXT]
     letters = _letters(vocabulary.sentinels) if options.strip_sentinels else None
     is_open = False
+    begun = RUN.empty_table().select(_NAMES)  # the first file of each document that has begun and may end next
     dtype = dtype_of(vocabulary, options.dtype)
     with IndexedWriter(prefix, dtype) as tokens, DocumentsWriter(prefix, vocabulary.sha256, source) as documents:
         for table in merged(run_paths, bucket, f"{prefix}.merge"):
@@ -160,12 +164,14 @@ def encode_bucket(
                     encoder.encode_array(files["content"].combine_chunks()),
                 )
                 ids = assemble(made.opens, made.sentinels, texts, contents, end, is_open, tokens.dtype)
-                tokens.add_many(ids.ids, ids.ends)
+                begun = pa.concat_tables([begun, files.select(_NAMES).filter(pa.array(made.opens))])
+                tokens.add_many(ids.ids, ids.ends, partial(_named, begun))
                 documents.add(files, made.opens, ids.headers, ids.files)
+                begun = begun.slice(begun.num_rows - 1)
                 is_open = True
         if is_open:
             tokens.add(np.array([end]))
-            tokens.end_document()
+            tokens.end_document(partial(_named, begun))
     return Shard(
         prefix=Path(prefix).name,
         documents=tokens.documents,
@@ -176,6 +182,12 @@ def encode_bucket(
         sha256_index=tokens.sha256_idx,
         sha256_documents=documents.sha256,
     ).model_dump()
+
+
+def _named(begun: pa.Table, document: int) -> str:
+    """The repository, revision and first file of a document, names of strangers escaped."""
+    repo, revision, path = (begun[name][document].as_py() for name in _NAMES)
+    return f"of {repo!r} at {revision!r}, which begins with {path!r}"
 
 
 def _letters(sentinels: Iterable[str]) -> str:

@@ -23,8 +23,9 @@ from stackbuild.shards import file_sha256
 from stackbuild.tokens.dataset import OpenShard, TokensDataset
 from stackbuild.tokens.documents import schema_for
 from stackbuild.tokens.folders import TableFile, new_folder
-from stackbuild.tokens.indexed import IndexedWriter, document_blocks, forget
+from stackbuild.tokens.indexed import IndexedWriter, document_blocks
 from stackbuild.tokens.job import Shard, Source, Split, TokensManifest, shard_name, stem_of
+from stackbuild.tokens.mapped import forget
 from stackbuild.tokens.removed import Removed, dump_manifest
 
 _NUMBER = re.compile(r"-\d{5,}-of-\d{5,}$")

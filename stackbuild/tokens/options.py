@@ -9,6 +9,10 @@ from pydantic import Field, field_validator, model_validator
 from stackbuild.stage import Options
 from stackbuild.tokens.indexed import token_dtype
 
+# A shard's task reads the footer of every sorted run, which lists the row groups of all shards, and a reader maps two files of
+# each shard, of which Linux allows 65,530 by default.
+MOST_SHARDS = 16_384
+
 
 class TokensOptions(Options):
     """How text becomes tokens."""
@@ -28,7 +32,7 @@ class TokensOptions(Options):
     dtype: Literal["auto", "uint16", "int32"] = Field(
         "auto", description="type of a token on disk; auto: uint16 for fewer than 65,500 entries, else int32"
     )
-    shards: int = Field(16, ge=1, le=65_536, description="shards by hash of the repository; a power of two")
+    shards: int = Field(16, ge=1, le=MOST_SHARDS, description="shards by hash of the repository; a power of two")
     valid_share: float = Field(
         0.005,
         ge=0,

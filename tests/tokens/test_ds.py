@@ -245,6 +245,27 @@ def test_a_folder_without_ds_files_or_in_use_is_refused(tmp_path: Path, tokenize
         export_ds(corpus, tmp_path)
 
 
+def test_more_files_than_a_corpus_may_have_shards_are_refused(
+    tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        write_ds(tmp_path / "ds" / f"{name}.ds", [[40, 0]])
+    monkeypatch.setattr("stackbuild.tokens.ds.MOST_SHARDS", 1)
+    with pytest.raises(
+        InputError, match=r"ds has 2 \.ds files, each of which becomes a shard; a corpus has at most 1\. "
+    ):
+        import_ds(tmp_path / "ds", tmp_path / "out", tokenizer)
+
+
+def test_a_document_that_is_too_long_is_named_by_its_file(
+    tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_ds(tmp_path / "ds" / "a.ds", [[40, 0], [40, 41, 42, 0]])
+    monkeypatch.setattr("stackbuild.tokens.indexed.LONGEST_SEQUENCE", 3)
+    with pytest.raises(InputError, match=r"document 1, of .*a\.ds, has 4 tokens; the format holds at most 3"):
+        import_ds(tmp_path / "ds", tmp_path / "out", tokenizer)
+
+
 def test_the_bytes_of_tokens_add_up_to_the_text(tokenizer: Path) -> None:
     vocabulary = Vocabulary(tokenizer)
     lengths = byte_lengths(vocabulary)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import gc
 import hashlib
 import importlib
+import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stackbuild.errors import InputError
-from stackbuild.tokens.indexed import HEADER, MAGIC, IndexedDataset, IndexedWriter, forget, token_dtype
+from stackbuild.tokens.indexed import HEADER, MAGIC, IndexedDataset, IndexedWriter, token_dtype
+from stackbuild.tokens.mapped import forget, mapped
 
 # Three documents (1 2 3), () and (65499 0) as uint16, put down by hand from the layout: 34 + 12 * 3 + 8 * 4 bytes.
 GOLDEN_BIN = bytes.fromhex("0100 0200 0300 dbff 0000".replace(" ", ""))
@@ -178,6 +184,40 @@ def test_pages_that_were_let_go_are_read_again(tmp_path: Path) -> None:
     forget(dataset.flat)
     assert view.tolist() == dataset.flat.tolist() == [1, 2, 3]
     forget(np.arange(3))
+
+
+def test_a_pair_takes_two_maps_and_no_open_file(tmp_path: Path) -> None:
+    """So that 16,384 shards stay below the kernel's 65,530 maps, and below any limit of open files."""
+
+    def held() -> tuple[int, int]:
+        return len(os.listdir("/proc/self/fd")), Path("/proc/self/maps").read_text().count(str(tmp_path))
+
+    write(tmp_path / "a", [[1, 2, 3], [4]])
+    before = held()
+    datasets = [IndexedDataset(tmp_path / "a") for _ in range(8)]
+    assert held() == (before[0], before[1] + 16)
+    last, flat = datasets[-1][1], datasets[0].flat
+    del datasets
+    gc.collect()
+    assert held() == (before[0], before[1] + 2)  # what is looked at stays
+    assert last.tolist() == [4] and flat.tolist() == [1, 2, 3, 4] and not flat.flags.writeable
+
+
+def test_a_file_that_cannot_be_mapped_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.bin").write_bytes(b"123")
+    assert mapped(tmp_path / "a.bin", 2).tolist() == [49, 50] and mapped(tmp_path / "none", 0).tolist() == []
+    with pytest.raises(InputError, match=r"a\.bin: cannot be read: it has fewer than 4 bytes"):
+        mapped(tmp_path / "a.bin", 4)
+    with pytest.raises(InputError, match=r"b\.bin: cannot be read: No such file"):
+        mapped(tmp_path / "b.bin", 4)
+
+    def full(*_: Any) -> Any:
+        ctypes.set_errno(errno.ENOMEM)
+        return ctypes.c_void_p(-1).value
+
+    monkeypatch.setattr("stackbuild.tokens.mapped._libc", SimpleNamespace(mmap=full))
+    with pytest.raises(InputError, match=r"a\.bin: .* too many maps.* Merge the shards .*vm\.max_map_count"):
+        mapped(tmp_path / "a.bin", 3)
 
 
 # ---------------------------------------------------------------- what differs between writers

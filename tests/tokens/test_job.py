@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import random
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -204,6 +205,23 @@ def test_a_line_of_5_mb_comes_back(
 # ---------------------------------------------------------------- runs
 
 
+@pytest.mark.parametrize("batch", [1, 4 << 20])
+@pytest.mark.parametrize("place", ["first", "between", "last"])
+def test_a_document_that_is_too_long_is_named(
+    tmp_path: Path, row: Any, write_dataset: Any, tokenizer: Path, monkeypatch: Any, place: str, batch: int
+) -> None:
+    """Wherever it ends: in the batch in which it began, a later one, or at the end of the shard."""
+    long = {"first": "a/a", "between": "b/b\x1b", "last": "d/d"}[place]
+    rows = [row(repo, f"/{k}.py", "0" * 9) for repo in ("a/a", "b/b\x1b", "c/c", "d/d") for k in range(3)]
+    rows += [row(long, f"/more{k}.py", "0" * 99) for k in range(3)]
+    monkeypatch.setattr("stackbuild.tokens.indexed.LONGEST_SEQUENCE", 200)
+    monkeypatch.setattr("stackbuild.tokens.job.BATCH", batch)
+    number = {"first": 0, "between": 1, "last": 3}[place]
+    named = re.escape(f"document {number}, of {long!r} at 'r1', which begins with '/") + r"\w+\.py', has \d+ tokens"
+    with pytest.raises(InputError, match=named):
+        build(tmp_path / "out", write_dataset(tmp_path, rows, 1), tokenizer, TokensOptions(vocab_size=600, shards=1))
+
+
 def test_a_run_is_sorted_and_its_row_groups_hold_one_bucket(tmp_path: Path, rows: Any, write_dataset: Any) -> None:
     (file,) = write_dataset(tmp_path, rows, 1)
     counts = write_run(file, Buckets(SEED, 8), tmp_path / "run")
@@ -312,6 +330,13 @@ def test_a_tokenizer_that_cannot_write_the_layout_is_refused_before_a_build(tmp_
 def test_options_are_checked(table: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         TokensOptions(**table)
+
+
+def test_there_are_at_most_so_many_shards_as_can_be_mapped() -> None:
+    most = TokensOptions(shards=16_384)
+    assert 2 * (most.shards + most.valid_shards) < 65_530  # a .bin and an .idx each; the kernel's limit of maps
+    with pytest.raises(ValidationError, match=r"shards\n.*less than or equal to 16384"):
+        TokensOptions(shards=32_768)
 
 
 # ---------------------------------------------------------------- manifest
