@@ -63,7 +63,7 @@ def merge(folders: Sequence[str | Path], dest: str | Path) -> TokensManifest:
         _one_source(group)
     _no_document_twice(corpora)
     with new_folder(dest) as part:
-        removed, merged, prefixes = Removed(), [], set()
+        merged, found, overwritten, prefixes = [], [], {}, set()
         for (name, split), group in groups.items():
             inputs = [one for member in group for one in member.shards]
             prefix = part / shard_name(_stem(inputs, name, split), 0, 1)
@@ -72,9 +72,10 @@ def merge(folders: Sequence[str | Path], dest: str | Path) -> TokensManifest:
             prefixes.add(prefix)
             shard, spans, applied = _merge(inputs, prefix, first)
             merged.append(group[0].source.model_copy(update={"shards": (shard,)}))
-            if len(spans):
-                removed = removed.adding(shard, spans)
-                removed = removed.marked(shard.prefix, shard.sha256) if applied else removed
+            found.append((shard, spans))
+            if applied and len(spans):
+                overwritten[shard.prefix] = shard.sha256
+        removed = Removed().adding(found).marked(overwritten)
         layouts = {corpus.manifest.layout for corpus in corpora}
         together = {
             "sources": tuple(merged),
