@@ -22,7 +22,7 @@ from stackbuild.graph import Node
 from stackbuild.plan import Build
 from stackbuild.shards import Output
 from stackbuild.tokens.job import read_manifest
-from stackbuild.tokens.removed import check_shards, dump_manifest, load_removed, with_digest
+from stackbuild.tokens.removed import check_shards, dump_manifest, load_removed, with_digests
 
 # Every folder that a build makes for people; OUT/report is written apart, as it may be written again.
 PRODUCTS = ("dataset", "repos", "decisions", "private", "clusters", "manifest", "index", "tokens")
@@ -120,9 +120,8 @@ def taken_out(out: Path, files: Mapping[str, Output]) -> Files:
     for prefix, digest in removed.applied().items():
         path = folder / f"{prefix}.bin"
         kept[path.name] = Output("bin", f"tokens/{path.name}", -1, path.stat().st_size, digest)
-        manifest = with_digest(manifest, prefix, digest)
     if removed.applied():
-        kept["manifest.json"] = dump_manifest(manifest)
+        kept["manifest.json"] = dump_manifest(with_digests(manifest, removed.applied()))
     return kept
 
 

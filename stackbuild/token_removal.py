@@ -34,12 +34,13 @@ from stackbuild.tokens.dataset import OpenShard, TokensDataset, tokens_folder
 from stackbuild.tokens.indexed import document_blocks
 from stackbuild.tokens.job import read_manifest
 from stackbuild.tokens.mapped import forget
-from stackbuild.tokens.removed import NAME, Removed, dump_manifest, load_removed, with_digest
+from stackbuild.tokens.removed import NAME, Removed, dump_manifest, load_removed, with_digests
 
 PLACES = ("repo_url", "snapshot_id", "directory_id")  # what a document's table does not know of its repository
 KEY = ("repo_name", "revision_id")
 UNKNOWN_WITHOUT_A_BUILD = ("origin", "snapshot", "directory")
 KEPT_APART = "\0"
+TOGETHER = 256 << 20  # bytes of tokens that are overwritten before the manifest is renewed
 
 
 @dataclass
@@ -71,13 +72,14 @@ def remove(out: str | Path, ledger: Ledger, apply: bool = False) -> Removal:
             dataset = TokensDataset(folder)
         finder = Finder(ledger, build)
         told = Removal(unanswered=finder.unanswered, before=_tokens(dataset.removed))
-        removed = dataset.removed
+        found = []
         for part in dataset.parts:
             for shard in dataset.shards(*part):
                 spans, documents, files = finder.spans(shard)
-                removed = removed.adding(shard.shard, spans)
+                found.append((shard.shard, spans))
                 told.documents += documents
                 told.files += files
+        removed = dataset.removed.adding(found)
         told.tokens = _tokens(removed) - told.before
         if removed is not dataset.removed:
             removed.save(folder)
@@ -196,29 +198,48 @@ def overwrite(dataset: TokensDataset, only: Collection[str] | None = None) -> li
     """Put padding into the `.bin` of every shard with removed spans that were not overwritten yet, or of `only` those;
     returns their prefixes.
 
-    Each `.bin` is written anew; then come the mark in `removed`, the exchange by a rename, and the manifest: a run that is
-    killed in between is known by the mark (`Removed.cut_short`) and finished by the next, before spans are added.
+    So much as `TOGETHER` is written anew beside; then come the marks in `removed`, the exchange by renames, and the manifest: a
+    run that is killed in between is known by the marks (`Removed.cut_short`) and finished by the next, before spans are added.
     InputError if a `.bin` is neither what the manifest says nor already so.
     """
-    manifest, removed, done = dataset.manifest, dataset.removed, []
-    for part in dataset.parts:
-        for shard in dataset.shards(*part):
-            prefix = shard.shard.prefix
-            if not len(shard.spans) or shard.applied or (only is not None and prefix not in only):
-                continue
-            path, new = Path(f"{shard.prefix}.bin"), Path(f"{shard.prefix}.bin.part")
-            try:
-                digest = _padded(shard, path, new)
-                removed = removed.marked(prefix, digest)
-                removed.save(dataset.folder)
+    manifest, removed = dataset.manifest, dataset.removed
+    done: list[str] = []
+    shards = [
+        shard
+        for part in dataset.parts
+        for shard in dataset.shards(*part)
+        if len(shard.spans) and not shard.applied and (only is None or shard.shard.prefix in only)
+    ]
+    for group in _groups(shards):
+        files = {shard.shard.prefix: (Path(f"{shard.prefix}.bin"), Path(f"{shard.prefix}.bin.part")) for shard in group}
+        try:
+            digests = {shard.shard.prefix: _padded(shard, *files[shard.shard.prefix]) for shard in group}
+            removed = removed.marked(digests)
+            removed.save(dataset.folder)
+            for path, new in files.values():
                 os.replace(new, path)
-                fsync_directory(dataset.folder)
-            finally:
+            fsync_directory(dataset.folder)
+        finally:
+            for _, new in files.values():
                 new.unlink(missing_ok=True)
-            manifest = with_digest(manifest, prefix, digest)
-            write_atomically(dataset.folder / "manifest.json", dump_manifest(manifest))
-            done.append(prefix)
+        manifest = with_digests(manifest, digests)
+        write_atomically(dataset.folder / "manifest.json", dump_manifest(manifest))
+        done += digests
     return done
+
+
+def _groups(shards: list[OpenShard]) -> Iterator[list[OpenShard]]:
+    """Shards of at most `TOGETHER` bytes, or one: `removed` and the manifest, which name all shards, are written once for each."""
+    group: list[OpenShard] = []
+    size = 0
+    for shard in shards:
+        if group and size + shard.tokens.flat.nbytes > TOGETHER:
+            yield group
+            group, size = [], 0
+        group.append(shard)
+        size += shard.tokens.flat.nbytes
+    if group:
+        yield group
 
 
 def _padded(shard: OpenShard, path: Path, new: Path) -> str:

@@ -70,7 +70,7 @@ class OpenShard:
         self.tokens = IndexedDataset(self.prefix)
         self.spans = removed.of_shard(shard.prefix)
         self.applied = removed.is_complete(shard)  # all spans are overwritten in `.bin`
-        self.end = manifest.sentinels.get(END_OF_TEXT) if manifest.eod_appended else None
+        self.end = manifest.sentinels.get(END_OF_TEXT)  # it closes documents, of some sources not all of them
         self._check(manifest)
         if len(self.spans):
             self.pad = pad_token(manifest.sentinels, str(folder / "tokenizer.json"))

@@ -11,6 +11,7 @@ import hashlib
 import re
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,41 +32,58 @@ from stackbuild.tokens.removed import Removed, dump_manifest
 _NUMBER = re.compile(r"-\d{5,}-of-\d{5,}$")
 
 
+@dataclass(frozen=True)
+class _Input:
+    """What a folder has of a source and split."""
+
+    corpus: TokensDataset
+    source: Source
+    shards: list[OpenShard]
+
+
 def merge(folders: Sequence[str | Path], dest: str | Path) -> TokensManifest:
     """Merge the shards of one or more tokens folders into `dest` and return its manifest.
 
     Documents keep their order (folders as given, shards as in the manifests); those of a source and split that several
-    folders have stand one behind the other. Removed spans go along, with the new ordinals. InputError: two tokenizers,
-    dtypes or settings of a source, a torn shard, or one whose digest is not that of the manifest.
+    folders have stand one behind the other. Removed spans go along, with the new ordinals. `layout` is null if the folders
+    have several, and `eod_appended` true if it is of all. InputError: two tokenizers, dtypes or settings of a source, two
+    shards with the same documents, a torn shard, or one whose digest is not that of the manifest.
     """
     corpora = [TokensDataset(folder) for folder in folders]
     first = corpora[0].manifest
     for corpus in corpora[1:]:
         _same(corpora[0], corpus)
-    groups: dict[tuple[str, Split], list[tuple[Source, list[OpenShard]]]] = {}
+    groups: dict[tuple[str, Split], list[_Input]] = {}
     for corpus in corpora:
         for source in corpus.manifest.sources:
             shards = {one.shard.prefix: one for one in corpus.shards(source.name, source.split)}
             group = groups.setdefault((source.name, source.split), [])
-            group.append((source, [shards[shard.prefix] for shard in source.shards]))
+            group.append(_Input(corpus, source, [shards[shard.prefix] for shard in source.shards]))
+    for group in groups.values():
+        _one_source(group)
+    _no_document_twice(corpora)
     with new_folder(dest) as part:
-        removed, merged, prefixes = Removed(), [], set()
+        merged, found, overwritten, prefixes = [], [], {}, set()
         for (name, split), group in groups.items():
-            kind = group[0][0]
-            if any(source.model_copy(update={"shards": kind.shards}) != kind for source, _ in group):
-                raise InputError(f"{dest}: the source {name}, {split}, is set up in two ways (fim); merge them apart")
-            inputs = [one for _, shards in group for one in shards]
+            inputs = [one for member in group for one in member.shards]
             prefix = part / shard_name(_stem(inputs, name, split), 0, 1)
             if prefix in prefixes:
                 raise InputError(f"{dest}: two sources or splits would both become {prefix.name}; merge them apart")
             prefixes.add(prefix)
             shard, spans, applied = _merge(inputs, prefix, first)
-            merged.append(kind.model_copy(update={"shards": (shard,)}))
-            if len(spans):
-                removed = removed.adding(shard, spans)
-                removed = removed.marked(shard.prefix, shard.sha256) if applied else removed
-        division = first.division if len(corpora) == 1 else None  # of a build; of several there is none
-        manifest = first.model_copy(update={"sources": tuple(merged), "division": division})
+            merged.append(group[0].source.model_copy(update={"shards": (shard,)}))
+            found.append((shard, spans))
+            if applied and len(spans):
+                overwritten[shard.prefix] = shard.sha256
+        removed = Removed().adding(found).marked(overwritten)
+        layouts = {corpus.manifest.layout for corpus in corpora}
+        together = {
+            "sources": tuple(merged),
+            "division": first.division if len(corpora) == 1 else None,  # of a build; of several there is none
+            "layout": first.layout if len(layouts) == 1 else None,
+            "eod_appended": all(corpus.manifest.eod_appended for corpus in corpora),
+        }
+        manifest = first.model_copy(update=together)
         shutil.copyfile(corpora[0].tokenizer, part / "tokenizer.json")
         if len(removed.spans):
             removed.save(part)
@@ -75,13 +93,51 @@ def merge(folders: Sequence[str | Path], dest: str | Path) -> TokensManifest:
 
 
 def _same(one: TokensDataset, other: TokensDataset) -> None:
-    left, right = (
-        corpus.manifest.model_dump(exclude={"sources", "division", "tokenizer_backend"}) for corpus in (one, other)
-    )
-    for name, value in left.items():
-        if right[name] != value:
-            what = "tokenizers" if name in ("tokenizer_sha256", "vocab_size", "sentinels") else f"values of {name}"
-            raise InputError(f"{one.folder} and {other.folder} are of two {what}; tokenize one of them again")
+    """InputError unless the tokens of two folders can be of one manifest."""
+    left, right = one.manifest, other.manifest
+    for name in ("tokenizer_sha256", "vocab_size", "sentinels"):
+        if getattr(left, name) != getattr(right, name):
+            raise InputError(
+                f"{one.folder} and {other.folder} are of two tokenizers: {name} differs; tokenize one of them again"
+            )
+    if left.dtype != right.dtype:
+        raise InputError(
+            f"{one.folder} has tokens of dtype {left.dtype}, {other.folder} of {right.dtype}; tokenize one of them again with the "
+            "dtype of the other"
+        )
+
+
+def _one_source(group: list[_Input]) -> None:
+    """InputError unless what several folders have of a source and split may become one source. A null layout is none known."""
+    first = group[0]
+    for other in group[1:]:
+        fim = first.source.fim, other.source.fim
+        layouts = first.corpus.manifest.layout, other.corpus.manifest.layout
+        for name, (left, right) in {"fim": fim, "layout": layouts}.items():
+            if left != right and left is not None and right is not None:
+                raise InputError(
+                    f"{first.corpus.folder} and {other.corpus.folder} both have the source {first.source.name}, "
+                    f"{first.source.split}, but {name} is {left} in one and {right} in the other. Tokenize one of them again, "
+                    "import it as another source (import-ds --source), or merge them apart."
+                )
+
+
+def _no_document_twice(corpora: list[TokensDataset]) -> None:
+    """InputError if shards of two folders have equal document tables: they would stand in the corpus twice.
+
+    Tables that name no file are equal by chance, so there the tokens have to be equal too.
+    """
+    seen: dict[tuple[str, str], OpenShard] = {}
+    for corpus in corpora:
+        shards = [one for part in corpus.parts for one in corpus.shards(*part) if one.shard.documents]
+        keys = [(one.shard.sha256_documents, "" if one.shard.files else one.shard.sha256) for one in shards]
+        for key, one in zip(keys, shards, strict=True):
+            if key in seen:
+                raise InputError(
+                    f"{seen[key].prefix} and {one.prefix} are shards of the same documents, which would stand in the merged "
+                    "corpus twice; name each folder once. Nothing was merged."
+                )
+        seen.update(zip(keys, shards, strict=True))
 
 
 def _stem(inputs: list[OpenShard], name: str, split: Split) -> str:

@@ -19,9 +19,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +76,19 @@ class Removed:
     shards: tuple[RemovedShard, ...] = ()
     spans: Spans = field(default_factory=_nothing)
 
+    @cached_property
+    def _rows(self) -> Mapping[str, slice]:
+        """By prefix the rows of `spans` that are of the shard."""
+        bounds = np.searchsorted(self.spans[:, 0], np.arange(len(self.shards) + 1)).tolist()
+        return {shard.prefix: slice(*pair) for shard, pair in zip(self.shards, itertools.pairwise(bounds), strict=True)}
+
+    @cached_property
+    def _named(self) -> Mapping[str, RemovedShard]:
+        return {shard.prefix: shard for shard in self.shards}
+
     def of_shard(self, prefix: str) -> Spans:
         """Document, start, end of the spans of one shard: int64 of shape (k, 3)."""
-        numbers = [number for number, shard in enumerate(self.shards) if shard.prefix == prefix]
-        if not numbers:
-            return _nothing()[:, 1:]
-        first, last = np.searchsorted(self.spans[:, 0], [numbers[0], numbers[0] + 1])
-        return self.spans[first:last, 1:]
+        return self.spans[self._rows.get(prefix, slice(0)), 1:]
 
     def applied(self) -> Mapping[str, str]:
         """By prefix the SHA-256 of each `.bin` that was overwritten, with all of its spans or with those of that time."""
@@ -88,37 +96,46 @@ class Removed:
 
     def is_complete(self, shard: Shard) -> bool:
         """Whether the `.bin` of the manifest's shard has all of its spans overwritten."""
-        return any(one.complete and one.applied == shard.sha256 for one in self.shards if one.prefix == shard.prefix)
+        named = self._named.get(shard.prefix)
+        return named is not None and named.complete and named.applied == shard.sha256
 
     def cut_short(self, manifest: TokensManifest) -> list[str]:
         """The prefixes of shards that were being overwritten when something killed it: the manifest does not know yet."""
         said = {shard.prefix: shard.sha256 for source in manifest.sources for shard in source.shards}
         return [prefix for prefix, digest in self.applied().items() if said.get(prefix) != digest]
 
-    def adding(self, shard: Shard, spans: Spans) -> Removed:
-        """With more spans of a shard: document, start, end, int64 of shape (k, 3), in any order, which may overlap."""
-        old = self.of_shard(shard.prefix)
-        new = merged(np.concatenate([old, spans]))
-        if np.array_equal(old, new):
+    def adding(self, more: Iterable[tuple[Shard, Spans]]) -> Removed:
+        """With more spans of several shards, each shard once: document, start, end, int64 of shape (k, 3), in any order, which
+        may overlap. Itself if it has them all."""
+        changed: dict[str, tuple[RemovedShard, Spans]] = {}
+        for shard, spans in more:
+            old = self.of_shard(shard.prefix)
+            new = merged(np.concatenate([old, spans]))
+            if np.array_equal(old, new):
+                continue
+            before = self._named.get(shard.prefix)
+            named = RemovedShard(
+                prefix=shard.prefix,
+                sha256_index=shard.sha256_index,
+                sha256_documents=shard.sha256_documents,
+                applied=None if before is None else before.applied,
+                complete=before is None or before.applied is None,
+            )
+            changed[shard.prefix] = named, new
+        if not changed:
             return self
-        applied = self.applied().get(shard.prefix)
-        named = RemovedShard(
-            prefix=shard.prefix,
-            sha256_index=shard.sha256_index,
-            sha256_documents=shard.sha256_documents,
-            applied=applied,
-            complete=applied is None,
-        )
-        others = [one for one in self.shards if one.prefix != shard.prefix]
-        shards = sorted([*others, named], key=lambda one: one.prefix)
-        parts = [new if one.prefix == shard.prefix else self.of_shard(one.prefix) for one in shards]
-        rows = [np.insert(part, 0, number, axis=1) for number, part in enumerate(parts)]
-        return Removed(tuple(shards), np.concatenate(rows))
+        all_named = {**self._named, **{prefix: named for prefix, (named, _) in changed.items()}}
+        shards = [all_named[prefix] for prefix in sorted(all_named)]
+        parts = [changed[one.prefix][1] if one.prefix in changed else self.of_shard(one.prefix) for one in shards]
+        numbers = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+        return Removed(tuple(shards), np.column_stack([numbers, np.concatenate(parts)]))
 
-    def marked(self, prefix: str, applied: str) -> Removed:
-        """With the digest of a `.bin` in which all spans are overwritten."""
-        done = {"applied": applied, "complete": True}
-        shards = [one.model_copy(update=done) if one.prefix == prefix else one for one in self.shards]
+    def marked(self, digests: Mapping[str, str]) -> Removed:
+        """With the digests, by prefix, of `.bin` files in which all spans are overwritten."""
+        shards = [
+            one.model_copy(update={"applied": digests[one.prefix], "complete": True}) if one.prefix in digests else one
+            for one in self.shards
+        ]
         return replace(self, shards=tuple(shards))
 
     def to_bytes(self) -> bytes:
@@ -204,7 +221,7 @@ def _check(removed: Removed, header: _Header, path: Path) -> None:
     if len(spans) and (spans.min() < 0 or spans[:, 0].max() >= shards or (spans[:, 2] >= spans[:, 3]).any()):
         raise InputError(f"{path}: a span is of no shard, or empty")
     parts = [removed.of_shard(name) for name in names]
-    if sum(map(len, parts)) != len(spans) or any(not np.array_equal(part, merged(part)) for part in parts):
+    if (np.diff(spans[:, 0]) < 0).any() or any(not np.array_equal(part, merged(part)) for part in parts):
         raise InputError(f"{path}: its spans are not sorted, or overlap")
 
 
@@ -240,11 +257,14 @@ def dump_manifest(manifest: TokensManifest) -> bytes:
     return text.encode() + b"\n"
 
 
-def with_digest(manifest: TokensManifest, prefix: str, sha256: str) -> TokensManifest:
-    """The manifest with another SHA-256 of the `.bin` of a shard."""
+def with_digests(manifest: TokensManifest, digests: Mapping[str, str]) -> TokensManifest:
+    """The manifest with other SHA-256 of the `.bin` of shards, by prefix."""
     sources = []
     for source in manifest.sources:
-        shards = [one.model_copy(update={"sha256": sha256}) if one.prefix == prefix else one for one in source.shards]
+        shards = [
+            one.model_copy(update={"sha256": digests[one.prefix]}) if one.prefix in digests else one
+            for one in source.shards
+        ]
         sources.append(source.model_copy(update={"shards": tuple(shards)}))
     return manifest.model_copy(update={"sources": tuple(sources)})
 

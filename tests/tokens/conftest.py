@@ -141,7 +141,16 @@ def corpus(
     tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]], write_dataset: Any, tokenizer: Path
 ) -> Path:
     """A folder of tokens: the source `code`, three shards to train on and one (`HELD_OUT`) of another split."""
-    folder = tmp_path_factory.mktemp("corpus") / "tokens"
+    return tokenized(tmp_path_factory.mktemp("corpus") / "tokens", write_dataset, rows, tokenizer)
+
+
+@pytest.fixture(scope="session")
+def another(tmp_path_factory: pytest.TempPathFactory, write_dataset: Any, tokenizer: Path) -> Path:
+    """A folder as `corpus`, of other repositories."""
+    return tokenized(tmp_path_factory.mktemp("another") / "tokens", write_dataset, repositories(1, 20), tokenizer)
+
+
+def tokenized(folder: Path, write_dataset: Any, rows: list[dict[str, Any]], tokenizer: Path) -> Path:
     folder.mkdir()
     options = TokensOptions(vocab_size=600, shards=4)
     files = write_dataset(folder.parent / "data", rows, 1)
@@ -152,7 +161,7 @@ def corpus(
         for bucket, name in enumerate(names)
     ]
     shutil.copyfile(tokenizer, folder / "tokenizer.json")
-    write_manifest(folder / "manifest.json", tokenizer, {"train": facts[:3], "valid": facts[3:]}, layout="starcoder2")
+    write_manifest(folder / "manifest.json", tokenizer, {"train": facts[:3], "valid": facts[3:]}, layout=options.layout)
     return folder
 
 

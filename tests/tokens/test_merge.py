@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,13 @@ from stackbuild.errors import InputError, UsageError
 from stackbuild.opt_out.ledger import parse
 from stackbuild.token_removal import remove
 from stackbuild.tokens.dataset import TokensDataset
+from stackbuild.tokens.ds import import_ds
 from stackbuild.tokens.folders import new_folder
-from stackbuild.tokens.indexed import IndexedWriter
+from stackbuild.tokens.indexed import IndexedDataset, IndexedWriter
 from stackbuild.tokens.merge import merge
+from tests.tokens.conftest import tokenized
 from tests.tokens.test_dataset import rewrite
+from tests.tokens.test_ds import write_ds
 
 
 def contents(folder: Path) -> dict[Any, list[Any]]:
@@ -65,11 +70,89 @@ def test_small_blocks_change_no_byte(corpus: Path, tmp_path: Path, monkeypatch: 
         assert (tmp_path / "two" / path.name).read_bytes() == path.read_bytes()
 
 
-def test_several_folders_become_one(corpus: Path, tmp_path: Path) -> None:
+def test_several_folders_become_one(corpus: Path, another: Path, tmp_path: Path) -> None:
     merge([corpus], tmp_path / "a")
-    merge([corpus, tmp_path / "a"], tmp_path / "b")
-    one, two = contents(corpus), contents(tmp_path / "b")
-    assert {part: [*some, *some] for part, some in one.items()} == two
+    merge([tmp_path / "a", another], tmp_path / "b")
+    one, two = contents(corpus), contents(another)
+    assert contents(tmp_path / "b") == {part: [*some, *two[part]] for part, some in one.items()}
+
+
+@pytest.mark.parametrize("by", ["path", "copy", "removal"])
+def test_folders_of_the_same_documents_are_refused(corpus: Path, copied: Path, tmp_path: Path, by: str) -> None:
+    """Also where what was removed from one makes its tokens others."""
+    if by == "removal":
+        remove(copied, parse("evil/repo\nowner3"), apply=True)
+    other = corpus if by == "path" else copied
+    named = re.escape(
+        f"{corpus / 'code-00000-of-00003'} and {other / 'code-00000-of-00003'} are shards of the same documents"
+    )
+    with pytest.raises(InputError, match=f"{named}.* name each folder once"):
+        merge([corpus, other], tmp_path / "out")
+    assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
+
+
+def test_a_shard_without_documents_may_come_twice(tmp_path: Path, write_dataset: Any, tokenizer: Path) -> None:
+    folders = [tmp_path / name / "tokens" for name in "ab"]
+    for folder in folders:
+        folder.parent.mkdir()
+        tokenized(folder, write_dataset, [], tokenizer)
+    assert not any(contents(folders[0]).values())
+    merge(folders, tmp_path / "out")
+
+
+def imported(folder: Path, tokenizer: Path, documents: list[list[int]], source: str = "ds") -> Path:
+    write_ds(folder / "ds" / "a.ds", documents)
+    import_ds(folder / "ds", folder / "tokens", tokenizer, source=source)
+    return folder / "tokens"
+
+
+def test_tables_without_names_are_the_same_only_with_the_same_tokens(tmp_path: Path, tokenizer: Path) -> None:
+    folders = []
+    for name, number in (("a", 40), ("b", 41), ("c", 41)):
+        (tmp_path / name).mkdir()
+        folders.append(imported(tmp_path / name, tokenizer, [[number, 0]]))
+    merge(folders[:2], tmp_path / "out")
+    assert [tokens for tokens, *_ in contents(tmp_path / "out")["ds", "train"]] == [[40, 0], [41, 0]]
+    with pytest.raises(InputError, match=r"b/tokens/.* and .*c/tokens/.* are shards of the same documents"):
+        merge(folders, tmp_path / "more")
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_an_imported_corpus_goes_beside_a_built_one(
+    copied: Path, another: Path, tmp_path: Path, tokenizer: Path, closed: bool
+) -> None:
+    """Though it has no layout, and where its documents have no end; those of the other keep theirs when they are removed."""
+    web = imported(tmp_path, tokenizer, [[40, 41, 0], [42, 0] if closed else [42, 43]])
+    remove(copied, parse("evil/repo"))
+    manifest = merge([copied, web], tmp_path / "out")
+    assert (manifest.layout, manifest.eod_appended) == (None, closed)
+    assert contents(tmp_path / "out") == {**contents(copied), **contents(web)}
+    assert merge([copied, another], tmp_path / "same").layout == "starcoder2"
+    before = contents(tmp_path / "out")
+    remove(tmp_path / "out", parse("evil/repo"), apply=True)
+    assert contents(tmp_path / "out") == before
+    assert merge([tmp_path / "out", another], tmp_path / "on").eod_appended == closed  # and what is merged is merged on
+
+
+def test_a_source_of_two_layouts_is_refused_by_the_field(corpus: Path, another: Path, tmp_path: Path) -> None:
+    shutil.copytree(another, tmp_path / "another")
+    rewrite(tmp_path / "another", lambda body: body.update(layout="santacoder"))
+    with pytest.raises(
+        InputError, match="source code, train, but layout is starcoder2 in one and santacoder in the other"
+    ):
+        merge([corpus, tmp_path / "another"], tmp_path / "out")
+
+
+def test_two_types_of_tokens_are_refused_by_the_type(corpus: Path, tmp_path: Path, tokenizer: Path) -> None:
+    web = imported(tmp_path, tokenizer, [[40, 0]])
+    dataset = IndexedDataset(web / "ds-00000-of-00001")
+    with IndexedWriter(tmp_path / "wide", "<i4") as writer:
+        writer.add_many(dataset.flat.astype("<i4"), np.array([2]))
+    for suffix in ("bin", "idx"):
+        shutil.move(tmp_path / f"wide.{suffix}", web / f"ds-00000-of-00001.{suffix}")
+    rewrite(web, lambda body: body.update(dtype="int32"))
+    with pytest.raises(InputError, match=r"has tokens of dtype uint16, .*tokens of int32; tokenize one of them again"):
+        merge([corpus, web], tmp_path / "out")
 
 
 def test_removed_spans_go_along_with_their_new_ordinals(copied: Path, tmp_path: Path) -> None:
@@ -115,11 +198,15 @@ def test_mixed_tokenizers_are_refused(corpus: Path, copied: Path, tmp_path: Path
 
 def test_a_source_that_is_set_up_in_two_ways_is_refused(corpus: Path, copied: Path, tmp_path: Path) -> None:
     rewrite(copied, lambda body: body["sources"][0].update(fim=False))
-    with pytest.raises(InputError, match=r"the source code, train, is set up in two ways"):
+    with pytest.raises(InputError, match=r"the source code, train, but fim is True in one and False in the other"):
         merge([corpus, copied], tmp_path / "out")
 
 
-def test_two_do_not_write_one_folder(corpus: Path, tmp_path: Path) -> None:
+def test_two_do_not_write_one_folder(
+    corpus: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, tokenizer: Path
+) -> None:
+    ds = tmp_path_factory.mktemp("written") / "ds"
+    write_ds(ds / "a.ds", [[40, 0]])
     with pytest.raises(KeyError), new_folder(tmp_path / "dest") as part:
         (part / "here").touch()
         with pytest.raises(UsageError, match=r"Another stackbuild is writing .*dest"):
@@ -129,7 +216,7 @@ def test_two_do_not_write_one_folder(corpus: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
     part.mkdir()
     (part / "left.bin").touch()  # by a run that was killed
-    merge([corpus], tmp_path / "dest")
+    import_ds(ds, tmp_path / "dest", tokenizer)  # whatever writes there next
     assert [path.name for path in tmp_path.iterdir()] == ["dest"]
     assert not (tmp_path / "dest" / "left.bin").exists()
 

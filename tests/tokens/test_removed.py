@@ -21,7 +21,9 @@ from stackbuild.opt_out.ledger import Ledger, parse
 from stackbuild.token_removal import remove
 from stackbuild.tokens import removed as module
 from stackbuild.tokens.dataset import TokensDataset
-from stackbuild.tokens.removed import Overlay, load_removed, merged, pad_token
+from stackbuild.tokens.job import Shard
+from stackbuild.tokens.merge import merge
+from stackbuild.tokens.removed import Overlay, Removed, load_removed, merged, pad_token
 from tests.tokens.test_dataset import rewrite
 
 
@@ -136,11 +138,14 @@ class Killed(BaseException):
     """What no handler is for."""
 
 
+@pytest.mark.parametrize("together", [0, 256 << 20])
 @pytest.mark.parametrize("write", range(6))
 def test_an_apply_that_was_killed_is_finished_before_more_is_removed(
-    copied: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: int
+    copied: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: int, together: int
 ) -> None:
-    """Killed before each of its first writes: the list, then of the first shard mark, `.bin`, manifest, then of the second."""
+    """Killed before each of its first writes: the list, then of the first shard mark, `.bin`, manifest, then of the second; or
+    of all shards the marks, every `.bin`, the manifest."""
+    monkeypatch.setattr("stackbuild.token_removal.TOGETHER", together)
     left = write
 
     def counted(call: Any) -> Any:
@@ -177,6 +182,27 @@ def test_a_table_of_documents_that_was_changed_is_not_searched(copied: Path) -> 
         remove(copied, parse("owner0\nowner1\nowner2\nowner3\nowner4\nowner5\nowner6"))
     TokensDataset(copied)
     assert not (copied / "removed").exists()
+
+
+@pytest.mark.parametrize(("together", "writes"), [(0, 4), (256 << 20, 1)])
+def test_manifest_and_list_are_renewed_once_for_many_small_shards(
+    copied: Path, monkeypatch: pytest.MonkeyPatch, together: int, writes: int
+) -> None:
+    monkeypatch.setattr("stackbuild.token_removal.TOGETHER", together)
+    everyone = "\n".join(sorted({row["repo_name"] for row, *_ in everything(copied)}))
+    remove(copied, parse(everyone))
+    written: list[str] = []
+    replace = os.replace
+
+    def counted(old: Path, new: Path) -> None:
+        written.append(Path(new).name)
+        replace(old, new)
+
+    monkeypatch.setattr("os.replace", counted)
+    assert len(remove(copied, Ledger(()), apply=True).overwritten) == 4
+    assert written.count("manifest.json") == written.count("removed") == writes
+    assert len(written) == 4 + 2 * writes
+    TokensDataset(copied, verify=True)
 
 
 def test_a_bin_that_is_not_the_manifests_is_not_overwritten(copied: Path) -> None:
@@ -221,6 +247,51 @@ def test_urls_snapshots_and_directories_are_found_where_the_build_is(copied: Pat
 
 
 # ---------------------------------------------------------------- the file
+
+
+def fake(number: int) -> Shard:
+    counts = dict.fromkeys(("documents", "tokens", "files", "bytes"), 9)
+    digests = dict.fromkeys(("sha256", "sha256_index", "sha256_documents"), f"{number}")
+    return Shard(prefix=f"code-{number:05}", **counts, **digests)
+
+
+def test_adding_to_many_shards_looks_at_each_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted, as are the rows that are copied: neither grows with the square of the shards."""
+    shards, looked, rows = 300, 0, 0
+    of_shard = Removed.of_shard
+
+    def counted(removed: Removed, prefix: str) -> Any:
+        nonlocal looked, rows
+        spans = of_shard(removed, prefix)
+        looked, rows = looked + 1, rows + len(spans)
+        return spans
+
+    monkeypatch.setattr(Removed, "of_shard", counted)
+    first = Removed().adding((fake(k), np.array([[5, 0, 3]])) for k in range(shards))
+    assert (looked, rows) == (shards, 0)
+    second = first.adding((fake(k), np.array([[2, 0, 3], [5, 2, 4]])) for k in range(0, shards, 2))
+    assert (looked, rows) == (2 * shards, shards)
+    assert second.adding((fake(k), np.array([[2, 0, 1]])) for k in range(0, shards, 2)) is second
+    for k in range(shards):
+        expected = [[5, 0, 3]] if k % 2 else [[2, 0, 3], [5, 0, 4]]
+        assert second.of_shard(fake(k).prefix).tolist() == expected
+    assert [shard.prefix for shard in second.shards] == [fake(k).prefix for k in range(shards)]
+
+
+def test_a_removal_adds_to_all_shards_at_once(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    adding = Removed.adding
+
+    def counted(removed: Removed, more: Any) -> Removed:
+        found = list(more)
+        calls.append(len(found))
+        return adding(removed, found)
+
+    monkeypatch.setattr(Removed, "adding", counted)
+    remove(copied, parse("owner3\nevil/repo"))
+    assert calls == [4]
+    merge([copied], copied.parent / "out")
+    assert calls == [4, 2]  # a source and split each
 
 
 def test_the_file_says_what_it_is(copied: Path) -> None:
