@@ -205,7 +205,7 @@ def test_taking_a_document_out_moves_no_other(copied: Path, fim: FimOptions) -> 
     shard = max(dataset.shards("code", "train"), key=lambda one: int(one.tokens.sizes.max()))
     number = int(shard.tokens.sizes.argmax())
     spans = np.array([[number, 0, int(shard.tokens.sizes[number])]])
-    Removed().adding(shard.shard, spans).save(copied)
+    Removed().adding([(shard.shard, spans)]).save(copied)
     after, again = epoch(Batches(copied, config(100, fim), 3))
     gone = 0
     for row, (pieces, others) in enumerate(zip(told, again, strict=True)):
@@ -304,7 +304,7 @@ def test_a_row_is_shown_with_its_documents_variants_and_masks(copied: Path, tmp_
     assert "PSM" in text and "<fim_prefix><fim_suffix>" in text and "without a label" not in text
     piece = told[row][0]
     shard = next(one for one in batches.dataset.shards("code", "train") if one.shard.prefix == piece.prefix)
-    Removed().adding(shard.shard, np.array([[piece.number, 0, int(shard.tokens.sizes[piece.number])]])).save(copied)
+    Removed().adding([(shard.shard, np.array([[piece.number, 0, int(shard.tokens.sizes[piece.number])]]))]).save(copied)
     assert "tokens without a label]" in shown("--sample", str(row))
     assert "a mixture has no samples" in shown("--sample=-1", code=2)
     assert "takes --source and --split" in shown("--sample", "0", "--shard", "x", code=2)

@@ -69,7 +69,7 @@ def test_what_was_removed_is_no_label_and_its_rows_are_not_treated(copied: Path)
     before = MegatronBatches(copied, {"code": 1.0}, S, SAMPLES, 7).batch(0, SAMPLES)
     shard = max(TokensDataset(copied).shards("code", "train"), key=lambda one: int(one.tokens.sizes.max()))
     number = int(shard.tokens.sizes.argmax())
-    Removed().adding(shard.shard, np.array([[number, 0, int(shard.tokens.sizes[number])]])).save(copied)
+    Removed().adding([(shard.shard, np.array([[number, 0, int(shard.tokens.sizes[number])]]))]).save(copied)
     after = MegatronBatches(copied, {"code": 1.0}, S, SAMPLES, 7).batch(0, SAMPLES)
     gone = after.labels == IGNORED
     assert gone.any() and (after.labels[~gone] == before.labels[~gone]).all()
