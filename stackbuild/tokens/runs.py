@@ -235,6 +235,7 @@ def _write_sorted(table: pa.Table, buckets: Buckets, path: str) -> None:
     of_name = {name: buckets.of(name) for name in set(names)}
     bucket = np.fromiter((of_name[name] for name in names), np.int64, len(names))
     table = table.append_column("order", pa.array(order, pa.uint64())).select(RUN.names).cast(RUN)
+    table = table.combine_chunks()  # once: `take` puts the chunks of a column together each time
     keyed = table.select(KEY).append_column("bucket", pa.array(bucket))
     rows = pc.sort_indices(keyed, sort_keys=[(name, "ascending") for name in ("bucket", *KEY)]).to_numpy()
     ends = np.searchsorted(bucket[rows], np.arange(buckets.total), "right").tolist()
