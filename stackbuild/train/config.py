@@ -12,6 +12,7 @@ The values are those of the configurations that were released with the weights. 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final, Literal, Self
@@ -26,7 +27,8 @@ Activation = Literal["gelu_tanh", "gelu"]
 
 def _by_width(values: dict[str, Any]) -> float:
     """1 / sqrt(hidden): the rule behind all published deviations but SantaCoder's and StarCoder2-7B's."""
-    return float(values.get("hidden", 1)) ** -0.5
+    hidden: int = values.get("hidden", 1)
+    return 1 / math.sqrt(hidden)
 
 
 class ModelConfig(Options):

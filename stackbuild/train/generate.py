@@ -1,7 +1,7 @@
 """Greedy continuation of many prompts at once, with the keys and values of what was read kept.
 
-Prompts of different lengths are padded on the left, as documents of their own, so that all of them end in the same column and each new token
-is one column more. Prompts are taken in order of length, so that little is padded; rows that have stopped leave the batch
+Prompts of different lengths are padded on the left, as documents of their own, so that all of them end in the same column and each new
+token is one column more. Prompts are taken in order of length, so that little is padded; rows that have stopped leave the batch
 when they are half of it. The tokens are those of computing the whole row again for each new one.
 """
 

@@ -1,8 +1,8 @@
 """Names and shapes of the tensors in a Hugging Face checkpoint of each family, and which of ours each holds.
 
 starcoder2 has a tensor for each of ours. gpt_bigcode fuses queries, keys and values into `attn.c_attn`: with one key and value head it is
-[q | k | v] along the output axis, with one for each query head [q_h | k_h | v_h] for head h after head. Its matrices are (out, in), as ours;
-GPT-2's, of which it was made, are (in, out).
+[q | k | v] along the output axis, with one for each query head [q_h | k_h | v_h] for head h after head.
+Its matrices are (out, in), as ours; GPT-2's, of which it was made, are (in, out).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Self
+from typing import Final, Self
 
 from stackbuild.errors import UsageError
 
@@ -50,3 +50,6 @@ class Layout:
                 f"parallel: {told} asks for {self.world} processes, and this version trains in one. Training in many comes with "
                 "the parallel layouts; a run that is begun now can be resumed in them. Leave [parallel] out."
             )
+
+
+SINGLE: Final = Layout()

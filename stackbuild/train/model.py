@@ -27,7 +27,7 @@ from stackbuild.train import loss as losses
 from stackbuild.train.attention import Choice, Mask, Ready, attend, choose, prepare
 from stackbuild.train.config import ModelConfig
 from stackbuild.train.dropout import Draws, drop, site
-from stackbuild.train.layout import Layout
+from stackbuild.train.layout import SINGLE, Layout
 from stackbuild.train.loss import Loss
 from stackbuild.train.rope import angles, turn
 
@@ -117,7 +117,7 @@ class Decoder(nn.Module):
     def __init__(
         self,
         config: ModelConfig,
-        layout: Layout = Layout.single(),  # noqa: B008: it is frozen
+        layout: Layout = SINGLE,
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,
         *,

@@ -29,7 +29,7 @@ def turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
 
 
 class _Turn(torch.autograd.Function):
-    """Four passes over half of x each and nothing kept for backward but the angles; the written formula takes seven passes and keeps more."""
+    """Four passes over half of x and nothing kept for backward but the angles; the written formula takes seven and keeps more."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
