@@ -14,47 +14,45 @@ import torch
 def angles(
     positions: torch.Tensor, theta: float, head_dim: int, dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosines and sines for `turn`: (B, T, 1, head_dim / 2) of `dtype`, for positions (B, T); the axis of 1 is for the heads."""
+    """Cosines (B, T, 1, head_dim), twice the same half, and sines (B, T, 1, head_dim / 2) of `dtype`, for positions (B, T).
+
+    The axis of 1 is for the heads.
+    """
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
     angle = positions[..., None, None].to(torch.float32) * (1.0 / theta**exponents)
-    return angle.cos().to(dtype), angle.sin().to(dtype)
+    cos = angle.cos().to(dtype)
+    return torch.cat((cos, cos), -1), angle.sin().to(dtype)
 
 
 def turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Turn x (B, T, heads, head_dim) by angles of `angles`; of x's dtype."""
-    if torch.compiler.is_compiling() or x.device.type == "meta":
-        return _plain(x, cos, sin)
+    """Turn x (B, T, heads, head_dim) by angles of `angles`; in their dtype, and then of x's."""
+    if torch.compiler.is_compiling():
+        left, right = x.chunk(2, -1)
+        sines = torch.cat((-sin, sin), -1)
+        return (x * cos + torch.cat((right, left), -1) * sines).to(x.dtype)
     turned: torch.Tensor = _Turn.apply(x, cos, sin)
     return turned
 
 
 class _Turn(torch.autograd.Function):
-    """Four passes over half of x and nothing kept for backward but the angles; the written formula takes seven and keeps more."""
+    """Two passes over x, and nothing kept for backward but the angles; the written formula takes five and keeps more."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(cos, sin)
-        return _into(x, cos, sin, -1)
+        return _turned(x, cos, sin, 1)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         cos, sin = ctx.saved_tensors
-        return _into(grads[0], cos, sin, 1), None, None  # the transpose of a rotation turns back
+        return _turned(grads[0], cos, sin, -1), None, None  # the transpose of a rotation turns back
 
 
-def _plain(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    left, right = x.chunk(2, -1)
-    return torch.cat((left * cos - right * sin, right * cos + left * sin), -1).to(x.dtype)
-
-
-def _into(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, sign: int) -> torch.Tensor:
-    if cos.dtype != x.dtype:  # autocast: angles in fp32, heads in bf16
-        return _plain(x, cos, sin if sign < 0 else -sin)
-    out = torch.empty_like(x)
-    left, right = x.chunk(2, -1)
+def _turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, sign: int) -> torch.Tensor:
+    wide = x.to(cos.dtype)  # under autocast heads are in bf16, and angles not
+    out = wide * cos
+    left, right = wide.chunk(2, -1)
     to_left, to_right = out.chunk(2, -1)
-    torch.mul(left, cos, out=to_left)
-    torch.mul(right, cos, out=to_right)
-    to_left.addcmul_(right, sin, value=sign)
-    to_right.addcmul_(left, sin, value=-sign)
-    return out
+    to_left.addcmul_(right, sin, value=-sign)
+    to_right.addcmul_(left, sin, value=sign)
+    return out.to(x.dtype)
