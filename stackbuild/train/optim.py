@@ -25,6 +25,7 @@ from stackbuild.stage import Options
 from stackbuild.train.named_tensors import copy_into
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+ROW = 4096  # elements whose squares are added up one after the other
 
 
 class OptimizerOptions(Options):
@@ -84,11 +85,20 @@ def set_rate(optimizer: torch.optim.AdamW, learning_rate: float, beta2: float) -
 
 
 def squared_norm(gradients: Iterable[Tensor]) -> Tensor:
-    """The sum of all squares, a float32 scalar, whatever the type of the gradients. Of no gradient it is 0."""
-    norms = [torch.linalg.vector_norm(gradient, dtype=torch.float32) for gradient in gradients]
+    """The sum of all squares, a float32 scalar, whatever the type of the gradients. Of no gradient it is 0.
+
+    Summed in short rows and then pairwise: torch's own norm adds up one float32 after the other on a CPU, which for the 50 million
+    elements of an embedding was off by 0.4 % (measured, 2.13).
+    """
+    norms = []
+    for gradient in gradients:
+        flat = gradient.reshape(-1)
+        whole = flat.numel() - flat.numel() % ROW
+        norms.append(torch.linalg.vector_norm(flat[:whole].view(-1, ROW), dim=1, dtype=torch.float32))
+        norms.append(torch.linalg.vector_norm(flat[whole:], dtype=torch.float32).reshape(1))
     if not norms:
         return torch.zeros(())
-    return torch.stack([norm.to(norms[0].device) for norm in norms]).square().sum()
+    return torch.stack([norm.square().sum().to(norms[0].device) for norm in norms]).sum()
 
 
 def clip(
@@ -102,7 +112,7 @@ def clip(
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     square = squared_norm(gradients)
-    norm = (gathered(square) if gathered is not None else square).sqrt().item()
+    norm = float((gathered(square) if gathered is not None else square).sqrt())
     if maximum and math.isfinite(norm) and norm + 1e-6 > maximum:
         torch._foreach_mul_(gradients, maximum / (norm + 1e-6))
     return norm
