@@ -17,6 +17,7 @@ rewind, the old folder is put aside first and comes back if the process dies bet
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -122,12 +123,12 @@ class Checkpoints:
             self._proved[step] = (now, manifest)
         return self._proved[step][1]
 
-    def newest(self) -> int | None:
+    def newest(self, below: int | None = None) -> int | None:
         """The newest step with a whole checkpoint; None if the run has no checkpoints at all. What is passed over is said, and why.
 
-        InputError: there are some, and none is whole.
+        `below`: as if there were none of this step or a later one. InputError: there are some, and none is whole.
         """
-        found = self._first(self.manifest)
+        found = self._first(self.manifest, below)
         return None if found is None else found[0]
 
     def contents(self, step: int) -> dict[str, Kind]:
@@ -164,9 +165,11 @@ class Checkpoints:
         read_tensors(self.folder(step), index, into)
         return told
 
-    def load_newest(self, into: Mapping[str, Tensor], partial: bool = False) -> tuple[int, dict[str, Any]] | None:
-        """As `load`, of the newest checkpoint that is whole: its step, and what was told. None and errors as of `newest`."""
-        return self._first(lambda step: self.load(step, into, partial))
+    def load_newest(
+        self, into: Mapping[str, Tensor], partial: bool = False, below: int | None = None
+    ) -> tuple[int, dict[str, Any]] | None:
+        """As `load`, of the newest checkpoint that is whole: its step, and what was told. `below`, None and errors: as of `newest`."""
+        return self._first(lambda step: self.load(step, into, partial), below)
 
     def tensors(self, step: int, names: Sequence[str] | None = None) -> Iterator[tuple[str, Tensor]]:
         """Tensors of a checkpoint, on the CPU, one at a time, as named or all by name: for an export.
@@ -179,10 +182,10 @@ class Checkpoints:
             raise InputError(f"{self.folder(step)}: there is no tensor {', '.join(missing[:5])} in the checkpoint")
         return stream_tensors(self.folder(step), index, list(names if names is not None else sorted(index.tensors)))
 
-    def _first(self, attempt: Callable[[int], _T]) -> tuple[int, _T] | None:
+    def _first(self, attempt: Callable[[int], _T], below: int | None) -> tuple[int, _T] | None:
         """The newest step for which `attempt` finds nothing broken, and what it gave."""
         faults = []
-        for step in reversed(self.steps()):
+        for step in reversed([step for step in self.steps() if below is None or step < below]):
             try:
                 return step, attempt(step)
             except CorruptCheckpoint as error:
@@ -260,7 +263,8 @@ class Checkpoints:
             ) from error
         finally:
             shutil.rmtree(part, ignore_errors=True)
-        self._proved[step] = (stamps(self.folder(step)), manifest)
+        with contextlib.suppress(CorruptCheckpoint):  # it is written; if it cannot be read now, who reads it will see
+            self._proved[step] = (stamps(self.folder(step)), manifest)
         return self.folder(step)
 
     def branch(self, step: int, child: str) -> Manifest:
@@ -292,11 +296,33 @@ class Checkpoints:
         kept = {*steps[-self.options.keep_last :], *parents, newest}
         removed = [step for step in steps if step not in kept and not (every and step % every == 0)]
         for step in removed:
-            gone = self.home / f".gone-step-{step:08d}-{secrets.token_hex(6)}"
-            os.rename(self.folder(step), gone)  # at once, or a kill would leave a broken one
-            self._proved.pop(step, None)
-            shutil.rmtree(gone, ignore_errors=True)
+            self._remove(step)
         return removed
+
+    def drop(self, first: int) -> list[int]:
+        """Remove the checkpoints of step `first` and later, which a run that went back must not resume from; their steps.
+
+        UsageError: one of them is a branch's parent, and none is removed.
+        """
+        self.claim()
+        dropped = [step for step in self.steps() if step >= first]
+        held = {child: step for child, step in branches(self.run).items() if step in dropped}
+        if held:
+            told = ", ".join(f"{child} at step {step:,}" for child, step in held.items())
+            raise UsageError(
+                f"{self.run}: the run went back behind step {first:,}, and {told} branched off later. Start it anew from there in a "
+                f"folder of its own, or remove the branches from {self.run / 'branches'}"
+            )
+        for step in reversed(dropped):  # the newest first: whatever a kill leaves is a run's beginning
+            self._remove(step)
+        return dropped
+
+    def _remove(self, step: int) -> None:
+        """At once, or a kill would leave a broken one."""
+        gone = self.home / f".gone-step-{step:08d}-{secrets.token_hex(6)}"
+        os.rename(self.folder(step), gone)
+        self._proved.pop(step, None)
+        shutil.rmtree(gone, ignore_errors=True)
 
     def _room(self, tensors: Mapping[str, Tensor]) -> None:
         need = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
