@@ -11,6 +11,7 @@ from stackbuild.cli.classifier_app import app as classifier_app
 from stackbuild.cli.manifest_app import app as manifest_app
 from stackbuild.cli.pii_app import app as pii_app
 from stackbuild.cli.tokens_app import app as tokens_app
+from stackbuild.cli.train_app import register as register_training
 
 app = typer.Typer(
     name="stackbuild",
@@ -404,3 +405,6 @@ def dedup(
         "memory": size_in_bytes(memory),
     }
     run(inputs, output, given, workers, partitions, earlier, json_)
+
+
+register_training(app)

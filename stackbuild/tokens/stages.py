@@ -101,6 +101,17 @@ class StagedBatches:
             raise ValueError(f"samples are numbered from 0; there is no sample {sample:,}")
         return bisect_right(self._begin, sample) - 1
 
+    def sources(self, sample: int) -> list[str]:
+        """The names of the sources of the stage that a sample is of, in the order of `Rows.source`."""
+        return [source.name for source in self._batches[self.stage(sample)].sources]
+
+    def end(self, sample: int) -> int | None:
+        """Behind the last sample of the stage that a sample is of: where the next begins, or its data ends; None if it never does."""
+        number = self.stage(sample)
+        total = self._batches[number].mixture.total
+        ends = [None if total is None else self._begin[number] + total, *self._begin[number + 1 : number + 2]]
+        return min((end for end in ends if end is not None), default=None)
+
     def batch(self, first_sample: int, n: int) -> Rows:
         """Samples `first_sample` to `first_sample` + n - 1, all of one stage."""
         return self.explain(first_sample, n)[0]

@@ -15,7 +15,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -178,6 +178,12 @@ def mean_of_windows(windows: Sequence[StoredWindow]) -> Iterator[tuple[str, Tens
         if wrong:
             raise InputError(f"{window.path}: is of another model than {windows[0].path}: {few(wrong)}")
     return _means(windows, sorted(wanted))
+
+
+def means(windows: Sequence[StoredWindow]) -> Callable[[str], Tensor]:
+    """As `mean_of_windows`, tensor by tensor as they are asked for by name."""
+    mean_of_windows(windows)  # for its errors
+    return lambda name: next(_means(windows, [name]))[1]
 
 
 def _kinds(window: StoredWindow) -> dict[str, Kind]:

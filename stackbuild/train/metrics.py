@@ -1,0 +1,148 @@
+"""metrics.jsonl: what a run measured, one JSON object a line, and the only source of its curves.
+
+    {"kind": "train", "step": 100, "loss": ..., "learning_rate": ..., "gradient_norm": ..., "tokens": ..., "seconds": ...}
+    {"kind": "validation", "step": 100, "loss": ..., "sources": {"code": {...}}}
+    {"kind": "note", "step": 100, "text": ...}             a rewind, a stage, a checkpoint that was not whole
+
+`step` is the number of steps that were taken. A run that goes on from a checkpoint cuts off what was written behind it, so that each step
+is there once; a line that a kill left torn goes with it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from stackbuild.errors import InputError, MissingDependency
+
+NAME = "metrics.jsonl"
+
+
+class Sink(Protocol):
+    """Where metrics go besides: TensorBoard, wandb, trackio."""
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        """Numbers of a step."""
+        ...
+
+    def close(self) -> None:
+        """The run ends."""
+        ...
+
+
+class Metrics:
+    """Appends to RUN/metrics.jsonl, after everything behind `step` was cut off, and hands numbers to `sinks`."""
+
+    def __init__(self, folder: Path, step: int, sinks: list[Sink]):
+        self._path, self._sinks = folder / NAME, sinks
+        kept = [line for line in _lines(self._path) if line.get("step", 0) <= step]
+        part = self._path.with_suffix(".part")
+        with open(part, "w", encoding="utf-8") as file:
+            file.writelines(_line(values) for values in kept)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, self._path)
+        self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115  # closed by `close`
+
+    def add(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        """Write a line."""
+        self._file.write(_line({"kind": kind, "step": step, **values}))
+        self._file.flush()
+        numbers = {f"{kind}/{name}": value for name, value in flat(values) if isinstance(value, (int, float))}
+        for sink in self._sinks:
+            sink.add(step, numbers)
+
+    def close(self) -> None:
+        """End the file and the sinks."""
+        self._file.close()
+        for sink in self._sinks:
+            sink.close()
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run; InputError if there are none."""
+    found = list(_lines(folder / NAME))
+    if not found:
+        raise InputError(f"{folder / NAME}: a run without a line of metrics")
+    return found
+
+
+def flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves of nested tables, names joined by a slash."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{above}{name}/")
+        else:
+            yield f"{above}{name}", value
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.exists():
+        return
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                values = json.loads(line)
+            except ValueError:  # torn by a kill: the last one
+                continue
+            if isinstance(values, dict) and isinstance(values.get("step"), int):
+                yield values
+
+
+def _line(values: Mapping[str, Any]) -> str:
+    """Canonical JSON; a number that is not finite is a string, as JSON has none."""
+    return json.dumps(_finite(values), sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)
+    return value
+
+
+def open_sinks(names: tuple[str, ...], folder: Path, project: str, run: str) -> list[Sink]:
+    """The sinks that a recipe names; MissingDependency for one whose package is not installed."""
+    made: list[Sink] = []
+    for name in names:
+        try:
+            made.append(_TensorBoard(folder) if name == "tensorboard" else _Tracker(name, project, run))
+        except ImportError as error:
+            package = "tensorboard" if name == "tensorboard" else name
+            raise MissingDependency(f"log.to names {name}, which is not installed: pip install {package}") from error
+    return made
+
+
+class _TensorBoard:
+    def __init__(self, folder: Path):
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder / "tensorboard"))
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _Tracker:
+    """wandb or trackio, which have the same few functions."""
+
+    def __init__(self, package: str, project: str, run: str):
+        import importlib
+
+        self._package = importlib.import_module(package)
+        self._package.init(project=project, name=run)
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        self._package.log(dict(values), step=step)
+
+    def close(self) -> None:
+        self._package.finish()

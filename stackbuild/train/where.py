@@ -1,0 +1,73 @@
+"""RUN[@STEP|@average|@ema]: weights of a run, as they are named on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from stackbuild.errors import InputError, UsageError
+from stackbuild.train.averaging import means, stored_windows
+from stackbuild.train.checkpoint import Checkpoints
+from stackbuild.train.config import ModelConfig
+
+WINDOWS = 5  # whose mean "average" is: 2,500 steps by default, the best of Hägele et al. 2024
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of a run. `fetch`: a parameter by its canonical name, fp32 on the CPU; `step`: steps that went by when they were these."""
+
+    run: Path
+    step: int
+    kind: Literal["checkpoint", "average", "ema"]
+    model: ModelConfig
+    fetch: Callable[[str], torch.Tensor]
+
+
+def split_name(named: str) -> tuple[Path, str]:
+    """The run's folder, and what stands behind the last @ ("" if nothing does). A folder whose name has an @ is taken as it is."""
+    if "@" not in named or Path(named).is_dir():
+        return Path(named), ""
+    folder, _, which = named.rpartition("@")
+    return Path(folder), which
+
+
+def step_of(checkpoints: Checkpoints, which: str) -> int:
+    """The step of "" (the newest that is whole) or of digits. UsageError for other words, InputError if there is none."""
+    if which.isascii() and which.isdigit():
+        return int(which)
+    if which:
+        raise UsageError(f"@{which}: name a step, as RUN@1000; for an export also @average or @ema")
+    newest = checkpoints.newest()
+    if newest is None:
+        raise InputError(f"{checkpoints.run}: has no checkpoint")
+    return newest
+
+
+def weights(named: str, say: Callable[[str], None], windows: int = WINDOWS) -> Weights:
+    """What `named` names. InputError: no such run, step or average; a checkpoint that is not whole."""
+    folder, which = split_name(named)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there is no such run")
+    checkpoints = Checkpoints(folder, say=say)
+    step = step_of(checkpoints, "" if which in ("average", "ema") else which)
+    model = ModelConfig.model_validate(checkpoints.manifest(step).model)
+    if which == "average":
+        chosen = stored_windows(folder)[-windows:]
+        fetch = means(chosen)
+        return Weights(folder, chosen[-1].last, "average", model, fetch)
+    prefix = "averages.ema." if which == "ema" else "model."
+    there = checkpoints.contents(step)
+    if which == "ema" and not any(name.startswith(prefix) and name != "averages.ema.updates" for name in there):
+        raise InputError(f"{folder}: keeps no exponential average; set averaging.ema, as 0.999, and train on")
+    return Weights(
+        folder,
+        step,
+        "ema" if which == "ema" else "checkpoint",
+        model,
+        lambda name: next(iter(checkpoints.tensors(step, [f"{prefix}{name}"])))[1],
+    )
