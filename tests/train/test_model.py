@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from stackbuild.errors import UsageError
 from stackbuild.train import loss as losses
+from stackbuild.train.dropout import draws
 from stackbuild.train.loss import IGNORED, cross_entropy
 from stackbuild.train.model import Decoder, initialise
 from tests.train.worlds import new, row_of_tokens, tiny, tiny_bigcode
@@ -196,3 +197,19 @@ def test_tokens_may_come_as_the_loader_gives_them():
     right = model.loss(tokens[:, :-1], tokens[:, 1:]).sum
     low = tokens.int()
     assert torch.equal(model.loss(low[:, :-1], low[:, 1:]).sum, right)
+
+
+def test_a_compiled_model_is_the_same():
+    """Without inductor, whose compiler a machine may lack: what matters here is that nothing of it cannot be traced."""
+    config = tiny(layers=1, window=6, residual_dropout=0.1)
+    tokens = row_of_tokens(2, 33, 97)
+    documents = (torch.arange(32) // 12).expand(2, 32)
+    results = []
+    for compiled in (False, True):
+        model = new(config)
+        if compiled:
+            model.compile(backend="aot_eager", fullgraph=True)
+        sum_ = model.loss(tokens[:, :-1], tokens[:, 1:], documents=documents, dropout=draws(0, 1, torch.arange(2))).sum
+        sum_.backward()
+        results.append((sum_.detach(), model.layers[0].attention.q.weight.grad))
+    assert torch.allclose(*[sum_ for sum_, _ in results]) and torch.allclose(*[grad for _, grad in results], atol=1e-5)
