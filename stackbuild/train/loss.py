@@ -79,9 +79,7 @@ class _Summed(torch.autograd.Function):
                 told = labels[part].to(torch.int64)
                 ignored = (told == IGNORED)[:, None]
                 told = told.clamp_min(0)[:, None]
-                x = (
-                    hidden[part].to(dtype).masked_fill(ignored, 0.0)
-                )  # so that such a row adds nothing to the head's gradient
+                x = hidden[part].to(dtype).masked_fill(ignored, 0.0)  # adds nothing to the head's gradient
                 logp = torch.log_softmax((x @ head.T).float(), -1)
                 total -= logp.gather(1, told).masked_fill_(ignored, 0.0).sum()
                 slope = logp.exp_().scatter_add_(1, told, torch.full_like(told, -1, dtype=logp.dtype)).to(dtype)

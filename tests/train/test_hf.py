@@ -191,6 +191,7 @@ def test_a_file_ends_before_it_grows_too_large(tmp_path):
         == sum(sizes.values())
         == 4 * sum(value.numel() for value in weights(model).values())
     )
+    assert all((8 + int.from_bytes(path.read_bytes()[:8], "little")) % 8 == 0 for path in files)  # numbers are aligned
     assert all(size <= 10_000 or len(load_file(path)) == 1 for path, size in sizes.items())
 
 

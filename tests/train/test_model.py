@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from stackbuild.errors import UsageError
 from stackbuild.train import loss as losses
+from stackbuild.train.dropout import draws
 from stackbuild.train.loss import IGNORED, cross_entropy
 from stackbuild.train.model import Decoder, initialise
 from tests.train.worlds import new, row_of_tokens, tiny, tiny_bigcode
@@ -32,14 +33,14 @@ def test_loss_and_gradients_in_chunks_are_those_of_all_at_once(chunk):
     right_grads = torch.autograd.grad(right / 7, (hidden, weight))
     found = cross_entropy(hidden, weight, labels, chunk)
     assert found.sum.dtype == torch.float32 and found.sum.dim() == 0 and found.count.dtype == torch.int64
-    assert found.count == (labels != IGNORED).sum() and torch.allclose(found.sum, right, rtol=1e-6)
+    assert found.count == (labels != IGNORED).sum() and torch.allclose(found.sum, right, rtol=1e-5)
     for grad, right_grad in zip(torch.autograd.grad(found.sum / 7, (hidden, weight)), right_grads, strict=True):
         assert torch.allclose(grad, right_grad, atol=1e-6)
     each = losses.token_losses(hidden, weight, labels, chunk)
     assert torch.allclose(each, F.cross_entropy(hidden @ weight.T, labels, reduction="none"), atol=1e-5)
     assert (each[labels == IGNORED] == 0).all() and not each.requires_grad
     with torch.no_grad():
-        assert torch.allclose(cross_entropy(hidden, weight, labels, chunk).sum, right, rtol=1e-6)
+        assert torch.allclose(cross_entropy(hidden, weight, labels, chunk).sum, right, rtol=1e-5)
 
 
 def test_no_more_logits_than_a_chunk_are_kept_for_backward_or_made_at_once(monkeypatch):
@@ -86,7 +87,7 @@ def test_under_autocast_products_are_bf16_and_sums_fp32():
     found.backward()
     low = hidden.detach().bfloat16() @ weight.detach().bfloat16().T
     right = F.cross_entropy(low.float(), labels, reduction="sum")
-    assert found.dtype == torch.float32 and torch.allclose(found, right, rtol=1e-6)
+    assert found.dtype == torch.float32 and torch.allclose(found, right, rtol=1e-5)
     assert weight.grad.dtype == torch.float32
     again = weight.detach().clone().requires_grad_()
     F.cross_entropy(hidden.detach() @ again.T, labels, reduction="sum").backward()
@@ -120,9 +121,9 @@ def test_documents_side_by_side_are_as_if_alone(config):
     found = model.loss(tokens, labels, positions.int(), documents.int())
     alone = [model.loss(row[:, :-1], row[:, 1:]) for row in rows]
     assert found.count == sum(one.count for one in alone)
-    assert torch.allclose(found.sum, sum(one.sum for one in alone), rtol=1e-6)
+    assert torch.allclose(found.sum, sum(one.sum for one in alone), rtol=1e-5)
     each = model.token_losses(tokens, labels, positions, documents)
-    assert torch.allclose(each.sum(), found.sum, rtol=1e-6) and each.shape == tokens.shape
+    assert torch.allclose(each.sum(), found.sum, rtol=1e-5) and each.shape == tokens.shape
     across = model.loss(tokens, labels)
     assert not torch.isclose(across.sum, found.sum, rtol=1e-3)  # documents that see each other
 
@@ -152,7 +153,7 @@ def test_micro_batches_add_up(config):
     labels[0, :30] = IGNORED  # so that a mean of means would be another number
     whole = model.loss(tokens[:, :-1], labels)
     parts = [model.loss(tokens[low : low + 1, :-1], labels[low : low + 1]) for low in range(4)]
-    assert torch.allclose(whole.sum, sum(part.sum for part in parts), rtol=1e-6)
+    assert torch.allclose(whole.sum, sum(part.sum for part in parts), rtol=1e-5)
     assert whole.count == sum(part.count for part in parts)
 
 
@@ -196,3 +197,19 @@ def test_tokens_may_come_as_the_loader_gives_them():
     right = model.loss(tokens[:, :-1], tokens[:, 1:]).sum
     low = tokens.int()
     assert torch.equal(model.loss(low[:, :-1], low[:, 1:]).sum, right)
+
+
+def test_a_compiled_model_is_the_same():
+    """Without inductor, whose compiler a machine may lack: what matters here is that nothing of it cannot be traced."""
+    config = tiny(layers=1, window=6, residual_dropout=0.1)
+    tokens = row_of_tokens(2, 33, 97)
+    documents = (torch.arange(32) // 12).expand(2, 32)
+    results = []
+    for compiled in (False, True):
+        model = new(config)
+        if compiled:
+            model.compile(backend="aot_eager", fullgraph=True)
+        sum_ = model.loss(tokens[:, :-1], tokens[:, 1:], documents=documents, dropout=draws(0, 1, torch.arange(2))).sum
+        sum_.backward()
+        results.append((sum_.detach(), model.layers[0].attention.q.weight.grad))
+    assert torch.allclose(*[sum_ for sum_, _ in results]) and torch.allclose(*[grad for _, grad in results], atol=1e-5)
