@@ -61,7 +61,7 @@ def _stage(recipe: TrainRecipe, model: ModelConfig, number: int, steps: int | No
         data.sequence_length,
         checkpoint_layers=recipe.checkpoint_layers,
         low=recipe.precision == "bf16",
-        logits=min(chunk_rows(model.vocab_size), data.rows_at_once * data.sequence_length) * model.vocab_size,
+        logits=min(chunk_rows(model.vocab_size, "cuda"), data.rows_at_once * data.sequence_length) * model.vocab_size,
     )
     found: dict[str, Any] = {
         "first_step": first,

@@ -15,7 +15,7 @@ from stackbuild.tokens.sample import sample, train
 from stackbuild.train.recipe import TrainRecipe
 from stackbuild.train.run import Run, open_run
 from tests.tokens.conftest import repositories, row, tokenized
-from tests.tokens.conftest import write_dataset as write_dataset
+from tests.tokens.conftest import write_dataset  # noqa: F401  # a fixture
 
 LINES = [
     "def area(width, height):\n    return width * height\n",
