@@ -102,7 +102,7 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """Steps that have a folder, whole or not, in order."""
         found = [_STEP.fullmatch(path.name) for path in self.home.iterdir()] if self.home.is_dir() else []
-        steps = [int(match[1]) for match in found if match]
+        steps = {int(match[1]) for match in found if match}  # a name with more zeros than ours is no second one
         return sorted(step for step in steps if self.folder(step).exists())
 
     # ---- reading

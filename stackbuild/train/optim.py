@@ -94,8 +94,10 @@ def squared_norm(gradients: Iterable[Tensor]) -> Tensor:
     for gradient in gradients:
         flat = gradient.reshape(-1)
         whole = flat.numel() - flat.numel() % ROW
-        norms.append(torch.linalg.vector_norm(flat[:whole].view(-1, ROW), dim=1, dtype=torch.float32))
-        norms.append(torch.linalg.vector_norm(flat[whole:], dtype=torch.float32).reshape(1))
+        if whole:
+            norms.append(torch.linalg.vector_norm(flat[:whole].view(-1, ROW), dim=1, dtype=torch.float32))
+        if whole < flat.numel():
+            norms.append(torch.linalg.vector_norm(flat[whole:], dtype=torch.float32))
     if not norms:
         return torch.zeros(())
     return torch.stack([norm.square().sum().to(norms[0].device) for norm in norms]).sum()

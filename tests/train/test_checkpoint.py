@@ -124,6 +124,15 @@ def test_single_tensors_are_streamed_out(run: Run) -> None:
         run.checkpoints.tensors(5, ["half", "model.other"])
 
 
+def test_streaming_reads_no_tensor_before_it_is_asked_for(run: Run) -> None:
+    run.save(5)
+    stream = run.checkpoints.tensors(5, ["model.norm.weight", "half"])
+    assert torch.equal(next(stream)[1], tensors(5)["model.norm.weight"])
+    distcp(run.checkpoints.folder(5)).unlink()
+    with pytest.raises(CorruptCheckpoint, match="tensors cannot be read"):
+        next(stream)
+
+
 def test_a_run_without_checkpoints_has_none_and_a_missing_one_is_named(run: Run) -> None:
     assert run.checkpoints.newest() is None and run.checkpoints.load_newest(empty()) is None
     run.save(5)
@@ -464,42 +473,53 @@ def die_at(moment: int, fails_with: OSError | None = None) -> Callable[[], int]:
     return lambda: seen
 
 
-def test_a_kill_before_any_act_on_files_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
-    """Saving and pruning over three checkpoints, one of them saved again in other bytes; killed before each act in turn."""
+def again(checkpoints: Checkpoints) -> None:
+    """A step that is saved once more in other bytes, the only one, as a rewind may have it."""
+    checkpoints.save(30, tensors(31), told(31), model=MODEL)
+
+
+def further(checkpoints: Checkpoints) -> None:
+    """The next step, once more in other bytes, and what is too old is removed."""
+    checkpoints.save(40, tensors(40), told(40), model=MODEL)
+    checkpoints.save(40, tensors(41), told(41), model=MODEL)
+    checkpoints.prune()
+
+
+@pytest.mark.parametrize(("there", "act", "moments"), [((30,), again, 20), ((10, 20, 30), further, 40)])
+def test_a_kill_before_any_act_on_files_leaves_a_whole_checkpoint(
+    tmp_path: Path, there: tuple[int, ...], act: Callable[[Checkpoints], None], moments: int
+) -> None:
+    """Saved, and killed before each act in turn, until there is none left to be killed before."""
     made = Run(tmp_path / "made", keep_last=1)
-    made.save(10, 20, 30)
-    made.checkpoints.branch(10, "child")
+    made.save(*there)
+    made.checkpoints.branch(there[0], "child")
     made.checkpoints.release()
-    moments = 0
     for moment in range(1, 1000):
         folder = tmp_path / f"run-{moment}"
         shutil.copytree(made.folder, folder)
 
-        def act(folder: Path = folder, moment: int = moment) -> None:
+        def killed(folder: Path = folder, moment: int = moment) -> None:
             checkpoints = Checkpoints(folder, made.options)
             die_at(moment)
-            checkpoints.save(40, tensors(40), told(40), model=MODEL)
-            checkpoints.save(40, tensors(41), told(41), model=MODEL)  # a rewind came by again
-            checkpoints.prune()
+            act(checkpoints)
 
-        code = in_a_child(act, killed=True)
+        code = in_a_child(killed, killed=True)
         checkpoints = Run(folder).checkpoints
         checkpoints.claim()
         newest = checkpoints.newest()
         into = empty()
         assert newest in (30, 40)
         consumed = checkpoints.load(newest, into)["consumed"]
-        assert same(into, tensors(consumed // 8)) and consumed // 8 in (30, 40, 41)
-        assert checkpoints.manifest(10).step == 10
+        assert same(into, tensors(consumed // 8)) and consumed // 8 in (30, 31, 40, 41)
+        assert there[0] in checkpoints.steps() and all(checkpoints.manifest(step) for step in checkpoints.steps())
         assert all(path.name[0] != "." or path.name == ".lock" for path in checkpoints.home.iterdir())
         checkpoints.release()
         shutil.rmtree(folder)
         if code == 0:
-            assert consumed == 41 * 8
-            break
+            assert consumed in (31 * 8, 41 * 8) and moment > moments
+            return
         assert code == -signal.SIGKILL
-        moments = moment
-    assert moments > 40
+    raise AssertionError("it never came to an end")
 
 
 def saves_until_killed(folder: Path, report: int) -> None:

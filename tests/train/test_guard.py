@@ -94,6 +94,9 @@ def test_a_resumed_guard_judges_the_same(stop: int) -> None:
     after.load(json.loads(json.dumps(before.state())))
     got += judged(after, norms[stop:], first=stop)
     assert got == wanted and REWIND in wanted and after.state() == straight.state()
+    for guard in (straight, after):
+        guard.rewound(Guard(options).state())
+    assert after.state() == straight.state() and straight.state()["passed"] == [[40, 48]]  # of the last two good steps
 
 
 @pytest.mark.parametrize("state", [{}, {"first_bad": None}, {**Guard(GuardOptions()).state(), "passed": [1]}])

@@ -204,9 +204,16 @@ def test_a_branch_of_a_cosine_falls_from_where_it_stood() -> None:
     )
 
 
+def test_a_branch_of_shape_exp_falls_from_where_it_stood() -> None:
+    trunk = schedule(kind="cosine-constant", final=0.1, hold=100)
+    cooled = branch(trunk, 950, 10, "exp", 0.001)
+    assert [factor(cooled, step) for step in (949, 954, 959, 960)] == pytest.approx([0.1, 0.01, 0.001, 0.001])
+
+
 def test_the_length_of_a_branch_as_a_share_of_the_whole_run() -> None:
     trunk = ScheduleOptions(kind="constant", peak=1, warmup=100)
     assert [branch(trunk, 800, share).steps for share in (0.2, 0.1, 200, 200.0)] == [1000, 888, 1000, 1000]  # 88.9
+    assert branch(trunk, 2050, 0.18).steps == 2500  # floating point would make it 449.99 steps
 
 
 def test_a_branch_of_a_branch_is_one_of_the_trunk() -> None:
