@@ -26,6 +26,7 @@ def train(
     """Train, or go on; with `plan` tell what it would take."""
     need_torch()
     from stackbuild.cli.train_recipe import load
+    from stackbuild.train.device import device_of
     from stackbuild.train.run import Run, open_run
 
     wanted, corpora = load(recipe, sets), named(data)
@@ -38,11 +39,13 @@ def train(
         raise UsageError("Say what to train on: --data OUT, the output folder of a build")
     for text in wanted.told():
         _say(f"[unverified] {text}")
+    for name, text in wanted.deviations.items():
+        _say(f"[deviation] {name}: {text}")
     begin: Callable[[Run], None] | None = None
     parent: dict[str, Any] | None = None
     if weights is not None:
         begin, parent = _from(weights)
-    run = open_run(output, wanted, corpora, _device(device), _say, begin, parent)
+    run = open_run(output, wanted, corpora, device_of(device), _say, begin, parent)
     _go(run, steps, as_json)
 
 
@@ -61,6 +64,7 @@ def cooldown(
     """Branch a cooldown off a run, and train it to its end; again: go on."""
     need_torch()
     from stackbuild.train.branch import open_branch
+    from stackbuild.train.device import device_of
     from stackbuild.train.schedule import Shape
 
     if shape not in get_args(Shape):
@@ -69,7 +73,7 @@ def cooldown(
     if "" not in corpora:
         raise UsageError("Say what the run was trained on: --data OUT, as it was begun with")
     other = _toml(options) if options is not None else None
-    run = open_branch(trunk, _length(length), shape, final, output, corpora, _device(device), _say, other, beta2)  # type: ignore[arg-type]
+    run = open_branch(trunk, _length(length), shape, final, output, corpora, device_of(device), _say, other, beta2)  # type: ignore[arg-type]
     _go(run, None, as_json)
 
 
@@ -159,24 +163,16 @@ def _go(run: Any, steps: int | None, as_json: bool) -> None:
 
 def _from(named_run: str) -> tuple[Callable[[Any], None], dict[str, Any]]:
     """What fills a new run with the weights of another, and what its parent.json says."""
-    from stackbuild.train.where import weights
+    from stackbuild.train.where import fill, weights
 
     found = weights(named_run, _say)
 
-    def begin(run: Any) -> None:
-        import torch
-
-        with torch.no_grad():
-            for name, parameter in run.model.named_parameters():
-                given = found.fetch(name)
-                if given.shape != parameter.shape:
-                    raise InputError(
-                        f"{named_run}: {name} has the shape {tuple(given.shape)}, and the recipe's model {tuple(parameter.shape)}; give "
-                        "[model] the shape of the run that it begins with"
-                    )
-                parameter.copy_(given)
-
-    return begin, {"version": 1, "run": found.run.name, "step": found.step, "weights": found.kind}
+    return lambda run: fill(run.model, found), {
+        "version": 1,
+        "run": found.run.name,
+        "step": found.step,
+        "weights": found.kind,
+    }
 
 
 def _plan(recipe: Any, corpora: dict[str, Path], as_json: bool) -> None:
@@ -212,20 +208,6 @@ def _toml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise InputError(f"{path}: is not TOML: {error}") from error
-
-
-def _device(name: str) -> Any:
-    """The device of a name; "auto": CUDA where it is. UsageError for one that is not there."""
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"--device {name}: {str(error).splitlines()[0]}") from error
-    return device
 
 
 def _say(text: str) -> None:

@@ -31,21 +31,31 @@ def show(name: str, told: dict[str, Any]) -> None:
         )
         table.add_row(
             "memory",
-            f"{_bytes(stage['memory_bytes'])}: {_bytes(stage['state_bytes'])} of state (16 B a parameter), {_bytes(stage['activation_bytes'])} of activations",
+            f"{_bytes(stage['memory_bytes'])}: {_bytes(stage['state_bytes'])} of state (16 B a parameter), "
+            f"{_bytes(stage['activation_bytes'])} of activations",
         )
     table.add_row(
         "disk",
-        f"{_bytes(told['disk_bytes'])}: {told['kept_checkpoints']:,} checkpoints of {_bytes(told['checkpoint_bytes'])}, {told['windows']:,} averages",
+        f"{_bytes(told['disk_bytes'])}: {told['kept_checkpoints']:,} checkpoints of {_bytes(told['checkpoint_bytes'])}, "
+        f"{told['windows']:,} averages",
     )
     if told["steps"] is None:
         table.add_row("length", "without end: a constant rate; give --steps, or stop it and cool down")
     else:
         table.add_row("work", f"{told['steps']:,} steps, {told['flops']:.3g} FLOP")
-        hours = ", ".join(f"{hours:,.1f} {name} hours" for name, hours in told["device_hours"].items())
-        table.add_row("time", f"{hours} at {SHARE:.0%} of peak")
+        hours = ", ".join(f"{_time(hours)} on one {name}" for name, hours in told["device_hours"].items())
+        table.add_row("time", f"{hours}, at {SHARE:.0%} of its peak")
     console.print(table)
+    for what, text in told["deviations"].items():
+        console.print(f"[deviation] {what}: {text}", markup=False, highlight=False, soft_wrap=True)
     for text in told["unverified"]:
         console.print(f"[unverified] {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _time(hours: float) -> str:
+    if hours < 1:
+        return f"{3600 * hours:,.3g} seconds" if hours < 1 / 60 else f"{60 * hours:,.0f} minutes"
+    return f"{hours:,.0f} hours"
 
 
 def _bytes(count: float) -> str:

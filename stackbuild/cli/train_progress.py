@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from stackbuild.train import flops
+from stackbuild.train.device import peak_of
 from stackbuild.train.loop import Step
 from stackbuild.train.metrics import Metrics, open_sinks
 from stackbuild.train.run import Run
@@ -25,7 +26,7 @@ class Report:
     def __init__(self, run: Run, metrics: Metrics, console: Console, bar: Progress | None, last: int | None):
         self._metrics, self._console, self._bar, self._last = metrics, console, bar, last
         self._every = run.recipe.log.every
-        self._peak = _peak(run)
+        self._peak = peak_of(run.device)
         self._tokens = self._seconds = 0.0
         self._said = time.monotonic()
         self._task = (
@@ -122,14 +123,6 @@ def reporting(run: Run, last: int | None) -> Iterator[Report]:
             yield Report(run, metrics, console, None, last)
     finally:
         metrics.close()
-
-
-def _peak(run: Run) -> float | None:
-    if run.device.type != "cuda":
-        return None
-    import torch
-
-    return flops.peak(torch.cuda.get_device_name(run.device))
 
 
 def _of(last: int | None) -> str:

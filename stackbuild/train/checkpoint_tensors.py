@@ -77,14 +77,14 @@ class Index(Told):
     tensors: dict[str, Stored]
 
 
-class _Writer(dcp.FileSystemWriter):  # type: ignore[misc]  # torch is not followed
+class _Writer(dcp.FileSystemWriter):
     """Writes the same bytes for the same tensors: DCP's own writer puts the folder's path and a random id into `.metadata`."""
 
     def storage_meta(self) -> StorageMeta:
         return StorageMeta()
 
 
-class _Reader(dcp.FileSystemReader):  # type: ignore[misc]  # torch is not followed
+class _Reader(dcp.FileSystemReader):
     """Reads parts as a checked index has them; never `.metadata`."""
 
     def __init__(self, folder: Path, index: Index):

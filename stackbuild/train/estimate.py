@@ -30,6 +30,7 @@ def estimate(recipe: TrainRecipe, tokens: int | None) -> dict[str, Any]:
         "stages": [_stage(recipe, model, number, steps) for number in range(len(stages))],
         "checkpoint_bytes": flops.STATE_BYTES * size // 4 * 3 + _averages(recipe, size),
         "unverified": list(recipe.told()),
+        "deviations": dict(recipe.deviations),
     }
     kept = recipe.checkpoint.keep_last
     if recipe.checkpoint.keep_every and steps:

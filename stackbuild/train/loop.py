@@ -168,11 +168,13 @@ def _rewind(run: Run, report: Reporter) -> None:
     guard_before = state.state()
     if not run.restore(below=bad):
         raise StackbuildError(
-            f"Step {at:,}: {reason}, and there is no checkpoint of before to go back to. Lower the learning rate"
+            f"Step {at:,}: {reason}, and there is no checkpoint of before to go back to. Lower the rate"
         )
     told = run.guard.state()
     run.guard.load(guard_before)
     run.guard.rewound(told)
+    if bad is not None:
+        run.checkpoints.drop(bad)
     report.note(
         run, f"Back from step {at:,} to {run.progress.step:,}: {reason}; the samples of the bad steps are passed over"
     )
@@ -244,5 +246,5 @@ def _stop_signals() -> Iterator[_Stop]:
     try:
         yield stop
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for known, handler in before.items():
+            signal.signal(known, handler)

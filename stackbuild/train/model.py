@@ -249,4 +249,5 @@ def _add(x: torch.Tensor, added: torch.Tensor) -> torch.Tensor:
 def _lowered(x: torch.Tensor) -> torch.Tensor:
     """Under autocast, in its dtype: once, not once for each matrix that reads it."""
     device = x.device.type
-    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+    lowered = device != "meta" and torch.is_autocast_enabled(device)
+    return x.to(torch.get_autocast_dtype(device)) if lowered else x

@@ -103,6 +103,9 @@ class TrainRecipe(Options):
     kernel: Choice = Field("auto", description="of attention")
     checkpoint_layers: bool = Field(False, description="keep each layer's input alone and compute the rest again")
     unverified: tuple[str, ...] = Field((), description="values that no published source tells; printed before the run")
+    deviations: dict[str, str] = Field(
+        default_factory=dict, description="where this differs from what was published, and why; printed before the run"
+    )
     model: dict[str, Any] = Field(
         description="shape of the model, or `size` and what differs; vocab_size: the tokenizer's if left out"
     )

@@ -38,7 +38,7 @@ CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 VERSION = 1
 # Tables of a recipe that decide nothing about what came before.
 FREE = (
-    "schedule", "checkpoint", "validation", "log", "guard", "compile", "unverified", "parallel", "checkpoint_layers", "name",
+    "schedule", "checkpoint", "validation", "log", "guard", "compile", "unverified", "deviations", "parallel", "checkpoint_layers", "name",
 )  # fmt: skip
 FREE_DATA = ("micro_batch",)
 

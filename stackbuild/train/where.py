@@ -71,3 +71,16 @@ def weights(named: str, say: Callable[[str], None], windows: int = WINDOWS) -> W
         model,
         lambda name: next(iter(checkpoints.tensors(step, [f"{prefix}{name}"])))[1],
     )
+
+
+def fill(model: torch.nn.Module, found: Weights) -> None:
+    """Copy weights into a model of their shape. InputError names one of another."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            given = found.fetch(name)
+            if given.shape != parameter.shape:
+                raise InputError(
+                    f"{found.run}: {name} has the shape {tuple(given.shape)}, and that of the recipe's model is {tuple(parameter.shape)}; give "
+                    "[model] the shape of the run that it begins with"
+                )
+            parameter.copy_(given)

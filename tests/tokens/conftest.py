@@ -101,18 +101,19 @@ def rows() -> list[dict[str, Any]]:
     return repositories()
 
 
+def write_files(folder: Path, rows: Sequence[dict[str, Any]], files: int) -> list[Path]:
+    """Write rows to so many Parquet files, dealt out in turn, in small row groups."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{number}.parquet" for number in range(files)]
+    for number, path in enumerate(paths):
+        pq.write_table(pa.Table.from_pylist(rows[number::files], DATASET), path, row_group_size=17)
+    return paths
+
+
 @pytest.fixture(scope="session")
 def write_dataset() -> Callable[[Path, Sequence[dict[str, Any]], int], list[Path]]:
-    """Write rows to so many Parquet files, dealt out in turn, in small row groups."""
-
-    def write(folder: Path, rows: Sequence[dict[str, Any]], files: int) -> list[Path]:
-        folder.mkdir(parents=True, exist_ok=True)
-        paths = [folder / f"{number}.parquet" for number in range(files)]
-        for number, path in enumerate(paths):
-            pq.write_table(pa.Table.from_pylist(rows[number::files], DATASET), path, row_group_size=17)
-        return paths
-
-    return write
+    """`write_files`."""
+    return write_files
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,7 @@ from stackbuild.tokens.options import TokensOptions
 from stackbuild.tokens.sample import sample, train
 from stackbuild.train.recipe import TrainRecipe
 from stackbuild.train.run import Run, open_run
-from tests.tokens.conftest import repositories, row, tokenized
-from tests.tokens.conftest import write_dataset  # noqa: F401  # a fixture
+from tests.tokens.conftest import repositories, row, tokenized, write_files
 
 LINES = [
     "def area(width, height):\n    return width * height\n",
@@ -36,23 +37,34 @@ def told(seed: int) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory, write_dataset: Any) -> Path:
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tokenizer")
     options = TokensOptions(vocab_size=600, sample_bytes=60_000, shards=4)
-    sample(write_dataset(folder / "data", told(0), 2), options, 1, folder / "sample.parquet")
+    sample(write_files(folder / "data", told(0), 2), options, 1, folder / "sample.parquet")
     train(folder / "sample.parquet", options, folder / "tokenizer.json")
     return folder / "tokenizer.json"
 
 
 @pytest.fixture(scope="session")
-def corpus(tmp_path_factory: pytest.TempPathFactory, write_dataset: Any, tokenizer: Path) -> Path:
-    return tokenized(tmp_path_factory.mktemp("corpus") / "tokens", write_dataset, told(0), tokenizer)
+def corpus(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path) -> Path:
+    return tokenized(tmp_path_factory.mktemp("corpus") / "tokens", write_files, told(0), tokenizer)
 
 
 @pytest.fixture(scope="session")
-def another(tmp_path_factory: pytest.TempPathFactory, write_dataset: Any, tokenizer: Path) -> Path:
+def another(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path) -> Path:
     """Of the same tokenizer and other repositories."""
-    return tokenized(tmp_path_factory.mktemp("another") / "tokens", write_dataset, told(1), tokenizer)
+    return tokenized(tmp_path_factory.mktemp("another") / "tokens", write_files, told(1), tokenizer)
+
+
+@pytest.fixture
+def copied(corpus: Path, tmp_path: Path) -> Path:
+    """A copy of the corpus whose manifest has no `valid` split."""
+    folder = tmp_path / "copied"
+    shutil.copytree(corpus, folder)
+    told = json.loads((folder / "manifest.json").read_text())
+    told["sources"] = [source for source in told["sources"] if source["split"] == "train"]
+    (folder / "manifest.json").write_text(json.dumps(told))
+    return folder
 
 
 def recipe(**changes: Any) -> TrainRecipe:
