@@ -80,7 +80,7 @@ def fill(model: torch.nn.Module, found: Weights) -> None:
             given = found.fetch(name)
             if given.shape != parameter.shape:
                 raise InputError(
-                    f"{found.run}: {name} has the shape {tuple(given.shape)}, and that of the recipe's model is {tuple(parameter.shape)}; give "
-                    "[model] the shape of the run that it begins with"
+                    f"{found.run}: {name} has the shape {tuple(given.shape)}, and that of the recipe's model is "
+                    f"{tuple(parameter.shape)}; give [model] the shape of the run that it begins with"
                 )
             parameter.copy_(given)
