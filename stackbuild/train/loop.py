@@ -148,7 +148,9 @@ def _step(run: Run, batch: Rows, first: int) -> Step:
                 )
             (loss.sum / max(labels, 1)).backward()
             total += loss.sum.detach().double().cpu()
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):  # a CPU's allocator
+            raise
         raise OutOfMemory(
             f"{min(at_once, len(batch.tokens))} rows of {batch.tokens.shape[1]} tokens do not fit into the memory of {run.device}. Set "
             f"data.micro_batch = {max(1, at_once // 2)} or checkpoint_layers = true; neither changes what is learned, beyond rounding."

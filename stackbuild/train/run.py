@@ -267,6 +267,9 @@ def open_run(
             checkpoint_layers=recipe.checkpoint_layers,
             kernel=recipe.kernel,
         )
+        if recipe.compile:
+            for block in model.layers:
+                block.compile()
         optimizer = adamw(model, recipe.optimizer)
         averages = Averages(recipe.averaging, dict(model.named_parameters()))
         run = Run(

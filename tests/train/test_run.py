@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -310,15 +311,34 @@ def test_a_run_that_is_bad_from_the_start_says_so(opened: Opened, monkeypatch: p
         trained(opened(recipe(guard={"skip_limit": 2})))
 
 
-def test_out_of_memory_says_which_knob(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("gpu", [True, False])
+def test_out_of_memory_says_which_knob(opened: Opened, monkeypatch: pytest.MonkeyPatch, gpu: bool) -> None:
     run = opened(recipe())
 
     def full(*_: Any, **__: Any) -> Any:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        if gpu:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        torch.empty(1 << 60)
 
     monkeypatch.setattr(run.model, "loss", full)
     with pytest.raises(loop.OutOfMemory, match=r"2 rows of 64 tokens.*data\.micro_batch = 1 or checkpoint_layers"):
         trained(run)
+
+
+def test_a_missing_shard_is_named(opened: Opened, corpus: Path, tmp_path: Path) -> None:
+    shutil.copytree(corpus, tmp_path / "torn")
+    (tmp_path / "torn" / "code-00001-of-00003.bin").unlink()
+    with pytest.raises(InputError, match="code-00001-of-00003"):
+        opened(recipe(), corpora={"": tmp_path / "torn"})
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_layers_learn_the_same(opened: Opened) -> None:
+    runs = [opened(recipe(compile=compiled), f"c{compiled}") for compiled in (False, True)]
+    losses = [[step.loss for step in trained(run).steps] for run in runs]
+    assert np.allclose(*losses, atol=1e-3)
+    assert state(runs[0]).keys() == state(runs[1]).keys()
 
 
 def test_config_holds_no_path(opened: Opened, tmp_path: Path, corpus: Path) -> None:
