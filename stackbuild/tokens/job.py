@@ -24,7 +24,15 @@ from typing import Any, Literal, Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from stackbuild.errors import InputError
 from stackbuild.render.layouts import LAYOUTS
@@ -64,12 +72,19 @@ class Shard(_Record):
 
 
 class Source(_Record):
-    """Shards that are mixed and split as one. `fim`: whether fill-in-the-middle may be applied to them."""
+    """Shards that are mixed and split as one. `fim`: whether fill-in-the-middle may be applied to them. `layout`: where sources of a
+    merged corpus differ in it, and the manifest therefore has none; else it is not written."""
 
     name: str
     split: Split
     fim: bool
     shards: tuple[Shard, ...]
+    layout: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_null(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        told: dict[str, Any] = handler(self)
+        return told if self.layout is not None else {key: value for key, value in told.items() if key != "layout"}
 
 
 class Division(_Record):
@@ -97,6 +112,11 @@ class TokensManifest(_Record):
     layout: str | None = None
     division: Division | None = None
     sources: tuple[Source, ...]
+
+    def layout_of(self, name: str, split: str) -> str | None:
+        """How the documents of a source were rendered; None where that is not known."""
+        own = {source.layout for source in self.sources if (source.name, source.split) == (name, split)} - {None}
+        return next(iter(own)) if len(own) == 1 else self.layout
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

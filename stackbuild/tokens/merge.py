@@ -46,8 +46,8 @@ def merge(folders: Sequence[str | Path], dest: str | Path) -> TokensManifest:
 
     Documents keep their order (folders as given, shards as in the manifests); those of a source and split that several
     folders have stand one behind the other. Removed spans go along, with the new ordinals. `layout` is null if the folders
-    have several, and `eod_appended` true if it is of all. InputError: two tokenizers, dtypes or settings of a source, two
-    shards with the same documents, a torn shard, or one whose digest is not that of the manifest.
+    have several, which each source tells then, and `eod_appended` true if it is of all. InputError: two tokenizers, dtypes or
+    settings of a source, two shards with the same documents, a torn shard, or one whose digest is not that of the manifest.
     """
     corpora = [TokensDataset(folder) for folder in folders]
     first = corpora[0].manifest
@@ -61,6 +61,8 @@ def merge(folders: Sequence[str | Path], dest: str | Path) -> TokensManifest:
             group.append(_Input(corpus, source, [shards[shard.prefix] for shard in source.shards]))
     for group in groups.values():
         _one_source(group)
+    layouts = {corpus.manifest.layout_of(*part) for corpus in corpora for part in corpus.parts}
+    alike = len(layouts) == 1
     _no_document_twice(corpora)
     with new_folder(dest) as part:
         merged, found, overwritten, prefixes = [], [], {}, set()
@@ -71,16 +73,17 @@ def merge(folders: Sequence[str | Path], dest: str | Path) -> TokensManifest:
                 raise InputError(f"{dest}: two sources or splits would both become {prefix.name}; merge them apart")
             prefixes.add(prefix)
             shard, spans, applied = _merge(inputs, prefix, first)
-            merged.append(group[0].source.model_copy(update={"shards": (shard,)}))
+            known = {one.corpus.manifest.layout_of(name, split) for one in group} - {None}
+            layout = None if alike else next(iter(known), None)
+            merged.append(group[0].source.model_copy(update={"shards": (shard,), "layout": layout}))
             found.append((shard, spans))
             if applied and len(spans):
                 overwritten[shard.prefix] = shard.sha256
         removed = Removed().adding(found).marked(overwritten)
-        layouts = {corpus.manifest.layout for corpus in corpora}
         together = {
             "sources": tuple(merged),
             "division": first.division if len(corpora) == 1 else None,  # of a build; of several there is none
-            "layout": first.layout if len(layouts) == 1 else None,
+            "layout": next(iter(layouts)) if alike else None,
             "eod_appended": all(corpus.manifest.eod_appended for corpus in corpora),
         }
         manifest = first.model_copy(update=together)
@@ -112,7 +115,8 @@ def _one_source(group: list[_Input]) -> None:
     first = group[0]
     for other in group[1:]:
         fim = first.source.fim, other.source.fim
-        layouts = first.corpus.manifest.layout, other.corpus.manifest.layout
+        part = first.source.name, first.source.split
+        layouts = first.corpus.manifest.layout_of(*part), other.corpus.manifest.layout_of(*part)
         for name, (left, right) in {"fim": fim, "layout": layouts}.items():
             if left != right and left is not None and right is not None:
                 raise InputError(

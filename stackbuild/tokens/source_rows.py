@@ -100,7 +100,7 @@ class SourceRows:
         self.starts = np.array([0, *accumulate(len(shard.tokens) for shard in self.shards)], np.int64)
         self.documents = int(self.starts[-1])
         self.windows = -(-self.documents // config.window)
-        several = dataset.manifest.layout == REPOSITORIES
+        several = dataset.manifest.layout_of(name, config.split) == REPOSITORIES
         self._closed = dataset.manifest.eod_appended
         rate, share = config.fim.rate, config.fim.fragment_rate
         self._rates = ((rate, share) if several else (1.0, rate)) if fim else (0.0, 0.0)

@@ -16,6 +16,8 @@ import pytest
 from stackbuild.errors import InputError, UsageError
 from stackbuild.opt_out.ledger import parse
 from stackbuild.token_removal import remove
+from stackbuild.tokens.batches import Batches
+from stackbuild.tokens.data_config import DataConfig
 from stackbuild.tokens.dataset import TokensDataset
 from stackbuild.tokens.ds import import_ds
 from stackbuild.tokens.folders import new_folder
@@ -126,6 +128,13 @@ def test_an_imported_corpus_goes_beside_a_built_one(
     remove(copied, parse("evil/repo"))
     manifest = merge([copied, web], tmp_path / "out")
     assert (manifest.layout, manifest.eod_appended) == (None, closed)
+    layouts = {(source.name, source.split): source.layout for source in manifest.sources}
+    assert layouts[("code", "train")] == "starcoder2" and None in layouts.values()
+    rates = {
+        source.name: source._rates for source in Batches(tmp_path / "out", DataConfig(sequence_length=64), 0).sources
+    }
+    assert rates["code"] == (0.5, 0.5)  # of a document, and of each file in it, as before it was merged
+    assert merge([tmp_path / "out"], tmp_path / "once more").layout_of("code", "train") == "starcoder2"
     assert contents(tmp_path / "out") == {**contents(copied), **contents(web)}
     assert merge([copied, another], tmp_path / "same").layout == "starcoder2"
     before = contents(tmp_path / "out")
