@@ -256,8 +256,11 @@ def notice(
 
 
 @app.command()
-def report(out: Folder, json_: Json = False) -> None:
-    """Write the report again and print the funnel."""
+def report(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The output folder of a build, or a training run.")],
+    json_: Json = False,
+) -> None:
+    """Write the report again and print the funnel; of a training run, draw its curves."""
     from stackbuild.cli.report import run
 
     run(out, json_)
