@@ -2,9 +2,10 @@
 
     python -m benchmarks.trainer [--peers transformers,litgpt | --peers none] [--precision fp32] [--compile] [--rounds 15] [--json]
 
-All take their steps in one process and one thread in turn, a step each, and the figure is the median: on a shared machine,
-steps of one moment are what can be compared. Ours is the whole step of `stackbuild.train.loop`: loss, clipping, AdamW. Theirs is `Trainer.train` itself, held between two steps; litgpt has no loop that can be held, so its model gets a plain one with the
-same clipping and fused AdamW. The model is StarCoder2's shape (litgpt: the nearest that it has), batches are four rows of 256 random
+All take their steps in one process and one thread in turn, a step each, and the figure is the median: on a shared machine, steps
+of one moment are what can be compared. Ours is the whole step of `stackbuild.train.loop`: loss, clipping, AdamW. Theirs is
+`Trainer.train` itself, held between two steps; litgpt has no loop that can be held, so its model gets a plain one with the same
+clipping and fused AdamW. The model is StarCoder2's shape (litgpt: the nearest that it has), batches are four rows of 256 random
 tokens.
 
 Peers are installed below --cache without their dependencies where these are here already; what cannot be had is not measured.
@@ -180,8 +181,8 @@ def litgpt(precision: str, compiled: bool) -> Callable[[], None]:
 
     config = Config(
         name="benchmark", block_size=LENGTH, vocab_size=VOCABULARY, padded_vocab_size=VOCABULARY, n_layer=LAYERS, n_head=HEADS,
-        n_embd=HIDDEN, n_query_groups=GROUPS, rotary_percentage=1.0, parallel_residual=False, bias=True, lm_head_bias=False, norm_class_name="LayerNorm",
-        mlp_class_name="GptNeoxMLP", gelu_approximate="tanh", intermediate_size=FFN,
+        n_embd=HIDDEN, n_query_groups=GROUPS, rotary_percentage=1.0, parallel_residual=False, bias=True, lm_head_bias=False,
+        norm_class_name="LayerNorm", mlp_class_name="GptNeoxMLP", gelu_approximate="tanh", intermediate_size=FFN,
     )  # fmt: skip
     model = GPT(config)
     model.apply(model._init_weights)
