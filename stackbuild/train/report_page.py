@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
 
-WIDTH, HEIGHT, LEFT, BOTTOM = 640, 240, 64, 24
+WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM = 640, 240, 64, 24, 24
 COLOURS = ("#2563a8", "#c2571a", "#2f8f5b", "#8a4fae", "#b03060", "#6b6b2a")
 POINTS = 600  # of a curve that are drawn
 STYLE = """body { font: 15px/1.5 system-ui, sans-serif;
@@ -132,14 +132,14 @@ def svg(figure: Figure) -> str:
     first, last = min(steps), max(*steps, min(steps) + 1)
 
     def x(step: float) -> float:
-        return LEFT + (step - first) / (last - first) * (WIDTH - LEFT - 8)
+        return LEFT + (step - first) / (last - first) * (WIDTH - LEFT - RIGHT)
 
     def y(value: float) -> float:
         return 8 + (high - value) / (high - low) * (HEIGHT - BOTTOM - 16)
 
     parts = [f'<svg role="img" aria-label="{escape(figure.title)}" width="{WIDTH}" viewBox="0 0 {WIDTH} {HEIGHT}">']
     for tick in ticks(low, high):
-        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - 8}" y1="{y(tick):.1f}" y2="{y(tick):.1f}" stroke="#e3e7ec"/>')
+        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}" stroke="#e3e7ec"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>')
     for tick in ticks(first, last):
         parts.append(f'<text x="{x(tick):.1f}" y="{HEIGHT - 6}" text-anchor="middle">{tick:,.0f}</text>')
