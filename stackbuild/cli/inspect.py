@@ -81,9 +81,9 @@ def tokens(out: Path, chosen: Chosen) -> None:
 
 def training_row(out: Path, chosen: Chosen, sample: Sample, number: int) -> None:
     """Show a row as a training run reads it."""
-    from stackbuild.tokens.batches import Batches
     from stackbuild.tokens.data_config import load_data_config
     from stackbuild.tokens.show_sample import show_sample
+    from stackbuild.tokens.stages import open_batches
 
     if chosen.document or chosen.shard is not None:
         raise UsageError("--document and --shard are of documents; a training row takes --source and --split.")
@@ -94,7 +94,7 @@ def training_row(out: Path, chosen: Chosen, sample: Sample, number: int) -> None
         given["split"] = chosen.split
     if chosen.source is not None:
         given["source"] = [{"name": chosen.source}]
-    batches = Batches(out, load_data_config(sample.data, given), sample.seed)
+    batches = open_batches(out, load_data_config(sample.data, given), sample.seed)
     try:
         shown = show_sample(batches, number)
     except IndexError as error:

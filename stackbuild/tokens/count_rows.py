@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from stackbuild.errors import InputError
 from stackbuild.tokens.data_config import DataConfig
 from stackbuild.tokens.dataset import TokensDataset
 from stackbuild.tokens.source_rows import SourceRows, open_sources
@@ -40,6 +41,8 @@ def count_rows(
 
     InputError for a corpus that cannot be read, or a source that it lacks.
     """
+    if config.order == "megatron":
+        raise InputError('order = "megatron" has no windows to count: its rows are `samples`')
     sources = open_sources(TokensDataset(folder), config, seed, Path(cache))
     asked = [
         (place, range(first, min(first + WINDOWS, epochs * source.windows)))

@@ -47,6 +47,13 @@ class DataConfig(Options):
     packing: Literal["best-fit", "concatenation"] = Field(
         "best-fit", description="documents side by side, the long ones alone cut; or end to end, cut where a row ends"
     )
+    order: Literal["shuffled", "megatron"] = Field(
+        "shuffled",
+        description="of the documents; megatron: rows, mixture and treatment of its programs, to repeat a run of theirs",
+    )
+    samples: int | None = Field(
+        None, ge=1, description='rows of the whole run, for which order = "megatron" makes its indices'
+    )
     window: int = Field(WINDOW, ge=1, le=2**24, description="documents that are packed together")
     fim: FimOptions = FimOptions()
 
@@ -55,6 +62,27 @@ class DataConfig(Options):
         names = [source.name for source in self.source]
         if len(set(names)) != len(names):
             raise ValueError(f"a source is named twice: {', '.join(names)}")
+        return self
+
+    @model_validator(mode="after")
+    def _megatron_has_it(self) -> Self:
+        if self.order != "megatron":
+            if self.samples is not None:
+                raise ValueError('samples: only order = "megatron" has to know them beforehand')
+            return self
+        if self.samples is None:
+            raise ValueError(
+                'order = "megatron" makes its indices for the rows of the whole run: give their number, samples'
+            )
+        if self.packing != "concatenation":
+            raise ValueError('order = "megatron" runs documents together: say packing = "concatenation"')
+        if self.fim.mode != "characters":
+            raise ValueError('order = "megatron" cuts between characters; fim.mode = "ast" is of the other order')
+        for source in self.source:
+            if source.epochs is not None or source.fim is not None:
+                raise ValueError(
+                    f'{source.name}: order = "megatron" has neither `epochs` nor `fim` of a source of its own'
+                )
         return self
 
     def packed(self, treated: bool) -> str:

@@ -3,6 +3,8 @@
     batches = MegatronBatches("OUT/tokens", {"code": 0.9, "web": 0.1}, sequence_length=8192, samples=10**6, seed=1234, fim=Rates())
     rows = batches.batch(first_sample=0, n=8)
 
+or `stages.open_batches` with DataConfig(order="megatron", samples=10**6, packing="concatenation").
+
 Documents are shuffled, put end to end and cut (`megatron_order`); sources are mixed by its greedy rule (`blend.greedy`); rows are
 treated by its rule of fill-in-the-middle (`fim_compat.megatron`). Its quirks are kept: a row ignores where documents end, and
 what follows an end of text is trained on. Its draws were those of one generator for all rows, in the order in which workers came;
@@ -17,7 +19,7 @@ from collections.abc import Mapping
 from itertools import accumulate
 from math import ceil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -27,11 +29,13 @@ from stackbuild.tokens.batches import IGNORED, Rows
 from stackbuild.tokens.blend import greedy
 from stackbuild.tokens.bpe import Vocabulary
 from stackbuild.tokens.counter import key_of
+from stackbuild.tokens.data_config import DataConfig, SourceConfig
 from stackbuild.tokens.dataset import OpenShard, TokensDataset
 from stackbuild.tokens.fim import sentinel_ids
 from stackbuild.tokens.fim_compat import NumpyDraws, Rates, Sentinels, Text, megatron
 from stackbuild.tokens.megatron_order import MegatronOrder, megatron_order
 from stackbuild.tokens.removed import END_OF_TEXT, pad_token
+from stackbuild.tokens.source_rows import identity_of
 
 MARGIN = 1.005  # of the samples that a source is made for, as Megatron's BlendableDataset had it (starcoder1 6.3)
 FILE = "<file_sep>"
@@ -72,6 +76,26 @@ class MegatronBatches:
             self._sentinels = Sentinels(end, prefix, middle, suffix, pad, manifest.sentinels.get(FILE))
             self._text = Text.of(vocabulary)
 
+    @classmethod
+    def of(cls, folder: str | Path, config: DataConfig, seed: int) -> Self:
+        """As a configuration says: its sources by weight (by their tokens where it gives none), treated at its rates."""
+        dataset = TokensDataset(folder)
+        asked = config.source or tuple(
+            SourceConfig(name=name) for name, split in dataset.parts if split == config.split
+        )
+        weights = {
+            one.name: float(dataset.tokens(one.name, config.split)) if one.weight is None else one.weight
+            for one in asked
+        }
+        fim = config.fim
+        rates = Rates(fim.rate, fim.fragment_rate, fim.spm_rate) if fim.rate else None
+        return cls(folder, weights, config.sequence_length, config.samples or 0, seed, rates, config.split)
+
+    @property
+    def identities(self) -> dict[str, str]:
+        """A digest of each source's documents, as `SourceRows.identity`."""
+        return {name: stream.identity for name, stream in zip(self.sources, self._streams, strict=True)}
+
     def batch(self, first_sample: int, n: int) -> Rows:
         """Samples `first_sample` to `first_sample` + n - 1. A row is one document to whoever masks by documents.
 
@@ -111,6 +135,11 @@ class _Stream:
         self._starts = [0, *accumulate(len(shard.tokens) for shard in shards)]
         self._sizes = sizes
         self._order: MegatronOrder = megatron_order(sizes, 0, length, samples, seed)
+
+    @property
+    def identity(self) -> str:
+        """A digest of the documents; a removal does not change it."""
+        return identity_of(self._shards)
 
     def sample(self, number: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
         """The S + 1 tokens of a sample, and which of them may be labels."""

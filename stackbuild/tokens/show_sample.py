@@ -15,16 +15,19 @@ from stackbuild.tokens.batches import IGNORED, NOBODY, Batches, Piece, Rows
 from stackbuild.tokens.bpe import Vocabulary
 from stackbuild.tokens.documents import read_document
 from stackbuild.tokens.fim_types import AST, NO_NODE, SPM
+from stackbuild.tokens.megatron_batches import MegatronBatches
 from stackbuild.tokens.show import REMOVED, append_tokens, visible
 
 PIECE = "bold cyan"
 
 
-def show_sample(batches: Batches, sample: int, longest: int = 4000) -> RenderableType:
+def show_sample(batches: Batches | MegatronBatches, sample: int, longest: int = 4000) -> RenderableType:
     """A row as a rich renderable: at most `longest` of its tokens. Tokens whose label is masked stand in the style REMOVED.
 
     IndexError if the mixture has no such sample.
     """
+    if isinstance(batches, MegatronBatches):
+        return _stream(batches, sample, longest)
     rows, (pieces,) = batches.explain(sample, 1)
     vocabulary = Vocabulary(batches.dataset.tokenizer, checked=True)
     length = batches.config.sequence_length
@@ -44,6 +47,17 @@ def show_sample(batches: Batches, sample: int, longest: int = 4000) -> Renderabl
         parts.append(_text(rows, piece, vocabulary, left))
         left = max(left - (piece.end - piece.start), 0)
     return Group(*parts)
+
+
+def _stream(batches: MegatronBatches, sample: int, longest: int) -> RenderableType:
+    """A row of Megatron's order, which knows no documents: its text alone."""
+    rows = batches.batch(sample, 1)
+    length, labels = rows.tokens.shape[1], int((rows.labels[0] != IGNORED).sum())
+    heading = Text(f"sample {sample:,}", style="bold")
+    source = visible(batches.sources[int(rows.source[0, 0])], False)
+    heading.append(f"   {source}, {length:,} tokens, {labels:,} labels, in Megatron's order", style="dim")
+    whole = Piece("", 0, 0, length, 0, {}, {}, 0, length)
+    return Group(heading, Text(""), _text(rows, whole, Vocabulary(batches.dataset.tokenizer, checked=True), longest))
 
 
 def _piece(piece: Piece, prefix: str | Path, number: int, of: int) -> list[RenderableType]:

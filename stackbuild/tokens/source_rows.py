@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from itertools import accumulate
 from pathlib import Path
@@ -26,7 +26,7 @@ from stackbuild.errors import InputError
 from stackbuild.shards import write_atomically
 from stackbuild.tokens.counter import key_of
 from stackbuild.tokens.data_config import DataConfig
-from stackbuild.tokens.dataset import TokensDataset
+from stackbuild.tokens.dataset import OpenShard, TokensDataset
 from stackbuild.tokens.pack_window import OfShard, Packed, pack_window
 from stackbuild.tokens.permute import Permutation
 from stackbuild.tokens.pieces import Coins, Ranges
@@ -78,6 +78,12 @@ class Kept:
         return made
 
 
+def identity_of(shards: Sequence[OpenShard]) -> str:
+    """A digest of the documents of a source and their tokens' number; a removal does not change it."""
+    told = [f"{shard.shard.sha256_index} {shard.shard.sha256_documents}" for shard in shards]
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()
+
+
 class SourceRows:
     """Rows of a source and split. `fim`: whether its files are treated. `cache`: a folder for counts, or None.
 
@@ -113,9 +119,8 @@ class SourceRows:
 
     @property
     def identity(self) -> str:
-        """A digest of the documents and their tokens' number; a removal does not change it."""
-        told = [f"{shard.shard.sha256_index} {shard.shard.sha256_documents}" for shard in self.shards]
-        return hashlib.sha256("\n".join(told).encode()).hexdigest()
+        """`identity_of` its shards."""
+        return identity_of(self.shards)
 
     def _digest(self) -> str:
         """Names the folder of counts: by the documents, the seed and the options."""

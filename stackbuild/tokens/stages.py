@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Self
@@ -25,7 +25,21 @@ from stackbuild.errors import InputError
 from stackbuild.stage import Options
 from stackbuild.tokens.batches import Batches, Piece, Rows
 from stackbuild.tokens.data_config import DataConfig
-from stackbuild.tokens.source_rows import Start
+from stackbuild.tokens.megatron_batches import MegatronBatches
+from stackbuild.tokens.source_rows import BEGINNING, Start
+
+
+def open_batches(
+    folder: str | Path,
+    config: DataConfig,
+    seed: int,
+    cache: str | Path | None = None,
+    starts: Mapping[str, Start] | None = None,
+) -> Batches | MegatronBatches:
+    """The batches of a configuration, in the order that it names; arguments as of `Batches`."""
+    if config.order == "megatron":
+        return MegatronBatches.of(folder, config, seed)
+    return Batches(folder, config, seed, cache, starts)
 
 
 class Stood(Options):
@@ -66,19 +80,21 @@ class StagedBatches:
         self.seed = seed
         self._begin = [stage.first_sample for stage in stages]
         _check(stages)
-        self._batches: list[Batches] = []
+        self._batches: list[Batches | MegatronBatches] = []
         self.table: list[Stage] = []
         starts: dict[str, tuple[str, Start]] = {}  # of all sources that were read so far, with their identity
         for number, stage in enumerate(stages):
-            if number:
+            if number and not stage.anew:
+                _same_order(stages[number - 1], stage)
+            if number and isinstance(self._batches[-1], Batches):
                 taken = stage.first_sample - self._begin[number - 1]
                 starts |= self._after(self._batches[-1], taken, stages[number - 1])
             known = {} if stage.anew else {name: start for name, (_, start) in starts.items()}
-            batches = Batches(stage.tokens, stage.data, seed, cache, known)
-            for source in batches.sources:
-                if source.name in known and starts[source.name][0] != source.identity:
+            batches = open_batches(stage.tokens, stage.data, seed, cache, known)
+            for name, identity in _identities(batches).items():
+                if name in known and starts[name][0] != identity:
                     raise InputError(
-                        f"{stage.tokens}: the source {source.name} holds other documents than those that were read before "
+                        f"{stage.tokens}: the source {name} holds other documents than those that were read before "
                         f"sample {stage.first_sample:,}, some of which it may hold too. Name it otherwise, or say `anew`."
                     )
             self._batches.append(batches)
@@ -103,12 +119,13 @@ class StagedBatches:
 
     def sources(self, sample: int) -> list[str]:
         """The names of the sources of the stage that a sample is of, in the order of `Rows.source`."""
-        return [source.name for source in self._batches[self.stage(sample)].sources]
+        return list(_identities(self._batches[self.stage(sample)]))
 
     def end(self, sample: int) -> int | None:
         """Behind the last sample of the stage that a sample is of: where the next begins, or its data ends; None if it never does."""
         number = self.stage(sample)
-        total = self._batches[number].mixture.total
+        batches = self._batches[number]
+        total = batches.mixture.total if isinstance(batches, Batches) else batches.samples
         ends = [None if total is None else self._begin[number] + total, *self._begin[number + 1 : number + 2]]
         return min((end for end in ends if end is not None), default=None)
 
@@ -124,7 +141,26 @@ class StagedBatches:
             raise ValueError(
                 f"samples {first_sample:,} to {first_sample + n - 1:,} are of two stages: one begins at {end:,}"
             )
-        return self._batches[number].explain(first_sample - self._begin[number], n)
+        batches, first = self._batches[number], first_sample - self._begin[number]
+        if isinstance(batches, MegatronBatches):  # its rows know no pieces
+            return batches.batch(first, n), [[] for _ in range(n)]
+        return batches.explain(first, n)
+
+
+def _identities(batches: Batches | MegatronBatches) -> dict[str, str]:
+    """The sources by name, in order, with the digest of their documents."""
+    if isinstance(batches, MegatronBatches):
+        return batches.identities
+    return {source.name: source.identity for source in batches.sources}
+
+
+def _same_order(before: Stage, stage: Stage) -> None:
+    """InputError for a stage that would go on in a source of which Megatron's order tells no place."""
+    if "megatron" in (before.data.order, stage.data.order):
+        raise InputError(
+            f'{stage.tokens}: the stage from sample {stage.first_sample:,} on, or the one before, has order = "megatron", which cannot '
+            "tell what it has read of a source. Say `anew`: sources begin with their first document."
+        )
 
 
 def _check(stages: Sequence[Stage]) -> None:
@@ -139,10 +175,13 @@ def _check(stages: Sequence[Stage]) -> None:
             )
 
 
-def _filled(stage: Stage, batches: Batches) -> Stage:
+def _filled(stage: Stage, batches: Batches | MegatronBatches) -> Stage:
     """A stage with its digests; InputError where what it tells of its sources is not so."""
     digest = hashlib.sha256((batches.dataset.folder / "manifest.json").read_bytes()).hexdigest()
-    starts = {source.name: Stood.of(source.identity, source.start) for source in batches.sources}
+    if isinstance(batches, MegatronBatches):
+        starts = {name: Stood.of(identity, BEGINNING) for name, identity in batches.identities.items()}
+    else:
+        starts = {source.name: Stood.of(source.identity, source.start) for source in batches.sources}
     if stage.starts is not None and stage.starts != starts:
         wrong = sorted(name for name in {*stage.starts, *starts} if stage.starts.get(name) != starts.get(name))
         raise InputError(
