@@ -6,7 +6,9 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: setup quickstart test test-slow test-long lint format bench clean
+TORCH ?= torch==2.13.0
+
+.PHONY: setup torch quickstart test test-slow test-long lint format bench clean
 
 setup: $(VENV)/.ready
 
@@ -16,16 +18,23 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
+torch: $(VENV)/.torch
+
+# For the tests of the trainer; nothing else imports it.
+$(VENV)/.torch: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt '$(TORCH)'
+	touch $@
+
 quickstart: setup
 	$(BIN)/stackbuild build pipelines/quickstart.toml --output out/quickstart
 
-test: setup
+test: torch
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
 
-test-slow: setup
+test-slow: torch
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'slow and not long'
 
-test-long: setup
+test-long: torch
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m long
 
 lint: setup
@@ -39,7 +48,7 @@ format: setup
 	$(BIN)/ruff format .
 
 # Each prints its table; those that need a corpus get the one that is built in out/corpus once.
-bench: setup
+bench: torch
 	test -e out/corpus/corpus/manifest.json || $(BIN)/python -m benchmarks.corpus out/corpus
 	$(BIN)/python -m benchmarks.pipeline out/corpus/corpus/*.parquet
 	$(BIN)/python -m benchmarks.passthrough out/corpus/corpus/*.parquet
@@ -51,6 +60,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.tokens out/corpus/corpus-small/*.parquet
 	$(BIN)/python -m benchmarks.packing
 	$(BIN)/python -m benchmarks.fim out/corpus/corpus-small/*.parquet
+	-$(BIN)/python -m benchmarks.trainer
 	$(BIN)/python -m benchmarks.pii_accuracy --input out/corpus/corpus-small/*.parquet
 	$(BIN)/python -m benchmarks.pii_parse out/corpus/corpus-small/*.parquet
 	$(BIN)/python -m benchmarks.git_histories out/histories
