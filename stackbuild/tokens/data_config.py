@@ -16,6 +16,7 @@ from stackbuild.stage import Options
 from stackbuild.tokens.fim_options import FimOptions
 
 WINDOW = 1 << 20  # documents that are packed together
+EPOCHS = 10_000  # as often a source may be gone through: to find a row, the rows of every epoch before it are counted
 RULES = 1  # changes when the order, the cuts, the draws or the packing would give other batches
 
 
@@ -32,7 +33,7 @@ class SourceConfig(Options):
     epochs: float | None = Field(
         None,
         gt=0,
-        allow_inf_nan=False,
+        le=EPOCHS,
         description="how often it may be gone through in the whole run; none: without end",
     )
     fim: bool | None = Field(None, description="whether its files are treated; none: as the tokens manifest says")

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from stackbuild.errors import InputError
 from stackbuild.shards import write_atomically
 from stackbuild.tokens.counter import key_of
-from stackbuild.tokens.data_config import DataConfig
+from stackbuild.tokens.data_config import EPOCHS, DataConfig
 from stackbuild.tokens.dataset import OpenShard, TokensDataset
 from stackbuild.tokens.pack_window import OfShard, Packed, pack_window
 from stackbuild.tokens.permute import Permutation
@@ -116,6 +116,8 @@ class SourceRows:
         self._spans, self._languages, self._packed = Kept(HELD), Kept(HELD), Kept(HELD)
         self._counts: dict[int, int] = {}
         self._ends = [0]  # rows up to each window
+        pairs = sum(int(shard.tokens.sizes.sum()) for shard in self.shards) - self.documents
+        self._most = self.documents + 2 * (pairs // config.sequence_length) + 1  # of rows in an epoch, about
 
     @property
     def identity(self) -> str:
@@ -259,7 +261,12 @@ class SourceRows:
             number += 1
 
     def locate(self, row: int) -> tuple[int, int]:
-        """Where a row of the source is: the number of the window, and of the row in it."""
+        """Where a row of the source is: the number of the window, and of the row in it. InputError for one that is more than
+        EPOCHS epochs away."""
+        if row >= EPOCHS * self._most:
+            raise InputError(
+                f"{self.name}: row {row:,} lies more than {EPOCHS:,} epochs on; one has at most {self._most:,}"
+            )
         while self._ends[-1] <= row:
             number = len(self._ends) - 1
             if number > self.windows + 1 and not self._ends[-1]:

@@ -244,6 +244,8 @@ def test_a_source_may_be_capped_and_must_be_there(corpus: Path) -> None:
     total = once.mixture.total
     assert total == source.rows_until(1.5) and source.rows_until(2) == source.rows(0) + source.rows(1)
     assert total is not None and abs(total - source.rows(0) - source.rows(1) / 2) < source.rows(1) / 8
+    with pytest.raises(InputError, match=r"code: row 1,099,511,627,776 lies more than 10,000 epochs on"):
+        Batches(corpus, config(128), 3).batch(2**40, 1)
     with pytest.raises(InputError, match="no source 'web'"):
         Batches(corpus, config(128, source=(SourceConfig(name="web"),)), 3)
     with pytest.raises(InputError, match="nowhere has no tokens"):
