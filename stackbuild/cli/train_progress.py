@@ -106,7 +106,7 @@ def validation_lines(step: int, result: Result) -> Iterator[str]:
 def reporting(run: Run, last: int | None) -> Iterator[Report]:
     """A report for the time of a run; lines and bar go to stderr."""
     console = Console(stderr=True)
-    sinks = open_sinks(run.recipe.log.to, run.folder, run.recipe.log.project, run.recipe.name)
+    sinks = open_sinks(run.recipe.log.to, run.folder, run.recipe.log.project, run.recipe.name, run.progress.step)
     metrics = Metrics(run.folder, run.progress.step, sinks)
     try:
         if console.is_terminal:

@@ -13,11 +13,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from stackbuild.errors import InputError, MissingDependency
+from stackbuild.shards import write_atomically
 
 NAME = "metrics.jsonl"
 
@@ -106,23 +108,25 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def open_sinks(names: tuple[str, ...], folder: Path, project: str, run: str) -> list[Sink]:
-    """The sinks that a recipe names; MissingDependency for one whose package is not installed."""
+def open_sinks(names: tuple[str, ...], folder: Path, project: str, run: str, step: int = 0) -> list[Sink]:
+    """The sinks that a recipe names, for a run that goes on from `step`: a tracker shows the same run again, not another.
+
+    MissingDependency for one whose package is not installed.
+    """
     made: list[Sink] = []
     for name in names:
         try:
-            made.append(_TensorBoard(folder) if name == "tensorboard" else _Tracker(name, project, run))
+            made.append(_TensorBoard(folder, step) if name == "tensorboard" else _Tracker(name, folder, project, run))
         except ImportError as error:
-            package = "tensorboard" if name == "tensorboard" else name
-            raise MissingDependency(f"log.to names {name}, which is not installed: pip install {package}") from error
+            raise MissingDependency(f"log.to names {name}, which is not installed: pip install {name}") from error
     return made
 
 
 class _TensorBoard:
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, step: int):
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder / "tensorboard"))
+        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
@@ -133,13 +137,18 @@ class _TensorBoard:
 
 
 class _Tracker:
-    """wandb or trackio, which have the same few functions."""
+    """wandb or trackio, which have the same few functions. Their names of a run must differ, so a drawn number is part of it."""
 
-    def __init__(self, package: str, project: str, run: str):
+    def __init__(self, package: str, folder: Path, project: str, run: str):
         import importlib
 
         self._package = importlib.import_module(package)
-        self._package.init(project=project, name=run)
+        kept = folder / "tracker-id"
+        if not kept.exists():
+            write_atomically(kept, f"{secrets.token_hex(4)}\n".encode())
+        name = f"{run}-{kept.read_text('ascii', 'replace').strip()[:64]}"
+        identity = {"id": name} if package == "wandb" else {}
+        self._package.init(project=project, name=name, resume="allow", **identity)
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         self._package.log(dict(values), step=step)
