@@ -17,7 +17,7 @@ from stackbuild.errors import UsageError
 from stackbuild.train import schedule
 from stackbuild.train.checkpoint import Checkpoints
 from stackbuild.train.recipe import StageTable, TrainRecipe
-from stackbuild.train.run import CONFIG, Run, open_run, read_config
+from stackbuild.train.run import CONFIG, Run, open_run, read_config, refuse_stranger
 from stackbuild.train.where import split_name, step_of
 
 
@@ -51,15 +51,12 @@ def open_branch(
     wanted = TrainRecipe.model_validate(
         recipe.model_dump() | {"schedule": cooled.model_dump(), "stage": [stage.model_dump() for stage in stages]}
     )
-    proved = checkpoints.branch(step, folder.name)
-    parent = {
-        "version": 1,
-        "run": recipe.name,
-        "step": step,
-        "files": {name: file.sha256 for name, file in proved.files.items()},
-    }
+    files = {name: file.sha256 for name, file in checkpoints.manifest(step).files.items()}
+    parent = {"version": 1, "run": recipe.name, "step": step, "files": files}
     if (folder / CONFIG).exists():
         refuse_another(folder, parent)
+    refuse_stranger(folder)
+    checkpoints.branch(step, folder.name)
 
     def begin(run: Run) -> None:
         run.take_up(step, checkpoints.load(step, run.tensors()))

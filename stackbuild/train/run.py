@@ -35,6 +35,12 @@ from stackbuild.train.recipe import StageTable, TrainData, TrainRecipe, shape
 from stackbuild.train.validation import Validation
 
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
+BEGUN = {
+    TOKENIZER,
+    "parent.json",
+    "rows",
+    "checkpoints",
+}  # what may be there of a run that was killed before it had its CONFIG
 VERSION = 1
 # Tables of a recipe that decide nothing about what came before.
 FREE = (
@@ -254,6 +260,7 @@ def open_run(
     folder's run was not begun with; another process that trains there. InputError: the corpora, or checkpoints, none of which is whole.
     """
     recipe.parallel.layout.check()
+    refuse_stranger(folder)
     spans = spans_of(recipe, corpora)
     checkpoints = Checkpoints(folder, recipe.checkpoint, say)
     folder.mkdir(parents=True, exist_ok=True)
@@ -299,6 +306,23 @@ def open_run(
         checkpoints.release()
         raise
     return run
+
+
+def refuse_stranger(folder: Path) -> None:
+    """UsageError if a folder holds what no run wrote: nothing is written into somebody's corpus or home."""
+    if (folder / CONFIG).exists() or not folder.exists():
+        return
+    try:
+        there = {path.name for path in folder.iterdir()}
+        other = sorted(
+            name for name in there - BEGUN if not name.startswith(".")
+        )  # those: what a kill left half-written
+    except OSError as error:
+        raise UsageError(f"{folder}: is no folder that a run can be kept in: {error.strerror}") from error
+    if other:
+        raise UsageError(
+            f"{folder} is not a run and not empty: it holds {', '.join(other[:3])}{' ...' if other[3:] else ''}. Name another folder"
+        )
 
 
 def _fill(run: Run, begin: Callable[[Run], None] | None) -> None:

@@ -79,11 +79,14 @@ class ScheduleOptions(Options):
     def _fields_of_the_kind(self) -> Self:
         for name, kinds in {"cooldown": COOLED_KINDS, "start": ("cooldown",), "trunk": ("cooldown",)}.items():
             if (getattr(self, name) is not None) != (self.kind in kinds):
-                raise ValueError(f"{name} {'is missing for' if self.kind in kinds else 'is not of'} kind {self.kind}")
+                raise ValueError(
+                    f"{name} {'is missing' if self.kind in kinds else 'means nothing'} for kind = {self.kind!r}"
+                )
         if (self.steps is None) != (self.kind == "constant"):
-            raise ValueError(f"steps {'are missing for' if self.steps is None else 'are not of'} kind {self.kind}")
+            told = "goes on without end; say where to stop with --steps" if self.steps else "needs steps, its last one"
+            raise ValueError(f"steps: kind = {self.kind!r} {told}")
         if bool(self.hold) != (self.kind == "cosine-constant"):
-            raise ValueError(f"hold {'is not of' if self.hold else 'is missing for'} kind {self.kind}")
+            raise ValueError(f"hold {'means nothing' if self.hold else 'is missing'} for kind = {self.kind!r}")
         if self.cooldown_beta2 is not None and self.kind not in COOLED_KINDS:
             raise ValueError(f"cooldown_beta2: there is no cooldown in kind {self.kind}")
         return self

@@ -357,3 +357,14 @@ def test_another_version_is_refused(opened: Opened, corpus: Path) -> None:
     (run.folder / "config.json").write_text(json.dumps(told | {"version": 9}))
     with pytest.raises(InputError, match="version 9"):
         open_run(run.folder, recipe(), {"": corpus}, torch.device("cpu"), print)
+
+
+def test_nothing_is_written_into_a_folder_that_no_run_made(corpus: Path, tmp_path: Path) -> None:
+    before = sorted(corpus.rglob("*"))
+    with pytest.raises(UsageError, match=r"is not a run and not empty: it holds .*Name another folder"):
+        open_run(corpus, recipe(), {"": corpus}, torch.device("cpu"), print)
+    assert sorted(corpus.rglob("*")) == before
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(UsageError, match="Not a directory"):
+        open_run(file, recipe(), {"": corpus}, torch.device("cpu"), print)
