@@ -298,7 +298,7 @@ def open_run(
         else:
             if checkpoints.steps():
                 raise UsageError(
-                    f"{folder} has checkpoints and no {CONFIG}; it is not a run of ours. Name another folder"
+                    f"{folder} has weights and no {CONFIG}, as `import` writes them. Begin a run elsewhere: --output RUN --from {folder}"
                 )
             _begin(run, parent)
             _fill(run, begin)

@@ -292,3 +292,12 @@ def test_interrupting_a_build_is_130_and_the_next_run_goes_on(root: Path, tmp_pa
     assert process.returncode == 130 and "go on" in message
     stackbuild("build", recipe, "--output", tmp_path / "o")
     assert "in the dataset" in stackbuild("check", tmp_path / "o", "local/repo0")
+
+
+def test_a_full_disk_is_no_error_of_ours(tmp_path: Path) -> None:
+    program = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); from stackbuild.cli import main; main()"
+    words = [sys.executable, "-c", program, "init", str(tmp_path / "new")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 5
+    assert "File too large. Make room and run the same command again" in done.stderr, done.stderr
+    assert "itself" not in done.stderr
