@@ -105,8 +105,7 @@ def ours(precision: str, compiled: bool, masked: bool) -> Callable[[], None]:
     model = Decoder(config)
     initialise(model, 0)
     if compiled:
-        for block in model.layers:
-            block.compile()
+        model.compile_parts()
 
     class Data:
         def stage(self, sample: int) -> int:

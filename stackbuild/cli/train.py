@@ -44,7 +44,7 @@ def train(
     begin: Callable[[Run], None] | None = None
     parent: dict[str, Any] | None = None
     if weights is not None:
-        begin, parent = _from(weights)
+        begin, parent = _from(weights, corpora[""], output)
     run = open_run(output, wanted, corpora, device_of(device), _say, begin, parent)
     _go(run, steps, as_json)
 
@@ -87,6 +87,10 @@ def export(named_run: str, out: Path, dtype: str, windows: int, shard: str) -> N
     known = {"bf16": "bfloat16", "bfloat16": "bfloat16", "fp32": "float32", "float32": "float32"}
     if dtype not in known:
         raise UsageError(f"--dtype {dtype}: there are bf16 and fp32")
+    try:
+        shard_bytes = int(size_in_bytes(shard))
+    except ValueError:
+        raise UsageError(f"--shard {shard}: give bytes, or a size as 5GB") from None
     found = weights(named_run, _say, windows)
     tokenizer = found.run / "tokenizer.json"
     export_model(
@@ -95,7 +99,7 @@ def export(named_run: str, out: Path, dtype: str, windows: int, shard: str) -> N
         tokenizer if tokenizer.exists() else None,
         out,
         dtype=known[dtype],  # type: ignore[arg-type]
-        shard_bytes=int(size_in_bytes(shard)),
+        shard_bytes=shard_bytes,
     )
     _say(f"{out}: the {found.kind} of step {found.step:,}, {known[dtype]}")
 
@@ -108,15 +112,25 @@ def import_(folder: Path, run: Path) -> None:
     from stackbuild.train.checkpoint import Checkpoints
     from stackbuild.train.hf import import_model
 
-    if run.exists() and any(run.iterdir()):
+    if run.exists() and (not run.is_dir() or any(run.iterdir())):
         raise UsageError(f"{run}: is there already; name a new folder")
     model, tensors = import_model(folder)
+    tokenizer = folder / "tokenizer.json"
+    if tokenizer.is_file():
+        from stackbuild.tokens.bpe import Vocabulary
+
+        size = Vocabulary(tokenizer, checked=True).size
+        if size > model.vocab_size:
+            raise InputError(f"{tokenizer}: has {size:,} tokens, and the model {model.vocab_size:,}")
     checkpoints = Checkpoints(run, say=_say)
     try:
         named_tensors = {f"model.{name}": tensor.float() for name, tensor in tensors}
+        wrong = [name for name, tensor in named_tensors.items() if not tensor.isfinite().all()]
+        if wrong:
+            raise InputError(f"{folder}: {', '.join(wrong[:3])} holds numbers that are not finite")
         checkpoints.save(0, named_tensors, {"imported": True}, model=model.model_dump())
-        if (folder / "tokenizer.json").is_file():
-            shutil.copyfile(folder / "tokenizer.json", run / "tokenizer.json")
+        if tokenizer.is_file():
+            shutil.copyfile(tokenizer, run / "tokenizer.json")
     finally:
         checkpoints.release()
     _say(f"{run}: {model.family}, {sum(tensor.numel() for tensor in named_tensors.values()):,} parameters")
@@ -158,18 +172,42 @@ def _go(run: Any, steps: int | None, as_json: bool) -> None:
             )
         )
     if not finished and last is not None:
+        end = run.batches.end(run.progress.sample)
+        if end is not None and run.progress.sample + run.span().data.batch > end:
+            raise PartialFailure(
+                f"{run.folder}: its data ends with step {run.progress.step:,} of {last:,}. Allow the sources more `epochs` in a "
+                "[[stage]] to come, or set schedule.steps"
+            )
         raise PartialFailure(
             f"{run.folder}: stopped at step {run.progress.step:,} of {last:,}; the same command goes on from there."
         )
 
 
-def _from(named_run: str) -> tuple[Callable[[Any], None], dict[str, Any]]:
+def _from(named_run: str, corpus: Path, output: Path) -> tuple[Callable[[Any], None] | None, dict[str, Any] | None]:
     """What fills a new run with the weights of another, and what its parent.json says."""
-    from stackbuild.train.where import fill, weights
+    from stackbuild.tokens.dataset import TokensDataset
+    from stackbuild.train.branch import parent_of
+    from stackbuild.train.checkpoint import Checkpoints
+    from stackbuild.train.where import fill, same_tokens, split_name, weights
 
+    folder, which = split_name(named_run)
+    known = parent_of(output)
+    if known is not None:  # it goes on: from where it began, though the other run may have gone on since
+        began = str(known["step"]) if known.get("weights", "checkpoint") == "checkpoint" else known["weights"]
+        if known["run"] != folder.name or which not in ("", began):
+            raise UsageError(
+                f"{output}: was begun from {known['run']}@{began}, not from {named_run}. Name another folder"
+            )
+        named_run = f"{folder}@{began}"
+        if Checkpoints(output).steps():  # its weights are its own
+            return None, None
     found = weights(named_run, _say)
+    same_tokens(found.run, TokensDataset(corpus).tokenizer)
 
-    return lambda run: fill(run.model, found), {
+    def begin(run: Any) -> None:
+        fill(run.model, found)
+
+    return begin, {
         "version": 1,
         "run": found.run.name,
         "step": found.step,
@@ -196,7 +234,7 @@ def _length(text: str) -> float:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not value > 0 or (value >= 1 and value != int(value)):
+    if not 0 < value < 1e12 or (value >= 1 and value != int(value)):
         raise UsageError(f"--length {text}: give a number of steps, or a fraction of the whole run, as 0.2")
     return value
 

@@ -11,6 +11,7 @@ statistics, so that nothing needs to be measured anew for averaged weights.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -128,6 +129,7 @@ class StoredWindow:
     path: Path
     last: int
     snapshots: int
+    sha256: Mapping[str, str]  # of each tensor's bytes
 
 
 def store_window(run: Path, window: Window) -> Path:
@@ -136,12 +138,15 @@ def store_window(run: Path, window: Window) -> Path:
     path = folder / f"window-{window.last:08d}.safetensors"
     part = folder / f".{path.name}.{secrets.token_hex(6)}"
     # One entry alone: the library writes several in an order that differs from one time to the next.
-    told = {"stackbuild": canonical_json({"version": 1, "last": window.last, "snapshots": window.snapshots}).decode()}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in window.tensors.items()}
+    digests = {name: _sha256(tensor) for name, tensor in tensors.items()}
+    known = {"version": 1, "last": window.last, "snapshots": window.snapshots, "sha256": digests}
+    told = {"stackbuild": canonical_json(known).decode()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.glob(".window-*"):  # of a run that was killed
             left.unlink()
-        save_file({name: tensor.cpu() for name, tensor in window.tensors.items()}, part, metadata=told)
+        save_file(tensors, part, metadata=told)
         with open(part, "rb") as file:
             os.fsync(file.fileno())
         os.replace(part, path)
@@ -186,6 +191,10 @@ def means(windows: Sequence[StoredWindow]) -> Callable[[str], Tensor]:
     return lambda name: next(_means(windows, [name]))[1]
 
 
+def _sha256(tensor: Tensor) -> str:
+    return hashlib.sha256(tensor.contiguous().view(torch.uint8).numpy().data).hexdigest()
+
+
 def _kinds(window: StoredWindow) -> dict[str, Kind]:
     with safe_open(window.path, framework="pt") as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  # it is no dict
@@ -197,7 +206,10 @@ def _means(windows: Sequence[StoredWindow], names: Sequence[str]) -> Iterator[tu
         total: Tensor | float = 0.0
         for window in windows:
             with safe_open(window.path, framework="pt") as file:
-                total = total + file.get_tensor(name).double() * window.snapshots
+                tensor = file.get_tensor(name)
+            if _sha256(tensor) != window.sha256.get(name):
+                raise InputError(f"{window.path}: {name} is not what was written. Remove the file, or copy it anew")
+            total = total + tensor.double() * window.snapshots
         assert isinstance(total, Tensor)
         yield name, (total / sum(window.snapshots for window in windows)).float()
 
@@ -206,10 +218,15 @@ def _stored(path: Path, last: int) -> StoredWindow:
     try:
         with safe_open(path, framework="pt") as file:
             told = json.loads((file.metadata() or {})["stackbuild"])
-        if told["last"] != last or not isinstance(told["snapshots"], int) or told["snapshots"] < 1:
+        if (
+            not isinstance(told["sha256"], dict)
+            or told["last"] != last
+            or not isinstance(told["snapshots"], int)
+            or told["snapshots"] < 1
+        ):
             raise ValueError(f"it tells of {told}")
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"{path}: cannot be read as a window of averaged weights: {error}. Remove it, or copy it anew"
         ) from error
-    return StoredWindow(path, last, told["snapshots"])
+    return StoredWindow(path, last, told["snapshots"], told["sha256"])

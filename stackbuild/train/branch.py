@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
-from stackbuild.errors import UsageError
+from stackbuild.errors import InputError, UsageError
 from stackbuild.train import schedule
+from stackbuild.train.branches import branches, unmark_branch
 from stackbuild.train.checkpoint import Checkpoints
 from stackbuild.train.recipe import StageTable, TrainRecipe
-from stackbuild.train.run import CONFIG, Run, open_run, read_config, refuse_stranger
+from stackbuild.train.run import Run, open_run, read_config
+from stackbuild.train.run_checks import CONFIG, refuse_stranger
 from stackbuild.train.where import split_name, step_of
 
 
@@ -40,7 +43,9 @@ def open_branch(
     """
     trunk, which = split_name(named)
     checkpoints = Checkpoints(trunk, say=say)
-    step = step_of(checkpoints, which)
+    known = parent_of(folder)
+    # Called again, it goes on from where it left the trunk, which may have gone on since.
+    step = int(known["step"]) if known is not None and not which else step_of(checkpoints, which)
     recipe = TrainRecipe.model_validate(read_config(trunk)["recipe"])
     cooled = schedule.branch(recipe.schedule, step, int(length) if length >= 1 else length, shape, final, beta2)
     stages = tuple(stage for stage in recipe.stage if stage.first_step < step)
@@ -48,26 +53,45 @@ def open_branch(
         stages += (
             StageTable(first_step=step, corpus="cooldown" if "cooldown" in corpora else None, data=dict(data or {})),
         )
-    wanted = TrainRecipe.model_validate(
-        recipe.model_dump() | {"schedule": cooled.model_dump(), "stage": [stage.model_dump() for stage in stages]}
-    )
+    values = recipe.model_dump() | {"schedule": cooled.model_dump(), "stage": [stage.model_dump() for stage in stages]}
+    try:
+        wanted = TrainRecipe.model_validate(values)
+    except ValidationError as error:
+        told = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise UsageError(f"The cooldown's options do not fit the run: {told}") from error
     files = {name: file.sha256 for name, file in checkpoints.manifest(step).files.items()}
     parent = {"version": 1, "run": recipe.name, "step": step, "files": files}
     if (folder / CONFIG).exists():
         refuse_another(folder, parent)
     refuse_stranger(folder)
+    anew = folder.name not in branches(trunk)
     checkpoints.branch(step, folder.name)
 
     def begin(run: Run) -> None:
         run.take_up(step, checkpoints.load(step, run.tensors()))
-        run.save()
 
-    return open_run(folder, wanted, corpora, device, say, begin, parent)
+    try:
+        return open_run(folder, wanted, corpora, device, say, begin, parent)
+    except BaseException:
+        if anew and not (folder / CONFIG).exists():
+            unmark_branch(trunk, folder.name)  # nothing came of it
+        raise
 
 
 def refuse_another(folder: Path, parent: Mapping[str, Any]) -> None:
     """UsageError if the run in a folder does not come from this checkpoint."""
-    path = folder / "parent.json"
-    known = json.loads(path.read_bytes()) if path.exists() else None
-    if known != dict(parent):
+    if parent_of(folder) != dict(parent):
         raise UsageError(f"{folder}: holds another run, or one that branched off elsewhere. Name another folder")
+
+
+def parent_of(folder: Path) -> dict[str, Any] | None:
+    """What the parent.json of a run says, None where it has none. InputError: it cannot be read."""
+    path = folder / "parent.json"
+    if not path.is_file():
+        return None
+    try:
+        told: dict[str, Any] = json.loads(path.read_bytes())
+        str(told["run"]), int(told["step"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{path}: does not say where the run comes from: {error!r}") from error
+    return told

@@ -6,8 +6,11 @@ Removing the file by hand gives the checkpoint free.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from stackbuild.errors import InputError, UsageError
@@ -17,6 +20,16 @@ from stackbuild.train.checkpoint_manifest import read_small
 VERSION = 1
 MOST_MARKER = 1 << 16  # bytes
 _CHILD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+
+
+@contextlib.contextmanager
+def held(run: Path) -> Iterator[None]:
+    """While this lasts, nobody else removes checkpoints of a run, or marks one as a parent: else a parent could go between two looks."""
+    run.mkdir(parents=True, exist_ok=True)
+    with open(run / ".branches.lock", "ab") as lock:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def mark_branch(run: Path, step: int, child: str) -> None:

@@ -34,7 +34,7 @@ from torch import Tensor
 from stackbuild.errors import InputError, StackbuildError, UsageError
 from stackbuild.shards import canonical_json, fsync_directory
 from stackbuild.stage import Options
-from stackbuild.train.branches import branches, mark_branch, unmark_branch
+from stackbuild.train.branches import branches, held, mark_branch, unmark_branch
 from stackbuild.train.checkpoint_manifest import (
     CorruptCheckpoint,
     Manifest,
@@ -270,7 +270,8 @@ class Checkpoints:
     def branch(self, step: int, child: str) -> Manifest:
         """Keep the checkpoint of a step for good, as that which `child` branches off; its manifest. Errors: as `manifest`'s."""
         known = child in branches(self.run)
-        mark_branch(self.run, step, child)
+        with held(self.run):
+            mark_branch(self.run, step, child)
         try:
             return self.manifest(step)  # asked when it is marked: what is there now stays
         except InputError:
@@ -286,17 +287,17 @@ class Checkpoints:
         """
         self.claim()
         steps = self.steps()
+        every = self.options.keep_every
         try:
-            parents = set(branches(self.run).values())
             newest = self.newest()
+            with held(self.run):
+                kept = {*steps[-self.options.keep_last :], *branches(self.run).values(), newest}
+                removed = [step for step in steps if step not in kept and not (every and step % every == 0)]
+                for step in removed:
+                    self._remove(step)
         except InputError as error:
             self._say(f"No checkpoint was removed: {error}")
             return []
-        every = self.options.keep_every
-        kept = {*steps[-self.options.keep_last :], *parents, newest}
-        removed = [step for step in steps if step not in kept and not (every and step % every == 0)]
-        for step in removed:
-            self._remove(step)
         return removed
 
     def drop(self, first: int) -> list[int]:

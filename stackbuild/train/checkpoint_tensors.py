@@ -162,6 +162,9 @@ def _wrong(stored: Stored, manifest: Manifest) -> str | None:
     if stored.dtype not in DTYPES:
         return f"{stored.dtype!r} is no type of a tensor of a checkpoint"
     covered = 0
+    boxes = [
+        [range(begin, begin + size) for begin, size in zip(at, sizes, strict=False)] for at, sizes, *_ in stored.chunks
+    ]
     for at, sizes, file, first, length in stored.chunks:
         if len(at) != len(stored.shape) or len(sizes) != len(stored.shape):
             return "a part has another number of dimensions than the tensor"
@@ -177,6 +180,13 @@ def _wrong(stored: Stored, manifest: Manifest) -> str | None:
         covered += math.prod(sizes)
     if covered != math.prod(stored.shape):
         return "its parts are not the whole tensor"
+    boxes.sort(key=lambda box: [side.start for side in box])
+    for number, box in enumerate(boxes):  # in order of their first axis, so that few are looked at
+        for other in boxes[number + 1 :]:
+            if box and other[0].start >= box[0].stop:
+                break
+            if all(a.start < b.stop and b.start < a.stop for a, b in zip(box, other, strict=True)):
+                return "its parts overlap"
     return None
 
 

@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
-from stackbuild.errors import UsageError
+from stackbuild.errors import StackbuildError, UsageError
 from stackbuild.train import flops
+
+
+class OutOfMemory(StackbuildError):
+    """Something does not fit into a device."""
+
+
+@contextmanager
+def enough_memory(device: torch.device, what: str, advice: str) -> Iterator[None]:
+    """OutOfMemory, which names `what` does not fit and gives `advice`, in the place of torch's error."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):  # a CPU's allocator
+            raise
+        raise OutOfMemory(f"{what} does not fit into the memory of {device}. {advice}") from error
 
 
 def device_of(name: str) -> torch.device:

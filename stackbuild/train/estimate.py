@@ -55,6 +55,8 @@ def _stage(recipe: TrainRecipe, model: ModelConfig, number: int, steps: int | No
     if table is not None and table.window is not None:
         model = model.model_copy(update={"window": table.window})
     last = stages[number + 1][0] if number + 1 < len(stages) else steps
+    if steps is not None:
+        first, last = min(first, steps), min(last or steps, steps)  # a stage may begin behind the end
     cost = flops.flops(model, data.sequence_length)
     need = flops.memory(
         model,

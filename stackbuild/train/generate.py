@@ -52,19 +52,27 @@ class Cache:
 
 @torch.no_grad()
 def greedy(
-    model: Decoder, prompts: Sequence[Sequence[int]], limit: int, stop: Collection[int] = (), batch: int = 16
+    model: Decoder,
+    prompts: Sequence[Sequence[int]],
+    limit: int | Sequence[int],
+    stop: Collection[int] = (),
+    batch: int = 16,
 ) -> list[Generated]:
-    """The likeliest token after each prompt again and again, until one of `stop` or `limit` tokens; in the order of the prompts.
+    """The likeliest token after each prompt again and again, until one of `stop` or `limit` tokens, which may be told for
+    each; in the order of the prompts.
 
     UsageError for a prompt that is empty, holds a token that the model does not have, or would grow longer than learned positions.
     """
+    limits = [limit] * len(prompts) if isinstance(limit, int) else list(limit)
     for number, prompt in enumerate(prompts):
-        _check(model, number, prompt, limit)
+        _check(model, number, prompt, limits[number])
     by_length = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
     told: dict[int, Generated] = {}
     for low in range(0, len(by_length), batch):
         numbers = by_length[low : low + batch]
-        found = _batch(model, [list(prompts[number]) for number in numbers], limit, frozenset(stop))
+        found = _batch(
+            model, [list(prompts[number]) for number in numbers], [limits[n] for n in numbers], frozenset(stop)
+        )
         told |= dict(zip(numbers, found, strict=True))
     return [told[number] for number in range(len(prompts))]
 
@@ -81,30 +89,31 @@ def _check(model: Decoder, number: int, prompt: Sequence[int], limit: int) -> No
         )
 
 
-def _batch(model: Decoder, prompts: list[list[int]], limit: int, stop: frozenset[int]) -> list[Generated]:
+def _batch(model: Decoder, prompts: list[list[int]], limits: list[int], stop: frozenset[int]) -> list[Generated]:
     device = model.embed.weight.device
-    longest = max(map(len, prompts))
+    longest, limit = max(map(len, prompts)), max(limits)
     pads = torch.tensor([longest - len(prompt) for prompt in prompts], device=device)
     tokens = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts], device=device)
     columns = torch.arange(longest + limit, device=device)
     # Nobody sees padding but padding; where there is none, no mask is needed.
     documents = -(columns < pads[:, None]).to(torch.int32) if bool(pads.any()) else None
     cache = Cache(longest + limit)
+    most = model.config.max_positions - 1 if model.config.learned else longest + limit
     rows = list(range(len(prompts)))  # whose row of the batch is whose prompt
     ids: list[list[int]] = [[] for _ in prompts]
     stopped = [False] * len(prompts)
-    for _ in range(limit):
+    for made in range(limit):
         end = cache.length + tokens.shape[1]
-        positions = (columns[cache.length : end] - pads[:, None]).clamp_min(0)
+        positions = (columns[cache.length : end] - pads[:, None]).clamp(0, most)  # at most: of rows that have ended
         mask = model.mask(None if documents is None else documents[:, :end], offset=cache.length)
         last = model(tokens, positions, mask, cache=cache)[:, -1]
         cache.advance(tokens.shape[1])
         found = model.logits(last).argmax(-1)
         for row, token in zip(rows, found.tolist(), strict=True):
-            stopped[row] = stopped[row] or token in stop
-            if not stopped[row]:
+            stopped[row] = stopped[row] or (token in stop and made < limits[row])
+            if not stopped[row] and made < limits[row]:
                 ids[row].append(token)
-        going = [place for place, row in enumerate(rows) if not stopped[row]]
+        going = [place for place, row in enumerate(rows) if not stopped[row] and made + 1 < limits[row]]
         if not going:
             break
         tokens = found[:, None]

@@ -1,7 +1,7 @@
 """The guard: which steps are not taken, and when to go back.
 
 A step whose loss or global gradient norm is not finite, or (if asked for) whose norm is a multiple of what it lately was, is
-skipped: weights and moments stay, its samples count as read and its number as gone by, so that schedule and data do not move. After
+skipped: weights and moments stay, its samples count as read and its number as gone by, so that it moves neither schedule nor data. After
 `skip_limit` such steps in a row the run goes back: to the newest checkpoint of before the first of them (b), with the
 samples of these steps, and of a few before them, passed over from then on. A checkpoint of exactly b steps may itself be what is bad: the
 one before b proved itself by a step that was good. What the guard tells is a function of the losses and norms alone, so that a
@@ -54,8 +54,8 @@ class Verdict(enum.Enum):
 
 
 class Guard:
-    """Counts of what was skipped. `first_bad`: the step at which the present bad ones began, None in good times, and then alone may a
-    checkpoint be saved. `skipped`, `rewinds`: of the whole run. `reason`: of the last step that was not taken.
+    """Counts of what was skipped. `first_bad`: the step at which the present bad ones began, None in good times, and then alone may
+    checkpoints be removed. `skipped`, `rewinds`: of the whole run. `reason`: of the last step that was not taken.
     """
 
     def __init__(self, options: GuardOptions):

@@ -48,6 +48,11 @@ class Infilling(NamedTuple):
         """What a model is given in PSM."""
         return self.psm[: self.psm_middle]
 
+    @property
+    def room(self) -> int:
+        """How many tokens a model may answer with."""
+        return 16 + 2 * (len(self.psm) - 1 - self.psm_middle)
+
 
 class Questions(NamedTuple):
     """Questions, and the ids that end an answer."""
@@ -58,7 +63,7 @@ class Questions(NamedTuple):
 
 
 def questions(dataset: TokensDataset, source: str, count: int, seed: int, length: int) -> Questions:
-    """At most `count` questions of at most `length` tokens from the held-out files of a source.
+    """At most `count` questions of at most `length` tokens, with room for a wrong answer, from the held-out files of a source.
 
     There are fewer where the source has few files that are long enough. InputError: a tokenizer without the sentinels.
     """
@@ -140,9 +145,10 @@ def _asked(
         prefix, answer, suffix, joint = (ids.tolist() for ids in encoder.encode([p, middle, s, p + middle]))
         psm = [pre, *prefix, suf, *suffix, mid, *answer, stop]
         spm = [pre, suf, *suffix, mid, *joint, stop]
-        if max(len(psm), len(spm)) <= length:
-            covered = np.cumsum(sizes[joint])
-            told = int(np.searchsorted(covered, len(p.encode()), "right"))
-            return Infilling(psm, spm, len(psm) - 1 - len(answer), len(spm) - 1 - len(joint) + told, middle)
+        covered = np.cumsum(sizes[joint])
+        told = int(np.searchsorted(covered, len(p.encode()), "right"))
+        made = Infilling(psm, spm, len(psm) - 1 - len(answer), len(spm) - 1 - len(joint) + told, middle)
+        if max(len(psm), len(spm), len(made.prompt) + made.room) <= length:
+            return made
         around //= 2
     return None

@@ -126,12 +126,14 @@ def from_hf(told: Mapping[str, Any], where: str) -> ModelConfig:
 
 def _theta(told: Mapping[str, Any], where: str) -> Any:
     """The base: version 5's `rope_parameters` before version 4's `rope_theta`; any scaling of angles is refused."""
-    new = told.get("rope_parameters") or told.get("rope_scaling") or {}
-    if not isinstance(new, Mapping):
-        raise InputError(f"{where}: rope_parameters is no table")
-    kind = new.get("rope_type", new.get("type", "default"))
-    if kind != "default" or new.get("partial_rotary_factor") not in (None, 1):
-        raise InputError(
-            f"{where}: rotary positions of type {kind!r:.80}, or of a part of the channels, are not computed here"
-        )
+    tables = [told.get(name) or {} for name in ("rope_parameters", "rope_scaling")]
+    for table in tables:
+        if not isinstance(table, Mapping):
+            raise InputError(f"{where}: rope_parameters is no table")
+        kind = table.get("rope_type", table.get("type", "default"))
+        if kind != "default" or table.get("type", kind) != kind or table.get("partial_rotary_factor") not in (None, 1):
+            raise InputError(
+                f"{where}: rotary positions of type {kind!r:.80}, or of a part of the channels, are not computed here"
+            )
+    new = tables[0] or tables[1]
     return new.get("rope_theta", told.get("rope_theta", 10_000.0))

@@ -19,6 +19,7 @@ from stackbuild.errors import StackbuildError
 from stackbuild.tokens.batches import IGNORED, Rows
 from stackbuild.train import dropout
 from stackbuild.train.averaging import store_window
+from stackbuild.train.device import enough_memory
 from stackbuild.train.feed import Feed
 from stackbuild.train.guard import Verdict
 from stackbuild.train.optim import clip, set_rate
@@ -27,10 +28,6 @@ from stackbuild.train.schedule import beta2, learning_rate
 from stackbuild.train.validation import Result, Validation
 
 AHEAD = 2  # batches that are made while a step is computed
-
-
-class OutOfMemory(StackbuildError):
-    """A micro-batch does not fit."""
 
 
 class Step(NamedTuple):
@@ -118,18 +115,19 @@ def train(run: Run, steps: int | None, report: Reporter) -> bool:
         finished = last is not None and run.progress.step >= last
         if finished and run.recipe.validation.every:
             report.validated(run, validate(run))
-        if saved != run.progress.step and run.guard.first_bad is None:
-            run.save()
+        if saved != run.progress.step:
+            run.save(prune=run.guard.first_bad is None)  # amid bad steps, the one to go back to must stay
     return finished
 
 
 def _step(run: Run, batch: Rows, first: int) -> Step:
     """Loss and gradient of a batch, clipped, without the update."""
     labels = int((batch.labels != IGNORED).sum())
-    data, at_once = run.span().data, run.span().data.rows_at_once
+    data, at_once = run.span(first).data, run.span(first).data.rows_at_once
     run.optimizer.zero_grad(set_to_none=True)
     total = torch.zeros((), dtype=torch.float64)
-    try:
+    what = f"A micro-batch of {min(at_once, len(batch.tokens))} rows of {batch.tokens.shape[1]} tokens"
+    with enough_memory(run.device, what, _smaller(at_once, run.model.checkpoint_layers)):
         for low in range(0, len(batch.tokens), at_once):
             part = [torch.from_numpy(column[low : low + at_once]).to(run.device) for column in batch[:4]]
             tokens, told, positions, documents = part
@@ -148,19 +146,20 @@ def _step(run: Run, batch: Rows, first: int) -> Step:
                 )
             (loss.sum / max(labels, 1)).backward()
             total += loss.sum.detach().double().cpu()
-    except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):  # a CPU's allocator
-            raise
-        raise OutOfMemory(
-            f"{min(at_once, len(batch.tokens))} rows of {batch.tokens.shape[1]} tokens do not fit into the memory of {run.device}. Set "
-            f"data.micro_batch = {max(1, at_once // 2)} or checkpoint_layers = true; neither changes what is learned, beyond rounding."
-        ) from error
     norm = clip(run.model.parameters(), run.recipe.optimizer.clip)
     names = run.batches.sources(first)
     counts = np.bincount(batch.source[batch.labels != IGNORED], minlength=len(names)).tolist()
     rate = learning_rate(run.recipe.schedule, run.progress.step)
     mean = float(total) / max(labels, 1)
     return Step(0, mean, norm, rate, batch.tokens.size, labels, dict(zip(names, counts, strict=True)), 0.0, True)
+
+
+def _smaller(rows: int, checkpointed: bool) -> str:
+    knobs = [f"data.micro_batch = {rows // 2}"] if rows > 1 else []
+    knobs += [] if checkpointed else ["checkpoint_layers = true"]
+    if knobs:
+        return f"Set {' or '.join(knobs)}; that changes nothing of what is learned, beyond rounding."
+    return 'Take shorter rows (data.sequence_length) or a smaller model, or precision = "bf16" if it is not.'
 
 
 def _rewind(run: Run, report: Reporter) -> None:
@@ -185,13 +184,16 @@ def _rewind(run: Run, report: Reporter) -> None:
 def validate(run: Run) -> Result:
     """Measure the model on what is held out of the present stage's corpus."""
     span = run.span()
+    run.model.config = span.model  # of a run that was opened at a border of stages
     if run.validation is None or run.validation[0] != span:
         data = span.data
         run.validation = (
             span,
             Validation(span.corpus, run.recipe.validation, data.sequence_length, data.rows_at_once, data.document_mask),
         )
-    return run.validation[1].measure(run.model, run.autocast)
+    what = f"Validation of {span.data.rows_at_once} rows at a time"
+    with enough_memory(run.device, what, "Set data.micro_batch lower, or validation.spans = 0."):
+        return run.validation[1].measure(run.model, run.autocast)
 
 
 def _there(run: Run, sample: int, rows: int) -> bool:

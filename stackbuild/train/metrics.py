@@ -41,7 +41,11 @@ class Metrics:
 
     def __init__(self, folder: Path, step: int, sinks: list[Sink]):
         self._path, self._sinks = folder / NAME, sinks
-        kept = [line for line in _lines(self._path) if line.get("step", 0) <= step]
+        self._rewrite([line for line in _lines(self._path) if line["step"] <= step])
+
+    def _rewrite(self, kept: list[dict[str, Any]]) -> None:
+        self._step = max((line["step"] for line in kept), default=0)
+        self._told = {(line.get("kind"), line["step"]) for line in kept if line["step"] == self._step}
         part = self._path.with_suffix(".part")
         with open(part, "w", encoding="utf-8") as file:
             file.writelines(_line(values) for values in kept)
@@ -51,7 +55,16 @@ class Metrics:
         self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115  # closed by `close`
 
     def add(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        """Write a line."""
+        """Write a line, unless the step has one of this kind: a run that was at its end is validated again.
+
+        After a rewind the numbers of the steps behind `step` go; notes stay.
+        """
+        if step < self._step:
+            self._file.close()
+            self._rewrite([line for line in _lines(self._path) if line["step"] <= step or line.get("kind") == "note"])
+        if kind != "note" and (kind, step) in self._told:
+            return
+        self._step, self._told = step, {(kind, step), *(self._told if step == self._step else ())}
         self._file.write(_line({"kind": kind, "step": step, **values}))
         self._file.flush()
         numbers = {f"{kind}/{name}": value for name, value in flat(values) if isinstance(value, (int, float))}

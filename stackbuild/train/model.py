@@ -127,6 +127,7 @@ class Decoder(nn.Module):
         super().__init__()
         layout.check()
         self.config, self.checkpoint_layers, self.kernel = config, checkpoint_layers, kernel
+        self._compiled_loss = False
         with torch.device("meta"):  # no draws that `initialise` would make again
             self.embed = nn.Embedding(config.vocab_size, config.hidden)
             if config.learned:
@@ -162,16 +163,16 @@ class Decoder(nn.Module):
         added. UsageError for a row that is longer than learned positions.
         """
         rows, keys, device = tokens.shape[1], tokens.shape[1] + mask.offset, tokens.device
-        if positions is None:
-            positions = torch.arange(mask.offset, keys, device=device)[None]
         config = self.config
+        if positions is None:
+            if config.learned and keys > config.max_positions:
+                raise UsageError(f"a row of {keys} tokens: this model has {config.max_positions} learned positions")
+            positions = torch.arange(mask.offset, keys, device=device)[None]
         kernel = choose(self.kernel, mask, rows, keys, device, dropout is not None and config.attention_dropout > 0)
         x = self.embed(tokens)
         turns = None
         if config.rope_theta is not None:
             turns = angles(positions, config.rope_theta, config.head_dim, x.dtype)
-        elif positions.shape[0] == 1 and keys > config.max_positions:
-            raise UsageError(f"a row of {keys} tokens: this model has {config.max_positions} learned positions")
         else:
             x = x + self.position(positions)
         x = drop(x, site(dropout, -1, sites.EMBEDDING, config.embedding_dropout))
@@ -204,7 +205,13 @@ class Decoder(nn.Module):
         `chunk`: rows of logits that exist at a time.
         """
         hidden = self(tokens, positions, self.mask(documents), dropout)
-        return losses.cross_entropy(hidden, self.head_weight, labels, chunk)
+        return losses.cross_entropy(hidden, self.head_weight, labels, chunk, self._compiled_loss)
+
+    def compile_parts(self) -> None:
+        """Compile what takes the time in training: each layer, which all share one program, and the loss."""
+        for block in self.layers:
+            block.compile()
+        self._compiled_loss = True
 
     @torch.no_grad()
     def token_losses(

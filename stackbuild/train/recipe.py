@@ -127,6 +127,13 @@ class TrainRecipe(Options):
         return table
 
     @model_validator(mode="after")
+    def _printable(self) -> Self:
+        for text in (*self.unverified, *self.deviations, *self.deviations.values()):
+            if not text.isprintable():
+                raise ValueError(f"{text[:40]!r}: a text that is printed holds control characters")
+        return self
+
+    @model_validator(mode="after")
     def _fits(self) -> Self:
         model, longest = shape(self.model, None), 0
         at = 0
@@ -134,6 +141,8 @@ class TrainRecipe(Options):
             if number and first <= at:
                 raise ValueError(f"stage[{number - 1}].first_step = {first} is not behind that of the stage before")
             at, longest = first, max(longest, data.sequence_length)
+        for table in self.stage:
+            of_stage(model, table)
         if longest > model.max_positions:
             raise ValueError(f"rows of {longest} tokens are longer than model.max_positions = {model.max_positions}")
         masked = any(data.document_mask for _, _, data in self.stages())
@@ -177,6 +186,13 @@ def shape(table: Mapping[str, Any], tokens: int | None) -> ModelConfig:
             "out, or tokenize the corpus with the model's tokenizer."
         )
     return config
+
+
+def of_stage(model: ModelConfig, table: StageTable | None) -> ModelConfig:
+    """The model of a stage: of the stage before, but for what its table says. ValueError: the family has no such thing."""
+    changed = {} if table is None else {key: getattr(table, key) for key in ("rope_theta", "window")}
+    given = {key: value for key, value in changed.items() if value is not None}
+    return ModelConfig.model_validate(model.model_dump() | given) if given else model
 
 
 def over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,28 +25,19 @@ from stackbuild.errors import InputError, UsageError
 from stackbuild.shards import canonical_json, write_atomically
 from stackbuild.tokens.dataset import TokensDataset
 from stackbuild.tokens.stages import Stage, StagedBatches
+from stackbuild.train import flops
 from stackbuild.train.averaging import Averages
 from stackbuild.train.checkpoint import Checkpoints
 from stackbuild.train.config import ModelConfig
+from stackbuild.train.device import enough_memory
 from stackbuild.train.guard import Guard
 from stackbuild.train.model import Decoder, initialise
 from stackbuild.train.optim import adamw, optimizer_state
-from stackbuild.train.recipe import StageTable, TrainData, TrainRecipe, shape
+from stackbuild.train.recipe import TrainData, TrainRecipe, of_stage, shape
+from stackbuild.train.run_checks import CONFIG, TOKENIZER, check_begun, check_stages, differences, refuse_stranger
 from stackbuild.train.validation import Validation
 
-CONFIG, TOKENIZER = "config.json", "tokenizer.json"
-BEGUN = {
-    TOKENIZER,
-    "parent.json",
-    "rows",
-    "checkpoints",
-}  # what may be there of a run that was killed before it had its CONFIG
 VERSION = 1
-# Tables of a recipe that decide nothing about what came before.
-FREE = (
-    "schedule", "checkpoint", "validation", "log", "guard", "compile", "unverified", "deviations", "parallel", "checkpoint_layers", "name",
-)  # fmt: skip
-FREE_DATA = ("micro_batch",)
 
 
 @dataclass
@@ -87,9 +78,9 @@ class Run:
     progress: Progress = field(default_factory=Progress)
     validation: tuple[Span, Validation] | None = None  # of the stage that it was made for
 
-    def span(self) -> Span:
-        """The stage of the next sample."""
-        return self.spans[self.batches.stage(self.progress.sample)]
+    def span(self, sample: int | None = None) -> Span:
+        """The stage of a sample; none: of the last that was read."""
+        return self.spans[self.batches.stage(max(self.progress.sample - 1, 0) if sample is None else sample)]
 
     def next_batch(self, sample: int) -> tuple[int, int]:
         """The first sample at or behind `sample` that is not passed over, and how many make a step there."""
@@ -106,7 +97,7 @@ class Run:
         named |= {f"optimizer.{name}": one for name, one in optimizer_state(self.model, self.optimizer).items()}
         return named | {f"averages.{name}": one for name, one in self.averages.state().items()}
 
-    def save(self) -> Path:
+    def save(self, prune: bool = True) -> Path:
         """Write the checkpoint of this step, and remove those that need not stay."""
         told = {
             "sample": self.progress.sample,
@@ -121,7 +112,8 @@ class Run:
             model=self.span().model.model_dump(),
             layout=self.recipe.parallel.layout,
         )
-        self.checkpoints.prune()
+        if prune:
+            self.checkpoints.prune()
         return path
 
     def restore(self, below: int | None = None) -> bool:
@@ -149,8 +141,8 @@ class Run:
         self.enter()
 
     def enter(self) -> None:
-        """Give the model what its stage has of its own: positions and window."""
-        self.model.config = self.span().model
+        """Give the model what the stage of the next sample has of its own: positions and window."""
+        self.model.config = self.span(self.progress.sample).model
 
     def autocast(self) -> AbstractContextManager[None]:
         """The precision of matrix products."""
@@ -162,31 +154,6 @@ class Run:
     def close(self) -> None:
         """Let another process train here."""
         self.checkpoints.release()
-
-
-def check_stages(old: Sequence[Stage], new: Sequence[Stage], sample: int) -> None:
-    """InputError if a stage that had begun before `sample` is another one now, or stands elsewhere in its sources."""
-    begun = [stage for stage in old if stage.first_sample < sample or not stage.first_sample]
-    for number, stage in enumerate(begun):
-        if number >= len(new):
-            raise InputError(f"The recipe has {len(new)} stages, and the run is in its stage {len(begun)} already")
-        now = new[number]
-        same = stage.first_sample == now.first_sample and stage.batch == now.batch and stage.data == now.data
-        if not same:
-            raise InputError(
-                f"Stage {number} of the data is not what the run was begun with, and samples of it were read. Put it back, or add a "
-                "[[stage]] that begins at a step to come."
-            )
-        if stage.starts != now.starts:
-            wrong = sorted(
-                name
-                for name in {*(stage.starts or {}), *(now.starts or {})}
-                if (stage.starts or {}).get(name) != (now.starts or {}).get(name)
-            )
-            raise InputError(
-                f"The corpus is not the one that stage {number} was begun with: {', '.join(wrong)} has other documents. Give the "
-                "one it was (a removal does not matter), or add a [[stage]] with the new one at a step to come."
-            )
 
 
 # ---------------------------------------------------------------- stages
@@ -214,17 +181,11 @@ def spans_of(recipe: TrainRecipe, corpora: Mapping[str, Path]) -> list[Span]:
         tokenizer = manifest.tokenizer_sha256
         tokens = max(tokens, manifest.vocab_size)
         model = shape(recipe.model, tokens) if model is None else model
-        model = _of_stage(model, table)
+        model = of_stage(model, table)
         at += (first - before[0]) * before[1]
         before = first, data.batch
         found.append(Span(first, at, data, model, corpora[corpus]))
     return found
-
-
-def _of_stage(model: ModelConfig, table: StageTable | None) -> ModelConfig:
-    changed = {} if table is None else {key: getattr(table, key) for key in ("rope_theta", "window")}
-    given = {key: value for key, value in changed.items() if value is not None}
-    return ModelConfig.model_validate(model.model_dump() | given) if given else model
 
 
 def staged(spans: Sequence[Span], seed: int, cache: Path, anew: Sequence[bool]) -> StagedBatches:
@@ -267,18 +228,19 @@ def open_run(
     checkpoints.claim()
     try:
         batches = staged(spans, recipe.seed, folder / "rows", [False, *(table.anew for table in recipe.stage)])
-        model = Decoder(
-            spans[0].model,
-            recipe.parallel.layout,
-            device,
-            checkpoint_layers=recipe.checkpoint_layers,
-            kernel=recipe.kernel,
-        )
-        if recipe.compile:
-            for block in model.layers:
-                block.compile()
-        optimizer = adamw(model, recipe.optimizer)
-        averages = Averages(recipe.averaging, dict(model.named_parameters()))
+        what = f"The state of {flops.parameters(spans[0].model):,} parameters, {flops.STATE_BYTES} bytes each,"
+        with enough_memory(device, what, "Take a smaller model, or a device with more."):
+            model = Decoder(
+                spans[0].model,
+                recipe.parallel.layout,
+                device,
+                checkpoint_layers=recipe.checkpoint_layers,
+                kernel=recipe.kernel,
+            )
+            if recipe.compile:
+                model.compile_parts()
+            optimizer = adamw(model, recipe.optimizer)
+            averages = Averages(recipe.averaging, dict(model.named_parameters()))
         run = Run(
             folder, recipe, device, spans, batches, model, optimizer, averages, Guard(recipe.guard), checkpoints, say
         )
@@ -286,7 +248,13 @@ def open_run(
         if known is not None:
             changed = differences(TrainRecipe.model_validate(known["recipe"]), recipe, folder)
             if not run.restore():
+                if begin is None and (folder / "parent.json").exists():
+                    raise UsageError(
+                        f"{folder}: was begun from weights of another run, and none were kept yet. Give --from again"
+                    )
                 _fill(run, begin)
+                _keep(run, begin)
+            check_begun(TrainRecipe.model_validate(known["recipe"]), recipe, run.progress.step)
             for key, (old, new) in changed.items():
                 say(f"{key} is {new} from step {run.progress.step:,} on; it was {old}")
             if changed:
@@ -300,29 +268,19 @@ def open_run(
                 raise UsageError(
                     f"{folder} has weights and no {CONFIG}, as `import` writes them. Begin a run elsewhere: --output RUN --from {folder}"
                 )
+            _fill(run, begin)  # first: what does not fit leaves no run
             _begin(run, parent)
-            _fill(run, begin)
+            _keep(run, begin)
     except BaseException:
         checkpoints.release()
         raise
     return run
 
 
-def refuse_stranger(folder: Path) -> None:
-    """UsageError if a folder holds what no run wrote: nothing is written into somebody's corpus or home."""
-    if (folder / CONFIG).exists() or not folder.exists():
-        return
-    try:
-        there = {path.name for path in folder.iterdir()}
-        other = sorted(
-            name for name in there - BEGUN if not name.startswith(".")
-        )  # those: what a kill left half-written
-    except OSError as error:
-        raise UsageError(f"{folder}: is no folder that a run can be kept in: {error.strerror}") from error
-    if other:
-        raise UsageError(
-            f"{folder} is not a run and not empty: it holds {', '.join(other[:3])}{' ...' if other[3:] else ''}. Name another folder"
-        )
+def _keep(run: Run, begin: Callable[[Run], None] | None) -> None:
+    """What was taken from elsewhere is kept at once: whoever goes on need not find it there again."""
+    if begin is not None:
+        run.save()
 
 
 def _fill(run: Run, begin: Callable[[Run], None] | None) -> None:
@@ -369,26 +327,3 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise InputError(f"{path}: is no configuration of a run: {first}") from error
     known: dict[str, Any] = told
     return known
-
-
-def differences(old: TrainRecipe, new: TrainRecipe, folder: Path) -> dict[str, tuple[Any, Any]]:
-    """What of a recipe changed, by dotted key; UsageError for what must not."""
-    found: dict[str, tuple[Any, Any]] = {}
-    was, now = old.model_dump(mode="json"), new.model_dump(mode="json")
-    for key in sorted({*was, *now}):
-        inside = isinstance(was[key], dict) and isinstance(now[key], dict)
-        pairs = (
-            {f"{key}.{name}": (was[key].get(name), now[key].get(name)) for name in {*was[key], *now[key]}}
-            if inside
-            else {key: (was[key], now[key])}
-        )
-        found |= {name: pair for name, pair in sorted(pairs.items()) if pair[0] != pair[1]}
-    free = (*FREE, "stage", *(f"data.{name}" for name in FREE_DATA))
-    fixed = [name for name in found if name.split(".")[0] not in free and name not in free]
-    if fixed:
-        told = "; ".join(f"{name} was {found[name][0]}, is {found[name][1]}" for name in fixed[:5])
-        raise UsageError(
-            f"{folder}: its run was begun with another recipe: {told}. Name another output folder, or put it back; what may change "
-            f"while a run goes on is {', '.join(FREE)}, data.{', data.'.join(FREE_DATA)}, and stages to come."
-        )
-    return found

@@ -38,6 +38,7 @@ Shape = Literal["linear", "1-sqrt", "cosine", "mirror-cosine", "square", "exp"]
 Convention = Literal["default", "paper", "megatron"]
 MEGATRON_SHAPES = ("linear", "1-sqrt", "cosine", "exp")
 COOLED_KINDS = ("wsd", "cooldown")
+MOST_STEPS = 10**12
 
 
 class ScheduleOptions(Options):
@@ -177,7 +178,7 @@ def branch(
         raise UsageError(
             f"Step {at_step:,} is in the warm-up; branch off at step {max(options.warmup, 1):,} or a later one"
         )
-    if not length > 0 or (length > 1 and length != int(length)):
+    if not 0 < length < MOST_STEPS or (length > 1 and length != int(length)):
         raise UsageError(f"A cooldown takes a whole number of steps, or a fraction of the run below 1; not {length}")
     steps = int(length)
     if length < 1:
@@ -185,6 +186,10 @@ def branch(
         steps = int(at_step * share / (1 - share))
     if not steps:
         raise UsageError(f"A cooldown of {length} of the run is not one whole step at step {at_step:,}; give more")
+    if shape == "exp" and not final and options.convention != "megatron":
+        raise UsageError("A cooldown of shape exp never reaches 0; give where it ends, as --final 0.01")
+    if cooldown_beta2 is not None and not 0 <= cooldown_beta2 < 1:
+        raise UsageError(f"beta2 is {cooldown_beta2:g}; it is from 0 to below 1")
     level = _left(options, at_step)
     if level <= final:
         raise UsageError(

@@ -161,8 +161,7 @@ class Validation:
         """Parts of the spans that are given back to the letter, and of the answers that end by themselves within their room."""
         exact = stopped = 0
         for some in _groups(asked.spans, self._micro):
-            room = 16 + 2 * max(len(one.psm) - 1 - one.psm_middle for one in some)
-            answers = greedy(model, [one.prompt for one in some], room, set(asked.stop))
+            answers = greedy(model, [one.prompt for one in some], [one.room for one in some], set(asked.stop))
             for one, answer in zip(some, answers, strict=True):
                 ids = [number for number in answer.ids if number not in asked.stop]
                 stopped += answer.stopped

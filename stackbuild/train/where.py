@@ -10,10 +10,14 @@ from typing import Literal
 import torch
 
 from stackbuild.errors import InputError, UsageError
+from stackbuild.tokens.bpe import Vocabulary
 from stackbuild.train.averaging import means, stored_windows
 from stackbuild.train.checkpoint import Checkpoints
 from stackbuild.train.config import ModelConfig
+from stackbuild.train.model import Decoder
 
+FREE = ("residual_dropout", "embedding_dropout", "attention_dropout", "init_std", "scaled_init", "rope_theta", "window")
+SHAPES = ("hidden", "ffn", "vocab_size", "kv_heads")  # which a tensor's shape tells, and so `fill`
 WINDOWS = 5  # whose mean "average" is: 2,500 steps by default, the best of Hägele et al. 2024
 
 
@@ -64,6 +68,8 @@ def weights(named: str, say: Callable[[str], None], windows: int = WINDOWS) -> W
     there = checkpoints.contents(step)
     if which == "ema" and not any(name.startswith(prefix) and name != "averages.ema.updates" for name in there):
         raise InputError(f"{folder}: keeps no exponential average; set averaging.ema, as 0.999, and train on")
+    if which == "ema" and not int(next(iter(checkpoints.tensors(step, ["averages.ema.updates"])))[1]):
+        raise InputError(f"{folder}: its exponential average was not begun at step {step:,}; train on")
     return Weights(
         folder,
         step,
@@ -73,8 +79,17 @@ def weights(named: str, say: Callable[[str], None], windows: int = WINDOWS) -> W
     )
 
 
-def fill(model: torch.nn.Module, found: Weights) -> None:
-    """Copy weights into a model of their shape. InputError names one of another."""
+def fill(model: Decoder, found: Weights) -> None:
+    """Copy weights into a model that computes what theirs did. InputError names what is another.
+
+    What may differ: dropout, how new weights are drawn, window and base of positions (a stage changes them too), positions that are
+    not learned.
+    """
+    ours, theirs = model.config.model_dump(), found.model.model_dump()
+    free = (*FREE, *(() if model.config.learned else ("max_positions",)), *SHAPES)
+    for name in sorted(ours):
+        if name not in free and ours[name] != theirs[name]:
+            raise InputError(f"{found.run}: model.{name} is {theirs[name]} there, and {ours[name]} in the recipe")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             given = found.fetch(name)
@@ -84,3 +99,26 @@ def fill(model: torch.nn.Module, found: Weights) -> None:
                     f"{tuple(parameter.shape)}; give [model] the shape of the run that it begins with"
                 )
             parameter.copy_(given)
+
+
+def same_tokens(run: Path, tokenizer: Path) -> None:
+    """InputError if ids of a corpus, told by its `tokenizer`, stand for other text than those that a run learned.
+
+    Sentinels may differ, and ids that one of them lacks: names are given to reserved places, and vocabularies grow.
+    """
+    theirs = run / "tokenizer.json"
+    if not theirs.is_file() or theirs.read_bytes() == tokenizer.read_bytes():
+        return
+    learned, given = (Vocabulary(path, checked=True) for path in (theirs, tokenizer))
+    named = learned.sentinels.keys() | given.sentinels.keys()
+    was, now = (
+        {number: text for text, number in one.tokenizer.get_vocab().items() if text not in named}
+        for one in (learned, given)
+    )
+    other = sorted(number for number in was.keys() & now.keys() if was[number] != now[number])
+    if other:
+        first = other[0]
+        raise InputError(
+            f"{run}: its tokenizer is not the corpus's: {len(other):,} ids stand for other text, {first} for {was[first]!r} and "
+            f"{now[first]!r}. Tokenize the corpus with {theirs}"
+        )

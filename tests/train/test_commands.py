@@ -193,6 +193,11 @@ def test_an_import_is_the_export_again_and_trains_on(tmp_path: Path, trunk: Path
     first = lines(run, "train")[0]["loss"]
     assert first < lines(trunk, "train")[0]["loss"] - 0.5  # type: ignore[operator]
     assert json.loads((run / "parent.json").read_text())["step"] == 0
+    for changed in ("model.layers=1", "model.norm_eps=1e-6", 'model.activation="gelu"'):
+        with pytest.raises(InputError, match=f"{changed.partition('=')[0]} is .* there, and .* in the recipe"):
+            call(
+                "train", "train/tiny", "--data", corpus, "--output", tmp_path / "other", "--from", trunk, *sets(changed)
+            )
     with pytest.raises(InputError, match=r"embed\.weight has the shape"):
         call(
             "train",
@@ -219,7 +224,7 @@ def test_stopped_before_its_end_it_says_how_to_go_on(tmp_path: Path, corpus: Pat
         tmp_path / "run",
         *sets('data.source=[{name="code", epochs=0.01}]'),
     ]
-    with pytest.raises(PartialFailure, match="of 12; the same command goes on"):
+    with pytest.raises(PartialFailure, match="its data ends with step 1 of 12"):
         call(*words)
 
 

@@ -90,3 +90,13 @@ def test_prompts_that_cannot_be_continued_are_refused():
     with pytest.raises(UsageError, match="prompt 4 has 30 tokens and may get 100 more"):
         greedy(model, prompts, 100)
     assert len(greedy(model, prompts, 99)[4].ids) == 99  # the last one is not read
+
+
+@pytest.mark.parametrize("batch", [1, 3, 16])
+@pytest.mark.parametrize("name", ["grouped", "bigcode"])
+def test_each_prompt_may_have_its_own_limit_up_to_the_positions(name, batch):
+    model, _, prompts = world(name)
+    limits = [128 - len(prompt) for prompt in prompts]
+    limits[::2] = [3, 1, 2, 128 - len(prompts[6])]
+    right = [by_recomputing(model, prompt, limit, STOP) for prompt, limit in zip(prompts, limits, strict=True)]
+    assert greedy(model, prompts, limits, STOP, batch) == right

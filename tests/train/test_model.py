@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from stackbuild.errors import UsageError
 from stackbuild.train import loss as losses
 from stackbuild.train.dropout import draws
-from stackbuild.train.loss import IGNORED, cross_entropy
+from stackbuild.train.loss import IGNORED, _chunk_loss, _chunk_loss_to_fuse, cross_entropy
 from stackbuild.train.model import Decoder, initialise
 from tests.train.worlds import new, row_of_tokens, tiny, tiny_bigcode
 
@@ -190,6 +190,17 @@ def test_a_row_longer_than_learned_positions_is_refused():
     with pytest.raises(UsageError, match=r"65 tokens.*64 learned"):
         new(tiny_bigcode())(row_of_tokens(1, 65, 97), None, new(tiny_bigcode()).mask())
     new(tiny())(row_of_tokens(1, 65, 97), None, new(tiny()).mask())  # rotary ones go on
+
+
+@pytest.mark.parametrize("scale", [1.0, 300.0])
+def test_the_loss_that_is_compiled_is_the_loss(scale: float) -> None:
+    """Losses of hundreds of nats too, where a probability is 0 in fp32."""
+    hidden, head = torch.randn(50, 16) * scale, torch.randn(97, 16)
+    told = torch.randint(0, 97, (50, 1))
+    ignored = torch.arange(50)[:, None] % 7 == 0
+    right, found = (rule(hidden, head, told, ignored) for rule in (_chunk_loss, _chunk_loss_to_fuse))
+    assert torch.isfinite(right[0]) and torch.allclose(right[0], found[0], rtol=1e-5)
+    assert torch.allclose(right[1], found[1], atol=1e-3 if scale > 1 else 1e-6)
 
 
 def test_tokens_may_come_as_the_loader_gives_them():

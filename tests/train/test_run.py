@@ -21,6 +21,7 @@ import torch
 from stackbuild.errors import InputError, StackbuildError, UsageError
 from stackbuild.train import loop
 from stackbuild.train.checkpoint import Checkpoints
+from stackbuild.train.device import OutOfMemory
 from stackbuild.train.loop import train
 from stackbuild.train.run import Run, open_run, read_config
 from tests.train.conftest import Quiet, recipe
@@ -321,7 +322,7 @@ def test_out_of_memory_says_which_knob(opened: Opened, monkeypatch: pytest.Monke
         torch.empty(1 << 60)
 
     monkeypatch.setattr(run.model, "loss", full)
-    with pytest.raises(loop.OutOfMemory, match=r"2 rows of 64 tokens.*data\.micro_batch = 1 or checkpoint_layers"):
+    with pytest.raises(OutOfMemory, match=r"2 rows of 64 tokens.*data\.micro_batch = 1 or checkpoint_layers"):
         trained(run)
 
 

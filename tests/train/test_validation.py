@@ -138,10 +138,10 @@ def test_answers_must_be_exact_and_end(
     assert source is not None
     by_prompt = {tuple(one.prompt): (number, one) for number, one in enumerate(source.spans)}
 
-    def answers(model: Any, prompts: Any, limit: int, stop: Any) -> list[Generated]:
+    def answers(model: Any, prompts: Any, limits: list[int], stop: Any) -> list[Generated]:
         assert stop == set(source.stop)
         found = []
-        for prompt in prompts:
+        for prompt, limit in zip(prompts, limits, strict=True):
             number, one = by_prompt[tuple(prompt)]
             ids = one.psm[one.psm_middle : -1]
             assert limit >= len(ids) + 1
@@ -183,3 +183,13 @@ def test_a_model_that_learned_fills_in(opened: Callable[..., Run]) -> None:
     ((_, result),) = trained(run).results
     source = result.sources["code"]
     assert source.psm < 5.5 and source.spm < 5.5 and source.loss < 5.5 < np.log(600)
+
+
+def test_learned_positions_hold_every_question_and_a_wrong_answer(opened: Callable[..., Run]) -> None:
+    """Rows as long as the positions, as all recipes of version 1 have them."""
+    shape = {"family": "gpt_bigcode", "kv_heads": 1, "rope_theta": None, "max_positions": 64}
+    run = opened(recipe(model=shape, data={"micro_batch": 4}, validation={"every": 6, "rows": 2, "spans": 60}))
+    from tests.train.test_run import trained
+
+    ((_, first), _) = trained(run).results
+    assert first.sources["code"].spans > 20
