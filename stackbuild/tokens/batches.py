@@ -34,6 +34,7 @@ from stackbuild.tokens.source_rows import Start, open_sources
 
 IGNORED = -100  # the label of what is not trained on
 NOBODY = -1  # the document of padding
+NO_ROOM = "no room in the row"  # of a file that was drawn, beside the words of CODES
 
 
 class Rows(NamedTuple):
@@ -80,10 +81,11 @@ class _Open(NamedTuple):
     raw: npt.NDArray[Any]  # tokens low .. high
     mask: npt.NDArray[np.bool_]
     treated: npt.NDArray[np.int64]  # places in the lists of the shard
+    without_room: npt.NDArray[np.int64]  # as these, of files that were drawn and stay as they are
 
 
 class Batches:
-    """Batches of a corpus. `sources`: what is mixed, in order; `counters`: what became of drawn files, by the words of CODES.
+    """Batches of a corpus. `sources`: what is mixed, in order; `counters`: what became of drawn files, by the words of CODES, or NO_ROOM.
     `infill`: what treats files, or None.
 
     `folder`: of a build or of tokens. `cache`: a folder in which the numbers of rows are kept. `starts`: by source, where it
@@ -99,6 +101,8 @@ class Batches:
         cache: str | Path | None = None,
         starts: Mapping[str, Start] | None = None,
     ):
+        if not 0 <= seed < 1 << 63:
+            raise InputError(f"the seed is {seed:,}; it is from 0 to 2^63 - 1")
         self.dataset, self.config, self.seed = TokensDataset(folder), config, seed
         manifest, kept = self.dataset.manifest, None if cache is None else Path(cache)
         self.sources = open_sources(self.dataset, config, seed, kept, starts)
@@ -118,10 +122,9 @@ class Batches:
         asked = self.config.source or tuple(SourceConfig(name=source.name) for source in self.sources)
         weights: list[float | Fraction] = []
         for one, source in zip(asked, self.sources, strict=True):
-            pairs = sum(int(shard.tokens.sizes.sum()) - len(shard.tokens) for shard in source.shards)
-            if pairs <= 0:
+            if not source.pairs:
                 raise InputError(f"{self.dataset.folder}: the source {one.name} has nothing to train on")
-            by_tokens = pairs * Fraction(repr(one.epochs or 1.0))
+            by_tokens = source.pairs * Fraction(repr(one.epochs or 1.0))
             weights.append(by_tokens if one.weight is None else one.weight)
         caps = [
             None if one.epochs is None else source.rows_until(one.epochs)
@@ -189,8 +192,8 @@ class Batches:
                 continue
             raw, mask = rows.shards[shard].block(first + low, first + high + 1)
             ordinal = document + int(rows.starts[shard])
-            files = treated_files(low, high, treated, document, ordinal, rows.spans(shard), coins)
-            opened.append(_Open(row, source, shard, document, low, high, epoch, raw, mask, files))
+            files, more = treated_files(low, high, treated, document, ordinal, rows.spans(shard), coins)
+            opened.append(_Open(row, source, shard, document, low, high, epoch, raw, mask, files, more))
         return opened
 
     def _back(self, flat: npt.NDArray[Any], first: int, cut: int) -> int:
@@ -207,6 +210,12 @@ class Batches:
         became of it, and its variant."""
         codes: list[dict[int, tuple[str, int]]] = [{} for _ in opened]
         made: list[tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]] = [(one.raw, one.mask) for one in opened]
+        for piece, words in zip(opened, codes, strict=True):
+            if not len(piece.without_room):
+                continue
+            first = int(self.sources[piece.source].spans(piece.shard).files.offsets[piece.number])
+            words |= {int(file) - first: (NO_ROOM, 0) for file in piece.without_room}
+            self.counters[NO_ROOM] += len(piece.without_room)
         asked = [
             (number, int(file), *self._file(one, int(file)))
             for number, one in enumerate(opened)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from stackbuild.errors import InputError
 from stackbuild.tokens.bpe import Vocabulary
@@ -179,7 +180,7 @@ def _import(
 ) -> tuple[Shard, bool]:
     """Write a shard; also tells whether every document ends with the token `end`."""
     closed, rest, held = True, 0, 0  # `rest`: bytes of the document that the last block left open
-    waiting: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
+    waiting: list[tuple[npt.NDArray[Any], ...]] = []
     schema = schema_for(vocabulary.sha256)
     total = done = 0
     with IndexedWriter(prefix, dtype) as out, TableFile(f"{prefix}.documents.parquet", schema) as table:
@@ -198,9 +199,10 @@ def _import(
             sizes = np.diff(spread[ends], prepend=-rest)
             rest = int(spread[-1]) - (int(spread[ends[-1]]) if len(ends) else -rest)
             tokens = np.diff(file.ends[done : done + len(ends)], prepend=int(file.ends[done - 1]) if done else 0)
-            closed = closed and bool(np.all(tokens > 0)) and bool(np.all(block[ends - 1] == end))
+            ended = (tokens > 0) & (block[ends - 1] == end) if len(block) else np.zeros(len(ends), np.bool_)
+            closed = closed and bool(ended.all())
             done, total, held = done + len(ends), total + int(sizes.sum()), held + len(ends)
-            waiting.append((tokens, sizes))
+            waiting.append((tokens, sizes, ended))
             if held >= ROW_GROUP:
                 table.write(_rows(waiting, table.rows, source))
                 waiting, held = [], 0
@@ -218,13 +220,17 @@ def _import(
     return shard, closed
 
 
-def _rows(parts: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]], first: int, source: str) -> pa.Table:
-    """Rows of the document table of which no more is known than tokens and bytes."""
+def _rows(parts: list[tuple[npt.NDArray[Any], ...]], first: int, source: str) -> pa.Table:
+    """Rows of the document table of which only tokens and bytes are known; `files` is null where no `<|endoftext|>` ends one."""
     tokens, sizes = (np.concatenate([np.zeros(0, np.int64), *(part[k] for part in parts)]) for k in range(2))
+    ended = np.concatenate([np.zeros(0, np.bool_), *(part[2] for part in parts)])
     known: dict[str, Any] = {"document": np.arange(first, first + len(tokens)), "tokens": tokens, "bytes": sizes}
     known["source"] = pa.repeat(source, len(tokens))
+    files = _empty(DOCUMENTS.field("files").type, len(tokens))
+    known["files"] = pc.if_else(pa.array(ended), files, pa.scalar(None, files.type))
     columns = [
-        pa.array(known[field.name]) if field.name in known else _empty(field.type, len(tokens)) for field in DOCUMENTS
+        _empty(field.type, len(tokens)) if field.name not in known else pa.array(known[field.name], field.type)
+        for field in DOCUMENTS
     ]
     return pa.table(columns, schema=DOCUMENTS)
 

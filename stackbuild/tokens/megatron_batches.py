@@ -15,7 +15,7 @@ All indices are held: it is refused above 10^8 documents and epochs. New runs ta
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import accumulate
 from math import ceil
 from pathlib import Path
@@ -35,7 +35,7 @@ from stackbuild.tokens.fim import sentinel_ids
 from stackbuild.tokens.fim_compat import NumpyDraws, Rates, Sentinels, Text, megatron
 from stackbuild.tokens.megatron_order import MegatronOrder, megatron_order
 from stackbuild.tokens.removed import END_OF_TEXT, pad_token
-from stackbuild.tokens.source_rows import identity_of
+from stackbuild.tokens.source_rows import identity_of, switches_of
 
 MARGIN = 1.005  # of the samples that a source is made for, as Megatron's BlendableDataset had it (starcoder1 6.3)
 FILE = "<file_sep>"
@@ -44,8 +44,8 @@ FILE = "<file_sep>"
 class MegatronBatches:
     """The rows of a run of `samples` rows. `sources`: weights by name. `fim`: None leaves texts as they are.
 
-    `sources[k]` is the name of source k of `Rows.source`. InputError: a source that the corpus lacks or that holds too little, too
-    many documents, a tokenizer without the sentinels.
+    `sources[k]` is the name of source k of `Rows.source`. `treated`: the sources that `fim` is of; None: all.
+    InputError: a source that the corpus lacks or that holds too little, too many documents, a tokenizer without the sentinels.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class MegatronBatches:
         seed: int,
         fim: Rates | None = None,
         split: Literal["train", "valid"] = "train",
+        treated: Collection[str] | None = None,
     ):
         self.dataset, self.samples, self.seed = TokensDataset(folder), samples, seed
         self.sources, self._length, self._rates = list(sources), sequence_length, fim
@@ -66,6 +67,8 @@ class MegatronBatches:
         wanted = [samples] if len(shares) == 1 else [ceil(samples * share * MARGIN) for share in shares]
         opened = [self.dataset.shards(name, split) for name in sources]
         self._streams = [_Stream(shards, sequence_length, of, seed) for shards, of in zip(opened, wanted, strict=True)]
+        self._treats = [treated is None or name in treated for name in sources]
+        self._switches = [switches_of(self.dataset, name, split) for name in sources]
         if fim is not None and fim.fim > 0:
             vocabulary = Vocabulary(self.dataset.tokenizer, checked=True)
             manifest = self.dataset.manifest
@@ -89,12 +92,15 @@ class MegatronBatches:
         }
         fim = config.fim
         rates = Rates(fim.rate, fim.fragment_rate, fim.spm_rate) if fim.rate else None
-        return cls(folder, weights, config.sequence_length, config.samples or 0, seed, rates, config.split)
+        parts = [one for one in dataset.manifest.sources if one.split == config.split and one.fim]
+        treated = {one.name for one in parts}
+        return cls(folder, weights, config.sequence_length, config.samples or 0, seed, rates, config.split, treated)
 
     @property
     def identities(self) -> dict[str, str]:
         """A digest of each source's documents, as `SourceRows.identity`."""
-        return {name: stream.identity for name, stream in zip(self.sources, self._streams, strict=True)}
+        of = zip(self.sources, self._streams, self._switches, strict=True)
+        return {name: identity_of(stream.shards, switches) for name, stream, switches in of}
 
     def batch(self, first_sample: int, n: int) -> Rows:
         """Samples `first_sample` to `first_sample` + n - 1. A row is one document to whoever masks by documents.
@@ -111,7 +117,9 @@ class MegatronBatches:
         index = self._index[first_sample : first_sample + n]
         for row, (source, number) in enumerate(zip(chosen.tolist(), index.tolist(), strict=True)):
             ids, mask = self._streams[source].sample(number)
-            if self._rates is not None and mask.all():  # a text of which a part was removed stays as it is
+            if (
+                self._rates is not None and self._treats[source] and mask.all()
+            ):  # a text of which a part was removed stays as it is
                 ids = self._treated(ids, first_sample + row)
             tokens[row], labels[row] = ids[:-1], np.where(mask[1:], ids[1:], IGNORED)
         positions = np.broadcast_to(np.arange(length, dtype=np.int32), (n, length)).copy()
@@ -130,16 +138,11 @@ class _Stream:
     """The samples of one source."""
 
     def __init__(self, shards: list[OpenShard], length: int, samples: int, seed: int):
-        self._shards = shards
+        self.shards = shards
         sizes = np.concatenate([np.empty(0, np.int32), *(shard.tokens.sizes for shard in shards)])
         self._starts = [0, *accumulate(len(shard.tokens) for shard in shards)]
         self._sizes = sizes
         self._order: MegatronOrder = megatron_order(sizes, 0, length, samples, seed)
-
-    @property
-    def identity(self) -> str:
-        """A digest of the documents; a removal does not change it."""
-        return identity_of(self._shards)
 
     def sample(self, number: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
         """The S + 1 tokens of a sample, and which of them may be labels."""
@@ -157,6 +160,6 @@ class _Stream:
 
     def _read(self, document: int, low: int, high: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
         shard = int(np.searchsorted(self._starts, document, "right")) - 1
-        one = self._shards[shard]
+        one = self.shards[shard]
         first = int(one.tokens.offsets[document - self._starts[shard]]) // one.tokens.dtype.itemsize
         return one.block(first + low, first + high)

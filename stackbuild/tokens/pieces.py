@@ -299,21 +299,25 @@ def _columns(rows: I64, made: Any) -> Any:
 
 def treated_files(
     low: int, high: int, treated: int, number: int, ordinal: int, spans: DocumentSpans, coins: Coins
-) -> I64:
-    """The files of a piece that are treated: their places in the lists of the shard, int64."""
-    if not treated:
-        return np.empty(0, np.int64)
-    return np.asarray(_treated(low, high, treated, number, np.uint64(ordinal), spans, coins), np.int64)
+) -> tuple[I64, I64]:
+    """The files of a piece that are treated, and those that were drawn too, whole at their end, and have no room: their places in
+    the lists of the shard, int64."""
+    if min(coins.rate, coins.file_rate) <= 0:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    drawn = np.asarray(_drawn(low, high, number, np.uint64(ordinal), spans, coins), np.int64)
+    return drawn[:treated], drawn[treated:]
 
 
 @kernel
-def _treated(low: int, high: int, treated: int, number: int, ordinal: Any, spans: DocumentSpans, coins: Coins) -> I64:
-    found, made, files = np.empty(treated, np.int64), 0, spans.files
-    first = files.offsets[number]
-    for file in range(first, files.offsets[number + 1]):
-        if made == treated or files.end[file] > high:
-            break
-        if files.end[file] > low and is_treated(coins, ordinal, file - first, files, spans.characters, file):
-            found[made] = file
-            made += 1
+def _drawn(low: int, high: int, number: int, ordinal: Any, spans: DocumentSpans, coins: Coins) -> I64:
+    files = spans.files
+    first, last = files.offsets[number], files.offsets[number + 1]
+    begin = _behind_low(files.end, first, last, low)
+    end = _behind_low(files.end, begin, last, high)
+    found, made = np.empty(end - begin, np.int64), 0
+    if is_chosen(coins, ordinal):
+        for file in range(begin, end):
+            if is_treated(coins, ordinal, file - first, files, spans.characters, file):
+                found[made] = file
+                made += 1
     return found[:made]

@@ -62,7 +62,7 @@ def show_document(
     vocabulary = tokenizer if isinstance(tokenizer, Vocabulary) else Vocabulary(tokenizer)
     dataset = IndexedDataset(prefix)
     row = read_document(prefix, number)
-    if number >= len(dataset) or row["tokens"] != dataset.sizes[number] or row["files"] is None:
+    if number >= len(dataset) or row["tokens"] != dataset.sizes[number]:
         raise InputError(f"{prefix}: the document table is not that of this .idx; write the shard again")
     spans = [(int(start), int(end)) for start, end in removed]
     text = Text(overflow="fold")
@@ -107,7 +107,7 @@ def _heading(row: dict[str, Any], removed: list[tuple[int, int]]) -> Text:
 
 def _files(row: dict[str, Any], removed: list[tuple[int, int]]) -> Table:
     files = Table("tokens", "path", "language", "licence", "content_id", box=None, header_style="bold")
-    for file in row["files"][:FILES]:
+    for file in (row["files"] or ())[:FILES]:
         gone = any(start <= file["start"] and file["end"] <= end for start, end in removed)
         files.add_row(
             f"{file['start']:,}–{file['end']:,}",
@@ -116,7 +116,7 @@ def _files(row: dict[str, Any], removed: list[tuple[int, int]]) -> Table:
             Text(visible(file["license_type"] or "–", False)),
             Text("removed", style=REMOVED) if gone else Text(visible(file["content_id"] or "–", False)),
         )
-    if len(row["files"]) > FILES:
+    if len(row["files"] or ()) > FILES:
         files.add_row("", Text(f"… {len(row['files']) - FILES:,} files more", style="dim"), "", "", "")
     return files
 

@@ -78,16 +78,29 @@ class Kept:
         return made
 
 
-def identity_of(shards: Sequence[OpenShard]) -> str:
-    """A digest of the documents of a source and their tokens' number; a removal does not change it."""
+def identity_of(shards: Sequence[OpenShard], switches: str) -> str:
+    """A digest of the documents of a source, their tokens' number and its `switches_of`; a removal does not change it."""
     told = [f"{shard.shard.sha256_index} {shard.shard.sha256_documents}" for shard in shards]
-    return hashlib.sha256("\n".join(told).encode()).hexdigest()
+    return hashlib.sha256("\n".join([*told, switches]).encode()).hexdigest()
+
+
+def switches_of(dataset: TokensDataset, name: str, split: str) -> str:
+    """What else of a source decides its rows: whether the manifest lets its files be treated, and how documents were rendered."""
+    fim = [one.fim for one in dataset.manifest.sources if (one.name, one.split) == (name, split)]
+    return f"{fim} {dataset.manifest.layout_of(name, split)}"
+
+
+def _sealed(path: Path, rows: str) -> str:
+    """A count as its file holds it: with a digest of it and of what it is the count of, so that no other is taken for it."""
+    told = "/".join((*path.parts[-3:], rows))
+    return f"{rows} {hashlib.sha256(told.encode()).hexdigest()[:16]}\n"
 
 
 class SourceRows:
     """Rows of a source and split. `fim`: whether its files are treated. `cache`: a folder for counts, or None.
 
-    `documents` and `windows` are those of a whole epoch; windows are numbered through all epochs, from `start` on.
+    `documents`, `windows` and `pairs` (of a token and its label) are those of a whole epoch; windows are numbered through
+    all epochs, from `start` on.
     InputError for a torn document table, when it is read.
     """
 
@@ -103,11 +116,11 @@ class SourceRows:
     ):
         self.name, self.config, self.seed, self.start = name, config, seed, start
         self.shards = dataset.shards(name, config.split)
+        self._switches = switches_of(dataset, name, config.split)
         self.starts = np.array([0, *accumulate(len(shard.tokens) for shard in self.shards)], np.int64)
         self.documents = int(self.starts[-1])
         self.windows = -(-self.documents // config.window)
         several = dataset.manifest.layout_of(name, config.split) == REPOSITORIES
-        self._closed = dataset.manifest.eod_appended
         rate, share = config.fim.rate, config.fim.fragment_rate
         self._rates = ((rate, share) if several else (1.0, rate)) if fim else (0.0, 0.0)
         self.fim = fim and min(self._rates) > 0
@@ -116,13 +129,13 @@ class SourceRows:
         self._spans, self._languages, self._packed = Kept(HELD), Kept(HELD), Kept(HELD)
         self._counts: dict[int, int] = {}
         self._ends = [0]  # rows up to each window
-        pairs = sum(int(shard.tokens.sizes.sum()) for shard in self.shards) - self.documents
-        self._most = self.documents + 2 * (pairs // config.sequence_length) + 1  # of rows in an epoch, about
+        self.pairs = sum(int(np.maximum(shard.tokens.sizes, 1).sum()) for shard in self.shards) - self.documents
+        self._most = self.documents + 2 * (self.pairs // config.sequence_length) + 1  # of rows in an epoch, about
 
     @property
     def identity(self) -> str:
         """`identity_of` its shards."""
-        return identity_of(self.shards)
+        return identity_of(self.shards, self._switches)
 
     def _digest(self) -> str:
         """Names the folder of counts: by the documents, the seed and the options."""
@@ -136,7 +149,7 @@ class SourceRows:
 
     def spans(self, shard: int) -> DocumentSpans:
         """Where files and headers lie in the documents of a shard."""
-        found: DocumentSpans = self._spans.get(shard, lambda: document_spans(self.shards[shard].prefix, self._closed))
+        found: DocumentSpans = self._spans.get(shard, lambda: document_spans(self.shards[shard].prefix))
         return found
 
     def language(self, shard: int, file: int) -> str | None:
@@ -216,12 +229,13 @@ class SourceRows:
             made = len(self.packed(number).offsets) - 1
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(path, f"{made}\n".encode())
+                write_atomically(path, _sealed(path, str(made)).encode())
             return made
         text = path.read_text("ascii", "replace")
-        if not text.strip().isdecimal():
-            raise InputError(f"{path}: holds {text[:40]!r}, not how many rows there are; remove it")
-        self._counts[number] = int(text)
+        rows = text.partition(" ")[0]
+        if not rows.isdecimal() or text != _sealed(path, rows):
+            raise InputError(f"{path}: holds {text[:40]!r}, not how many rows were counted; remove it")
+        self._counts[number] = int(rows)
         return self._counts[number]
 
     def _path(self, window: Window) -> Path | None:
@@ -253,12 +267,22 @@ class SourceRows:
         rows, number = 0, 0
         while True:
             epoch, first, last, rest = self.window(number)
-            before = epoch * self.documents + first
-            if goal <= before and not (rest and goal == before):
+            size = self._left() if rest else Fraction(last - first)
+            before = epoch * self.documents + last - size
+            if goal <= before:
                 return rows
-            part = Fraction(1) if rest else min(Fraction(1), (goal - before) / (last - first))
-            rows += int(self.count(number) * part)
+            rows += int(self.count(number) * min(Fraction(1), (goal - before) / size))
             number += 1
+
+    def _left(self) -> Fraction:
+        """How many documents `start.ranges` are, a part of one by its pairs, to 2^-20 of one."""
+        total = 0
+        shards, numbers, low, high, _ = self.start.ranges
+        for shard in np.unique(shards):
+            of = shards == shard
+            pairs = self.shards[shard].tokens.sizes[numbers[of]].astype(np.int64) - 1
+            total += int((((high - low)[of] << 20) // pairs).sum())
+        return Fraction(max(total, 1), 1 << 20)
 
     def locate(self, row: int) -> tuple[int, int]:
         """Where a row of the source is: the number of the window, and of the row in it. InputError for one that is more than

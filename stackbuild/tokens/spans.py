@@ -41,9 +41,9 @@ class DocumentSpans(NamedTuple):
         return sum(array.nbytes for array in (*self.files, self.characters, self.plain, *self.headers))
 
 
-def document_spans(prefix: str | Path, closed: bool = True) -> DocumentSpans:
+def document_spans(prefix: str | Path) -> DocumentSpans:
     """Read the spans of a shard's documents. A document without a list of files (datatrove's) is one file, all of it but
-    the token that closes it, if it is `closed`.
+    the token that closes it; where that is missing (the list is null), it was cut, and its end is where no token follows.
 
     InputError if the table is torn, or its spans do not lie in order.
     """
@@ -56,12 +56,13 @@ def document_spans(prefix: str | Path, closed: bool = True) -> DocumentSpans:
         files, characters, texts = _lists(table["files"], "characters", "bytes")
         headers, *_ = _lists(table["headers"])
         sizes = np.asarray(table["tokens"])
+        cut = np.asarray(table["files"].combine_chunks().is_null())
     except (OSError, KeyError, ValueError, pa.ArrowException) as error:
         raise InputError(f"{path}: cannot be read as a document table: {error}") from error
     for name, spans in (("files", files), ("headers", headers)):
         if not _in_order(spans, sizes):
             raise InputError(f"{path}: its {name} do not lie in their documents one behind the other")
-    return _with_texts(DocumentSpans(files, characters, characters == texts, headers), sizes - closed)
+    return _with_texts(DocumentSpans(files, characters, characters == texts, headers), sizes - ~cut)
 
 
 def _with_texts(spans: DocumentSpans, sizes: I64) -> DocumentSpans:

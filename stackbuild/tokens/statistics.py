@@ -53,7 +53,7 @@ def table_statistics(path: str | Path) -> dict[str, Any]:
 def _add_totals(totals: dict[str, int], table: pa.Table) -> None:
     tokens = np.asarray(table["tokens"])
     headers = pc.list_flatten(table["headers"].combine_chunks())
-    files = pc.list_value_length(table["files"])
+    files = pc.fill_null(pc.list_value_length(table["files"]), 0)
     totals["documents"] += len(tokens)
     totals["empty_documents"] += int((np.asarray(files) == 0).sum())
     totals["tokens"] += int(tokens.sum())

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from stackbuild.cli.app import app
 from stackbuild.errors import InputError, StackbuildError
-from stackbuild.tokens.batches import IGNORED, NOBODY, Batches, Piece, Rows
+from stackbuild.tokens.batches import IGNORED, NO_ROOM, NOBODY, Batches, Piece, Rows
 from stackbuild.tokens.bpe import Vocabulary
 from stackbuild.tokens.count_rows import count_rows
 from stackbuild.tokens.data_config import DataConfig, SourceConfig
@@ -25,7 +25,10 @@ from stackbuild.tokens.dataset import TokensDataset
 from stackbuild.tokens.ds import import_ds
 from stackbuild.tokens.fim_options import FimOptions
 from stackbuild.tokens.fim_types import AST, SPM
+from stackbuild.tokens.merge import merge
 from stackbuild.tokens.removed import Removed
+from stackbuild.tokens.source_rows import _sealed
+from tests.tokens.test_ds import write_ds
 
 OFF = FimOptions(rate=0)
 ALWAYS = FimOptions(rate=1, fragment_rate=1)
@@ -228,13 +231,17 @@ def test_the_counts_of_rows_are_those_of_the_packing_and_are_kept(corpus: Path, 
     for number in range(2 * source.windows):
         assert source.count(number) == len(source.packed(number).offsets) - 1
     (kept,) = tmp_path.rglob("0/000000000016")
-    assert int(kept.read_text()) == source.count(1)
-    kept.write_text("99")
+    text = kept.read_text()
+    assert int(text.split()[0]) == source.count(1)
     wrong = Batches(corpus, config(64, FimOptions()), 3, tmp_path)
-    with pytest.raises(InputError, match=r"000000000016: says 99 rows; there are"):
-        wrong.batch(source.count(0), 1)
-    kept.write_text("many")
-    with pytest.raises(InputError, match=r"000000000016.*many"):
+    assert wrong.sources[0].count(1) == source.count(1)
+    for torn in ("", "99", f"0 {text.split()[1]}\n", f"{source.count(1) + 5} {text.split()[1]}\n", "9" * 5000, "many"):
+        kept.write_text(torn)
+        with pytest.raises(InputError, match=r"000000000016: holds .* not how many rows were counted; remove it"):
+            Batches(corpus, config(64, FimOptions()), 3, tmp_path).sources[0].rows(0)
+    other = kept.with_name("000000000032")
+    kept.write_text(other.read_text())  # a count of another window
+    with pytest.raises(InputError, match="000000000016"):
         Batches(corpus, config(64, FimOptions()), 3, tmp_path).sources[0].rows(0)
 
 
@@ -276,10 +283,10 @@ def test_rows_are_counted_by_several_processes_and_from_where_a_killed_run_was(c
     for name in gone:
         (tmp_path / "two" / name).unlink()
     (kept,) = (tmp_path / "two" / name for name in sorted(counts)[:1])
-    kept.write_text("7")  # what is there is not counted again
+    kept.write_text(_sealed(kept, "7"))  # what is there is not counted again
     again = count_rows(corpus, data, 3, tmp_path / "two", epochs=2)
     assert all((tmp_path / "two" / name).read_text() == counts[name] for name in gone)
-    assert again[0].rows == found[0].rows - int(counts[sorted(counts)[0]]) + 7
+    assert again[0].rows == found[0].rows - int(counts[sorted(counts)[0]].split()[0]) + 7
 
 
 def test_a_row_is_shown_with_its_documents_variants_and_masks(copied: Path, tmp_path: Path) -> None:
@@ -369,3 +376,48 @@ def test_documents_of_datatrove_are_one_file_each(tmp_path: Path, corpus: Path) 
             assert text == texts[piece.number]
             treated += 0 in piece.variants
     assert abs(treated - 150) < 3 * math.sqrt(75)
+
+
+def test_files_that_were_drawn_and_have_no_room_are_counted(corpus: Path) -> None:
+    """Of whole files in their pieces every one is treated, or said not to be."""
+    batches = Batches(corpus, config(200, ALWAYS), 3)
+    _, told = epoch(batches)
+    without = [place for row in told for piece in row for place, word in piece.files.items() if word == NO_ROOM]
+    assert len(without) == batches.counters[NO_ROOM] > 0
+    for row in told:
+        for piece in row:
+            files = document(corpus, piece)["row"]["files"]
+            whole = {
+                k
+                for k, file in enumerate(files)
+                if piece.low < file["end"] <= piece.high and file["end"] > file["start"] and file["characters"] >= 10
+            }
+            assert whole == set(piece.files)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_a_seed_that_no_draw_can_take_is_refused(corpus: Path, seed: int) -> None:
+    with pytest.raises(InputError, match="the seed is"):
+        Batches(corpus, config(64), seed)
+
+
+def test_one_document_that_nothing_closes_leaves_the_others_treated(tmp_path: Path, tokenizer: Path) -> None:
+    ids = Vocabulary(tokenizer).tokenizer.encode("def f(x):\n    return 12 * x\n" * 4).ids
+    for name, last in (("closed", [0]), ("cut", [])):
+        write_ds(tmp_path / name / "a.ds", [*([*ids, 0] for _ in range(9)), [*ids, *last], [], [0]])
+        manifest = import_ds(tmp_path / name, tmp_path / f"{name}-out", tokenizer, fim=True)
+        assert not manifest.eod_appended  # an empty document is not closed either
+        batches = Batches(tmp_path / f"{name}-out", config(512, ALWAYS), 3)
+        epoch(batches)
+        assert batches.counters["treated"] == (10 if last else 9)
+    merge([tmp_path / "closed-out", tmp_path / "cut-out"], tmp_path / "both")
+    batches = Batches(tmp_path / "both", config(512, ALWAYS), 3)
+    epoch(batches)
+    assert batches.counters["treated"] == 19
+
+
+def test_documents_without_a_token_take_nothing_from_the_others(tmp_path: Path, tokenizer: Path) -> None:
+    write_ds(tmp_path / "ds" / "a.ds", [[], [], [], [], [], [40, 41, 0]])
+    import_ds(tmp_path / "ds", tmp_path / "out", tokenizer)
+    rows = Batches(tmp_path / "out", config(16), 3).batch(0, 1)
+    assert rows.labels[0, :2].tolist() == [41, 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import json
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,34 @@ def test_a_table_that_does_not_fit_is_refused(corpus: Path, copied: Path) -> Non
     )
     with pytest.raises(InputError, match=r"has [0-9]+ samples, and the next begins behind 52"):
         StagedBatches([once, stages[1]], 3)
+
+
+@pytest.mark.parametrize(
+    ("cap", "taken", "left"), [(1.5, 1.1, 0.4), (0.5, 0.02, 0.48), (1.0, 0.6, 0.4), (2.0, 0.3, 1.7)]
+)
+def test_what_a_cap_leaves_is_left_for_the_next_stage(corpus: Path, cap: float, taken: float, left: float) -> None:
+    """In a window of all documents, as most corpora have it."""
+
+    def stage(length: int, first: int) -> Stage:
+        source = (SourceConfig(name="code", epochs=cap),)
+        data = DataConfig(sequence_length=length, fim=FimOptions(rate=0), window=1 << 20, source=source)
+        return Stage(tokens=str(corpus), batch=1, data=data, first_sample=first)
+
+    rows = StagedBatches([stage(64, 0)], 3)._batches[0].sources[0].rows(0)
+    run = StagedBatches([stage(64, 0), stage(128, int(taken * rows))], 3)
+    total = run._batches[1].mixture.total
+    assert abs(total / (rows / 2) - left) < 0.06
+    run.batch(int(taken * rows), total)
+    with pytest.raises(IndexError, match="exhausted"):
+        run.batch(int(taken * rows) + total, 1)
+
+
+def test_a_source_that_is_treated_otherwise_is_another(copied: Path) -> None:
+    stages = [Stage(tokens=str(copied), batch=1, data=config(64))]
+    table = StagedBatches(stages, 3).table
+    told = json.loads((copied / "manifest.json").read_text())
+    for source in told["sources"]:
+        source["fim"] = not source["fim"]
+    (copied / "manifest.json").write_text(json.dumps(told))
+    with pytest.raises(InputError, match="at another place than the stages before, or with other documents"):
+        StagedBatches(table, 3)
