@@ -241,7 +241,7 @@ class Batches:
             if not done.codes[k]:
                 parts.setdefault(number, []).append((start, end, done.ids[done.offsets[k] : done.offsets[k + 1]]))
         for number, changed in parts.items():
-            made[number] = _spliced(opened[number], changed)
+            made[number] = _spliced(opened[number], changed, self.infill.sentinels)
         return made, codes
 
     def _file(self, piece: _Open, file: int) -> tuple[int, int, int, int, int]:
@@ -261,12 +261,28 @@ def _draws(keys: list[int], epochs: Any, documents: Any, files: Any) -> Any:
 
 
 def _spliced(
-    piece: _Open, changed: list[tuple[int, int, npt.NDArray[Any]]]
+    piece: _Open, changed: list[tuple[int, int, npt.NDArray[Any]]], sentinels: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-    """The tokens and labels of a piece with treated texts in the place of [start, end)."""
+    """The tokens and labels of a piece with treated texts in the place of [start, end).
+
+    The token at which a document was cut is a label of the piece before already, so of this it is none, wherever it is now.
+    """
     ids, mask, at = [], [], 0
     for start, end, text in changed:
         ids += [piece.raw[at:start], text]
-        mask += [piece.mask[at:start], np.ones(len(text), np.bool_)]
+        labels = np.ones(len(text), np.bool_)
+        if start == 0 < piece.low:
+            first = _first(text, sentinels)
+            labels[first] = text[first] != piece.raw[0]
+        mask += [piece.mask[at:start], labels]
         at = end
     return np.concatenate([*ids, piece.raw[at:]]), np.concatenate([*mask, piece.mask[at:]])
+
+
+def _first(text: npt.NDArray[Any], sentinels: npt.NDArray[np.int64]) -> int:
+    """Where the first token of a file is after its treatment."""
+    _, suffix, middle = sentinels.tolist()
+    if text[1] != suffix:  # PSM, with a prefix
+        return 1
+    behind = int(np.flatnonzero(text == middle)[0]) + 1
+    return behind if behind < len(text) else 2

@@ -100,7 +100,10 @@ def _text(rows: Rows, piece: Piece, vocabulary: Vocabulary, longest: int) -> Tex
     masked = labels == IGNORED
     borders = [0, *(np.flatnonzero(masked[1:] != masked[:-1]) + 1).tolist(), len(tokens)]
     for first, last in pairwise(borders):
-        if last > first and masked[first]:
+        if last - first == 1 and masked[first]:  # before a token that is a label of the piece before
+            append_tokens(text, tokens[first:last], vocabulary, piece.prefix)
+            text.append("[no label]", style=REMOVED)
+        elif last > first and masked[first]:
             text.append(f"[{last - first:,} tokens without a label]", style=REMOVED)
         else:
             append_tokens(text, tokens[first:last], vocabulary, piece.prefix)

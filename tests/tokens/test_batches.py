@@ -310,7 +310,7 @@ def test_a_row_is_shown_with_its_documents_variants_and_masks(copied: Path, tmp_
     )
     text = shown("--sample", str(row))
     assert f"sample {row}" in text and f"{len(told[row])} pieces of documents" in text
-    assert "PSM" in text and "<fim_prefix><fim_suffix>" in text and "without a label" not in text
+    assert "PSM" in text and "<fim_prefix>" in text and "<fim_suffix>" in text and "without a label" not in text
     piece = told[row][0]
     shard = next(one for one in batches.dataset.shards("code", "train") if one.shard.prefix == piece.prefix)
     Removed().adding([(shard.shard, np.array([[piece.number, 0, int(shard.tokens.sizes[piece.number])]]))]).save(copied)
@@ -421,3 +421,32 @@ def test_documents_without_a_token_take_nothing_from_the_others(tmp_path: Path, 
     import_ds(tmp_path / "ds", tmp_path / "out", tokenizer)
     rows = Batches(tmp_path / "out", config(16), 3).batch(0, 1)
     assert rows.labels[0, :2].tolist() == [41, 0]
+
+
+def test_the_token_at_a_cut_is_a_label_once_where_the_rest_is_treated(corpus: Path) -> None:
+    """It is one of the piece before; a token that was cut in two is encoded anew, and left as it is."""
+    batches = Batches(corpus, config(64, ALWAYS), 3)
+    rows, told = epoch(batches)
+    sentinels = [TokensDataset(corpus).manifest.sentinels[f"<fim_{name}>"] for name in ("prefix", "suffix", "middle")]
+    found = collections.Counter[str]()
+    for row, pieces in enumerate(told):
+        for piece in pieces:
+            if piece.low == 0 or rows.tokens[row, piece.start] != sentinels[0] or not piece.variants:
+                continue
+            cut = document(corpus, piece)["tokens"][piece.low]
+            text, labels = (column[row, piece.start : piece.end].tolist() for column in (rows.tokens, rows.labels))
+            files = document(corpus, piece)["row"]["files"]
+            if (
+                sum(file["end"] > piece.low and file["start"] < piece.high for file in files) > 1
+                or text[-1] == sentinels[2]
+            ):
+                continue
+            at = 1 if text[1] != sentinels[1] else text.index(sentinels[2]) + 1
+            if text[at] == cut:
+                found["once"] += 1
+                assert labels[at - 1] == IGNORED
+                assert IGNORED not in labels[: at - 1] + labels[at:]
+            else:
+                found["anew"] += 1
+                assert IGNORED not in labels
+    assert found["once"] > 10 * found["anew"] > 0
