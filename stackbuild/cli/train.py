@@ -159,7 +159,10 @@ def _go(run: Any, steps: int | None, as_json: bool) -> None:
         f"{run.folder}: {sum(p.numel() for p in run.model.parameters()):,} parameters, step {run.progress.step:,}, on {run.device}"
     )
     if last is not None and run.progress.step >= last:
-        _say(f"{run.folder}: has its {last:,} steps; give more with {'schedule.steps' if steps is None else '--steps'}")
+        more = "schedule.steps" if steps is None else "--steps"
+        _say(
+            f"{run.folder}: has its {last:,} steps{'' if run.recipe.schedule.kind == 'cooldown' else f'; give more with {more}'}"
+        )
     try:
         with reporting(run, last) as report:
             finished = train(run, steps, report)
