@@ -31,7 +31,7 @@ def train(
 
     wanted, corpora = load(recipe, sets), named(data)
     if plan:
-        _plan(wanted, corpora, as_json)
+        _plan(wanted, corpora, steps, as_json)
         return
     if output is None:
         raise UsageError("Say where the run is kept: --output RUN")
@@ -218,13 +218,13 @@ def _from(named_run: str, corpus: Path, output: Path) -> tuple[Callable[[Any], N
     }
 
 
-def _plan(recipe: Any, corpora: dict[str, Path], as_json: bool) -> None:
+def _plan(recipe: Any, corpora: dict[str, Path], steps: int | None, as_json: bool) -> None:
     from stackbuild.cli.train_plan import show
     from stackbuild.tokens.dataset import TokensDataset
     from stackbuild.train.estimate import estimate
 
     tokens = TokensDataset(corpora[""]).manifest.vocab_size if "" in corpora else None
-    told = estimate(recipe, tokens)
+    told = estimate(recipe, tokens, steps)
     if as_json:
         print(json.dumps(told))
     else:

@@ -190,7 +190,7 @@ class Batches:
             high = self._back(tokens.flat, first, high) if soft & SOFT_HIGH else high
             if low == high:  # both ends moved back to one place
                 continue
-            raw, mask = rows.shards[shard].block(first + low, first + high + 1)
+            raw, mask = rows.shards[shard].known(first + low, first + high + 1)
             ordinal = document + int(rows.starts[shard])
             files, more = treated_files(low, high, treated, document, ordinal, rows.spans(shard), coins)
             opened.append(_Open(row, source, shard, document, low, high, epoch, raw, mask, files, more))
@@ -199,7 +199,8 @@ class Batches:
     def _back(self, flat: npt.NDArray[Any], first: int, cut: int) -> int:
         """A cut, moved back to where a character begins, if there is such a place."""
         for back in range(SOFT + 1):
-            if cut - back > 0 and not self._goes_on[flat[first + cut - back]]:
+            token = flat[first + cut - back]
+            if cut - back > 0 and token < len(self._goes_on) and not self._goes_on[token]:
                 return cut - back
         return cut
 

@@ -70,6 +70,7 @@ class OpenShard:
         self.tokens = IndexedDataset(self.prefix)
         self.spans = removed.of_shard(shard.prefix)
         self.applied = removed.is_complete(shard)  # all spans are overwritten in `.bin`
+        self.vocab_size = manifest.vocab_size
         self.end = manifest.sentinels.get(END_OF_TEXT)  # it closes documents, of some sources not all of them
         self._check(manifest)
         if len(self.spans):
@@ -117,6 +118,15 @@ class OpenShard:
         if len(self.spans):
             return self.overlay.block(at, stop)
         return self.tokens.flat[at:stop], np.ones(stop - at, np.bool_)
+
+    def known(self, at: int, stop: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """As `block`, for whoever looks ids up: on a GPU one that is none ends the process. InputError: there is such a one."""
+        ids, mask = self.block(at, stop)
+        if stop > at and not 0 <= ids.min() <= ids.max() < self.vocab_size:
+            raise InputError(
+                f"{self.prefix}.bin: it holds ids that are none of the {self.vocab_size:,} of the manifest"
+            )
+        return ids, mask
 
     def verify(self, vocab_size: int) -> None:
         """Hash the three files and look at every token; InputError names what does not fit."""

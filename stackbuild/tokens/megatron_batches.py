@@ -162,4 +162,4 @@ class _Stream:
         shard = int(np.searchsorted(self._starts, document, "right")) - 1
         one = self.shards[shard]
         first = int(one.tokens.offsets[document - self._starts[shard]]) // one.tokens.dtype.itemsize
-        return one.block(first + low, first + high)
+        return one.known(first + low, first + high)

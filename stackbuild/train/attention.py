@@ -12,7 +12,8 @@ nobody reads.
     sdpa     torch's scaled_dot_product_attention: everywhere; without a mask tensor where causality is the whole mask
     flex     FlexAttention, which leaves out blocks that nothing sees: CUDA. Experimental: its forward pass is tested on the CPU, its
              backward pass exists on CUDA alone
-    eager    matrix products and a softmax in fp32, in a few lines: the reference, and the one kernel with dropout on the weights
+    eager    matrix products and a softmax in fp32, in a few lines: the reference, and the one kernel with dropout on the weights. Of long
+             rows some queries at a time, whose weights are computed again in backward: all of them are nowhere at once
 
 Query heads g * r .. g * r + r - 1 share key and value head g, r = query heads / key and value heads. Scores are scaled by
 1 / sqrt(head_dim).
@@ -22,14 +23,16 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
 from stackbuild.errors import UsageError
 from stackbuild.train.dropout import Site, drop
 
+AT_ONCE: Final = 1 << 26  # weights of the eager kernel at a time: 256 MB in fp32
 Kernel = Literal["sdpa", "flex", "eager"]
 Choice = Literal["auto", "sdpa", "flex", "eager"]
 
@@ -145,14 +148,41 @@ def attend(
     return out
 
 
+def eager_rows(rows: int, heads: int, queries: int, keys: int) -> int:
+    """How many queries of `rows` rows the eager kernel takes at a time: all, or a multiple of 16 for about AT_ONCE weights."""
+    fit = AT_ONCE // (rows * heads * keys)
+    return queries if queries <= fit else max(16, fit // 16 * 16)
+
+
 def _eager(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, ready: Ready, dropout: Site | None) -> torch.Tensor:
-    scores = q @ _repeat(k, q.shape[1]).transpose(-1, -2) * q.shape[-1] ** -0.5
-    if ready.given is not None:
-        scores = scores.masked_fill(~ready.given, float("-inf"))
+    heads, queries, keys = q.shape[1], q.shape[2], k.shape[2]
+    k, v, offset = _repeat(k, heads), _repeat(v, heads), ready.mask.offset
+    rows = eager_rows(len(q), heads, queries, keys)
+    if rows >= queries:
+        return _weighted(q, k, v, ready.given, dropout, offset)
+    made = []
+    for low in range(0, queries, rows):
+        high = min(low + rows, queries)
+        end = min(offset + high, keys) if ready.mask.causal else keys  # nobody here sees what lies behind
+        seen = None if ready.given is None else ready.given[:, :, low:high, :end]
+        of = (q[:, :, low:high], k[:, :, :end], v[:, :, :end], seen, dropout, offset + low)
+        again = torch.is_grad_enabled()
+        made.append(
+            checkpoint(_weighted, *of, use_reentrant=False, preserve_rng_state=False) if again else _weighted(*of)
+        )
+    return torch.cat(made, 2)
+
+
+def _weighted(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, seen: torch.Tensor | None, dropout: Site | None, first: int
+) -> torch.Tensor:
+    scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+    if seen is not None:
+        scores = scores.masked_fill(~seen, float("-inf"))
     weights = torch.softmax(scores, -1, dtype=torch.float32).to(v.dtype)
     if dropout is not None:
-        weights = drop(weights, dropout, first=ready.mask.offset)
-    return weights @ _repeat(v, q.shape[1])
+        weights = drop(weights, dropout, first=first)
+    return weights @ v
 
 
 def _repeat(x: torch.Tensor, heads: int) -> torch.Tensor:

@@ -30,7 +30,7 @@ from torch import Tensor
 from stackbuild.errors import InputError, StackbuildError
 from stackbuild.shards import canonical_json, fsync_directory
 from stackbuild.stage import Options
-from stackbuild.train.named_tensors import Kind, copy_into, differences, few
+from stackbuild.train.named_tensors import Kind, differences, few
 
 _WINDOW = re.compile(r"window-(\d{8,15})\.safetensors")
 
@@ -40,6 +40,7 @@ class AveragingOptions(Options):
 
     every: int = Field(5, ge=1, description="steps between two snapshots")
     window: int | None = Field(500, ge=1, description="steps of a uniform window; none: no windows")
+    keep: int | None = Field(20, ge=1, description="newest windows whose files stay; none: all")
     ema: float | None = Field(
         None, gt=0, lt=1, description="decay of the exponential average, a snapshot each; none: no such"
     )
@@ -97,14 +98,10 @@ class Averages:
         return self._ema
 
     def state(self) -> dict[str, Tensor]:
-        """All that a resumed run needs, by name (not copies): window.NAME, ema.NAME and the two counts."""
+        """All that a resumed run needs, by name, to be read or loaded into: window.NAME, ema.NAME and the two counts."""
         state = {f"window.{name}": tensor for name, tensor in self._window.items()}
         state |= {f"ema.{name}": tensor for name, tensor in self._ema.items()}
         return state | {"window.snapshots": self._snapshots, "ema.updates": self._updates}
-
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Copy a state in. InputError names what is missing, too many or of another shape; nothing is changed then."""
-        copy_into(self.state(), tensors, "state of averages")
 
     def _zeros(self) -> dict[str, Tensor]:
         return {
@@ -132,8 +129,11 @@ class StoredWindow:
     sha256: Mapping[str, str]  # of each tensor's bytes
 
 
-def store_window(run: Path, window: Window) -> Path:
-    """Write a window's file, at once or not at all; the same window gives the same bytes. StackbuildError: it cannot be written."""
+def store_window(run: Path, window: Window, keep: int | None = None) -> Path:
+    """Write a window's file, at once or not at all; the same window gives the same bytes. StackbuildError: it cannot be written.
+
+    `keep`: how many stay of it and those before it; None: all.
+    """
     folder = run / "averages"
     path = folder / f"window-{window.last:08d}.safetensors"
     part = folder / f".{path.name}.{secrets.token_hex(6)}"
@@ -156,18 +156,15 @@ def store_window(run: Path, window: Window) -> Path:
         raise StackbuildError(
             f"{path}: the average of weights could not be written: {error}. Make room and start again"
         ) from error
+    if keep is not None:
+        for _, old in [one for one in _files(folder) if one[0] <= window.last][:-keep]:
+            old.unlink(missing_ok=True)
     return path
 
 
 def stored_windows(run: Path) -> list[StoredWindow]:
     """The windows of a run, in order. InputError: a file is not one of a window."""
-    folder = run / "averages"
-    found = []
-    for path in sorted(folder.iterdir() if folder.is_dir() else ()):
-        name = _WINDOW.fullmatch(path.name)
-        if name:
-            found.append(_stored(path, int(name[1])))
-    return sorted(found, key=lambda window: window.last)
+    return [_stored(path, last) for last, path in _files(run / "averages")]
 
 
 def mean_of_windows(windows: Sequence[StoredWindow]) -> Iterator[tuple[str, Tensor]]:
@@ -189,6 +186,12 @@ def means(windows: Sequence[StoredWindow]) -> Callable[[str], Tensor]:
     """As `mean_of_windows`, tensor by tensor as they are asked for by name."""
     mean_of_windows(windows)  # for its errors
     return lambda name: next(_means(windows, [name]))[1]
+
+
+def _files(folder: Path) -> list[tuple[int, Path]]:
+    """The last step of each window in a folder, and its file, in order."""
+    named = [(_WINDOW.fullmatch(path.name), path) for path in (folder.iterdir() if folder.is_dir() else ())]
+    return sorted((int(name[1]), path) for name, path in named if name)
 
 
 def _sha256(tensor: Tensor) -> str:

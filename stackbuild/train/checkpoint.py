@@ -307,15 +307,16 @@ class Checkpoints:
         """
         self.claim()
         dropped = [step for step in self.steps() if step >= first]
-        held = {child: step for child, step in branches(self.run).items() if step in dropped}
-        if held:
-            told = ", ".join(f"{child} at step {step:,}" for child, step in held.items())
-            raise UsageError(
-                f"{self.run}: the run went back behind step {first:,}, and {told} branched off later. Start it anew from there in a "
-                f"folder of its own, or remove the branches from {self.run / 'branches'}"
-            )
-        for step in reversed(dropped):  # the newest first: whatever a kill leaves is a run's beginning
-            self._remove(step)
+        with held(self.run):
+            left = {child: step for child, step in branches(self.run).items() if step in dropped}
+            if left:
+                told = ", ".join(f"{child} at step {step:,}" for child, step in left.items())
+                raise UsageError(
+                    f"{self.run}: the run went back behind step {first:,}, and {told} branched off later. Start it anew from there in a "
+                    f"folder of its own, or remove the branches from {self.run / 'branches'}"
+                )
+            for step in reversed(dropped):  # the newest first: whatever a kill leaves is a run's beginning
+                self._remove(step)
         return dropped
 
     def _remove(self, step: int) -> None:

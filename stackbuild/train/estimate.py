@@ -17,11 +17,14 @@ SHARE = 0.45  # of a device's peak
 DEVICES = ("A100", "H100")
 
 
-def estimate(recipe: TrainRecipe, tokens: int | None) -> dict[str, Any]:
-    """Figures by name. `tokens`: of the tokenizer, where a corpus is given. Bytes, FLOPs, device-hours."""
+def estimate(recipe: TrainRecipe, tokens: int | None, steps: int | None = None) -> dict[str, Any]:
+    """Figures by name. `tokens`: of the tokenizer, where a corpus is given; `steps`: where it is to stop, if not with its schedule.
+
+    Bytes, FLOPs, device-hours.
+    """
     model = shape(recipe.model, tokens)
     stages = recipe.stages()
-    steps = recipe.schedule.steps
+    steps = recipe.schedule.steps if steps is None else steps
     size = flops.parameters(model)
     told: dict[str, Any] = {
         "parameters": size,
@@ -36,6 +39,7 @@ def estimate(recipe: TrainRecipe, tokens: int | None) -> dict[str, Any]:
     if recipe.checkpoint.keep_every and steps:
         kept += steps // recipe.checkpoint.keep_every
     windows = 0 if recipe.averaging.window is None or steps is None else steps // recipe.averaging.window
+    windows = min(windows, recipe.averaging.keep or windows)
     told["kept_checkpoints"], told["windows"] = kept, windows
     told["disk_bytes"] = (kept + 1) * told["checkpoint_bytes"] + windows * 4 * size  # one more while it is written
     if steps is not None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from stackbuild.train.attention import eager_rows
 from stackbuild.train.config import ModelConfig
 
 STATE_BYTES: Final = 16  # of a parameter in training: itself, gradient and two moments, fp32
@@ -82,7 +83,7 @@ def flops(config: ModelConfig, length: int) -> Flops:
 def memory(
     config: ModelConfig, rows: int, length: int, *, checkpoint_layers: bool, low: bool = True, logits: int = 0
 ) -> Memory:
-    """An estimate of what training a micro-batch of `rows` rows needs; weights of attention are not kept, as SDPA and FlexAttention do not.
+    """An estimate of what training a micro-batch of `rows` rows needs. Weights of attention are nowhere all at once (`attention`).
 
     `low`: activations of matrices are in bf16 (autocast), the residual stream in fp32. `checkpoint_layers`: of each layer only its input is
     kept, and one layer at a time is computed again. `logits`: numbers of a chunk of the loss.
@@ -95,11 +96,16 @@ def memory(
     kept = 2 * stream + small * (2 * width + width + 2 * inner + width + 2 * config.ffn) + (4 * 2 * width if low else 0)
     if config.residual_dropout:
         kept += 2 * width  # a byte an element, twice
-    weights = 4 * config.heads * length * 3 if config.attention_dropout else 0  # the eager kernel keeps them
-    layers = config.layers * stream + kept + weights if checkpoint_layers else config.layers * (kept + weights)
+    weights = 0
+    if (
+        config.attention_dropout
+    ):  # the eager kernel: of some queries, as scores, weights, what is dropped, and their gradient
+        part = rows * config.heads * length * eager_rows(rows, config.heads, length, length)
+        weights = 4 * 4 * part * (1 if part < rows * config.heads * length**2 or checkpoint_layers else config.layers)
+    layers = config.layers * stream + kept if checkpoint_layers else config.layers * kept
     head = stream + stream  # what the last norm takes and gives
     copies = small * parameters(config) if low else 0  # autocast's copies of the matrices
-    return Memory(STATE_BYTES * parameters(config), tokens * (layers + head) + copies, 2 * 4 * logits)
+    return Memory(STATE_BYTES * parameters(config), tokens * (layers + head) + weights + copies, 2 * 4 * logits)
 
 
 def peak(device: str) -> float | None:

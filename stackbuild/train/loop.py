@@ -99,7 +99,7 @@ def train(run: Run, steps: int | None, report: Reporter) -> bool:
             run.progress.tokens += step.labels if verdict is Verdict.STEP else 0
             window = run.averages.take(run.progress.step)
             if window is not None:
-                store_window(run.folder, window)
+                store_window(run.folder, window, run.recipe.averaging.keep)
             report.step(
                 run,
                 step._replace(step=run.progress.step, taken=verdict is Verdict.STEP, seconds=time.monotonic() - began),

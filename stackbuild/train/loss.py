@@ -15,7 +15,8 @@ from typing import Any, Final, NamedTuple
 
 import torch
 
-IGNORED: Final = -100
+from stackbuild.tokens.batches import IGNORED
+
 CHUNK: Final = {
     "cpu": 1 << 20
 }  # logits of a chunk: 4 MB in fp32, which stay in the cache (measured 2 % faster than all at once)

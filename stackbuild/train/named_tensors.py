@@ -1,14 +1,11 @@
-"""Tensors by name: how two sets of them differ, told in few words, and copying one into the other."""
+"""Tensors by name: how two sets of them differ, told in few words."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
-
-from stackbuild.errors import InputError
 
 TOLD = 5  # differences that a message names
 
@@ -50,14 +47,3 @@ def few(told: list[str]) -> str:
     """The first few of some differences, and how many more there are."""
     rest = len(told) - TOLD
     return "; ".join(told[:TOLD]) + (f"; and {rest:,} more" if rest > 0 else "")
-
-
-def copy_into(into: Mapping[str, Tensor], given: Mapping[str, Tensor], what: str) -> None:
-    """Copy each tensor of `given` into the one of that name. InputError, before anything is copied, where they differ."""
-    told = differences(kinds_of(given), kinds_of(into))
-    if told:
-        raise InputError(f"The {what} is of another model: {few(told)}")
-    with torch.no_grad():
-        for name, tensor in into.items():
-            if tensor is not given[name]:
-                tensor.copy_(given[name])

@@ -14,7 +14,7 @@ had, which falls behind the run's step where steps were skipped.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 import torch
 from pydantic import Field
@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from stackbuild.errors import InputError
 from stackbuild.stage import Options
-from stackbuild.train.named_tensors import copy_into
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 ROW = 4096  # elements whose squares are added up one after the other
@@ -128,8 +127,3 @@ def optimizer_state(model: nn.Module, optimizer: torch.optim.AdamW) -> dict[str,
         if parameter.requires_grad
         for kind in (*MOMENTS, "step")
     }
-
-
-def load_optimizer_state(model: nn.Module, optimizer: torch.optim.AdamW, tensors: Mapping[str, Tensor]) -> None:
-    """Copy a state in. InputError names what is missing, too many or of another shape; nothing is changed then."""
-    copy_into(optimizer_state(model, optimizer), tensors, "optimizer state")

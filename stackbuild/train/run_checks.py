@@ -17,7 +17,7 @@ BEGUN = {TOKENIZER, "parent.json", "rows", "checkpoints"}  # of a run that was k
 FREE = (
     "schedule", "checkpoint", "validation", "log", "guard", "compile", "unverified", "deviations", "parallel", "checkpoint_layers", "name",
 )  # fmt: skip
-FREE_DATA = ("micro_batch",)
+FREE_INSIDE = ("data.micro_batch", "averaging.keep")
 
 
 def check_stages(old: Sequence[Stage], new: Sequence[Stage], sample: int) -> None:
@@ -85,13 +85,13 @@ def differences(old: TrainRecipe, new: TrainRecipe, folder: Path) -> dict[str, t
             else {key: (was[key], now[key])}
         )
         found |= {name: pair for name, pair in sorted(pairs.items()) if pair[0] != pair[1]}
-    free = (*FREE, "stage", *(f"data.{name}" for name in FREE_DATA))
+    free = (*FREE, "stage", *FREE_INSIDE)
     fixed = [name for name in found if name.split(".")[0] not in free and name not in free]
     if fixed:
         told = "; ".join(f"{name} was {found[name][0]}, is {found[name][1]}" for name in fixed[:5])
         raise UsageError(
             f"{folder}: its run was begun with another recipe: {told}. Name another output folder, or put it back; what may change "
-            f"while a run goes on is {', '.join(FREE)}, data.{', data.'.join(FREE_DATA)}, and stages to come."
+            f"while a run goes on is {', '.join((*FREE, *FREE_INSIDE))}, and stages to come."
         )
     return found
 

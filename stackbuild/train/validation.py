@@ -20,13 +20,12 @@ from pydantic import Field
 
 from stackbuild.errors import InputError
 from stackbuild.stage import Options
-from stackbuild.tokens.batches import Batches, Rows
+from stackbuild.tokens.batches import IGNORED, Batches, Rows
 from stackbuild.tokens.data_config import DataConfig, SourceConfig
 from stackbuild.tokens.dataset import TokensDataset
 from stackbuild.tokens.fim_options import FimOptions
 from stackbuild.train.generate import greedy
 from stackbuild.train.held_out import SPLIT, Questions, questions
-from stackbuild.train.loss import IGNORED
 from stackbuild.train.model import Decoder
 
 T = TypeVar("T")

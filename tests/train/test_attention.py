@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stackbuild.errors import UsageError
+from stackbuild.train import attention
 from stackbuild.train.attention import Mask, attend, choose, prepare
 from stackbuild.train.dropout import WEIGHTS, Site, draws
 
@@ -42,8 +43,8 @@ def seen_by_rule(mask: Mask, rows: int, queries: int, keys: int) -> torch.Tensor
 
 
 @st.composite
-def masks(draw: st.DrawFn) -> tuple[Mask, int, int]:
-    queries, offset = draw(st.integers(1, 12)), draw(st.sampled_from([0, 0, 1, 5]))
+def masks(draw: st.DrawFn, least: int = 1, most: int = 12) -> tuple[Mask, int, int]:
+    queries, offset = draw(st.integers(least, most)), draw(st.sampled_from([0, 0, 1, 5]))
     keys = queries + offset
     causal = draw(st.booleans()) or draw(st.booleans())
     window = draw(st.one_of(st.none(), st.integers(1, keys + 2))) if causal else None
@@ -131,3 +132,41 @@ def test_weights_are_dropped_under_every_mask_of_the_eager_kernel_and_by_no_othe
     assert (out - 1).abs().max() > 0.5 and abs(out.mean() - 1) < 0.2  # kept weights are scaled up
     with pytest.raises(UsageError, match="eager"):
         attend(q, k, v, mask, "sdpa", site)
+
+
+@settings(max_examples=20, deadline=None)
+@given(case=masks(17, 50), dropout=st.booleans())
+def test_some_queries_at_a_time_are_all_of_them_with_the_same_weights_dropped(case, dropout):
+    mask, queries, keys = case
+    site = Site(draws(0, 0, torch.arange(2)), 0, WEIGHTS, 0.3) if dropout else None
+    q, k, v = (torch.randn((2, heads, n, 16), requires_grad=True) for heads, n in ((4, queries), (2, keys), (2, keys)))
+    whole = attend(q, k, v, mask, "eager", site)
+    slope = torch.randn(whole.shape)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(attention, "AT_ONCE", 1)
+        assert attention.eager_rows(2, 4, queries, keys) == 16
+        parts = attend(q, k, v, mask, "eager", site)
+        assert (parts - whole).abs().max() < 1e-5
+        found = torch.autograd.grad(parts, (q, k, v), slope)
+        with torch.no_grad():
+            assert torch.equal(attend(q, k, v, mask, "eager", site), parts)
+    for grad, right in zip(found, torch.autograd.grad(whole, (q, k, v), slope), strict=True):
+        assert (grad - right).abs().max() < 1e-4
+
+
+def test_nothing_of_all_weights_is_kept_for_backward(monkeypatch):
+    monkeypatch.setattr(attention, "AT_ONCE", 2 * 4 * 16 * 256)
+    site = Site(draws(0, 0, torch.arange(2)), 0, WEIGHTS, 0.3)
+    q, k, v = (torch.randn((2, 4, 256, 16), requires_grad=True) for _ in range(3))
+    kept: dict[int, int] = {}
+
+    def keep(one: torch.Tensor) -> torch.Tensor:
+        kept[one.untyped_storage().data_ptr()] = one.untyped_storage().nbytes()
+        return one
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda one: one):
+        out = attend(q, k, v, Mask(), "eager", site)
+    weights = 4 * 2 * 4 * 256 * 256
+    assert (
+        sum(kept.values()) <= 3 * q.numel() * 4 + 256 * 256 < weights / 4 and out.shape == q.shape
+    )  # q, k, v and the mask

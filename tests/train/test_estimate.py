@@ -29,6 +29,8 @@ def test_disk_is_every_checkpoint_and_window_that_stays() -> None:
     assert told["checkpoint_bytes"] == (3 + 2) * 4 * size
     assert (told["kept_checkpoints"], told["windows"]) == (3 + 3, 2)
     assert told["disk_bytes"] == 7 * told["checkpoint_bytes"] + 2 * 4 * size
+    one = estimate(wanted.model_copy(update={"averaging": wanted.averaging.model_copy(update={"keep": 1})}), 600)
+    assert one["windows"] == 1 and told["disk_bytes"] - one["disk_bytes"] == 4 * size
 
 
 def test_stages_count_their_own_steps() -> None:
@@ -43,3 +45,10 @@ def test_a_run_without_end_has_no_sums() -> None:
     values = recipe().model_dump() | {"schedule": {"kind": "constant", "peak": 1e-3}}
     told = estimate(type(recipe()).model_validate(values), 600)
     assert told["steps"] is None and "flops" not in told and "tokens" not in told["stages"][0]
+
+
+def test_a_plan_counts_the_steps_that_are_asked_for() -> None:
+    values = recipe().model_dump() | {"schedule": {"kind": "constant", "peak": 1e-3}}
+    told = estimate(type(recipe()).model_validate(values), 600, steps=3)
+    assert told["steps"] == 3 and told["tokens"] == 3 * 256
+    assert estimate(recipe(), 600, steps=3)["tokens"] == 3 * 256

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 
 from stackbuild.errors import UsageError
+from stackbuild.tokens.batches import IGNORED
 from stackbuild.train import loss as losses
 from stackbuild.train.dropout import draws
-from stackbuild.train.loss import IGNORED, _chunk_loss, _chunk_loss_to_fuse, cross_entropy
+from stackbuild.train.loss import _chunk_loss, _chunk_loss_to_fuse, cross_entropy
 from stackbuild.train.model import Decoder, initialise
 from tests.train.worlds import new, row_of_tokens, tiny, tiny_bigcode
 

@@ -333,6 +333,17 @@ def test_a_missing_shard_is_named(opened: Opened, corpus: Path, tmp_path: Path) 
         opened(recipe(), corpora={"": tmp_path / "torn"})
 
 
+def test_ids_that_the_manifest_does_not_tell_of_are_refused_before_a_device_sees_them(
+    opened: Opened, corpus: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(corpus, tmp_path / "lying")
+    for path in (tmp_path / "lying").glob("code-*.bin"):
+        path.write_bytes(b"\xff" * path.stat().st_size)
+    run = opened(recipe(data={"fim": {"rate": 0.0}}), corpora={"": tmp_path / "lying"})
+    with pytest.raises(InputError, match=r"lying/code-.*holds ids that are none of the 600 of the manifest"):
+        trained(run)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_compiled_layers_learn_the_same(opened: Opened) -> None:
