@@ -32,7 +32,8 @@ def show(name: str, told: dict[str, Any]) -> None:
         table.add_row(
             "memory",
             f"{_bytes(stage['memory_bytes'])}: {_bytes(stage['state_bytes'])} of state (16 B a parameter), "
-            f"{_bytes(stage['activation_bytes'])} of activations",
+            f"{_bytes(stage['activation_bytes'])} of activations"
+            + (f", {_bytes(stage['averages_bytes'])} of averages" if stage["averages_bytes"] else ""),
         )
     table.add_row(
         "disk",

@@ -39,8 +39,8 @@ class AveragingOptions(Options):
     """What is averaged along a run: the recipe's table `[averaging]`."""
 
     every: int = Field(5, ge=1, description="steps between two snapshots")
-    window: int | None = Field(500, ge=1, description="steps of a uniform window; none: no windows")
-    keep: int | None = Field(20, ge=1, description="newest windows whose files stay; none: all")
+    window: int | None = Field(None, ge=1, description="steps of a uniform window, as 500; none: no windows")
+    keep: int = Field(20, ge=1, description="newest windows whose files stay")
     ema: float | None = Field(
         None, gt=0, lt=1, description="decay of the exponential average, a snapshot each; none: no such"
     )
@@ -173,7 +173,10 @@ def mean_of_windows(windows: Sequence[StoredWindow]) -> Iterator[tuple[str, Tens
     Summed in float64, so that the order of windows does not matter to float32. InputError: there is none, or their tensors differ.
     """
     if not windows:
-        raise InputError("There is no finished window of averaged weights; train until one is, or export a checkpoint")
+        raise InputError(
+            "There is no finished window of averaged weights: train until one is, in a run that was begun with averaging.window, as "
+            "500; or export a checkpoint"
+        )
     wanted = _kinds(windows[0])
     for window in windows[1:]:
         wrong = differences(_kinds(window), wanted)

@@ -39,7 +39,7 @@ def estimate(recipe: TrainRecipe, tokens: int | None, steps: int | None = None) 
     if recipe.checkpoint.keep_every and steps:
         kept += steps // recipe.checkpoint.keep_every
     windows = 0 if recipe.averaging.window is None or steps is None else steps // recipe.averaging.window
-    windows = min(windows, recipe.averaging.keep or windows)
+    windows = min(windows, recipe.averaging.keep)
     told["kept_checkpoints"], told["windows"] = kept, windows
     told["disk_bytes"] = (kept + 1) * told["checkpoint_bytes"] + windows * 4 * size  # one more while it is written
     if steps is not None:
@@ -78,7 +78,8 @@ def _stage(recipe: TrainRecipe, model: ModelConfig, number: int, steps: int | No
         "flops_per_token": cost.total,
         "state_bytes": need.state,
         "activation_bytes": need.activations + need.logits,
-        "memory_bytes": need.total,
+        "averages_bytes": _averages(recipe, flops.parameters(model)),
+        "memory_bytes": need.total + _averages(recipe, flops.parameters(model)),
     }
     if last is not None:
         found["tokens"] = (last - first) * found["batch_tokens"]

@@ -18,7 +18,7 @@ from stackbuild.train.model import Decoder
 
 FREE = ("residual_dropout", "embedding_dropout", "attention_dropout", "init_std", "scaled_init", "rope_theta", "window")
 SHAPES = ("hidden", "ffn", "vocab_size", "kv_heads")  # which a tensor's shape tells, and so `fill`
-WINDOWS = 5  # whose mean "average" is: 2,500 steps by default, the best of Hägele et al. 2024
+WINDOWS = 5  # whose mean "average" is: of 500 steps each, they are the best of Hägele et al. 2024
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def weights(named: str, say: Callable[[str], None], windows: int = WINDOWS) -> W
     prefix = "averages.ema." if which == "ema" else "model."
     there = checkpoints.contents(step)
     if which == "ema" and not any(name.startswith(prefix) and name != "averages.ema.updates" for name in there):
-        raise InputError(f"{folder}: keeps no exponential average; set averaging.ema, as 0.999, and train on")
+        raise InputError(f"{folder}: keeps no exponential average: it was begun without averaging.ema, as 0.999")
     if which == "ema" and not int(next(iter(checkpoints.tensors(step, ["averages.ema.updates"])))[1]):
         raise InputError(f"{folder}: its exponential average was not begun at step {step:,}; train on")
     return Weights(

@@ -110,7 +110,7 @@ def test_a_resumed_run_has_the_same_averages_bit_for_bit(stop: int) -> None:
 
 def test_what_is_not_asked_for_has_no_state() -> None:
     live = parameters()
-    plain = Averages(AveragingOptions(window=None), live)
+    plain = Averages(AveragingOptions(), live)
     assert plain.take(500) is None and set(plain.state()) == {"window.snapshots", "ema.updates"} and not plain.ema()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from stackbuild.cli.app import app
+from stackbuild.cli.train_need import need_torch
 from stackbuild.errors import InputError, MissingDependency, PartialFailure, UsageError
 from stackbuild.train.averaging import mean_of_windows, stored_windows
 from stackbuild.train.branches import branches
@@ -43,6 +45,7 @@ RUN_HELP = """
 import sys
 sys.argv = ["stackbuild", "train", "--help"]
 from stackbuild.cli.app import app
+from stackbuild.cli.train_need import need_torch
 try:
     app()
 except SystemExit:
@@ -176,7 +179,7 @@ def test_the_average_is_the_mean_of_the_last_windows(tmp_path: Path, trunk: Path
     for tensor in their_tensors(model):
         if len(tensor.ours) == 1:
             assert torch.equal(found[tensor.name], expected[tensor.ours[0]])
-    with pytest.raises(InputError, match=r"set averaging\.ema"):
+    with pytest.raises(InputError, match=r"begun without averaging\.ema"):
         call("export", f"{trunk}@ema", tmp_path / "ema")
     with pytest.raises(UsageError, match="exists already"):
         call("export", trunk, tmp_path / "avg")
@@ -241,6 +244,15 @@ def test_without_torch_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("stackbuild.cli.train_need.find_spec", lambda name: None)
     with pytest.raises(MissingDependency, match=r"stackbuild\[train\]"):
         call("train", "train/tiny", "--plan")
+
+
+def test_threads_wait_asleep_unless_the_environment_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    for given, used in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
+        monkeypatch.setenv("OMP_WAIT_POLICY", given or "")
+        if given is None:
+            monkeypatch.delenv("OMP_WAIT_POLICY")
+        need_torch()
+        assert os.environ["OMP_WAIT_POLICY"] == used
 
 
 def test_help_needs_no_torch() -> None:

@@ -30,6 +30,8 @@ def test_disk_is_every_checkpoint_and_window_that_stays() -> None:
     assert (told["kept_checkpoints"], told["windows"]) == (3 + 3, 2)
     assert told["disk_bytes"] == 7 * told["checkpoint_bytes"] + 2 * 4 * size
     one = estimate(wanted.model_copy(update={"averaging": wanted.averaging.model_copy(update={"keep": 1})}), 600)
+    (stage,) = told["stages"]
+    assert stage["memory_bytes"] == stage["state_bytes"] + stage["activation_bytes"] + 2 * 4 * size
     assert one["windows"] == 1 and told["disk_bytes"] - one["disk_bytes"] == 4 * size
 
 

@@ -38,7 +38,6 @@ RECIPE: dict[str, Any] = {
     "data": {"sequence_length": 256, "batch": 8, "micro_batch": 4, "fim": {"rate": 0.0}},
     "schedule": {"kind": "constant", "peak": 2e-3, "warmup": 20},
     "checkpoint": {"every": 176, "keep_last": 5},
-    "averaging": {"window": None},
     "validation": {"every": 176, "rows": 96, "spans": 0},
 }
 
