@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from stackbuild.cli.app import app
-from stackbuild.cli.train_need import need_torch
+from stackbuild.cli.train_need import SPINS, need_torch
 from stackbuild.errors import InputError, MissingDependency, PartialFailure, UsageError
 from stackbuild.train.averaging import mean_of_windows, stored_windows
 from stackbuild.train.branches import branches
@@ -45,7 +45,6 @@ RUN_HELP = """
 import sys
 sys.argv = ["stackbuild", "train", "--help"]
 from stackbuild.cli.app import app
-from stackbuild.cli.train_need import need_torch
 try:
     app()
 except SystemExit:
@@ -246,13 +245,19 @@ def test_without_torch_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> No
         call("train", "train/tiny", "--plan")
 
 
-def test_threads_wait_asleep_unless_the_environment_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
-    for given, used in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
-        monkeypatch.setenv("OMP_WAIT_POLICY", given or "")
-        if given is None:
-            monkeypatch.delenv("OMP_WAIT_POLICY")
-        need_torch()
-        assert os.environ["OMP_WAIT_POLICY"] == used
+def test_threads_do_not_spin_for_long_unless_the_environment_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
+    need_torch()
+    assert os.environ["GOMP_SPINCOUNT"] == SPINS
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    need_torch()
+    assert os.environ["GOMP_SPINCOUNT"] == "7"
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    need_torch()
+    assert "GOMP_SPINCOUNT" not in os.environ
 
 
 def test_help_needs_no_torch() -> None:
