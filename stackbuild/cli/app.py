@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from stackbuild.cli.classifier_app import app as classifier_app
+from stackbuild.cli.licenses_app import app as licenses_app
 from stackbuild.cli.manifest_app import app as manifest_app
 from stackbuild.cli.pii_app import app as pii_app
 from stackbuild.cli.tokens_app import app as tokens_app
@@ -23,9 +24,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(manifest_app, name="manifest")
-licenses_app = typer.Typer(
-    help="Lists of permissive licences: which there are, and how two differ.", no_args_is_help=True
-)
 app.add_typer(licenses_app, name="licenses")
 app.add_typer(classifier_app, name="classifier")
 app.add_typer(pii_app, name="pii")
@@ -264,29 +262,6 @@ def report(
     from stackbuild.cli.report import run
 
     run(out, json_)
-
-
-@licenses_app.command("lists")
-def licenses_lists(json_: Json = False) -> None:
-    """Name the lists that stackbuild brings, with their size and origin."""
-    from stackbuild.cli.licenses import lists
-
-    lists(json_)
-
-
-@licenses_app.command("diff")
-def licenses_diff(
-    older: Annotated[str, typer.Argument(metavar="LIST_A", help="The name of a list, or a TOML file.")],
-    newer: Annotated[str, typer.Argument(metavar="LIST_B")],
-    build: Annotated[
-        Path | None, typer.Option("--build", help="Also what this finished build would gain or lose.")
-    ] = None,
-    json_: Json = False,
-) -> None:
-    """Show what a list took in and let go against another, and what that means for a build."""
-    from stackbuild.cli.licenses import diff
-
-    diff(older, newer, build, json_)
 
 
 @app.command("inspect")
