@@ -7,9 +7,8 @@ from importlib.util import find_spec
 
 from stackbuild.errors import MissingDependency
 
-SPINS = (
-    "30000"  # about 0.1 ms. Of libgomp's 300,000 a quiet machine gains 10 % on a tiny model, and a busy one loses half
-)
+# Of libgomp's 300,000 a quiet machine gains up to 10 % on a tiny model, and a busy one loses half.
+SPINS = "30000"
 
 
 def need_torch() -> None:

@@ -199,8 +199,10 @@ class Batches:
     def _back(self, flat: npt.NDArray[Any], first: int, cut: int) -> int:
         """A cut, moved back to where a character begins, if there is such a place."""
         for back in range(SOFT + 1):
+            if cut - back <= 0:
+                break
             token = flat[first + cut - back]
-            if cut - back > 0 and token < len(self._goes_on) and not self._goes_on[token]:
+            if token < len(self._goes_on) and not self._goes_on[token]:
                 return cut - back
         return cut
 

@@ -70,6 +70,7 @@ def _stage(recipe: TrainRecipe, model: ModelConfig, number: int, steps: int | No
         low=recipe.precision == "bf16",
         logits=min(chunk_rows(model.vocab_size, "cuda"), data.rows_at_once * data.sequence_length) * model.vocab_size,
     )
+    averages = _averages(recipe, flops.parameters(model))
     found: dict[str, Any] = {
         "first_step": first,
         "sequence_length": data.sequence_length,
@@ -78,8 +79,8 @@ def _stage(recipe: TrainRecipe, model: ModelConfig, number: int, steps: int | No
         "flops_per_token": cost.total,
         "state_bytes": need.state,
         "activation_bytes": need.activations + need.logits,
-        "averages_bytes": _averages(recipe, flops.parameters(model)),
-        "memory_bytes": need.total + _averages(recipe, flops.parameters(model)),
+        "averages_bytes": averages,
+        "memory_bytes": need.total + averages,
     }
     if last is not None:
         found["tokens"] = (last - first) * found["batch_tokens"]

@@ -83,7 +83,7 @@ def flops(config: ModelConfig, length: int) -> Flops:
 def memory(
     config: ModelConfig, rows: int, length: int, *, checkpoint_layers: bool, low: bool = True, logits: int = 0
 ) -> Memory:
-    """An estimate of what training a micro-batch of `rows` rows needs. Weights of attention are nowhere all at once (`attention`).
+    """An estimate of what training a micro-batch of `rows` rows needs. Of weights of attention only the eager kernel's count.
 
     `low`: activations of matrices are in bf16 (autocast), the residual stream in fp32. `checkpoint_layers`: of each layer only its input is
     kept, and one layer at a time is computed again. `logits`: numbers of a chunk of the loss.
@@ -97,11 +97,10 @@ def memory(
     if config.residual_dropout:
         kept += 2 * width  # a byte an element, twice
     weights = 0
-    if (
-        config.attention_dropout
-    ):  # the eager kernel: of some queries, as scores, weights, what is dropped, and their gradient
-        part = rows * config.heads * length * eager_rows(rows, config.heads, length, length)
-        weights = 4 * 4 * part * (1 if part < rows * config.heads * length**2 or checkpoint_layers else config.layers)
+    if config.attention_dropout:  # the eager kernel: scores, weights, what is dropped, and their gradient
+        at_once = eager_rows(rows, config.heads, length, length)
+        kept_by = config.layers if at_once == length and not checkpoint_layers else 1  # of long rows computed again
+        weights = 4 * 4 * rows * config.heads * length * at_once * kept_by
     layers = config.layers * stream + kept if checkpoint_layers else config.layers * kept
     head = stream + stream  # what the last norm takes and gives
     copies = small * parameters(config) if low else 0  # autocast's copies of the matrices

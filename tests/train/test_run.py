@@ -333,13 +333,14 @@ def test_a_missing_shard_is_named(opened: Opened, corpus: Path, tmp_path: Path) 
         opened(recipe(), corpora={"": tmp_path / "torn"})
 
 
+@pytest.mark.parametrize("order", [{}, {"order": "megatron", "packing": "concatenation", "samples": 48}], ids=str)
 def test_ids_that_the_manifest_does_not_tell_of_are_refused_before_a_device_sees_them(
-    opened: Opened, corpus: Path, tmp_path: Path
+    opened: Opened, corpus: Path, tmp_path: Path, order: dict[str, Any]
 ) -> None:
     shutil.copytree(corpus, tmp_path / "lying")
     for path in (tmp_path / "lying").glob("code-*.bin"):
         path.write_bytes(b"\xff" * path.stat().st_size)
-    run = opened(recipe(data={"fim": {"rate": 0.0}}), corpora={"": tmp_path / "lying"})
+    run = opened(recipe(data={"fim": {"rate": 0.0}, **order}), corpora={"": tmp_path / "lying"})
     with pytest.raises(InputError, match=r"lying/code-.*holds ids that are none of the 600 of the manifest"):
         trained(run)
 
